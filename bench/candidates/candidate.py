@@ -1,0 +1,99 @@
+"""The type of a candidate, and of a reference to one that is not loaded yet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from bench.suites import ThreatModel
+from bench.validation import StrictModel
+
+
+class Paper(StrictModel):
+    """Where a candidate was published."""
+
+    title: str
+    link: str = ""
+    venue: str = ""
+
+
+@dataclass(frozen=True)
+class Information:
+    """What is said about a candidate; nothing here changes its outputs."""
+
+    architecture: str = ""
+    paper: Paper | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    additional_data: bool = False
+    threat_models: tuple[ThreatModel, ...] = ()
+    claim: str | None = None
+    """The id under which RobustBench's leaderboard lists it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to evaluate.
+
+    Attributes:
+        name: as the user writes it.
+        module: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
+        weights_sha256: digests of the weights, one entry a base.
+        definition_sha256: digest of everything else that decides the outputs.
+        randomized: whether two calls may give two answers, as its author declares.
+        preprocessing: from a PIL image to (C, H, W) in [0, 1], where the data set has no one size.
+    """
+
+    name: str
+    module: nn.Module
+    weights_sha256: dict[str, str]
+    definition_sha256: str
+    information: Information = field(default_factory=Information)
+    randomized: bool = False
+    preprocessing: Callable[[Any], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a candidate can be loaded from this disk.
+
+    Attributes:
+        here: nothing has to be downloaded.
+        note: what has to be, and how large it is where that is known.
+    """
+
+    here: bool
+    note: str = ""
+
+
+class CandidateReference(Protocol):
+    """A candidate that was found by name but not loaded."""
+
+    @property
+    def name(self) -> str:
+        """As the user writes it."""
+
+    def availability(self) -> Availability:
+        """What loading would need; loads nothing."""
+
+    def load(self) -> Candidate:
+        """Load it, in eval mode, on the CPU.
+
+        Raises:
+            Unavailable: something could not be fetched.
+            InputError: something is wrong with it.
+        """
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Digest of a module's parameters and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""From what a user writes after --candidate to candidates."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import platformdirs
+from torch import nn
+
+import bench
+from bench.candidates.candidate import (
+    Availability,
+    Candidate,
+    CandidateReference,
+    state_sha256,
+)
+from bench.candidates.submission import FILE, SubmissionReference, read_submission
+from bench.candidates.zoo import PREFIX, zoo_references
+from bench.errors import InputError
+from bench.suites import Suite
+
+ENTRY_POINT_GROUP = "bench.candidates"
+
+
+@dataclass(frozen=True)
+class EntryPointReference:
+    """A third party's candidate: a function that returns an nn.Module or a `Candidate`."""
+
+    entry_point: EntryPoint
+
+    @property
+    def name(self) -> str:
+        """The entry point's name."""
+        return self.entry_point.name
+
+    def availability(self) -> Availability:
+        """Installed, hence here; what its function fetches is its own affair."""
+        return Availability(here=True)
+
+    def load(self) -> Candidate:
+        """Call the function.
+
+        Raises:
+            InputError: it returns something else.
+        """
+        made = self.entry_point.load()()
+        if isinstance(made, Candidate):
+            return made
+        if not isinstance(made, nn.Module):
+            raise InputError(
+                f"entry point {self.entry_point.value}: expected an nn.Module or a Candidate, got "
+                f"{type(made).__name__}"
+            )
+        distribution = self.entry_point.dist
+        version = f"{distribution.name} {distribution.version}" if distribution else ""
+        return Candidate(
+            name=self.name,
+            module=made.eval(),
+            weights_sha256={"weights": state_sha256(made)},
+            definition_sha256=f"{self.entry_point.value} {version}",
+        )
+
+
+def default_model_dir() -> Path:
+    """Where downloaded weights are kept unless the user says otherwise."""
+    return platformdirs.user_cache_path("tradeoff-bench") / "models"
+
+
+def submissions_dir() -> Path:
+    """The shipped submissions: beside the package in a checkout, inside it when installed."""
+    package = Path(bench.__file__).parent
+    installed = package / "submissions"
+    return installed if installed.is_dir() else package.parent / "submissions"
+
+
+def shipped_submissions() -> dict[str, Path]:
+    """Folders of the shipped submissions by name."""
+    return {path.parent.name: path.parent for path in sorted(submissions_dir().glob(f"*/{FILE}"))}
+
+
+def third_party() -> dict[str, EntryPoint]:
+    """Entry points of the group bench.candidates by name."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def find_candidates(
+    names: Iterable[str], suite: Suite, model_dir: Path | None = None, trust_code: bool = False
+) -> list[CandidateReference]:
+    """The candidates that a user asks for.
+
+    Args:
+        names: submission names, paths of folders with a submission.yaml, third-party names,
+            `robustbench:<model id>`, or patterns of these; none: the suite's own.
+        trust_code: whether Python code of submissions may run that are not named by their path.
+
+    Raises:
+        InputError: a name that nothing answers to (the nearest ones are given), or a submission
+            for another data set.
+    """
+    directory = model_dir or default_model_dir()
+    wanted = list(names) or list(suite.candidates)
+    found: dict[str, CandidateReference] = {}
+    for name in wanted:
+        for reference in _find(name, suite, directory, trust_code):
+            found.setdefault(reference.name, reference)
+    return list(found.values())
+
+
+def _find(name: str, suite: Suite, model_dir: Path, trust_code: bool) -> list[CandidateReference]:
+    if name.startswith(PREFIX):
+        return _find_in_zoo(name, suite, model_dir)
+    if "/" in name or Path(name).is_dir() and (Path(name) / FILE).is_file():
+        return [_submission(Path(name), suite, model_dir, trust_code=True)]
+    shipped, others = shipped_submissions(), third_party()
+    matches = fnmatch.filter([*shipped, *others], name)
+    if not matches:
+        raise _unknown(name, [*shipped, *others])
+    references: list[CandidateReference] = []
+    for match in matches:
+        if match in shipped:
+            if match != name and read_submission(shipped[match]).dataset != suite.data.label:
+                continue  # a pattern takes those that fit; a name that does not fit is an error
+            references.append(_submission(shipped[match], suite, model_dir, trust_code))
+        else:
+            references.append(EntryPointReference(others[match]))
+    return references
+
+
+def _find_in_zoo(name: str, suite: Suite, model_dir: Path) -> list[CandidateReference]:
+    zoo = zoo_references(suite.data.label, suite.threat_model.norm, model_dir)
+    matches = [reference for reference in zoo if fnmatch.fnmatchcase(reference.name, name)]
+    if not matches:
+        if not zoo:
+            raise InputError(
+                f"candidate {name!r}: RobustBench's zoo has no models for suite {suite.name} "
+                f"({suite.data.label}, {suite.threat_model.norm})"
+            )
+        raise _unknown(name, [reference.name for reference in zoo])
+    return list(matches)
+
+
+def _submission(
+    folder: Path, suite: Suite, model_dir: Path, trust_code: bool
+) -> SubmissionReference:
+    submission = read_submission(folder)
+    if submission.dataset != suite.data.label:
+        raise InputError(
+            f"{folder / FILE}: field dataset: expected {suite.data.label}, the data set of suite "
+            f"{suite.name}; got {submission.dataset!r}"
+        )
+    return SubmissionReference(folder, submission, trust_code, model_dir)
+
+
+def _unknown(name: str, known: list[str]) -> InputError:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list candidates`"
+    return InputError(f"unknown candidate {name!r}: {hint}")

@@ -1,0 +1,75 @@
+"""`bench list`: suites, candidates, attacks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.suites import Suite, load_suite, suite_names
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(["suites", "candidates", "attacks"]))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(kind: str, as_json: bool) -> None:
+    """List suites, candidates or attacks."""
+    rows = {"suites": _suites, "candidates": _candidates, "attacks": _attacks}[kind]()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _suites() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": suite.name,
+            "version": suite.version,
+            "title": suite.title,
+            "protocols": list(suite.protocols),
+            "candidates": list(suite.candidates),
+        }
+        for suite in map(load_suite, suite_names())
+    ]
+
+
+def _candidates() -> list[dict[str, Any]]:
+    from bench.candidates.registry import default_model_dir, shipped_submissions, third_party
+    from bench.candidates.submission import read_submission
+    from bench.candidates.zoo import zoo_references
+
+    rows: list[dict[str, Any]] = []
+    suites = [load_suite(name) for name in suite_names()]
+    for name, folder in shipped_submissions().items():
+        submission = read_submission(folder)
+        fitting = [suite.name for suite in suites if suite.data.label == submission.dataset]
+        rows.append({"name": name, "source": "submission", "suites": fitting})
+    rows += [{"name": name, "source": "third party", "suites": []} for name in third_party()]
+    rows += [
+        {"name": reference.name, "source": "RobustBench", "suites": [suite.name]}
+        for suite in suites
+        for reference in _zoo(suite, zoo_references, default_model_dir())
+    ]
+    return rows
+
+
+def _zoo(suite: Suite, references: Any, model_dir: Any) -> Any:
+    return references(suite.data.label, suite.threat_model.norm, model_dir)
+
+
+def _attacks() -> list[dict[str, Any]]:
+    from bench.attacks.registry import describe_attacks
+
+    return [{"name": name, "description": text} for name, text in describe_attacks().items()]

@@ -1,0 +1,58 @@
+"""The command `bench`, its subcommands and its exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+import bench
+from bench.errors import BenchError, EvaluationError, InputError, Unavailable
+
+EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
+COMMANDS = {
+    "run": "Evaluate candidates under a suite.",
+    "list": "List suites, candidates or attacks.",
+    "show": "Show one run: accuracies, attacks, flags, provenance.",
+    "report": "Write the HTML pages.",
+    "train": "Train a shipped recipe again.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a subcommand when it is called: `bench --help` needs no torch."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"bench.cli.{name}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BenchError as error:
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}", err=True)
+            sys.exit(EXIT_CODES[type(error)])
+        except ImportError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on where it stopped", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(bench.__version__, prog_name="bench")
+def main() -> None:
+    """Benchmark the accuracy-robustness trade-off of image classifiers."""

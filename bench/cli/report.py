@@ -1,0 +1,31 @@
+"""`bench report`: write the HTML pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli import options
+from bench.errors import InputError
+from bench.report import build_report
+from bench.store import Store
+
+
+@click.command("report")
+@options.suite(required=False)
+@options.results_dir
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Where the pages are written.",
+)
+def command(suite_name: str | None, results_dir: Path, out: Path) -> None:
+    """Write one self-contained page a suite, and an index, from the records."""
+    store = Store(results_dir)
+    if not store.summaries(suite_name):
+        wanted = f" of suite {suite_name}" if suite_name else ""
+        raise InputError(f"{results_dir}: no complete run{wanted}; make one by `bench run`")
+    click.echo(f"report: {build_report(store, out, [suite_name] if suite_name else None)}")

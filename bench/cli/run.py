@@ -1,0 +1,218 @@
+"""`bench run`: evaluate candidates under a suite."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+from bench import data, report, runner
+from bench.candidates import Candidate, CandidateReference
+from bench.candidates.registry import find_candidates
+from bench.candidates.submission import SubmissionReference
+from bench.cli import options
+from bench.cli.display import Display
+from bench.data import Dataset
+from bench.engines import DEFAULT_ENGINE, ENGINES, make_engine
+from bench.errors import BenchError, InputError, Unavailable
+from bench.estimate import estimate
+from bench.store import Store
+from bench.suites import load_suite
+from bench.validation import parse_fraction
+
+
+@click.command("run")
+@options.suite(required=True)
+@click.option("--candidate", "names", multiple=True, help="A submission's name or folder, a third "
+              "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the suite's.")
+@click.option("--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant).")
+@options.data_dir
+@options.model_dir
+@options.results_dir
+@click.option("--report-dir", type=click.Path(file_okay=False, path_type=Path),
+              default=Path("reports"), show_default=True, help="Where the pages are written.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+              show_default=True)
+@click.option("--protocol", default="standard", show_default=True)
+@click.option("--engine", type=click.Choice(list(ENGINES)), default=DEFAULT_ENGINE,
+              show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--eps", help="Another radius, such as 4/255 (a variant).")
+@click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
+@click.option("--trust-code", is_flag=True, help="Let submissions run their own Python code.")
+def command(
+    suite_name: str,
+    names: tuple[str, ...],
+    n_examples: int | None,
+    data_dir: Path | None,
+    model_dir: Path | None,
+    results_dir: Path,
+    report_dir: Path,
+    device: str,
+    protocol: str,
+    engine: str,
+    batch_size: int,
+    seed: int,
+    eps: str | None,
+    again: bool,
+    dry_run: bool,
+    trust_code: bool,
+) -> None:
+    """Evaluate candidates under a suite and write the report.
+
+    Interrupted runs are resumed by the same command; complete ones are shown.
+
+    Exit codes: 2 wrong usage or input, nothing run; 1 an evaluation failed; 3 some candidates were
+    unavailable; 0 all evaluated.
+    """
+    suite = load_suite(suite_name)
+    suite.protocol(protocol)
+    settings = runner.Settings(
+        suite=suite,
+        engine=make_engine(engine),
+        protocol=protocol,
+        seed=seed,
+        batch_size=batch_size,
+        device=_device(device),
+        n_examples=n_examples,
+        eps=None if eps is None else _radius(eps),
+        again=again,
+    )
+    references = find_candidates(names, suite, model_dir, trust_code)
+    if not references:
+        raise InputError(f"suite {suite.name} ships no candidates; name some by --candidate")
+    with Display() as display:
+        if dry_run:
+            display.plan(_plan(references, settings, data_dir))
+            return
+        _check_writable(results_dir)
+        store = Store(results_dir)
+        samples = _Samples(settings, data_dir)
+        _check_submissions(references, settings, samples)
+        worst = _evaluate_all(references, settings, samples, store, display)
+    if store.summaries(suite.name):
+        page = report.build_report(store, report_dir, [suite.name])
+        click.echo(f"report: {page}")
+    sys.exit(worst)
+
+
+class _Samples:
+    """The suite's samples, loaded once unless each model preprocesses them in its own way."""
+
+    def __init__(self, settings: runner.Settings, data_dir: Path | None) -> None:
+        self.settings = settings
+        self.data_dir = data_dir
+        self._shared: Dataset | None = None
+
+    def of(self, candidate: Candidate) -> Dataset:
+        """The samples as a candidate takes them."""
+        if candidate.preprocessing is not None:
+            return self._load(candidate)
+        if self._shared is None:
+            self._shared = self._load(candidate)
+        return self._shared
+
+    def _load(self, candidate: Candidate) -> Dataset:
+        return data.load_source(
+            self.settings.suite.data,
+            self.data_dir,
+            runner.selected_examples(self.settings),
+            candidate.preprocessing,
+        )
+
+
+def _evaluate_all(
+    references: list[CandidateReference],
+    settings: runner.Settings,
+    samples: _Samples,
+    store: Store,
+    display: Display,
+) -> int:
+    """Evaluate one candidate after the other; returns the exit code."""
+    failed: list[str] = []
+    unavailable: list[str] = []
+    for reference in references:
+        display.candidate(reference.name)
+        try:
+            candidate = reference.load()
+            outcome = runner.evaluate(candidate, samples.of(candidate), settings, store, display)
+        except Unavailable as error:
+            unavailable.append(reference.name)
+            display.failure(reference.name, f"unavailable: {error}")
+        except BenchError as error:
+            if len(references) == 1:
+                raise
+            failed.append(reference.name)
+            display.failure(reference.name, str(error))
+        except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+            failed.append(reference.name)
+            display.failure(reference.name, f"failed: {type(error).__name__}: {error}")
+        else:
+            display.outcome(outcome)
+    return 1 if failed else 3 if unavailable else 0
+
+
+def _check_submissions(
+    references: list[CandidateReference], settings: runner.Settings, samples: _Samples
+) -> None:
+    """Load and try what is on this disk, so that wrong input is found before anything runs."""
+    for reference in references:
+        if isinstance(reference, SubmissionReference) and reference.availability().here:
+            candidate = reference.load()
+            runner.inspect(candidate, samples.of(candidate), settings)
+
+
+def _plan(
+    references: list[CandidateReference], settings: runner.Settings, data_dir: Path | None
+) -> list[tuple[str, str, str]]:
+    """Rows of candidate, what is missing, and time."""
+    absent = data.missing(settings.suite.data, data_dir)
+    samples = _Samples(settings, data_dir)
+    rows = []
+    for reference in references:
+        availability = reference.availability()
+        missing = [note for note in (absent, availability.note) if note]
+        duration = "unknown until it is here"
+        if availability.here and absent is None:
+            candidate = reference.load()
+            task = runner.make_task(candidate, samples.of(candidate), settings)
+            bounds = estimate(task)
+            duration = f"{_duration(bounds.low)} to {_duration(bounds.high)}"
+        rows.append((reference.name, "; ".join(missing) or "all here", duration))
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device: expected a CUDA device, torch sees none; use --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def _radius(text: str) -> float:
+    value = parse_fraction(text)
+    if not isinstance(value, float) or not 0 < value < float("inf"):
+        raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {text!r}")
+    return value
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise InputError(f"--results-dir: {folder} cannot be made: {error.strerror}") from error
+    if not writable:
+        raise InputError(f"--results-dir: {folder} cannot be written")

@@ -1,0 +1,109 @@
+"""`bench show`: one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.claims import claim_of
+from bench.cli import options
+from bench.cli.display import clock
+from bench.cli.format import interval, percent
+from bench.errors import InputError
+from bench.records import Summary
+from bench.store import Store
+
+
+@click.command("show")
+@click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
+@options.results_dir
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(reference: str, results_dir: Path, as_json: bool) -> None:
+    """Show one run: accuracies, intervals, attack by attack, flags, provenance.
+
+    Without @RUN, the newest complete run of the candidate.
+    """
+    if "/" not in reference:
+        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
+    summary = Store(results_dir).summary(reference)
+    if as_json:
+        click.echo(summary.model_dump_json(indent=2))
+        return
+    console = Console()
+    for text in _head(summary):
+        console.print(Text(text), soft_wrap=True)
+    console.print(_attacks(summary))
+    for flag in summary.flags:
+        console.print(
+            Text(
+                f"flag {flag.name}: measured {flag.measured}, threshold {flag.threshold}. "
+                f"{flag.meaning} {flag.advice}"
+            ),
+            soft_wrap=True,
+        )
+    console.print(_provenance(summary))
+
+
+def _head(summary: Summary) -> list[str]:
+    manifest = summary.manifest
+    bounds = summary.confidence_intervals
+    threat = manifest.threat_model
+    lines = [
+        f"{manifest.suite}/{manifest.candidate}@{summary.run}",
+        f"{threat.norm}, eps {threat.eps:.6g}, {summary.n_examples} samples "
+        f"({manifest.selection.kind})",
+        f"clean      {percent(summary.clean_accuracy)} {interval(bounds['clean_accuracy'])}",
+        f"AutoAttack {percent(summary.autoattack_accuracy)}",
+        f"robust     {percent(summary.robust_accuracy)} {interval(bounds['robust_accuracy'])}",
+    ]
+    if summary.is_variant:
+        changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
+        lines.append(f"variant    {changed}: not ranked with full runs")
+    claim = claim_of(manifest)
+    if claim is not None:
+        lines.append(
+            f"published  clean {percent(claim.clean_accuracy)}, AutoAttack "
+            f"{percent(claim.autoattack_accuracy)}, best known "
+            f"{percent(claim.best_known_accuracy)} ({claim.source})"
+        )
+    return lines
+
+
+def _attacks(summary: Summary) -> Table:
+    table = Table("attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients")
+    for attack in summary.attacks:
+        table.add_row(
+            attack.name,
+            f"{attack.attempted:,}",
+            f"{attack.broken:,}",
+            percent(attack.accuracy_after),
+            clock(attack.seconds),
+            f"{attack.forward_passes:,}",
+            f"{attack.backward_passes:,}",
+        )
+    return table
+
+
+def _provenance(summary: Summary) -> Table:
+    manifest = summary.manifest
+    environment = manifest.environment
+    packages = environment.get("packages", {})
+    rows = {
+        "engine": f"{manifest.engine} {manifest.engine_settings}, {manifest.precision}",
+        "seed": manifest.seed,
+        "suite version": manifest.suite_version,
+        "data": f"{manifest.dataset.name} sha256 {manifest.dataset.sha256[:16]}",
+        **{f"{base} sha256": digest for base, digest in manifest.weights_sha256.items()},
+        "architecture": manifest.information.get("architecture"),
+        "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
+        "machine": f"{environment.get('processor')}, {environment.get('device')}",
+        "time": f"{summary.started} to {summary.finished}, attacks {clock(summary.seconds)}",
+    }
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(name, Text(str(value)))
+    return table

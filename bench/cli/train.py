@@ -1,0 +1,79 @@
+"""`bench train`: train a shipped recipe again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli import options
+from bench.cli.display import clock
+from bench.cli.format import percent
+from bench.errors import InputError
+from bench.training import preset_for, presets, recipes, run
+from bench.training.progress import Progress
+
+
+@click.command("train")
+@click.option("--recipe", required=True, type=click.Choice(list(recipes())))
+@click.option("--dataset", help="Take the recipe's preset for this data set.")
+@click.option("--preset", type=click.Choice(list(presets())), help="Or name the preset.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The submission's folder, made by the training.  [default: submissions/<preset>]",
+)
+@options.data_dir
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE",
+    help="A setting that differs from the preset's, such as epochs=3; repeatable.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the folder's checkpoint.")
+def command(
+    recipe: str,
+    dataset: str | None,
+    preset: str | None,
+    out: Path | None,
+    data_dir: Path | None,
+    seed: int,
+    device: str,
+    assignments: tuple[str, ...],
+    resume: bool,
+) -> None:
+    """Train a recipe and write the submission: its weights and its submission.yaml."""
+    if (preset is None) == (dataset is None):
+        raise InputError("expected one of --dataset and --preset")
+    chosen = preset or preset_for(recipe, str(dataset))
+    folder = out or Path("submissions") / chosen
+    overrides = dict(_assignment(text) for text in assignments)
+    submission = run(recipe, chosen, data_dir, folder, seed, overrides, _Lines(), resume, device)
+    click.echo(f"submission {submission.name}: {folder}")
+
+
+class _Lines:
+    """A line an epoch."""
+
+    def __init__(self) -> None:
+        self._epoch = 0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.epoch == self._epoch:
+            return
+        self._epoch = progress.epoch
+        left = progress.seconds / progress.step * (progress.steps - progress.step)
+        line = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
+        measured = progress.measurement
+        if measured is not None:
+            line += f", held-out clean {percent(measured.clean_accuracy)}"
+            if measured.robust_accuracy is not None:
+                line += f", PGD {percent(measured.robust_accuracy)}"
+        click.echo(f"{line}, {clock(left)} left")
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set: expected KEY=VALUE, got {text!r}")
+    return key, value

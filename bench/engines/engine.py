@@ -1,0 +1,92 @@
+"""What every engine takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.records import Block, CleanResults, Progress
+from bench.suites import ThreatModel
+from bench.suites.suite import AttackChoice
+
+
+@dataclass(frozen=True)
+class Task:
+    """A candidate, samples, and what to do with them.
+
+    Attributes:
+        module: images (n, C, H, W) in [0, 1] -> logits (n, K); on `device`, in eval mode.
+        images: (N, C, H, W) float32 in [0, 1], on the CPU.
+        labels: (N,) int64 in [0, K).
+        indices: (N,) int64, the samples' places in the data set.
+        classes: K.
+        threat_model: norm and radius.
+        attacks: in their order, each on the samples that stood the earlier ones.
+        seed: of every random draw.
+        batch_size: samples in one pass.
+        device: where passes run.
+    """
+
+    module: nn.Module
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    classes: int
+    threat_model: ThreatModel
+    attacks: tuple[AttackChoice, ...]
+    seed: int
+    batch_size: int
+    device: torch.device
+
+
+class Engine(Protocol):
+    """Runs attacks over many samples, block by block."""
+
+    name: str
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """What of the engine's settings decides the result, for the manifest."""
+
+    def run(
+        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+    ) -> Iterator[Block]:
+        """Do the task, yielding each block as it is finished.
+
+        Args:
+            finished: blocks of an earlier, interrupted run by key; they are not done again.
+            report: told how far the work is.
+        """
+
+
+def predict(module: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Predicted classes (n,) of images (n, C, H, W), on the CPU."""
+    with torch.no_grad():
+        logits: Tensor = module(images.to(device))
+    return logits.max(dim=1)[1].cpu()
+
+
+def clean_results(task: Task, rows: Tensor) -> CleanResults:
+    """Predictions without attack on the samples in `rows` (n,)."""
+    prediction = predict(task.module, task.images[rows], task.device)
+    return CleanResults(
+        index=task.indices[rows].numpy(),
+        label=task.labels[rows].numpy(),
+        prediction=prediction.numpy(),
+    )
+
+
+def batches(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """`rows` (n,) cut into pieces of `size`, the last one shorter; none for no rows."""
+    return torch.split(rows, size) if len(rows) else ()
+
+
+def broken_rows(task: Task, block: Block) -> Tensor:
+    """Places within the task of the samples that a block's attack broke."""
+    if block.witnesses is None:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.from_numpy(np.flatnonzero(np.isin(task.indices.numpy(), block.witnesses.index)))

@@ -1,0 +1,256 @@
+"""The reference engine: pyautoattack as it is, driven one attack and one batch at a time.
+
+pyautoattack sets its seed anew for each batch of each attack. Calling an attack on the very batches
+that `run_standard_evaluation` would form therefore gives the same flags, and each batch can be
+kept, and resumed from, on its own. The result belongs to (seed, batch size, list of samples).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.engines.engine import Task, batches, broken_rows, clean_results, predict
+from bench.errors import InputError
+from bench.records import Attempts, Block, Progress, Witnesses
+from bench.suites.suite import AttackChoice
+
+STANDARD_ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+MINIMUM_CLASSES = 4
+
+_RELATIVE_COST = {"apgd-ce": 300.0, "apgd-t": 2700.0, "fab-t": 3600.0, "square": 5000.0}
+"""Passes a surviving sample takes, a gradient counted as two forward passes; for estimates only."""
+
+
+class CountingModule(nn.Module):
+    """Passes images on to a module and counts them.
+
+    Attributes:
+        forward_images: images passed forward.
+        backward_images: images through which a gradient was taken.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.forward_images = 0
+        self.backward_images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of images (n, C, H, W)."""
+        logits: Tensor = self.module(images)
+        self.forward_images += len(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backward_images += len(gradient)
+
+
+@dataclass
+class _Outlook:
+    """How much work is left, learnt from what was done."""
+
+    attacks: tuple[str, ...]
+    cost_done: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, attack: str, samples: int, seconds: float) -> None:
+        self.cost_done += samples * _RELATIVE_COST[attack]
+        self.seconds += seconds
+
+    def seconds_left(self, stage: int, waiting: int, standing: int) -> float | None:
+        """An upper estimate: as if every sample that stands now stood all attacks."""
+        if self.cost_done == 0:
+            return None
+        later = sum(_RELATIVE_COST[name] for name in self.attacks[stage + 1 :])
+        cost = waiting * _RELATIVE_COST[self.attacks[stage]] + standing * later
+        return cost * self.seconds / self.cost_done
+
+
+class ReferenceEngine:
+    """pyautoattack, unmodified, version standard."""
+
+    name = "reference"
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """The batch size: pyautoattack's draws depend on it."""
+        return {"batch_size": task.batch_size}
+
+    def run(
+        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+    ) -> Iterator[Block]:
+        """Clean predictions, then attack by attack on what still stands.
+
+        Raises:
+            InputError: an attack that standard AutoAttack does not have or one with changed
+                parameters, or fewer than four classes.
+        """
+        _check(task)
+        standing = torch.ones(len(task.labels), dtype=torch.bool)
+        for number, rows in enumerate(batches(torch.arange(len(task.labels)), task.batch_size)):
+            key = f"00-clean-{number:05d}"
+            block = finished.get(key)
+            if block is None:
+                start = time.perf_counter()
+                clean = clean_results(task, rows)
+                block = Block(key, time.perf_counter() - start, clean=clean)
+                yield block
+            assert block.clean is not None
+            standing[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
+            done = int(rows[-1]) + 1
+            report(Progress("clean", done, len(standing), int(standing[:done].sum()), done))
+        outlook = _Outlook(tuple(attack.name for attack in task.attacks))
+        for stage, attack in enumerate(task.attacks):
+            yield from self._attack(task, attack, stage, standing, finished, report, outlook)
+
+    def _attack(
+        self,
+        task: Task,
+        attack: AttackChoice,
+        stage: int,
+        standing: Tensor,
+        finished: Mapping[str, Block],
+        report: Callable[[Progress], None],
+        outlook: _Outlook,
+    ) -> Iterator[Block]:
+        """One attack on all that stand; `standing` (N,) is updated as samples break."""
+        attacked = torch.nonzero(standing).flatten()
+        done = 0
+        for number, rows in enumerate(batches(attacked, task.batch_size)):
+            left = outlook.seconds_left(stage, len(attacked) - done, int(standing.sum()))
+            report(
+                Progress(attack.name, done, len(attacked), int(standing.sum()), len(standing), left)
+            )
+            key = f"{stage + 1:02d}-{attack.name}-{number:05d}"
+            block = finished.get(key)
+            if block is None:
+                block = attack_batch(task, attack.name, rows, key)
+                outlook.add(attack.name, len(rows), block.seconds)
+                yield block
+            standing[broken_rows(task, block)] = False
+            done += len(rows)
+        report(Progress(attack.name, done, len(attacked), int(standing.sum()), len(standing)))
+
+
+def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
+    """Run one of pyautoattack's attacks on one batch.
+
+    Args:
+        attack: its name in pyautoattack.
+        rows: (n,) places of the samples within the task.
+        key: of the block that is returned.
+    """
+    start = time.perf_counter()
+    counter = CountingModule(task.module)
+    images = task.images[rows].to(task.device)
+    labels = task.labels[rows].to(task.device)
+    with _isolated():
+        adversary = make_adversary(counter, task)
+        adversarial = perturb(adversary, attack, images, labels, task.seed)
+        prediction = predict(counter, adversarial, task.device)
+    broken = prediction != task.labels[rows]
+    seconds = time.perf_counter() - start
+    n = len(rows)
+    index = task.indices[rows].numpy()
+    attempts = Attempts(
+        index=index,
+        attack=np.full(n, attack),
+        outcome=np.where(broken.numpy(), "broken", "survived"),
+        iteration=np.full(n, -1),
+        forward_passes=np.full(n, counter.forward_images / n),
+        backward_passes=np.full(n, counter.backward_images / n),
+        seconds=np.full(n, seconds / n),
+    )
+    witnesses = None
+    if broken.any():
+        witnesses = Witnesses(
+            index=index[broken.numpy()],
+            attack=np.full(int(broken.sum()), attack),
+            prediction=prediction[broken].numpy(),
+            images=adversarial.detach().cpu().float()[broken].numpy(),
+        )
+    return Block(key, seconds, attempts=attempts, witnesses=witnesses)
+
+
+def make_adversary(module: nn.Module, task: Task) -> Any:
+    """pyautoattack's own object, version standard, with as many targets as there are classes."""
+    from pyautoattack import AutoAttack
+
+    adversary = AutoAttack(
+        module,
+        norm=task.threat_model.norm,
+        eps=task.threat_model.eps,
+        seed=task.seed,
+        version="standard",
+        device=task.device,
+    )
+    for targeted in (adversary.apgd_targeted, adversary.fab):
+        targeted.n_target_classes = min(targeted.n_target_classes, task.classes - 1)
+    return adversary
+
+
+def perturb(adversary: Any, attack: str, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Call one attack as pyautoattack's `run_standard_evaluation` does.
+
+    Args:
+        images: (n, C, H, W) in [0, 1].
+        labels: (n,).
+
+    Returns:
+        adversarial images (n, C, H, W); the clean image where the attack found none.
+    """
+    chosen = {
+        "apgd-ce": adversary.apgd,
+        "apgd-t": adversary.apgd_targeted,
+        "fab-t": adversary.fab,
+        "square": adversary.square,
+    }[attack]
+    chosen.seed = seed
+    if attack == "apgd-ce":
+        chosen.loss = "ce"
+    if attack == "fab-t":
+        chosen.targeted = True
+    with torch.no_grad():
+        adversarial: Tensor = chosen.perturb(images.clone(), labels.clone())
+    return adversarial
+
+
+def _check(task: Task) -> None:
+    for attack in task.attacks:
+        if attack.name not in STANDARD_ATTACKS or attack.parameters:
+            changed = f" with {attack.parameters}" if attack.parameters else ""
+            raise InputError(
+                f"the reference engine runs {', '.join(STANDARD_ATTACKS)} as pyautoattack has them; "
+                f"got {attack.name}{changed}"
+            )
+    if task.classes < MINIMUM_CLASSES:
+        raise InputError(
+            f"the reference engine needs at least {MINIMUM_CLASSES} classes, since the targeted DLR "
+            f"loss is not defined for fewer; the data set has {task.classes}"
+        )
+
+
+@contextlib.contextmanager
+def _isolated() -> Iterator[None]:
+    """Keep the caller's random state and log: pyautoattack seeds globally and logs warnings.
+
+    What it warns of (zero gradients, randomness) is measured by `bench.flags` and kept.
+    """
+    logger = logging.getLogger("auto-attack")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        logger.setLevel(level)

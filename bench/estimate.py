@@ -1,0 +1,73 @@
+"""How long an evaluation will take, from a few measured passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bench.engines import Task
+
+MEASURED_BATCHES = 3
+FORWARD_PASSES = {"apgd-ce": 0, "apgd-t": 0, "fab-t": 900, "square": 5000}
+GRADIENT_PASSES = {"apgd-ce": 101, "apgd-t": 909, "fab-t": 900, "square": 0}
+"""Passes of each attack on a sample that survives it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bounds on the time of an evaluation, in seconds.
+
+    Attributes:
+        low: if the first attack broke every sample.
+        high: if every sample that is right without attack survived all attacks.
+    """
+
+    low: float
+    high: float
+
+
+def estimate(task: Task) -> Estimate:
+    """Measure a few batches of a task's candidate and extrapolate to the whole task."""
+    size = min(task.batch_size, len(task.labels))
+    images = task.images[:size].to(task.device)
+    labels = task.labels[:size].to(task.device)
+    right = 0.0
+
+    def forward() -> None:
+        nonlocal right
+        with torch.no_grad():
+            right = float((task.module(images).max(dim=1)[1] == labels).float().mean())
+
+    def gradient() -> None:
+        inputs = images.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(task.module(inputs).float(), labels)
+        if loss.requires_grad:
+            torch.autograd.grad(loss, inputs, allow_unused=True)
+
+    forward_seconds = _seconds(forward) / size
+    gradient_seconds = _seconds(gradient) / size
+    costs = [
+        FORWARD_PASSES.get(attack.name, 0) * forward_seconds
+        + GRADIENT_PASSES.get(attack.name, 0) * gradient_seconds
+        for attack in task.attacks
+    ]
+    clean = len(task.labels) * forward_seconds
+    attacked = len(task.labels) * right
+    return Estimate(clean + attacked * costs[0], clean + attacked * sum(costs))
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Median time of a piece of work, after a warm-up."""
+    work()
+    times = []
+    for _ in range(MEASURED_BATCHES):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]

@@ -1,0 +1,226 @@
+"""What is kept of a run: plain data, shared by engines, runner, store, report and checks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from bench.suites import ThreatModel
+
+SCHEMA_VERSION = 1
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+ImageArray = npt.NDArray[np.float32]
+TextArray = npt.NDArray[np.str_]
+
+Outcome = Literal["broken", "survived", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class CleanResults:
+    """Predictions without attack, one entry a sample.
+
+    Attributes:
+        index: (n,) places in the data set.
+        label: (n,) true classes.
+        prediction: (n,) predicted classes.
+    """
+
+    index: IntArray
+    label: IntArray
+    prediction: IntArray
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """One attack on one sample an entry.
+
+    Attributes:
+        index: (n,) places in the data set.
+        attack: (n,) names.
+        outcome: (n,) of `Outcome`.
+        iteration: (n,) step at which the sample broke, -1 where that is not known.
+        forward_passes: (n,) passes without gradient; for engines that count by batch, its share.
+        backward_passes: (n,) gradients.
+        seconds: (n,) share of the wall-clock time.
+    """
+
+    index: IntArray
+    attack: TextArray
+    outcome: TextArray
+    iteration: IntArray
+    forward_passes: FloatArray
+    backward_passes: FloatArray
+    seconds: FloatArray
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """Adversarial images, each the proof that a sample is not robust.
+
+    Attributes:
+        index: (n,) places in the data set.
+        attack: (n,) names of the attacks that found them.
+        prediction: (n,) what the candidate says of the image; never the label.
+        images: (n, C, H, W) float32, exactly the images that were confirmed.
+    """
+
+    index: IntArray
+    attack: TextArray
+    prediction: IntArray
+    images: ImageArray
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one finished piece of work brought; it is saved whole or not at all.
+
+    Attributes:
+        key: names the piece within its run, e.g. "apgd-ce-00003".
+        seconds: wall-clock time of the piece.
+    """
+
+    key: str
+    seconds: float
+    clean: CleanResults | None = None
+    attempts: Attempts | None = None
+    witnesses: Witnesses | None = None
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetRecord(_Record):
+    """Which data: name, digest of images, labels and order, and the size of the whole data set."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class Selection(_Record):
+    """Which samples: all of the protocol's, or the first `n`."""
+
+    kind: Literal["all", "first"]
+    n: int
+
+
+class Manifest(_Record):
+    """What decides a run's result, and where it was made."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["evaluation", "certification", "sweep", "imported-log", "imported-witnesses"] = (
+        "evaluation"
+    )
+    suite: str
+    suite_version: int
+    candidate: str
+    dataset: DatasetRecord
+    threat_model: ThreatModel
+    protocol: str
+    attacks: list[dict[str, Any]]
+    engine: str
+    engine_settings: dict[str, Any]
+    """Settings that decide the result: for the reference engine its batch size."""
+    precision: str
+    seed: int
+    selection: Selection
+    overrides: dict[str, Any]
+    """What differs from the suite as defined; empty: ranked, otherwise a variant."""
+    weights_sha256: dict[str, str]
+    definition_sha256: str
+    repetition: int = 0
+    """Counts runs that were asked for again with --again."""
+    environment: dict[str, Any] = {}
+    information: dict[str, Any] = {}
+    """Architecture, paper, training of the candidate."""
+
+    @property
+    def run(self) -> str:
+        """Short digest of everything that decides the result: the run's name."""
+        content = self.model_dump(mode="json", exclude={"environment", "information"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Flag(_Record):
+    """A reason to doubt a number."""
+
+    name: str
+    measured: float | str
+    threshold: float | str
+    meaning: str
+    advice: str
+
+
+class AttackSummary(_Record):
+    """What one attack of the sequence did."""
+
+    name: str
+    attempted: int
+    broken: int
+    accuracy_after: float
+    seconds: float
+    forward_passes: int
+    backward_passes: int
+
+
+class Interval(_Record):
+    """A 95% confidence interval of a fraction."""
+
+    low: float
+    high: float
+
+
+class Summary(_Record):
+    """A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
+
+    schema_version: int = SCHEMA_VERSION
+    manifest: Manifest
+    run: str
+    n_examples: int
+    clean_accuracy: float
+    autoattack_accuracy: float | None
+    """After standard AutoAttack alone; None if an attack that it does not have ran before it."""
+    robust_accuracy: float
+    """After every attack of the run."""
+    confidence_intervals: dict[str, Interval]
+    attacks: list[AttackSummary]
+    flags: list[Flag]
+    seconds: float
+    """Time spent on blocks, added up over restarts."""
+    started: str
+    finished: str
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether something differs from the suite as defined; variants are not ranked."""
+        return bool(self.manifest.overrides)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an evaluation stands, for displays; one is sent after each block and at starts.
+
+    Attributes:
+        stage: "clean" or the attack's name.
+        done, total: samples of this stage.
+        robust: samples not broken so far.
+        examples: all samples of the run.
+        seconds_left: estimate for the whole run, None while unknown.
+    """
+
+    stage: str
+    done: int
+    total: int
+    robust: int
+    examples: int
+    seconds_left: float | None = field(default=None)

@@ -1,0 +1,355 @@
+"""The one place that makes RobustBench importable and speaks its interface.
+
+RobustBench 1.1.1 imports a module `autoattack`, while the distribution that it depends on
+installs that code as `pyautoattack`, with another interface. `make_importable` installs an import
+hook that answers `import autoattack` with a module whose `AutoAttack` takes RobustBench's arguments
+and runs pyautoattack. (`pkg_resources`, which RobustBench imports too, comes with `setuptools<81`,
+a dependency of this package.) The hook does its work on import only, so that `import bench` costs
+nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import importlib.metadata
+import io
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError, Unavailable
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_SEED = 0
+
+_seed: contextvars.ContextVar[int] = contextvars.ContextVar("autoattack_seed", default=DEFAULT_SEED)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within this context `robustbench.benchmark` attacks with `seed`.
+
+    RobustBench passes no seed to AutoAttack, which then takes the clock: two calls give two
+    results. Through the adapter, a call without a seed uses this one (0 outside any context).
+    """
+    token = _seed.set(seed)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
+
+
+def check_torchvision() -> None:
+    """Import torchvision, or say what to install.
+
+    Raises:
+        ImportError: torchvision is absent, or was built against another torch (a CPU-only build
+            of torch next to PyPI's torchvision fails with "operator torchvision::nms does not
+            exist").
+    """
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError) as error:
+        version = importlib.import_module("torch").__version__
+        raise ImportError(
+            f"torchvision does not import beside torch {version}: {error}. Expected two builds "
+            "that belong together; a CPU-only torch does not go with PyPI's torchvision. Install "
+            "both from one index: `pip install --force-reinstall torch torchvision`."
+        ) from error
+
+
+class AutoAttack:
+    """pyautoattack behind the interface of `autoattack.AutoAttack`, as RobustBench calls it.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] -> logits (N, K).
+        norm: "Linf", "L2" or "L1".
+        eps: radius of the ball, > 0, in the [0, 1] pixel scale.
+        seed: of every random draw; None takes the seed of the surrounding `seeded`.
+        verbose: whether pyautoattack's progress goes to its logger ("auto-attack").
+        attacks_to_run: with version="custom", the attacks by name.
+        version: "standard", "plus", "rand" or "custom".
+        device: where the attacks run.
+        log_path: a file that receives pyautoattack's log as well.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        norm: str = "Linf",
+        eps: float = 0.3,
+        seed: int | None = None,
+        verbose: bool = True,
+        attacks_to_run: list[str] | None = None,
+        version: str = "standard",
+        is_tf_model: bool = False,
+        device: torch.device | str = "cpu",
+        log_path: str | Path | None = None,
+    ) -> None:
+        if is_tf_model:
+            raise ValueError("expected a PyTorch model, got is_tf_model=True")
+        self.reference = importlib.import_module("pyautoattack").AutoAttack(
+            model,
+            norm=norm,
+            eps=eps,
+            seed=_seed.get() if seed is None else seed,
+            attacks=attacks_to_run or None,
+            version=version,
+            device=device,
+        )
+        self.reference.verbose = verbose
+        self.log_path = log_path
+
+    @property
+    def attacks_to_run(self) -> list[str]:
+        """Names of the attacks, in their order."""
+        attacks: list[str] = self.reference.attacks_to_run
+        return attacks
+
+    @attacks_to_run.setter
+    def attacks_to_run(self, attacks: list[str]) -> None:
+        self.reference.attacks_to_run = attacks
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random draw."""
+        seed: int = self.reference.seed
+        return seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.reference.seed = seed
+
+    def run_standard_evaluation(
+        self,
+        x_orig: torch.Tensor,
+        y_orig: torch.Tensor,
+        bs: int = 250,
+        return_labels: bool = False,
+        state_path: str | Path | None = None,
+    ) -> Any:
+        """Attack images one attack after the other; each sees what stood the earlier ones.
+
+        Args:
+            x_orig: (N, C, H, W) in [0, 1].
+            y_orig: (N,) labels.
+            bs: batch size; the result depends on it.
+            return_labels: whether to return the predictions on the images as well.
+            state_path: refused, since a state file that pyautoattack wrote cannot be read back.
+
+        Returns:
+            adversarial images (N, C, H, W), and predictions (N,) if asked for.
+
+        Raises:
+            ValueError: a `state_path` was given.
+        """
+        if state_path is not None:
+            raise ValueError(
+                f"expected no state_path, got {str(state_path)!r}: pyautoattack 0.2.0 writes state "
+                "files that it cannot resume from. `bench run` resumes; use it for long runs."
+            )
+        with self._isolated():
+            images, predictions = self.reference.run_standard_evaluation(
+                x_orig, y_orig, batch_size=bs
+            )
+        return (images, predictions) if return_labels else images
+
+    def run_standard_evaluation_individual(
+        self, x_orig: torch.Tensor, y_orig: torch.Tensor, bs: int = 250, return_labels: bool = False
+    ) -> dict[str, Any]:
+        """Run each attack alone on all images; returns its adversarial images by attack name."""
+        with self._isolated():
+            results = self.reference.run_standard_evaluation_individual(
+                x_orig, y_orig, batch_size=bs
+            )
+        return {name: pair if return_labels else pair[0] for name, pair in results.items()}
+
+    @contextlib.contextmanager
+    def _isolated(self) -> Iterator[None]:
+        """Keep the caller's random state (pyautoattack seeds globally), and write the log."""
+        with importlib.import_module("torch").random.fork_rng(), self._logging():
+            yield
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        if self.log_path is None:
+            yield
+            return
+        handler = logging.FileHandler(self.log_path)
+        logger = self.reference.logger
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
+
+
+class _AutoAttackLoader(Loader):
+    """Makes the modules `autoattack` and `autoattack.state` out of pyautoattack."""
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        module = types.ModuleType(spec.name, "pyautoattack behind the interface of autoattack")
+        if spec.name == "autoattack":
+            module.__dict__["AutoAttack"] = AutoAttack
+        else:
+            state = importlib.import_module("pyautoattack.state")
+            module.__dict__["EvaluationState"] = state.EvaluationState
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing is left to run: `create_module` returns finished modules."""
+
+
+class _Finder(MetaPathFinder):
+    """Answers `import autoattack`, and checks torchvision before `import robustbench` fails on it.
+
+    A distribution that really installs a module `autoattack` keeps its name.
+    """
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: types.ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname == "robustbench":
+            check_torchvision()
+        if fullname == "autoattack" and PathFinder.find_spec(fullname) is None:
+            return ModuleSpec(fullname, _AutoAttackLoader(), is_package=True)
+        if fullname == "autoattack.state" and isinstance(
+            getattr(sys.modules["autoattack"].__spec__, "loader", None), _AutoAttackLoader
+        ):
+            return ModuleSpec(fullname, _AutoAttackLoader())
+        return None
+
+
+def make_importable() -> None:
+    """Install the import hook, once, that makes `import robustbench` work."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def version() -> str:
+    """Name and version of the installed RobustBench."""
+    return f"robustbench {importlib.metadata.version('robustbench')}"
+
+
+def _import(name: str) -> Any:
+    """Import one of RobustBench's modules without the warnings of its own imports."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
+def _models(dataset: str, norm: str) -> dict[str, Any]:
+    enums = _import("robustbench.model_zoo.enums")
+    try:
+        kind, threat = enums.BenchmarkDataset(dataset), enums.ThreatModel(norm)
+    except ValueError:
+        return {}
+    models: dict[str, Any] = _import("robustbench.model_zoo").model_dicts[kind].get(threat, {})
+    return models
+
+
+def model_ids(dataset: str, norm: str) -> list[str]:
+    """Ids of the zoo's models for a data set and a norm, sorted; empty where it has none."""
+    return sorted(_models(dataset, norm))
+
+
+def missing_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> list[Path]:
+    """The checkpoint files of a zoo model that are not in `model_dir` yet."""
+    downloads = _models(dataset, norm)[model_id].get("gdrive_id")
+    path = model_dir / dataset / norm / f"{model_id}.pt"
+    files = (
+        [path.with_name(f"{path.name}_m{part}.pt") for part in range(len(downloads))]
+        if isinstance(downloads, list)
+        else [path]
+    )
+    return [file for file in files if not file.is_file()]
+
+
+def checkpoint_megabytes(model_id: str, dataset: str, norm: str) -> float | None:
+    """Size of a zoo model's parameters and buffers in float32; None if it cannot be told.
+
+    The model is built on the meta device, which takes no memory; some constructors fail there.
+    """
+    torch = importlib.import_module("torch")
+    try:
+        with torch.device("meta"), contextlib.redirect_stdout(io.StringIO()):
+            module = _models(dataset, norm)[model_id]["model"]()
+        return float(sum(4 * tensor.numel() for tensor in module.state_dict().values()) / 1e6)
+    except Exception:  # third-party constructors: any failure means only that the size is unknown
+        return None
+
+
+def load_zoo_model(model_id: str, dataset: str, norm: str, model_dir: Path) -> torch.nn.Module:
+    """Load a model by RobustBench's own loader, downloading what is missing.
+
+    Raises:
+        Unavailable: a download or the loading of the checkpoint failed.
+    """
+    missing = missing_checkpoints(model_id, dataset, norm, model_dir)
+    try:
+        utils = _import("robustbench.utils")
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            module: torch.nn.Module = utils.load_model(
+                model_id, model_dir=model_dir, dataset=dataset, threat_model=norm
+            )
+    except Exception as error:  # whatever gdown, requests, pickle or a constructor raised
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        still = [path for path in missing if not path.is_file()]
+        if still:
+            message = f"weights cannot be downloaded to {still[0]}: {reason}"
+        else:
+            message = f"RobustBench cannot load it: {type(error).__name__}: {reason}"
+        raise Unavailable(message) from error
+    return module
+
+
+def preprocessing(model_id: str, dataset: str, norm: str) -> Callable[[Any], torch.Tensor] | None:
+    """A zoo model's own transform from a PIL image, for ImageNet; None for the other data sets."""
+    if dataset != "imagenet":
+        return None
+    enums = _import("robustbench.model_zoo.enums")
+    transform: Callable[[Any], torch.Tensor] = _import("robustbench.data").get_preprocessing(
+        enums.BenchmarkDataset(dataset), enums.ThreatModel(norm), model_id, None
+    )
+    return transform
+
+
+def imagenet_samples(directory: Path) -> tuple[int, tuple[str, ...], list[tuple[Path, int]]]:
+    """The fixed 5,000 validation images that RobustBench evaluates on.
+
+    Args:
+        directory: holds `val/<class>/<image>`.
+
+    Returns:
+        how many there are, the class folder names, and (path, label) of each.
+
+    Raises:
+        InputError: the folder is missing or does not hold the thousand classes.
+    """
+    folder = directory / "val"
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: expected ImageNet's validation images, one folder a class. They cannot be "
+            "downloaded without an account: get them from image-net.org and name the folder "
+            "above val/ by --data-dir."
+        )
+    dataset = _import("robustbench.loaders").CustomImageFolder(str(folder), None)
+    samples = [(Path(path), int(label)) for path, label in dataset.samples]
+    return len(samples), tuple(dataset.classes), samples

@@ -1,0 +1,289 @@
+"""Runs a candidate under a suite: makes the manifest, resumes, hands blocks to the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from bench import environment, flags
+from bench.candidates import Candidate
+from bench.data import Dataset
+from bench.engines import Engine, Task
+from bench.records import (
+    AttackSummary,
+    DatasetRecord,
+    Flag,
+    ImageArray,
+    Manifest,
+    Progress,
+    Selection,
+    Summary,
+    Witnesses,
+)
+from bench.statistics import exact_binomial_interval
+from bench.store import RunFolder, Store, Tables, join_blocks, set_aside
+from bench.suites import Suite
+
+INSPECTED_EXAMPLES = 32
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""The attacks whose accuracy, in this order, is called AutoAttack's."""
+
+
+class Observer(Protocol):
+    """Is told what a run does; the command line draws it."""
+
+    def progress(self, progress: Progress) -> None:
+        """A block is finished, or a stage begins."""
+
+    def notice(self, text: str) -> None:
+        """Something the user should know that is no error."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a suite is run.
+
+    Attributes:
+        n_examples: the first so many samples; None: as many as the suite says.
+        eps: another radius than the suite's, in the [0, 1] pixel scale; None: the suite's.
+        again: make a new run although a complete one exists.
+    """
+
+    suite: Suite
+    engine: Engine
+    protocol: str = "standard"
+    seed: int = 0
+    batch_size: int = 250
+    device: torch.device = torch.device("cpu")
+    precision: str = "float32"
+    n_examples: int | None = None
+    eps: float | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        reused: a complete run was there already; nothing was computed.
+    """
+
+    summary: Summary
+    folder: RunFolder
+    reused: bool
+
+
+def selected_examples(settings: Settings) -> int | None:
+    """How many samples to load; None: all of the data set."""
+    return settings.suite.n_examples if settings.n_examples is None else settings.n_examples
+
+
+def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Task:
+    """What the engine is to do; moves the candidate to the device."""
+    threat_model = settings.suite.threat_model
+    if settings.eps is not None:
+        threat_model = threat_model.model_copy(update={"eps": settings.eps})
+    return Task(
+        module=candidate.module.to(settings.device),
+        images=dataset.images,
+        labels=dataset.labels,
+        indices=dataset.indices,
+        classes=len(dataset.classes),
+        threat_model=threat_model,
+        attacks=settings.suite.protocol(settings.protocol).attacks,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        device=settings.device,
+    )
+
+
+def make_manifest(
+    candidate: Candidate, dataset: Dataset, settings: Settings, task: Task
+) -> Manifest:
+    """What decides the result of a run of this candidate, and where it is made."""
+    suite = settings.suite
+    whole = suite.n_examples or dataset.size
+    overrides: dict[str, Any] = {}
+    if len(dataset) != whole:
+        overrides["n_examples"] = len(dataset)
+    if task.threat_model.eps != suite.threat_model.eps:
+        overrides["eps"] = task.threat_model.eps
+    information = candidate.information
+    return Manifest(
+        suite=suite.name,
+        suite_version=suite.version,
+        candidate=candidate.name,
+        dataset=DatasetRecord(name=dataset.name, sha256=dataset.sha256(), size=dataset.size),
+        threat_model=task.threat_model,
+        protocol=settings.protocol,
+        attacks=[attack.model_dump(mode="json") for attack in task.attacks],
+        engine=settings.engine.name,
+        engine_settings=settings.engine.settings(task),
+        precision=settings.precision,
+        seed=settings.seed,
+        selection=Selection(kind="all" if len(dataset) == whole else "first", n=len(dataset)),
+        overrides=overrides,
+        weights_sha256=candidate.weights_sha256,
+        definition_sha256=candidate.definition_sha256,
+        environment=environment.describe(settings.device),
+        information=json.loads(
+            json.dumps(
+                {
+                    "architecture": information.architecture,
+                    "paper": information.paper.model_dump() if information.paper else None,
+                    "training": information.training,
+                    "additional_data": information.additional_data,
+                    "claim": information.claim,
+                },
+                default=str,
+            )
+        ),
+    )
+
+
+def evaluate(
+    candidate: Candidate, dataset: Dataset, settings: Settings, store: Store, observer: Observer
+) -> Outcome:
+    """Evaluate a candidate, or finish an interrupted evaluation, or show a complete one.
+
+    Raises:
+        InputError: the candidate's logits are unusable, the run is being written by another
+            process, or the results folder cannot be written.
+    """
+    task = make_task(candidate, dataset, settings)
+    manifest = make_manifest(candidate, dataset, settings, task)
+    folder, manifest = _choose_folder(manifest, store, settings.again)
+    with folder.locked():
+        if folder.is_complete and _is_sound(folder, observer):
+            return Outcome(folder.summary(), folder, reused=True)
+        raised = inspect(candidate, dataset, settings)
+        folder.begin(manifest)
+        manifest = folder.manifest()
+        if folder.has_tables:
+            tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
+        else:
+            tables = _run_blocks(task, settings.engine, folder, observer)
+        summary = summarise(manifest, tables, raised, finished=environment.now())
+        folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
+    return Outcome(summary, folder, reused=False)
+
+
+def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[Flag]:
+    """Check a candidate's answers on a few samples before anything is attacked.
+
+    Raises:
+        InputError: unusable logits.
+    """
+    n = min(INSPECTED_EXAMPLES, len(dataset))
+    return flags.inspect(
+        candidate.name,
+        candidate.module.to(settings.device),
+        dataset.images[:n].to(settings.device),
+        dataset.labels[:n].to(settings.device),
+        len(dataset.classes),
+        candidate.randomized,
+    )
+
+
+def summarise(manifest: Manifest, tables: Tables, raised: list[Flag], finished: str) -> Summary:
+    """A run in short.
+
+    Args:
+        raised: flags that were measured before the attacks.
+        finished: when the run ended.
+    """
+    samples, attempts = tables.samples, tables.attempts
+    n = len(samples)
+    clean = int(samples["clean_correct"].sum())
+    robust = int(samples["robust"].sum())
+    standing = clean
+    attacks = []
+    for attack in (str(choice["name"]) for choice in manifest.attacks):
+        rows = attempts[attempts["attack"] == attack]
+        broken = int((rows["outcome"] == "broken").sum())
+        standing -= broken
+        attacks.append(
+            AttackSummary(
+                name=attack,
+                attempted=len(rows),
+                broken=broken,
+                accuracy_after=standing / n,
+                seconds=float(rows["seconds"].sum()),
+                forward_passes=round(float(rows["forward_passes"].sum())),
+                backward_passes=round(float(rows["backward_passes"].sum())),
+            )
+        )
+    square = flags.square_beats_gradients(attacks)
+    return Summary(
+        manifest=manifest,
+        run=manifest.run,
+        n_examples=n,
+        clean_accuracy=clean / n,
+        autoattack_accuracy=_autoattack_accuracy(attacks),
+        robust_accuracy=robust / n,
+        confidence_intervals={
+            "clean_accuracy": exact_binomial_interval(clean, n),
+            "robust_accuracy": exact_binomial_interval(robust, n),
+        },
+        attacks=attacks,
+        flags=[*raised, *([square] if square else [])],
+        seconds=float(attempts["seconds"].sum()),
+        started=str(manifest.environment.get("started", "")),
+        finished=finished,
+    )
+
+
+def _autoattack_accuracy(attacks: list[AttackSummary]) -> float | None:
+    """Accuracy after standard AutoAttack, if nothing else ran before its end."""
+    names = tuple(attack.name for attack in attacks[: len(STANDARD)])
+    return attacks[len(STANDARD) - 1].accuracy_after if names == STANDARD else None
+
+
+def _choose_folder(manifest: Manifest, store: Store, again: bool) -> tuple[RunFolder, Manifest]:
+    """The newest repetition of a run that has begun; with `again` one that is not complete."""
+    while True:
+        folder = store.folder(manifest)
+        following = next_repetition(manifest)
+        if not (store.folder(following).has_begun or (again and folder.is_complete)):
+            return folder, manifest
+        manifest = following
+
+
+def next_repetition(manifest: Manifest) -> Manifest:
+    """The manifest of the next repetition of a run."""
+    return manifest.model_copy(update={"repetition": manifest.repetition + 1})
+
+
+def _is_sound(folder: RunFolder, observer: Observer) -> bool:
+    """Whether a complete run's files can be read; damaged ones are set aside."""
+    damaged = folder.verify_tables()
+    if not damaged:
+        return True
+    for moved in folder.set_aside_damaged(damaged):
+        observer.notice(f"damaged, set aside as {moved}; what it held is computed again")
+    return False
+
+
+def _run_blocks(task: Task, engine: Engine, folder: RunFolder, observer: Observer) -> Tables:
+    finished, damaged = folder.blocks()
+    for path in damaged:
+        observer.notice(f"damaged, set aside as {path}; its block is computed again")
+    if finished:
+        observer.notice(f"resuming: {len(finished)} blocks are finished")
+    blocks = dict(finished)
+    for block in engine.run(task, finished, observer.progress):
+        folder.append(block)
+        blocks[block.key] = block
+    return join_blocks([blocks[key] for key in sorted(blocks)])
+
+
+def _clean_images(dataset: Dataset, witnesses: Witnesses | None) -> ImageArray:
+    images: ImageArray = dataset.images.numpy()
+    if witnesses is None:
+        return images[:0]
+    place = {index: position for position, index in enumerate(dataset.indices.tolist())}
+    return images[[place[index] for index in witnesses.index.tolist()]]

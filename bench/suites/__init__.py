@@ -1,0 +1,5 @@
+"""Suites: a data set, a threat model, protocols, candidates and where the published numbers are."""
+
+from bench.suites.suite import DataSource, Protocol, Suite, ThreatModel, load_suite, suite_names
+
+__all__ = ["DataSource", "Protocol", "Suite", "ThreatModel", "load_suite", "suite_names"]

@@ -1,0 +1,144 @@
+"""A suite: what is evaluated, on which data, under which threat model, by which protocols."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bench.errors import InputError
+from bench.validation import Number, StrictModel, read_yaml, validate
+
+Norm = Literal["Linf", "L2", "L1"]
+
+
+class ThreatModel(StrictModel):
+    """The perturbations that an attack may use: a ball around the image, inside [0, 1]."""
+
+    norm: Norm
+    eps: Annotated[Number, Field(gt=0)]
+    """Radius in the [0, 1] pixel scale."""
+
+
+class DataSource(StrictModel):
+    """Where images and labels come from: exactly one of `name`, `torchvision`, `folder`, `npz`."""
+
+    name: Literal["digits", "cifar10", "cifar100", "imagenet"] | None = None
+    torchvision: str | None = None
+    """A class of torchvision.datasets, e.g. SVHN."""
+    arguments: dict[str, Any] = {}
+    """Further arguments of the torchvision class, e.g. {split: test}."""
+    folder: Path | None = None
+    """One subfolder of images a class."""
+    npz: Path | None = None
+    """Arrays `images` (N, C, H, W) or (N, H, W, C), uint8 or float in [0, 1], and `labels` (N,)."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> DataSource:
+        given = [
+            field for field in ("name", "torchvision", "folder", "npz") if getattr(self, field)
+        ]
+        if len(given) != 1:
+            came = " and ".join(given) or "none"
+            raise ValueError(f"expected exactly one of name, torchvision, folder, npz; got {came}")
+        if self.arguments and self.torchvision is None:
+            raise ValueError("expected `arguments` only beside `torchvision`")
+        return self
+
+    @property
+    def label(self) -> str:
+        """A short name for records and pages."""
+        if self.folder is not None:
+            return self.folder.name
+        if self.npz is not None:
+            return self.npz.stem
+        return self.name or str(self.torchvision).lower()
+
+    def relative_to(self, folder: Path) -> DataSource:
+        """The same source with relative paths taken from `folder`."""
+        changes = {
+            field: folder / path
+            for field in ("folder", "npz")
+            if (path := getattr(self, field)) is not None
+        }
+        return self.model_copy(update=changes)
+
+
+class AttackChoice(StrictModel):
+    """An attack by name, with the parameters that differ from its own defaults."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class Protocol(StrictModel):
+    """What is done to a candidate: the attacks, each on the samples that stood the earlier ones."""
+
+    attacks: tuple[AttackChoice, ...] = Field(min_length=1)
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
+
+class Suite(StrictModel):
+    """A named benchmark."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    version: Annotated[int, Field(ge=1)]
+    title: str
+    description: str = ""
+    data: DataSource
+    n_examples: Annotated[int, Field(ge=1)] | None = None
+    """How many samples the protocol takes; None: the whole data set."""
+    threat_model: ThreatModel
+    protocols: dict[Literal["standard"], Protocol]
+    candidates: tuple[str, ...] = ()
+    """The shipped submissions that are evaluated unless others are asked for."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    def protocol(self, name: str) -> Protocol:
+        """The protocol called `name`.
+
+        Raises:
+            InputError: the suite has no such protocol.
+        """
+        for known, protocol in self.protocols.items():
+            if known == name:
+                return protocol
+        names = ", ".join(self.protocols)
+        raise InputError(f"suite {self.name}: expected a protocol of {names}; got {name!r}")
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that ship with the package, sorted."""
+    files = resources.files("bench.suites").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """A shipped suite by its name, or a user's own by the path of its YAML file.
+
+    Raises:
+        InputError: no such suite (the nearest names are given), or a wrong field in the file.
+    """
+    if name_or_path in suite_names():
+        path = Path(str(resources.files("bench.suites") / f"{name_or_path}.yaml"))
+    elif name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        near = difflib.get_close_matches(name_or_path, suite_names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list suites`"
+        raise InputError(f"unknown suite {name_or_path!r}: {hint}")
+    suite = validate(Suite, read_yaml(path), path)
+    return suite.model_copy(update={"data": suite.data.relative_to(path.resolve().parent)})

@@ -1,0 +1,71 @@
+"""YAML files into validated models; a wrong field is named with file, expectation and value."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from bench.errors import InputError
+
+
+class StrictModel(BaseModel):
+    """Base of everything read from a user's file: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ModelType = TypeVar("ModelType", bound=BaseModel)
+
+
+def parse_fraction(value: Any) -> Any:
+    """Turn "8/255" into a float; leave everything else to the field's own validation."""
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(parse_fraction)]
+"""A float that YAML may also write as a fraction, such as 8/255."""
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file.
+
+    Raises:
+        InputError: the file cannot be read or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+
+
+def validate(model: type[ModelType], content: Any, origin: str | Path) -> ModelType:
+    """Validate `content` as `model`.
+
+    Raises:
+        InputError: one line a wrong field: origin, field, what was expected, what came.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            field = ".".join(str(part) for part in detail["loc"]) or "(the whole file)"
+            came = "" if detail["type"] == "missing" else f", got {_shorten(detail['input'])}"
+            lines.append(f"{origin}: field {field}: {detail['msg']}{came}")
+        raise InputError("\n".join(lines)) from error
+
+
+def _shorten(value: Any, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

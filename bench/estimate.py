@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bench.attacks import plan_attack
 from bench.engines import Task
 
 MEASURED_BATCHES = 3
-FORWARD_PASSES = {"apgd-ce": 0, "apgd-t": 0, "fab-t": 900, "square": 5000}
-GRADIENT_PASSES = {"apgd-ce": 101, "apgd-t": 909, "fab-t": 900, "square": 0}
-"""Passes of each attack on a sample that survives it."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,19 @@ def estimate(task: Task) -> Estimate:
 
     forward_seconds = _seconds(forward) / size
     gradient_seconds = _seconds(gradient) / size
-    costs = [
-        FORWARD_PASSES.get(attack.name, 0) * forward_seconds
-        + GRADIENT_PASSES.get(attack.name, 0) * gradient_seconds
-        for attack in task.attacks
-    ]
+    costs = []
+    for attack in task.attacks:
+        plan = plan_attack(
+            attack.name,
+            attack.parameters,
+            norm=task.threat_model.norm,
+            eps=task.threat_model.eps,
+            classes=task.classes,
+        )
+        passes = plan.most_passes
+        costs.append(
+            passes.forward * forward_seconds + passes.forward_backward * gradient_seconds
+        )
     clean = len(task.labels) * forward_seconds
     attacked = len(task.labels) * right
     return Estimate(clean + attacked * costs[0], clean + attacked * sum(costs))

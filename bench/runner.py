@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from bench import environment, flags
+from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Engine, Task
@@ -28,8 +29,6 @@ from bench.store import RunFolder, Store, Tables, join_blocks, set_aside
 from bench.suites import Suite
 
 INSPECTED_EXAMPLES = 32
-STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The attacks whose accuracy, in this order, is called AutoAttack's."""
 
 
 class Observer(Protocol):

@@ -61,7 +61,9 @@ class Display:
         accuracy = progress.robust / max(progress.examples, 1)
         label = "accuracy" if progress.stage == "clean" else "robust"
         robust = f"{label} {percent(accuracy)}"
-        left = "" if progress.seconds_left is None else f"at most {clock(progress.seconds_left)} left"
+        left = (
+            "" if progress.seconds_left is None else f"at most {clock(progress.seconds_left)} left"
+        )
         if self._live:
             if progress.stage not in self._rows:
                 self._rows[progress.stage] = self._bars.add_task(

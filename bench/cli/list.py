@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.suites import Suite, load_suite, suite_names
+from bench.suites import load_suite, suite_names
 
 
 @click.command("list")
@@ -60,16 +60,21 @@ def _candidates() -> list[dict[str, Any]]:
     rows += [
         {"name": reference.name, "source": "RobustBench", "suites": [suite.name]}
         for suite in suites
-        for reference in _zoo(suite, zoo_references, default_model_dir())
+        for reference in zoo_references(
+            suite.data.label, suite.threat_model.norm, default_model_dir()
+        )
     ]
     return rows
 
 
-def _zoo(suite: Suite, references: Any, model_dir: Any) -> Any:
-    return references(suite.data.label, suite.threat_model.norm, model_dir)
-
-
 def _attacks() -> list[dict[str, Any]]:
-    from bench.attacks.registry import describe_attacks
+    from bench.attacks import ATTACKS
 
-    return [{"name": name, "description": text} for name, text in describe_attacks().items()]
+    return [
+        {
+            "name": name,
+            "description": attack.description,
+            "parameters": [f"{key} {value}" for key, value in attack.defaults.items()],
+        }
+        for name, attack in ATTACKS.items()
+    ]

@@ -26,19 +26,33 @@ from bench.validation import parse_fraction
 
 @click.command("run")
 @options.suite(required=True)
-@click.option("--candidate", "names", multiple=True, help="A submission's name or folder, a third "
-              "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the suite's.")
-@click.option("--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant).")
+@click.option(
+    "--candidate",
+    "names",
+    multiple=True,
+    help="A submission's name or folder, a third "
+    "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the suite's.",
+)
+@click.option(
+    "--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant)."
+)
 @options.data_dir
 @options.model_dir
 @options.results_dir
-@click.option("--report-dir", type=click.Path(file_okay=False, path_type=Path),
-              default=Path("reports"), show_default=True, help="Where the pages are written.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-              show_default=True)
+@click.option(
+    "--report-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Where the pages are written.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @click.option("--protocol", default="standard", show_default=True)
-@click.option("--engine", type=click.Choice(list(ENGINES)), default=DEFAULT_ENGINE,
-              show_default=True)
+@click.option(
+    "--engine", type=click.Choice(list(ENGINES)), default=DEFAULT_ENGINE, show_default=True
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--eps", help="Another radius, such as 4/255 (a variant).")

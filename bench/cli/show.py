@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.claims import claim_of
+from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.cli.display import clock
 from bench.cli.format import interval, percent
@@ -63,7 +63,8 @@ def _head(summary: Summary) -> list[str]:
     if summary.is_variant:
         changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
         lines.append(f"variant    {changed}: not ranked with full runs")
-    claim = claim_of(manifest)
+    claims = claims_at(manifest.dataset.name, threat)
+    claim = find_claim(claims, manifest.information.get("claim"))
     if claim is not None:
         lines.append(
             f"published  clean {percent(claim.clean_accuracy)}, AutoAttack "

@@ -27,7 +27,10 @@ from bench.training.progress import Progress
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE",
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
     help="A setting that differs from the preset's, such as epochs=3; repeatable.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the folder's checkpoint.")

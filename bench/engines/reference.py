@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.registry import STANDARD
 from bench.engines.engine import Task, batches, broken_rows, clean_results, predict
 from bench.errors import InputError
 from bench.records import Attempts, Block, Progress, Witnesses
 from bench.suites.suite import AttackChoice
 
-STANDARD_ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 MINIMUM_CLASSES = 4
 
 _RELATIVE_COST = {"apgd-ce": 300.0, "apgd-t": 2700.0, "fab-t": 3600.0, "square": 5000.0}
@@ -227,10 +227,10 @@ def perturb(adversary: Any, attack: str, images: Tensor, labels: Tensor, seed: i
 
 def _check(task: Task) -> None:
     for attack in task.attacks:
-        if attack.name not in STANDARD_ATTACKS or attack.parameters:
+        if attack.name not in STANDARD or attack.parameters:
             changed = f" with {attack.parameters}" if attack.parameters else ""
             raise InputError(
-                f"the reference engine runs {', '.join(STANDARD_ATTACKS)} as pyautoattack has them; "
+                f"the reference engine runs {', '.join(STANDARD)} as pyautoattack has them; "
                 f"got {attack.name}{changed}"
             )
     if task.classes < MINIMUM_CLASSES:

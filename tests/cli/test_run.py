@@ -1,0 +1,216 @@
+"""`bench run` as users call it: results, exit codes, resumption after kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from bench.candidates.submission import file_sha256
+from bench.cli import main
+from bench.store import Store
+
+SUITE = {
+    "name": "quick",
+    "version": 1,
+    "title": "Quick",
+    "data": "digits",
+    "n_examples": 20,
+    "threat_model": {"norm": "Linf", "eps": 0.04},
+    "protocols": {"standard": {"attacks": ["apgd-ce", "apgd-t"]}},
+}
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Callable[..., Result]:
+    """Calls `bench run` on a quick suite, its results under tmp_path."""
+    suite = tmp_path / "quick.yaml"
+    suite.write_text(yaml.safe_dump(SUITE))
+
+    def run(*arguments: str) -> Result:
+        folders = ["--results-dir", f"{tmp_path}/results", "--report-dir", f"{tmp_path}/reports"]
+        command = ["run", "--suite", str(suite), "--engine", "reference", *folders, *arguments]
+        return CliRunner().invoke(main, command)
+
+    return run
+
+
+def test_evaluates_reports_shows_and_reuses(
+    call: Callable[..., Result], write_submission: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_submission()
+    first = call("--candidate", str(folder))
+    assert first.exit_code == 0, first.output
+    assert "linear: clean 95.00%, robust" in first.output
+    assert (tmp_path / "reports" / "quick.html").is_file()
+    (summary,) = Store(tmp_path / "results").summaries("quick")
+    assert summary.manifest.overrides == {}
+    assert summary.autoattack_accuracy is None
+    assert "nothing was computed" in call("--candidate", str(folder)).output
+
+    variant = call("--candidate", str(folder), "--n-examples", "10", "--eps", "10/255")
+    assert "(variant)" in variant.output
+    show = ["show", "quick/linear", "--results-dir", f"{tmp_path}/results"]
+    assert "n_examples = 10" in CliRunner().invoke(main, show).output
+    whole = CliRunner().invoke(main, [*show[:1], f"quick/linear@{summary.run}", *show[2:]])
+    assert f"clean      {100 * summary.clean_accuracy:.2f}%" in whole.output
+
+
+def test_dry_run_computes_nothing(
+    call: Callable[..., Result], write_submission: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = call("--candidate", str(write_submission()), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "all here" in result.output
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, ["--candidate", "digits-standrad"], "did you mean digits-standard"),
+        ({}, ["--n-examples", "0"], "0 is not in the range x>=1"),
+        ({}, ["--n-examples", "361"], "at most 360 examples"),
+        ({}, ["--eps", "wide"], "--eps: expected a number > 0"),
+        ({"sha256": "0" * 64}, [], "weights.safetensors: expected SHA-256 0000"),
+        ({"weights": "../weights.safetensors"}, [], "expected a path inside the folder"),
+        ({"architecture": "os:system"}, [], "field architecture: expected a module below"),
+        ({"architecture_args": {"width": 3}}, [], "architecture_args: .*width"),
+        ({"dataset": "cifar10"}, [], "field dataset: expected digits"),
+        ({"dataset": None}, [], "submission.yaml: field dataset: Field required"),
+        ({"wieghts": "x"}, [], "submission.yaml: field wieghts"),
+    ],
+)
+def test_wrong_input_is_named_and_nothing_runs(
+    call: Callable[..., Result],
+    write_submission: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    arguments: list[str],
+    message: str,
+) -> None:
+    folder = write_submission(**changes)
+    named = [] if "--candidate" in arguments else ["--candidate", str(folder)]
+    result = call(*named, *arguments)
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.output), result.output
+    assert not list(tmp_path.glob("results/**/run.json"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda state: {**state, "2.weight": state["1.weight"].clone()}, "unexpected 2.weight"),
+        (lambda state: {"1.bias": state["1.bias"]}, "missing 1.weight"),
+        (lambda state: {**state, "1.bias": torch.zeros(9)}, r"1.bias: expected shape \(10,\)"),
+        (lambda state: {**state, "1.bias": torch.full((10,), torch.nan)}, "got NaN or infinity"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    call: Callable[..., Result],
+    write_submission: Callable[..., Path],
+    damage: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    message: str,
+) -> None:
+    folder = write_submission()
+    weights = folder / "weights.safetensors"
+    save_file(damage(load_file(weights)), weights)
+    fields = yaml.safe_load((folder / "submission.yaml").read_text())
+    fields["sha256"] = file_sha256(weights)
+    (folder / "submission.yaml").write_text(yaml.safe_dump(fields))
+    result = call("--candidate", str(folder))
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.output), result.output
+
+
+def test_probabilities_and_randomness_are_flagged(
+    call: Callable[..., Result], write_submission: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_submission()
+    (folder / "model.py").write_text(
+        "import torch\nfrom torch import nn\n\n\n"
+        "class Noisy(nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        logits = super().forward(images)\n"
+        "        return (logits + 0.1 * torch.randn_like(logits)).softmax(dim=1)\n\n\n"
+        "def linear():\n    return Noisy(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    result = call("--candidate", str(folder))
+    assert result.exit_code == 0, result.output
+    (summary,) = Store(tmp_path / "results").summaries("quick")
+    assert {"probabilities", "randomized"} <= {flag.name for flag in summary.flags}
+
+
+def test_unavailable_candidates_do_not_stop_the_others(
+    call: Callable[..., Result], write_submission: Callable[..., Path]
+) -> None:
+    url = "http://127.0.0.1:9/weights.safetensors"
+    here, away = write_submission("here"), write_submission("away", weights=url)
+    result = call("--candidate", str(away), "--candidate", str(here))
+    assert result.exit_code == 3, result.output
+    assert "away: unavailable: weights cannot be downloaded from" in result.output
+    assert "here: clean 95.00%" in result.output
+
+
+def test_unwritable_results(
+    call: Callable[..., Result], write_submission: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "results").write_text("a file")
+    result = call("--candidate", str(write_submission()))
+    assert result.exit_code == 2
+    assert "--results-dir" in result.output
+
+
+def test_killed_runs_end_as_if_left_alone(
+    write_submission: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_submission()
+    suite = tmp_path / "quick.yaml"
+    suite.write_text(yaml.safe_dump(SUITE | {"n_examples": 60}))
+
+    def start(results: str) -> subprocess.Popen[bytes]:
+        arguments = ["--suite", str(suite), "--candidate", str(folder), "--batch-size", "5"]
+        folders = ["--results-dir", results, "--report-dir", f"{tmp_path}/reports"]
+        command = [sys.executable, "-W", "ignore", "-m", "bench", "run", "--engine", "reference"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [*command, *arguments, *folders], env=environment, stdout=subprocess.DEVNULL
+        )
+
+    alone = start(f"{tmp_path}/alone")
+    assert alone.wait() == 0
+    moments = random.Random(4)
+    killed = 0
+    results = tmp_path / "killed"
+    for _ in range(3):
+        process = start(str(results))
+        parts_before = len(list(results.rglob("*.npz")))
+        while process.poll() is None and len(list(results.rglob("*.npz"))) <= parts_before:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.5))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed >= 2
+    assert start(str(results)).wait() == 0
+    left, resumed = (Store(tmp_path / name).runs("quick")[0] for name in ("alone", "killed"))
+    assert left.samples().equals(resumed.samples())
+    untimed = [name for name in left.attempts().columns if name != "seconds"]
+    assert left.attempts()[untimed].equals(resumed.attempts()[untimed])
+    assert json.loads((left.path / "manifest.json").read_text())["suite"] == "quick"
+    assert left.path.name == resumed.path.name

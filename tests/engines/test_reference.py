@@ -1,0 +1,88 @@
+"""The reference engine gives pyautoattack's own flags, whole or resumed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench import data
+from bench.engines import Task, make_engine
+from bench.engines.engine import broken_rows
+from bench.errors import InputError
+from bench.records import Block, Progress
+from bench.suites import ThreatModel, load_suite
+from bench.suites.suite import AttackChoice
+
+
+def _task(
+    module: nn.Module, n: int = 24, norm: Literal["Linf", "L2"] = "Linf", eps: float = 0.04
+) -> Task:
+    samples = data.load("digits").first(n)
+    return Task(
+        module=module,
+        images=samples.images,
+        labels=samples.labels,
+        indices=samples.indices,
+        classes=10,
+        threat_model=ThreatModel(norm=norm, eps=eps),
+        attacks=load_suite("digits-linf").protocol("standard").attacks,
+        seed=5,
+        batch_size=10,
+        device=torch.device("cpu"),
+    )
+
+
+def _run(task: Task, finished: dict[str, Block] | None = None) -> dict[str, Block]:
+    blocks = dict(finished or {})
+    seen: list[Progress] = []
+    for block in make_engine("reference").run(task, finished or {}, seen.append):
+        assert block.key not in blocks
+        blocks[block.key] = block
+    assert seen[-1].stage == "square"
+    return blocks
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.04), ("L2", 0.3)])
+def test_flags_equal_pyautoattack(linear_digits: nn.Module, norm: str, eps: float) -> None:
+    from pyautoattack import AutoAttack
+
+    task = _task(linear_digits, norm=norm, eps=eps)
+    blocks = _run(task)
+    with torch.random.fork_rng():
+        adversary = AutoAttack(linear_digits, norm=norm, eps=eps, seed=5)
+        images, _ = adversary.run_standard_evaluation(task.images, task.labels, batch_size=10)
+    theirs = linear_digits(images).argmax(dim=1) == task.labels
+    ours = linear_digits(task.images).argmax(dim=1) == task.labels
+    for block in blocks.values():
+        ours[broken_rows(task, block)] = False
+        if block.witnesses is not None:
+            rows = broken_rows(task, block)
+            np.testing.assert_array_equal(block.witnesses.images, images[rows].numpy())
+    assert 0 < int(ours.sum()) < len(ours)
+    assert torch.equal(ours, theirs)
+
+
+def test_resumed_blocks_are_not_done_again(linear_digits: nn.Module) -> None:
+    task = _task(linear_digits)
+    whole = _run(task)
+    half = {key: whole[key] for key in sorted(whole)[: len(whole) // 2]}
+    resumed = _run(task, half)
+    assert list(map(str, sorted(resumed))) == sorted(whole)
+    for key, block in whole.items():
+        for part in ("clean", "attempts", "witnesses"):
+            ours, theirs = getattr(resumed[key], part), getattr(block, part)
+            assert (ours is None) == (theirs is None)
+            for name in vars(ours) if ours is not None else ():
+                if name != "seconds":
+                    np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_other_attacks_are_refused(linear_digits: nn.Module) -> None:
+    task = _task(linear_digits)
+    odd = Task(**{**vars(task), "attacks": (AttackChoice(name="apgd-dlr"),)})
+    with pytest.raises(InputError, match="apgd-dlr"):
+        _run(odd)

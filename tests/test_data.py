@@ -1,0 +1,73 @@
+"""Data: the fixed digits split, users' own files, damaged and missing ones."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import data
+from bench.errors import InputError
+from bench.suites import DataSource
+
+
+def test_digits_split_is_fixed_stratified_and_disjoint() -> None:
+    train, test = data.load("digits", "train"), data.load("digits", "test")
+    assert (len(train), len(test)) == (1437, 360)
+    assert torch.bincount(test.labels).min() >= 34
+    seen = {image.numpy().tobytes() for image in train.images}
+    assert not any(image.numpy().tobytes() in seen for image in test.images)
+    assert test.sha256().startswith("97d54757")
+    assert test.first(10).sha256() != test.sha256()
+
+
+def test_npz_and_folder_of_ones_own(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", images=pixels, labels=np.array([0, 1, 1, 0]))
+    for place, (image, label) in enumerate(zip(pixels, "abba", strict=True)):
+        (tmp_path / "own" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "own" / label / f"{place}.png")
+    archive = data.load_source(DataSource(npz=tmp_path / "own.npz"))
+    folder = data.load_source(DataSource(folder=tmp_path / "own"), n_examples=3)
+    assert archive.images.shape == (4, 3, 5, 5)
+    assert len(folder) == 3
+    assert folder.classes == ("a", "b")
+    assert torch.equal(folder.images[0], archive.images[0])
+    assert torch.equal(folder.images[1], archive.images[3])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"images": np.zeros((2, 1, 4, 4))}, "expected arrays `images` and `labels`, got images"),
+        ({"images": np.full((1, 1, 4, 4), 2.0), "labels": np.zeros(1, int)}, r"values in \[2, 2\]"),
+        ({"images": np.zeros((2, 4, 4)), "labels": np.zeros(2, int)}, "4 dimensions"),
+    ],
+)
+def test_wrong_npz_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], expected: str) -> None:
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(InputError, match=rf"own\.npz: .*{expected}"):
+        data.load_source(DataSource(npz=tmp_path / "own.npz"))
+
+
+def test_too_many_examples_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 360 examples, the size of digits; got 361"):
+        data.load_source(DataSource(name="digits"), n_examples=361)
+
+
+@pytest.mark.cifar
+def test_damaged_and_missing_cifar_files_are_named(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    shutil.copytree(data_dir / "cifar-10-batches-py", folder)
+    assert data.load("cifar10", "test", tmp_path).labels[:5].tolist() == [3, 8, 8, 0, 6]
+    path = folder / "test_batch"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"test_batch: damaged, expected MD5 40351d5.*Restore it"):
+        data.load("cifar10", "test", tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match="test_batch: missing"):
+        data.load("cifar10", "test", tmp_path)

@@ -1,0 +1,111 @@
+"""The store: whole blocks or none, exact witnesses, damage named and never overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from bench import data, runner
+from bench.candidates import Candidate
+from bench.engines import make_engine
+from bench.errors import InputError
+from bench.records import Block, CleanResults
+from bench.store import RunFolder, Store, _apply_difference, _difference, safe_name
+from bench.suites import load_suite
+from tests.silent import SilentObserver
+
+IMAGES = arrays.arrays(
+    np.float32, (2, 1, 3, 3), elements=st.floats(0, 1, width=32, allow_subnormal=True)
+)
+
+
+@given(IMAGES, IMAGES)
+def test_witnesses_are_kept_bit_for_bit(clean: np.ndarray, images: np.ndarray) -> None:
+    restored = _apply_difference(clean, _difference(clean, images))
+    assert restored.tobytes() == images.tobytes()
+
+
+@given(st.text())
+def test_safe_names_stay_in_their_folder(name: str) -> None:
+    safe = safe_name(name)
+    assert safe
+    assert safe not in (".", "..")
+    assert (Path("root") / safe).parent == Path("root")
+
+
+def _evaluate(module: nn.Module, root: Path, **changes: object) -> tuple[runner.Outcome, list[str]]:
+    settings = runner.Settings(
+        load_suite("digits-linf"), make_engine("reference"), batch_size=8, n_examples=12, eps=0.05
+    )
+    settings = runner.Settings(**{**vars(settings), **changes})
+    observer = SilentObserver()
+    outcome = runner.evaluate(
+        Candidate("linear", module, {}, ""),
+        data.load("digits").first(12),
+        settings,
+        Store(root),
+        observer,
+    )
+    return outcome, observer.notices
+
+
+def test_complete_runs_are_shown_and_damage_is_set_aside(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    first, _ = _evaluate(linear_digits, tmp_path)
+    samples = first.folder.samples()
+    assert samples["robust"].sum() == first.summary.robust_accuracy * 12
+    again, notices = _evaluate(linear_digits, tmp_path)
+    assert again.reused
+    assert notices == []
+
+    for name in ("run.json", "samples.parquet", "witnesses.npz"):
+        path = first.folder.path / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        content[len(content) // 2 + 1] ^= 0xFF
+        path.write_bytes(bytes(content[:-3]))
+        mended, notices = _evaluate(linear_digits, tmp_path)
+        assert not mended.reused
+        assert len(notices) == 1
+        assert name in notices[0]
+        assert mended.summary.robust_accuracy == first.summary.robust_accuracy
+        assert mended.folder.samples().equals(samples)
+        assert list(tmp_path.rglob(f"*damaged*{'' if name == 'run.json' else '/' + name}"))
+
+    third, _ = _evaluate(linear_digits, tmp_path, again=True)
+    assert not third.reused
+    assert third.summary.run != first.summary.run
+    newest, _ = _evaluate(linear_digits, tmp_path)
+    assert newest.reused
+    assert newest.summary.run == third.summary.run
+
+
+def test_damaged_block_is_set_aside_and_a_second_writer_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "suite" / "candidate" / "run")
+    numbers = np.arange(3)
+    with folder.locked():
+        (folder.path / "parts").mkdir()
+        folder.append(Block("00-clean-00000", 1.0, clean=CleanResults(numbers, numbers, numbers)))
+        folder.append(Block("00-clean-00001", 1.0, clean=CleanResults(numbers, numbers, numbers)))
+        path = folder.path / "parts" / "00-clean-00001.npz"
+        path.write_bytes(path.read_bytes()[:-40])
+        blocks, damaged = folder.blocks()
+        assert list(blocks) == ["00-clean-00000"]
+        assert [each.name.startswith("00-clean-00001.npz.damaged-") for each in damaged] == [True]
+        with pytest.raises(InputError, match="another process"), RunFolder(folder.path).locked():
+            pass
+
+
+def test_other_schema_version_is_refused(linear_digits: nn.Module, tmp_path: Path) -> None:
+    outcome, _ = _evaluate(linear_digits, tmp_path)
+    path = outcome.folder.path / "run.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(InputError, match="expected schema version 1, got 99"):
+        Store(tmp_path).summaries()

@@ -1,0 +1,59 @@
+"""Suites: the shipped ones load; a wrong field is named with file, expectation and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.errors import InputError
+from bench.suites import load_suite, suite_names
+
+VALID = {
+    "name": "own",
+    "version": 1,
+    "title": "Own",
+    "data": {"npz": "samples.npz"},
+    "threat_model": {"norm": "Linf", "eps": "8/255"},
+    "protocols": {"standard": {"attacks": ["apgd-ce", {"name": "square"}]}},
+}
+
+
+def _write(folder: Path, **changes: object) -> str:
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(VALID | changes))
+    return str(path)
+
+
+def test_shipped_suites_load() -> None:
+    assert {load_suite(name).name for name in suite_names()} == set(suite_names())
+    assert load_suite("cifar100-linf").threat_model.eps == 8 / 255
+
+
+def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
+    suite = load_suite(_write(tmp_path))
+    assert suite.data.npz == tmp_path.resolve() / "samples.npz"
+    assert [attack.name for attack in suite.protocol("standard").attacks] == ["apgd-ce", "square"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"threat_model": {"norm": "Linf", "eps": -1}}, r"threat_model.eps: .*greater than 0.*-1"),
+        ({"threat_model": {"norm": "L7", "eps": 1}}, r"threat_model.norm: .*'L7'"),
+        ({"versoin": 2}, r"versoin: .*not permitted.*2"),
+        ({"data": {"npz": "a", "folder": "b"}}, r"exactly one of .*folder and npz"),
+        ({"protocols": {"standard": {"attacks": []}}}, r"attacks: .*at least 1"),
+    ],
+)
+def test_wrong_fields_are_named(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
+    with pytest.raises(InputError, match=rf"own\.yaml: field .*{expected}"):
+        load_suite(_write(tmp_path, **changes))
+
+
+def test_unknown_names_bring_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean cifar100-linf"):
+        load_suite("cifar100-lnf")
+    with pytest.raises(InputError, match=r"absent\.yaml: cannot be read"):
+        load_suite("absent.yaml")

@@ -120,7 +120,8 @@ def load_source(
         dataset = _npz(source.npz)
     if n_examples is not None and n_examples > dataset.size:
         raise InputError(
-            f"expected at most {dataset.size} examples, the size of {dataset.name}; got {n_examples}"
+            f"expected at most {dataset.size} examples, the size of {dataset.name}; "
+            f"got {n_examples}"
         )
     return dataset if n_examples is None else dataset.first(n_examples)
 
@@ -196,8 +197,9 @@ def _download(fetch: Callable[[], Any], name: str, directory: Path) -> None:
             fetch()
     except Exception as error:  # torchvision raises whatever the network layer raised
         raise InputError(
-            f"{name}: not in {directory}, and the download failed ({type(error).__name__}: {error}). "
-            f"Put the official files there, or name their folder by --data-dir or BENCH_DATA_DIR."
+            f"{name}: not in {directory}, and the download failed: {type(error).__name__}: "
+            f"{error}. Put the official files there, or name their folder by --data-dir or "
+            "BENCH_DATA_DIR."
         ) from error
 
 
@@ -252,8 +254,8 @@ def _read_images(
             raise InputError(f"{path}: expected an image of {name}; {error}") from error
         if images[-1].shape != images[0].shape:
             raise InputError(
-                f"{path}: expected an image of shape {tuple(images[0].shape)} as the first one has, "
-                f"got {tuple(images[-1].shape)}; resize the images to one size"
+                f"{path}: expected an image of shape {tuple(images[0].shape)} as the first one "
+                f"has, got {tuple(images[-1].shape)}; resize the images to one size"
             )
     return torch.stack(images), torch.tensor([label for _, label in samples])
 

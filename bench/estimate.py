@@ -58,9 +58,7 @@ def estimate(task: Task) -> Estimate:
             classes=task.classes,
         )
         passes = plan.most_passes
-        costs.append(
-            passes.forward * forward_seconds + passes.forward_backward * gradient_seconds
-        )
+        costs.append(passes.forward * forward_seconds + passes.forward_backward * gradient_seconds)
     clean = len(task.labels) * forward_seconds
     attacked = len(task.labels) * right
     return Estimate(clean + attacked * costs[0], clean + attacked * sum(costs))

@@ -7,6 +7,7 @@ Carlini et al. 2019 (arXiv 1902.06705).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -90,8 +91,8 @@ def randomness(first: Tensor, second: Tensor) -> Flag | None:
         name="randomized",
         measured=difference,
         threshold=RANDOMNESS_THRESHOLD,
-        meaning="Two calls on the same images give different logits. Attacks that expect one answer "
-        "overestimate the robustness, and a single success may be luck.",
+        meaning="Two calls on the same images give different logits. Attacks that expect one "
+        "answer overestimate the robustness, and a single success may be luck.",
         advice="Declare `randomized: true`, and attack the expectation over the randomness.",
     )
 
@@ -112,15 +113,15 @@ def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | 
         name="zero-gradients",
         measured=share,
         threshold=ZERO_GRADIENT_THRESHOLD,
-        meaning="On this share of images the gradient of the cross-entropy is exactly zero, so that "
-        "gradient attacks cannot move: masked gradients, not robustness.",
+        meaning="On this share of images the gradient of the cross-entropy is exactly zero, so "
+        "that gradient attacks cannot move: masked gradients, not robustness.",
         advice="Attack a differentiable surrogate (BPDA), or rescale the logits.",
     )
 
 
 def square_beats_gradients(attacks: Sequence[AttackSummary]) -> Flag | None:
     """Whether Square, which sees no gradient, broke samples that the gradient attacks left."""
-    for before, after in zip(attacks, attacks[1:], strict=False):
+    for before, after in itertools.pairwise(attacks):
         drop = before.accuracy_after - after.accuracy_after
         if after.name == "square" and drop > SQUARE_THRESHOLD:
             return Flag(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +25,7 @@ from bench.records import (
     Witnesses,
 )
 from bench.statistics import exact_binomial_interval
-from bench.store import RunFolder, Store, Tables, join_blocks, set_aside
+from bench.store import RunFolder, Store, Tables, join_blocks
 from bench.suites import Suite
 
 INSPECTED_EXAMPLES = 32
@@ -56,7 +56,7 @@ class Settings:
     protocol: str = "standard"
     seed: int = 0
     batch_size: int = 250
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "float32"
     n_examples: int | None = None
     eps: float | None = None

@@ -235,8 +235,8 @@ def _check(task: Task) -> None:
             )
     if task.classes < MINIMUM_CLASSES:
         raise InputError(
-            f"the reference engine needs at least {MINIMUM_CLASSES} classes, since the targeted DLR "
-            f"loss is not defined for fewer; the data set has {task.classes}"
+            f"the reference engine needs at least {MINIMUM_CLASSES} classes, since the targeted "
+            f"DLR loss is not defined for fewer; the data set has {task.classes}"
         )
 
 

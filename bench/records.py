@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,6 +93,8 @@ class Block:
     clean: CleanResults | None = None
     attempts: Attempts | None = None
     witnesses: Witnesses | None = None
+    record: Mapping[str, float | str] = field(default_factory=dict)
+    """How the engine did it; over a run's blocks numbers add up, and texts are alike."""
 
 
 class _Record(BaseModel):
@@ -195,6 +198,8 @@ class Summary(_Record):
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]
+    engine_record: dict[str, float | str] = {}
+    """How the engine did it: passes the reference would have used, batch fill, and the like."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str

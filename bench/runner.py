@@ -15,6 +15,7 @@ from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.records import (
     AttackSummary,
+    Block,
     DatasetRecord,
     Flag,
     ImageArray,
@@ -164,9 +165,10 @@ def evaluate(
         manifest = folder.manifest()
         if folder.has_tables:
             tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
+            record: dict[str, float | str] = {}
         else:
-            tables = _run_blocks(task, settings.engine, folder, observer)
-        summary = summarise(manifest, tables, raised, finished=environment.now())
+            tables, record = _run_blocks(task, settings.engine, folder, observer)
+        summary = summarise(manifest, tables, raised, record, finished=environment.now())
         folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
     return Outcome(summary, folder, reused=False)
 
@@ -188,11 +190,18 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
     )
 
 
-def summarise(manifest: Manifest, tables: Tables, raised: list[Flag], finished: str) -> Summary:
+def summarise(
+    manifest: Manifest,
+    tables: Tables,
+    raised: list[Flag],
+    record: dict[str, float | str],
+    finished: str,
+) -> Summary:
     """A run in short.
 
     Args:
         raised: flags that were measured before the attacks.
+        record: of the engine.
         finished: when the run ended.
     """
     samples, attempts = tables.samples, tables.attempts
@@ -230,6 +239,7 @@ def summarise(manifest: Manifest, tables: Tables, raised: list[Flag], finished: 
         },
         attacks=attacks,
         flags=[*raised, *([square] if square else [])],
+        engine_record=record,
         seconds=float(attempts["seconds"].sum()),
         started=str(manifest.environment.get("started", "")),
         finished=finished,
@@ -267,7 +277,9 @@ def _is_sound(folder: RunFolder, observer: Observer) -> bool:
     return False
 
 
-def _run_blocks(task: Task, engine: Engine, folder: RunFolder, observer: Observer) -> Tables:
+def _run_blocks(
+    task: Task, engine: Engine, folder: RunFolder, observer: Observer
+) -> tuple[Tables, dict[str, float | str]]:
     finished, damaged = folder.blocks()
     for path in damaged:
         observer.notice(f"damaged, set aside as {path}; its block is computed again")
@@ -277,7 +289,19 @@ def _run_blocks(task: Task, engine: Engine, folder: RunFolder, observer: Observe
     for block in engine.run(task, finished, observer.progress):
         folder.append(block)
         blocks[block.key] = block
-    return join_blocks([blocks[key] for key in sorted(blocks)])
+    ordered = [blocks[key] for key in sorted(blocks)]
+    return join_blocks(ordered), _join_records(ordered)
+
+
+def _join_records(blocks: list[Block]) -> dict[str, float | str]:
+    """The engine's record of a run: numbers of its blocks added up, texts as they are."""
+    joined: dict[str, float | str] = {}
+    for block in blocks:
+        for name, value in block.record.items():
+            before = joined.get(name)
+            adds = isinstance(value, float | int) and isinstance(before, float | int)
+            joined[name] = before + value if adds else value  # type: ignore[operator]
+    return joined
 
 
 def _clean_images(dataset: Dataset, witnesses: Witnesses | None) -> ImageArray:

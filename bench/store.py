@@ -464,7 +464,10 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _block_arrays(block: Block) -> dict[str, Any]:
-    arrays: dict[str, Any] = {"seconds": np.float64(block.seconds)}
+    arrays: dict[str, Any] = {
+        "seconds": np.float64(block.seconds),
+        "record": np.array(json.dumps(dict(block.record))),
+    }
     for part in ("clean", "attempts", "witnesses"):
         records = getattr(block, part)
         if records is not None:
@@ -488,6 +491,7 @@ def _read_block(path: Path) -> Block:
         clean=read("clean", CleanResults),
         attempts=read("attempts", Attempts),
         witnesses=read("witnesses", Witnesses),
+        record=json.loads(str(arrays["record"])),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bench.engines.engine import Engine, Task
+from bench.engines.fast import FastEngine
 from bench.engines.reference import ReferenceEngine
 from bench.errors import InputError
 
-ENGINES: dict[str, type[Engine]] = {"reference": ReferenceEngine}
+ENGINES: dict[str, type[Engine]] = {"reference": ReferenceEngine, "fast": FastEngine}
 DEFAULT_ENGINE = "reference"
 
 

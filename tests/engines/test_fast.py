@@ -1,0 +1,213 @@
+"""The fast engine: no result depends on the batch; only confirmed successes count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import data
+from bench.attacks import inside
+from bench.engines import Task, fast
+from bench.engines.acceleration import Accelerated, accelerate
+from bench.engines.fast import FastEngine
+from bench.records import Block
+from bench.store import Tables, join_blocks
+from bench.suites import ThreatModel
+from bench.suites.suite import AttackChoice
+
+ATTACKS = (
+    AttackChoice(name="apgd-ce", parameters={"steps": 12}),
+    AttackChoice(name="apgd-t", parameters={"steps": 12, "targets": 3, "restarts": 2}),
+    AttackChoice(name="fab-t", parameters={"steps": 8, "targets": 3}),
+    AttackChoice(name="square", parameters={"queries": 60}),
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A small convolutional network with batch norm, trained for a moment."""
+    train = data.load("digits", "train")
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128, 10),
+        )
+    optimizer = torch.optim.Adam(module.parameters(), 1e-2)
+    for _ in range(60):
+        rows = torch.randint(len(train), (256,), generator=generator)
+        loss = nn.functional.cross_entropy(module(train.images[rows]), train.labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return module.eval()
+
+
+def _task(module: nn.Module, norm: str = "Linf", eps: float = 0.06, n: int = 40) -> Task:
+    samples = data.load("digits").first(n)
+    return Task(
+        module=module,
+        images=samples.images,
+        labels=samples.labels,
+        indices=samples.indices,
+        classes=10,
+        threat_model=ThreatModel.model_validate({"norm": norm, "eps": eps}),
+        attacks=ATTACKS,
+        seed=3,
+        batch_size=16,
+        device=torch.device("cpu"),
+    )
+
+
+def _run(task: Task, finished: dict[str, Block] | None = None, **options: str) -> dict[str, Block]:
+    blocks = dict(finished or {})
+    engine = FastEngine(**options)  # type: ignore[arg-type]
+    for block in engine.run(task, finished or {}, lambda _: None):
+        assert block.key not in blocks
+        blocks[block.key] = block
+    return blocks
+
+
+def _tables(blocks: dict[str, Block]) -> Tables:
+    return join_blocks([blocks[key] for key in sorted(blocks)])
+
+
+def _same(ours: Tables, theirs: Tables) -> None:
+    assert ours.samples.equals(theirs.samples)
+    columns = ["index", "attack", "outcome", "iteration"]
+    order = ["attack", "index"]
+    assert (
+        ours.attempts[columns]
+        .sort_values(order, ignore_index=True)
+        .equals(theirs.attempts[columns].sort_values(order, ignore_index=True))
+    )
+    assert ours.witnesses is not None
+    assert theirs.witnesses is not None
+    np.testing.assert_allclose(ours.witnesses.images, theirs.witnesses.images, atol=1e-4)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.06), ("L2", 0.35)])
+def test_batch_size_and_order_change_nothing(network: nn.Module, norm: str, eps: float) -> None:
+    task = _task(network, norm, eps)
+    whole = _tables(_run(task))
+    assert 0 < int(whole.samples["robust"].sum()) < int(whole.samples["clean_correct"].sum())
+    for size in (1, 5, 200):
+        _same(_tables(_run(replace(task, batch_size=size))), whole)
+    order = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(1))
+    shuffled = replace(
+        task,
+        images=task.images[order],
+        labels=task.labels[order],
+        indices=task.indices[order],
+    )
+    _same(_tables(_run(shuffled)), whole)
+
+
+def test_interrupted_anywhere_it_ends_the_same(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "SECONDS_A_BLOCK", 0.0)
+    task = _task(network)
+    blocks = _run(task)
+    whole = _tables(blocks)
+    keys = sorted(blocks)
+    for kept in (1, len(keys) // 3, len(keys) - 1):
+        resumed = _run(task, {key: blocks[key] for key in keys[:kept]})
+        _same(_tables(resumed), whole)
+
+
+def test_witnesses_hold_by_independent_code(network: nn.Module) -> None:
+    task = _task(network)
+    witnesses = _tables(_run(task)).witnesses
+    assert witnesses is not None
+    images = torch.from_numpy(witnesses.images)
+    clean = task.images[witnesses.index]
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert float((images.double() - clean.double()).abs().max()) <= 0.06 + 1e-7
+    assert inside(images, clean, "Linf", 0.06).all()
+    predictions = network(images).argmax(dim=1)
+    assert torch.equal(predictions, torch.from_numpy(witnesses.prediction))
+    assert not (predictions == task.labels[witnesses.index]).any()
+
+
+def test_unconfirmed_successes_do_not_count(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(module: nn.Module, images: Tensor, precision: str) -> Accelerated:
+        """A search model that favours class 3: it claims successes that are none."""
+        call: Callable[[Tensor], Tensor] = accelerate(module, images, "float32").model
+        favour = 2.0 * (torch.arange(10) == 3)
+        return Accelerated(lambda inputs: call(inputs) + favour, {})
+
+    task = _task(network, n=12)
+    honest = _tables(_run(task))
+    monkeypatch.setattr(fast, "accelerate", shifted)
+    tables = _tables(_run(task))
+    assert 0 < tables.samples["robust"].sum() >= honest.samples["robust"].sum() - 1
+    assert tables.witnesses is not None
+    wrong = network(torch.from_numpy(tables.witnesses.images)).argmax(dim=1)
+    assert not (wrong == task.labels[tables.witnesses.index]).any()
+
+
+def test_lower_precision_breaks_about_as_much(network: nn.Module) -> None:
+    task = _task(network)
+    exact, lowered = (
+        _tables(_run(task, precision=name)).samples["robust"] for name in ("float32", "bfloat16")
+    )
+    assert abs(int(exact.sum()) - int(lowered.sum())) <= 1
+
+
+def test_passes_are_counted_and_compared(network: nn.Module) -> None:
+    blocks = _run(_task(network))
+    tables = _tables(blocks)
+    gradient = tables.attempts.query("attack == 'apgd-ce'")
+    survived = gradient["outcome"] == "survived"
+    assert (gradient["backward_passes"][survived] == 13).all()
+    assert (gradient["backward_passes"] <= 13).all()
+    used = tables.attempts[["forward_passes", "backward_passes"]].sum().sum()
+    names = ("reference_forward_passes", "reference_backward_passes")
+    theirs = sum(float(block.record.get(name, 0)) for block in blocks.values() for name in names)
+    assert used < theirs
+
+
+def test_no_gradient_leaves_square(network: nn.Module) -> None:
+    class Step(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.no_grad():
+                logits: Tensor = network(images)
+            return logits
+
+    attempts = _tables(_run(_task(Step().eval(), n=16))).attempts
+    assert set(attempts.query("attack != 'square'")["outcome"]) == {"skipped"}
+    assert set(attempts.query("attack == 'square'")["outcome"]) <= {"broken", "survived"}
+
+
+def test_acceleration_folds_and_keeps_the_logits() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    module[1].running_mean.normal_()
+    module[1].running_var.uniform_(0.5, 2)
+    images = torch.rand(4, 3, 8, 8)
+    made = accelerate(module.eval(), images, "float32")
+    assert made.record["batch norms folded"].startswith("1, largest relative logit difference")
+    torch.testing.assert_close(made.model(images), module(images), atol=1e-4, rtol=1e-4)
+    assert isinstance(module[1], nn.BatchNorm2d)
+
+    class Viewing(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.view(len(inputs), -1)
+
+    assert accelerate(Viewing(), images, "float32").record["channels_last"].startswith("no")

@@ -1,0 +1,184 @@
+"""Pages from the store: one a suite and an index, each a single file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+import bench
+from bench.errors import InputError
+from bench.records import Summary
+from bench.report import formatting
+from bench.report.attack_plot import attack_plot
+from bench.report.leaderboard import Leaderboard, make_leaderboard
+from bench.report.provenance import differences, provenance
+from bench.report.tradeoff_plot import tradeoff_plot
+from bench.store import RunFolder, Store, safe_name
+from bench.suites import Suite, load_suite, suite_names
+
+INDEX = "index.html"
+FILTERS = (
+    formatting.percent,
+    formatting.points,
+    formatting.interval,
+    formatting.radius,
+    formatting.threat_model,
+    formatting.count,
+    formatting.duration,
+    formatting.moment,
+    formatting.web_link,
+    formatting.setting,
+    formatting.ordinal,
+    formatting.breakable,
+    formatting.short_name,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -> Path:
+    """Write `<suite>.html` for each suite with complete runs, and `index.html` over all of them.
+
+    Reads the store and the published numbers only. A run that cannot be read is left out, logged,
+    and named on its suite's page.
+
+    Args:
+        store: where the results are.
+        out: the folder to write into; it is made if needed.
+        suites: whose pages to write; None: all of the store. The index lists all in any case and
+            links those that have a page in `out`.
+
+    Returns:
+        the path of the index.
+
+    Raises:
+        InputError: there is no complete run, of all suites or of one that is named; or `out`
+            cannot be written.
+    """
+    wanted = None if suites is None else set(suites)
+    leaderboards = _leaderboards(store)
+    found = [leaderboard.suite for leaderboard in leaderboards]
+    for name in sorted(wanted or ()):
+        if name not in found:
+            raise InputError(
+                f"suite {name!r}: no complete run in {store.root}, expected one of "
+                f"{', '.join(found) or '(none)'}; `bench run --suite {name}` makes one"
+            )
+    if not leaderboards:
+        raise InputError(
+            f"no complete run in {store.root}; `bench run --suite digits-linf` makes one"
+        )
+    environment = _environment()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for leaderboard in leaderboards:
+            if wanted is None or leaderboard.suite in wanted:
+                _write(out / page_name(leaderboard.suite), _suite_page(environment, leaderboard))
+        _write(out / INDEX, _index_page(environment, leaderboards, out))
+    except OSError as error:
+        raise InputError(
+            f"{out}: the report cannot be written: {error.strerror}; choose another folder "
+            "with --out"
+        ) from error
+    return out / INDEX
+
+
+def page_name(suite: str) -> str:
+    """File name of a suite's page."""
+    page = f"{safe_name(suite)}.html"
+    return f"suite-{page}" if page == INDEX else page
+
+
+def _leaderboards(store: Store) -> list[Leaderboard]:
+    """One for each suite with complete runs, by name."""
+    summaries: dict[str, list[Summary]] = {}
+    notices: dict[str, list[str]] = {}
+    for folder in store.runs():
+        if not folder.is_complete:
+            continue
+        try:
+            summary = folder.summary()
+        except InputError as error:
+            _logger.warning("left out of the report: %s", error)
+            notices.setdefault(folder.path.parts[-3], []).append(_notice(store, folder, error))
+        else:
+            summaries.setdefault(summary.manifest.suite, []).append(summary)
+    return [
+        make_leaderboard(
+            suite,
+            sorted(runs, key=lambda run: run.finished),
+            _definition(suite),
+            notices.get(safe_name(suite), []),
+        )
+        for suite, runs in sorted(summaries.items())
+    ]
+
+
+def _notice(store: Store, folder: RunFolder, error: InputError) -> str:
+    # Where the store lies on this disk is nothing for readers of the page.
+    return str(error).replace(str(folder.path), str(folder.path.relative_to(store.root)))
+
+
+def _definition(suite: str) -> Suite | None:
+    return load_suite(suite) if suite in suite_names() else None
+
+
+def _environment() -> jinja2.Environment:
+    script = _static("page.js")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bench.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {function.__name__: function for function in FILTERS}
+    environment.globals |= {
+        "bench_version": bench.__version__,
+        "style": Markup(_static("style.css")),
+        "script": Markup(script),
+        # The page allows this very script and no other, whatever a record holds.
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "provenance": provenance,
+        "differences": differences,
+        "page_name": page_name,
+    }
+    return environment
+
+
+def _static(name: str) -> str:
+    return (resources.files("bench.report") / "static" / name).read_text(encoding="utf-8")
+
+
+def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard) -> str:
+    ranked = leaderboard.ranked
+    tradeoff = attacks = None
+    if ranked:
+        tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
+        attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
+    return environment.get_template("suite.html.jinja").render(
+        board=leaderboard, tradeoff=tradeoff, attacks=attacks
+    )
+
+
+def _index_page(
+    environment: jinja2.Environment, leaderboards: Sequence[Leaderboard], out: Path
+) -> str:
+    written = {board.suite for board in leaderboards if (out / page_name(board.suite)).is_file()}
+    return environment.get_template("index.html.jinja").render(boards=leaderboards, written=written)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a page whole: a reader of the old one never sees half of the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Records are JSON, which may hold halves of characters that UTF-8 cannot.
+    temporary.write_bytes(text.encode("utf-8", errors="replace"))
+    temporary.replace(path)

@@ -1,0 +1,128 @@
+"""How numbers, times, settings and links are written on a page."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from markupsafe import Markup, escape
+
+from bench.records import Interval
+from bench.suites import ThreatModel
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as percent with two decimals, as on RobustBench; a dash for None."""
+    return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, with its sign."""
+    text = f"{100 * difference:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def interval(value: Interval) -> str:
+    """An interval of fractions, in percent."""
+    return f"{percent(value.low)} – {percent(value.high)}"
+
+
+def radius(eps: float) -> str:
+    """A radius in the [0, 1] pixel scale, as k/255 where it is that and no short decimal."""
+    decimal, steps = f"{eps:.6g}", round(eps * 255)
+    if len(decimal) > len("0.031") and steps > 0 and abs(eps * 255 - steps) < 1e-6:
+        return f"{steps}/255"
+    return decimal
+
+
+def threat_model(value: ThreatModel) -> str:
+    """A norm and its radius."""
+    return f"{value.norm}, eps = {radius(value.eps)}"
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separated."""
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time span, in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    for (name, size), (next_name, next_size) in itertools.pairwise(units):
+        if whole >= size:
+            rest = whole % size // next_size
+            return f"{whole // size} {name}" + (f" {rest} {next_name}" if rest else "")
+    return f"{whole} s"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time, to the minute in UTC; other text as it is."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if parsed.tzinfo is None:
+        return f"{parsed:%Y-%m-%d %H:%M}"
+    return f"{parsed.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def web_link(address: Any) -> str | None:
+    """The address if it is one of the web (http or https), else None: it becomes no hyperlink."""
+    if not isinstance(address, str):
+        return None
+    try:
+        parts = urlsplit(address.strip())
+    except ValueError:
+        return None
+    return address.strip() if parts.scheme in {"http", "https"} and parts.netloc else None
+
+
+def breakable(text: str) -> Markup:
+    """A name that may wrap after its separators, and in its middle only if it must."""
+    return Markup(re.sub(r"([:/_])(?=\S)", r"\1<wbr>", str(escape(text))))
+
+
+def short_name(location: Any) -> str:
+    """The function's name of a module:function, for a table; other text as it is."""
+    return location.rpartition(":")[2] if isinstance(location, str) else ""
+
+
+def setting(value: Any) -> str:
+    """A setting's value: text as it is, numbers short, lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {setting(item)}" for key, item in value.items())
+    return "–" if value is None or value == "" else str(value)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings as (name, value) pairs, those of inner mappings named outer.inner."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            pairs += flatten(value, f"{name}.")
+        else:
+            pairs.append((name, setting(value)))
+    return pairs
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ..."""
+    if number % 100 in {11, 12, 13}:
+        return f"{number}th"
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"

@@ -1,0 +1,201 @@
+"""Drawings by matplotlib as inline SVG that takes its colours and its font from the page."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+from matplotlib import rc_context, style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+ROLES = {
+    "ink": "#1f2933",
+    "muted": "#5f6c7b",
+    "grid": "#e4e7eb",
+    "surface": "#fffffe",
+    "published": "#a3adb8",
+    "published-front": "#8794a1",
+    "measured": "#1d5fbf",
+    "flagged": "#b45309",
+    "robust": "#1d5fbe",
+    "on-robust": "#fffffd",
+    "wrong": "#d9dee4",
+    "attack-1": "#8f2d2d",
+    "attack-2": "#cf5f3c",
+    "attack-3": "#ec9f58",
+    "attack-4": "#f5cf8a",
+    "attack-5": "#8d6ab1",
+    "attack-6": "#c3a8db",
+}
+"""Colours of a light page, all different: each stands for the style sheet's variable --chart-NAME,
+which a dark page or a printer sets otherwise."""
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "text.parse_math": False,  # a candidate's name may hold a dollar sign
+    "font.size": 10.0,
+    "axes.edgecolor": ROLES["muted"],
+    "axes.labelcolor": ROLES["ink"],
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": ROLES["ink"],
+    "xtick.color": ROLES["muted"],
+    "ytick.color": ROLES["muted"],
+    "xtick.labelcolor": ROLES["muted"],
+    "ytick.labelcolor": ROLES["muted"],
+    "grid.color": ROLES["grid"],
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+}
+
+
+@dataclass
+class Drawing:
+    """A figure in the making.
+
+    Attributes:
+        figure: in points, 72 an inch.
+        axes: its only axes.
+        titles: what is shown when the pointer rests on a part, by the part's group id.
+        halos: group ids of texts that lines must not cross.
+    """
+
+    figure: Figure
+    axes: Axes
+    titles: dict[str, str] = field(default_factory=dict)
+    halos: set[str] = field(default_factory=set)
+
+    def set_title(self, artist: Artist, text: str) -> None:
+        """Show `text` when the pointer rests on `artist`."""
+        gid = f"titled-{len(self.titles)}"
+        artist.set_gid(gid)
+        self.titles[gid] = text
+
+    def set_halo(self, text: Text) -> None:
+        """Draw a border of the background's color around a text that may stand on lines."""
+        gid = f"halo-{len(self.halos)}"
+        text.set_gid(gid)
+        self.halos.add(gid)
+
+    def to_svg(self, identifier: str, alternative: str) -> Markup:
+        """The drawing as an <svg> element; the same drawing gives the same text.
+
+        Args:
+            identifier: unique on the page; the ids inside begin with it.
+            alternative: what the drawing shows, for those who do not see it.
+        """
+        buffer = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        with rc_context({"svg.hashsalt": identifier}):
+            self.figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+        root = ElementTree.fromstring(buffer.getvalue())
+        _simplify(root)
+        _add_titles(root, self.titles)
+        _add_halos(root, self.halos)
+        _rename_ids(root, identifier)
+        _take_colors_from_style_sheet(root)
+        width = float(root.attrib.pop("width").removesuffix("pt"))
+        root.attrib.pop("height")
+        root.set("style", f"max-width: {width * 4 / 3:.0f}px")
+        root.set("role", "img")
+        root.set("aria-label", printable(alternative, limit=2000))
+        # Every text in it is escaped by ElementTree.
+        return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Drawing]:
+    """Make a drawing in the report's style.
+
+    Args:
+        width, height: in inches; text is 10 points.
+    """
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        # The page's fonts may have what the one that matplotlib measures with has not.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = Figure(figsize=(width, height), dpi=72)
+        FigureCanvasAgg(figure)
+        yield Drawing(figure, figure.add_subplot())
+
+
+def printable(text: str, limit: int = 36) -> str:
+    """Text for a label: one line, at most `limit` characters, only what SVG may hold."""
+    line = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _simplify(root: ElementTree.Element) -> None:
+    """Drop namespaces, metadata and the style sheet, which would hold for the whole page."""
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for name in list(element.attrib):
+            if "}" in name:
+                element.set(name.rpartition("}")[2], element.attrib.pop(name))
+        for child in list(element):
+            if child.tag.rpartition("}")[2] in {"metadata", "style"}:
+                element.remove(child)
+
+
+def _add_titles(root: ElementTree.Element, titles: dict[str, str]) -> None:
+    for element in root.iter():
+        text = titles.get(element.get("id", ""))
+        if text is not None:
+            title = ElementTree.Element("title")
+            title.text = printable(text, limit=400)
+            element.insert(0, title)
+
+
+def _add_halos(root: ElementTree.Element, halos: set[str]) -> None:
+    for element in root.iter():
+        if element.get("id") in halos:
+            # matplotlib's own way, a path effect, would turn the text into shapes.
+            element.set(
+                "style", f"paint-order: stroke; stroke: {ROLES['surface']}; stroke-width: 3px"
+            )
+
+
+def _rename_ids(root: ElementTree.Element, identifier: str) -> None:
+    """Keep the ids that something refers to, and make them unique on the page."""
+    used: dict[str, str] = {}
+    for element in root.iter():
+        for value in element.attrib.values():
+            for name in re.findall(r"^#(.+)$|url\(#(.+?)\)", value):
+                used.setdefault(name[0] or name[1], f"{identifier}-{len(used)}")
+    for element in root.iter():
+        if "id" in element.attrib:
+            name = element.attrib.pop("id")
+            if name in used:
+                element.set("id", used[name])
+        for key, value in element.attrib.items():
+            if value.startswith("#") and value[1:] in used:
+                element.set(key, f"#{used[value[1:]]}")
+            elif "url(#" in value:
+                element.set(
+                    key, re.sub(r"url\(#(.+?)\)", lambda found: f"url(#{used[found[1]]})", value)
+                )
+
+
+def _take_colors_from_style_sheet(root: ElementTree.Element) -> None:
+    names = {color: name for name, color in ROLES.items()}
+
+    def replace(found: re.Match[str]) -> str:
+        name = names.get(found[0])
+        return f"var(--chart-{name}, {found[0]})" if name else found[0]
+
+    for element in root.iter():
+        if "style" in element.attrib:
+            element.set("style", re.sub("#[0-9a-f]{6}", replace, element.attrib["style"]))

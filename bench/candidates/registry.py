@@ -114,7 +114,7 @@ def find_candidates(
 def _find(name: str, suite: Suite, model_dir: Path, trust_code: bool) -> list[CandidateReference]:
     if name.startswith(PREFIX):
         return _find_in_zoo(name, suite, model_dir)
-    if "/" in name or Path(name).is_dir() and (Path(name) / FILE).is_file():
+    if "/" in name or (Path(name).is_dir() and (Path(name) / FILE).is_file()):
         return [_submission(Path(name), suite, model_dir, trust_code=True)]
     shipped, others = shipped_submissions(), third_party()
     matches = fnmatch.filter([*shipped, *others], name)

@@ -1,0 +1,155 @@
+"""Presets: a recipe's settings for a data set, under a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.candidates.candidate import Paper
+from bench.errors import InputError
+from bench.training.settings import AdversarialSettings, Settings
+
+_RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
+_DIGITS_NETWORK = "bench.candidates.architectures:digits_network"
+
+CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
+CIFAR10_STANDARD_DEVIATION = [0.2471, 0.2435, 0.2616]
+
+
+RESIDUAL_LEARNING = Paper(
+    title="Deep Residual Learning for Image Recognition",
+    link="https://arxiv.org/abs/1512.03385",
+    venue="CVPR 2016",
+)
+PGD_TRAINING = Paper(
+    title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+    link="https://arxiv.org/abs/1706.06083",
+    venue="ICLR 2018",
+)
+NOISE_FGSM = Paper(
+    title="Make Some Noise: Reliable and Efficient Single-Step Adversarial Training",
+    link="https://arxiv.org/abs/2202.01181",
+    venue="NeurIPS 2022",
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a recipe for one data set."""
+
+    recipe: str
+    dataset: str
+    settings: Settings
+    paper: Paper
+
+
+def _cifar_standard(num_classes: int, **normalization: list[float]) -> Settings:
+    return Settings(
+        architecture=_RESIDUAL_NETWORK,
+        architecture_args={
+            "num_classes": num_classes,
+            "widths": [96, 192, 384],
+            "blocks": [1, 1, 1],
+            "stem_channels": 48,
+            "first_stride": 2,
+            "activation": "relu",
+            **normalization,
+        },
+        epochs=12,
+        batch_size=128,
+        peak_learning_rate=0.2,
+        label_smoothing=0.1,
+        crop_padding=4,
+        flip=True,
+        held_out=500,
+        measure_every=2,
+    )
+
+
+def _cifar_robust(num_classes: int, **normalization: list[float]) -> Settings:
+    return AdversarialSettings(
+        architecture=_RESIDUAL_NETWORK,
+        architecture_args={
+            "num_classes": num_classes,
+            "widths": [64, 128, 256],
+            "blocks": [1, 1, 1],
+            "stem_channels": 64,
+            "stem_stride": 2,
+            "activation": "silu",
+            **normalization,
+        },
+        epochs=18,
+        batch_size=128,
+        peak_learning_rate=0.2,
+        label_smoothing=0.1,
+        crop_padding=4,
+        flip=True,
+        held_out=500,
+        measure_every=2,
+        eps=8 / 255,
+        attack_steps=1,
+        attack_step_size=1.0,
+        attack_noise=2.0,
+        attack_projects=False,
+    )
+
+
+_CIFAR10 = {"mean": CIFAR10_MEAN, "standard_deviation": CIFAR10_STANDARD_DEVIATION}
+
+_PRESETS: dict[str, Preset] = {
+    "digits-standard": Preset(
+        "standard",
+        "digits",
+        Settings(
+            architecture=_DIGITS_NETWORK,
+            epochs=20,
+            batch_size=64,
+            peak_learning_rate=0.1,
+            label_smoothing=0.1,
+            crop_padding=1,
+            average_decay=0.99,
+            precision="float32",
+        ),
+        RESIDUAL_LEARNING,
+    ),
+    "digits-robust": Preset(
+        "adversarial",
+        "digits",
+        AdversarialSettings(
+            architecture=_DIGITS_NETWORK,
+            epochs=40,
+            batch_size=64,
+            peak_learning_rate=0.1,
+            weight_decay=1e-4,
+            average_decay=0.99,
+            precision="float32",
+            eps=0.2,
+            attack_steps=5,
+            attack_step_size=0.4,
+        ),
+        PGD_TRAINING,
+    ),
+    "cifar100-standard": Preset("standard", "cifar100", _cifar_standard(100), RESIDUAL_LEARNING),
+    "cifar100-robust": Preset("adversarial", "cifar100", _cifar_robust(100), NOISE_FGSM),
+    "cifar10-standard": Preset(
+        "standard", "cifar10", _cifar_standard(10, **_CIFAR10), RESIDUAL_LEARNING
+    ),
+    "cifar10-robust": Preset("adversarial", "cifar10", _cifar_robust(10, **_CIFAR10), NOISE_FGSM),
+}
+
+
+def presets() -> dict[str, Preset]:
+    """Every preset by its name."""
+    return dict(_PRESETS)
+
+
+def preset_for(recipe: str, dataset: str) -> str:
+    """Name of the preset of a recipe for a data set.
+
+    Raises:
+        InputError: If there is none.
+    """
+    for name, preset in _PRESETS.items():
+        if (preset.recipe, preset.dataset) == (recipe, dataset):
+            return name
+    known = ", ".join(f"{each.recipe} on {each.dataset}" for each in _PRESETS.values())
+    raise InputError(f"expected one of {known}; got {recipe} on {dataset}")

@@ -1,0 +1,42 @@
+"""What a training tells its caller while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracies, as fractions, of the averaged weights on the held-out training images."""
+
+    epoch: int
+    clean_accuracy: float
+    robust_accuracy: float | None = None
+    """Under ten steps of PGD in the threat model; None for a recipe without one."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a training after some steps."""
+
+    epoch: int
+    """Finished epochs."""
+    epochs: int
+    step: int
+    """Finished steps, of all epochs."""
+    steps: int
+    seconds: float
+    """Spent so far, in earlier runs of a resumed training too."""
+    loss: float
+    """Mean training loss of this epoch so far."""
+    learning_rate: float
+    measurement: Measurement | None = None
+    """The one taken at the end of this epoch, if one was."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """The callback of a caller who does not care."""

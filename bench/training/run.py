@@ -1,0 +1,200 @@
+"""Trains a network by a recipe and writes the submission."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import bench
+from bench.candidates.submission import FILE, Submission, read_submission
+from bench.data import load
+from bench.errors import InputError
+from bench.training.loop import Trained
+from bench.training.presets import Preset, presets
+from bench.training.progress import ProgressCallback, ignore
+from bench.training.recipes import recipes
+from bench.training.settings import AdversarialSettings, Settings
+from bench.training.submission_folder import readable_radius, write_submission
+from bench.validation import validate
+
+CHECKPOINT = "checkpoint.pt"
+PACKAGES = ("torch", "torchvision", "timm", "robustbench", "numpy")
+
+
+def run(
+    recipe: str,
+    preset: str,
+    data_dir: Path | None,
+    out: Path,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    progress: ProgressCallback = ignore,
+    resume: bool = False,
+    device: str = "cpu",
+) -> Submission:
+    """Train, and write `weights.safetensors` and `submission.yaml` into a folder.
+
+    While it runs, the folder holds `checkpoint.pt`, written after every epoch; the checkpoint goes
+    when the submission is complete.
+
+    Args:
+        recipe: Name of one of `recipes()`.
+        preset: Name of one of `presets()`.
+        data_dir: Where the data set's files lie; None takes `bench.data.default_data_dir()`.
+        out: The submission's folder; its name becomes the submission's.
+        seed: Of the initial weights and of every draw.
+        overrides: Settings that differ from the preset's. A text is read as YAML, eps also as a
+            fraction; `architecture_args.<name>` sets one argument of the architecture.
+        progress: Called every few steps and after every epoch.
+        resume: Go on from the folder's checkpoint, if it has one. A finished training of the same
+            settings is left as it is.
+        device: Where the training runs, as torch names it.
+
+    Returns:
+        The submission as written.
+
+    Raises:
+        InputError: If a name, a setting or the data is wrong, or the folder is in use.
+    """
+    chosen = _preset(recipe, preset)
+    settings = override(chosen.settings, overrides or {})
+    finished = _finished(out, preset, settings, seed, resume)
+    if finished is not None:
+        return finished
+    data = load(chosen.dataset, "train", data_dir)
+    trained = recipes()[recipe].train(
+        settings,
+        data,
+        seed=seed,
+        checkpoint=out / CHECKPOINT,
+        resume=resume,
+        progress=progress,
+        device=device,
+    )
+    submission = write_submission(
+        out,
+        trained.network,
+        dataset=chosen.dataset,
+        threat_models=_threat_models(settings),
+        architecture=settings.architecture,
+        architecture_args=settings.architecture_args,
+        paper=chosen.paper,
+        training=_record(recipe, preset, settings, seed, device, trained),
+    )
+    (out / CHECKPOINT).unlink()
+    return submission
+
+
+def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """The settings with some fields replaced, validated anew.
+
+    Raises:
+        InputError: If there is no such field, or its value is not allowed.
+    """
+    content = settings.model_dump()
+    for key, value in overrides.items():
+        try:
+            parsed = yaml.safe_load(value) if isinstance(value, str) else value
+        except yaml.YAMLError as error:
+            raise InputError(f"setting {key}: expected a YAML value, got {value!r}") from error
+        field, _, argument = key.partition(".")
+        if argument and field == "architecture_args":
+            content[field] = {**content[field], argument: parsed}
+        else:
+            content[key] = parsed
+    return validate(type(settings), content, "settings")
+
+
+def _preset(recipe: str, preset: str) -> Preset:
+    known_recipes, known_presets = recipes(), presets()
+    if recipe not in known_recipes:
+        raise InputError(f"expected a recipe among {', '.join(known_recipes)}, got {recipe!r}")
+    if preset not in known_presets:
+        raise InputError(f"expected a preset among {', '.join(known_presets)}, got {preset!r}")
+    chosen = known_presets[preset]
+    if chosen.recipe != recipe:
+        fitting = ", ".join(name for name, each in known_presets.items() if each.recipe == recipe)
+        raise InputError(
+            f"expected a preset of the recipe {recipe} ({fitting}), got {preset!r}, one of "
+            f"{chosen.recipe}"
+        )
+    return chosen
+
+
+def _finished(
+    out: Path, preset: str, settings: Settings, seed: int, resume: bool
+) -> Submission | None:
+    """The submission in `out`, if this very training has already finished there."""
+    checkpoint, description = out / CHECKPOINT, out / FILE
+    if not resume:
+        for path in (description, checkpoint):
+            if path.exists():
+                raise InputError(
+                    f"expected a new folder, got {out}, which has a {path.name}; name another, "
+                    "remove it, or pass --resume to go on"
+                )
+        return None
+    if not description.exists():
+        return None
+    submission = read_submission(out)
+    asked = {"preset": preset, "seed": seed, "settings": settings.model_dump(mode="json")}
+    came = {key: submission.training.get(key) for key in asked}
+    if came != asked:
+        raise InputError(
+            f"{description}: expected the submission of this training, {asked}, got that of "
+            f"{came}; name another folder"
+        )
+    # A kill between the two leaves a checkpoint beside the finished submission.
+    checkpoint.unlink(missing_ok=True)
+    return submission
+
+
+def _threat_models(settings: Settings) -> list[dict[str, Any]]:
+    if isinstance(settings, AdversarialSettings):
+        return [{"norm": "Linf", "eps": readable_radius(settings.eps)}]
+    return []
+
+
+def _record(
+    recipe: str, preset: str, settings: Settings, seed: int, device: str, trained: Trained
+) -> dict[str, Any]:
+    return {
+        "recipe": recipe,
+        "preset": preset,
+        "seed": seed,
+        "settings": settings.model_dump(mode="json"),
+        "measurements": [
+            {
+                "epoch": each.epoch,
+                "clean_accuracy": round(each.clean_accuracy, 4),
+                "robust_accuracy": (
+                    None if each.robust_accuracy is None else round(each.robust_accuracy, 4)
+                ),
+            }
+            for each in trained.measurements
+        ],
+        "versions": {
+            "python": platform.python_version(),
+            "bench": bench.__version__,
+            **{package: _version(package) for package in PACKAGES},
+        },
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "started": trained.started,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(trained.seconds, 1),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,60 @@
+"""The settings of a training: everything but the seed and the data that decides its outcome."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bench.validation import Number, StrictModel
+
+Precision = Literal["bfloat16", "float32"]
+
+
+class Settings(StrictModel):
+    """What every recipe needs. Lengths of time are epochs, pixels are in the [0, 1] scale."""
+
+    architecture: str
+    """Where the function lies that makes the network, as ``module:function``."""
+    architecture_args: dict[str, Any] = Field(default_factory=dict)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    peak_learning_rate: float = Field(default=0.2, gt=0)
+    warm_up: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the training in which the learning rate rises."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """On the weights of convolutions and linear layers only."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    crop_padding: int = Field(default=0, ge=0)
+    """Pixels of black border out of which a random crop of the image's size is taken."""
+    flip: bool = False
+    """Whether half of the images, at random, are mirrored left to right."""
+    cutout: int = Field(default=0, ge=0)
+    """Side of the random square that is blacked out, in pixels; 0 for none."""
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Decay, per step, of the exponential moving average of the weights; 0 keeps the last ones."""
+    precision: Precision = "bfloat16"
+    """Of the arithmetic in a pass through the network; weights are always float32."""
+    held_out: int = Field(default=0, ge=0)
+    """Training images that are not trained on, for following the progress."""
+    measure_every: int = Field(default=1, ge=1)
+    """Epochs from one measurement on the held-out images to the next."""
+
+
+class AdversarialSettings(Settings):
+    """Settings of adversarial training in the Linf ball."""
+
+    eps: Annotated[Number, Field(gt=0, le=1)]
+    """Radius of the threat model."""
+    attack_steps: int = Field(default=1, ge=1)
+    attack_step_size: float = Field(default=1.0, gt=0)
+    """In units of eps."""
+    attack_noise: float = Field(default=1.0, ge=0)
+    """Half-width of the uniform noise that the attack starts from, in units of eps."""
+    attack_projects: bool = True
+    """Whether the adversarial image is brought back into the eps-ball; N-FGSM leaves it out."""
+    attack_mode: Literal["train", "eval"] = "train"
+    """Mode of the network under attack: batch-normalised by the batch, or by running statistics.
+
+    In neither do the attack's images enter the running statistics."""

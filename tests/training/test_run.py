@@ -1,0 +1,162 @@
+"""Trainings: they learn, they are reproducible, they resume, they leave a whole submission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import bench.training
+from bench.candidates.submission import SubmissionReference, read_submission
+from bench.data import load
+from bench.errors import InputError
+from bench.training import Progress
+from bench.training.loop import Trained
+from bench.training.measure import clean_accuracy
+from bench.training.recipes import recipes
+from bench.training.run import override
+
+TINY = {
+    "epochs": 3,
+    "batch_size": 16,
+    "architecture_args.widths": [4, 4],
+    "held_out": 10,
+    "measure_every": 2,
+}
+TINY_ROBUST = TINY | {"attack_steps": 2}
+
+
+class Killed(Exception):
+    """Raised by a callback in place of a kill."""
+
+
+def train_tiny(recipe: str, checkpoint: Path, kill_after: int | None = None, **changes) -> Trained:  # type: ignore[no-untyped-def]
+    data = load("digits", "train").first(100)
+    preset = bench.training.presets()[bench.training.preset_for(recipe, "digits")]
+    tiny = TINY_ROBUST if recipe == "adversarial" else TINY
+
+    def progress(state: Progress) -> None:
+        if state.epoch == kill_after:
+            raise Killed
+
+    return recipes()[recipe].train(
+        override(preset.settings, tiny | changes),
+        data,
+        seed=5,
+        checkpoint=checkpoint,
+        resume=True,
+        progress=progress,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("recipe", ["standard", "adversarial"])
+def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(
+    recipe: str, tmp_path: Path
+) -> None:
+    whole = train_tiny(recipe, tmp_path / "whole.pt")
+    with pytest.raises(Killed):
+        train_tiny(recipe, tmp_path / "killed.pt", kill_after=1)
+    resumed = train_tiny(recipe, tmp_path / "killed.pt")
+    state, expected = resumed.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert resumed.measurements == whole.measurements
+    assert [each.epoch for each in whole.measurements] == [2, 3]
+    assert (whole.measurements[0].robust_accuracy is None) == (recipe == "standard")
+
+
+def test_a_checkpoint_of_another_training_or_a_broken_one_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    train_tiny("standard", checkpoint, epochs=1)
+    with pytest.raises(InputError, match="expected a checkpoint of this training"):
+        train_tiny("standard", checkpoint)
+    checkpoint.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="delete it to start anew"):
+        train_tiny("standard", checkpoint)
+
+
+def test_the_digits_preset_learns_in_seconds_and_leaves_a_submission(tmp_path: Path) -> None:
+    out, states = tmp_path / "quick", list[Progress]()
+    arguments = ("standard", "digits-standard", None, out, 1, {"epochs": "4"})
+    written = bench.training.run(*arguments, progress=states.append)
+    assert [state.epoch for state in states if state.step == state.steps] == [4]
+    assert sorted(path.name for path in out.iterdir()) == ["submission.yaml", "weights.safetensors"]
+    assert read_submission(out) == written
+    fields = yaml.safe_load((out / "submission.yaml").read_text())
+    assert set(fields) == {
+        *("name", "dataset", "threat_models", "architecture", "architecture_args", "weights"),
+        *("sha256", "paper", "training", "additional_data", "randomized"),
+    }
+    assert {"recipe", "preset", "seed", "settings", "versions", "seconds", "device", "started"} <= (
+        set(fields["training"])
+    )
+    network = SubmissionReference(out, written, False, tmp_path).load().module
+    test = load("digits", "test")
+    assert clean_accuracy(network, test.images, test.labels, "float32") > 0.9
+
+    with pytest.raises(InputError, match="expected a new folder"):
+        bench.training.run(*arguments)
+    before = (out / "weights.safetensors").stat().st_mtime_ns
+    assert bench.training.run(*arguments, resume=True) == written
+    assert (out / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="name another folder"):
+        bench.training.run(*arguments[:-1], {"epochs": "5"}, resume=True)
+
+
+def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:
+    arguments = ("adversarial", "digits-robust", None, tmp_path / "robust")
+    changes = {"epochs": 1, "batch_size": 700, "eps": "1/10", "architecture_args.widths": "[4]"}
+    written = bench.training.run(*arguments, overrides=changes)
+    (threat_model,) = written.threat_models
+    assert (threat_model.norm, threat_model.eps) == ("Linf", 0.1)
+    assert written.architecture_args == {"widths": [4]}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "preset", "overrides", "message"),
+    [
+        ("nonsense", "digits-standard", {}, "expected a recipe among standard, adversarial"),
+        ("standard", "nonsense", {}, "expected a preset among digits-standard"),
+        ("standard", "digits-robust", {}, "expected a preset of the recipe standard"),
+        ("standard", "digits-standard", {"epoch": "1"}, "settings: field epoch"),
+        ("standard", "digits-standard", {"epochs": "0"}, "settings: field epochs"),
+        ("standard", "digits-standard", {"epochs": "["}, "setting epochs: expected a YAML value"),
+        ("standard", "digits-standard", {"architecture": "nowhere"}, "module:function"),
+        ("standard", "digits-standard", {"architecture_args.size": "1"}, "architecture_args"),
+        ("standard", "digits-standard", {"held_out": "1437"}, "expected held_out below the 1437"),
+    ],
+)
+def test_wrong_input_is_named_before_anything_is_written(
+    recipe: str, preset: str, overrides: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        bench.training.run(recipe, preset, None, tmp_path / "out", 0, overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_preset_belongs_to_a_recipe_and_is_found_by_it() -> None:
+    known = recipes()
+    for name, preset in bench.training.presets().items():
+        assert type(preset.settings) is known[preset.recipe].settings_type
+        assert bench.training.preset_for(preset.recipe, preset.dataset) == name
+    with pytest.raises(InputError, match="got standard on imagenet"):
+        bench.training.preset_for("standard", "imagenet")
+
+
+def test_an_unfinished_training_is_not_overwritten_by_a_new_one(tmp_path: Path) -> None:
+    out = tmp_path / "half"
+
+    def kill(state: Progress) -> None:
+        if state.epoch == 1:
+            raise Killed
+
+    arguments = ("standard", "digits-standard", None, out, 0, TINY | {"batch_size": 300})
+    with pytest.raises(Killed):
+        bench.training.run(*arguments, progress=kill)
+    with pytest.raises(InputError, match="--resume"):
+        bench.training.run(*arguments)
+    submission = bench.training.run(*arguments, resume=True)
+    assert submission.name == "half"
+    assert not (out / "checkpoint.pt").exists()

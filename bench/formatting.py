@@ -1,4 +1,4 @@
-"""How numbers, times, settings and links are written on a page."""
+"""How numbers, times, settings and links are written, on pages and in the terminal."""
 
 from __future__ import annotations
 

@@ -142,6 +142,7 @@ class Manifest(_Record):
     definition_sha256: str
     repetition: int = 0
     """Counts runs that were asked for again with --again."""
+    suite_title: str = ""
     environment: dict[str, Any] = {}
     information: dict[str, Any] = {}
     """Architecture, paper, training of the candidate."""
@@ -149,7 +150,9 @@ class Manifest(_Record):
     @property
     def run(self) -> str:
         """Short digest of everything that decides the result: the run's name."""
-        content = self.model_dump(mode="json", exclude={"environment", "information"})
+        content = self.model_dump(
+            mode="json", exclude={"suite_title", "environment", "information"}
+        )
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

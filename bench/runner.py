@@ -129,6 +129,7 @@ def make_manifest(
         overrides=overrides,
         weights_sha256=candidate.weights_sha256,
         definition_sha256=candidate.definition_sha256,
+        suite_title=suite.title,
         environment=environment.describe(settings.device),
         information=json.loads(
             json.dumps(

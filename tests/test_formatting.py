@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.report import formatting
+from bench import formatting
 
 
 @pytest.mark.parametrize(

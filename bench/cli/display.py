@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import records, runner
-from bench.cli.format import interval, percent
+from bench.formatting import duration, interval, percent
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -60,9 +60,11 @@ class Display:
         """A block is finished, or a stage begins."""
         accuracy = progress.robust / max(progress.examples, 1)
         label = "accuracy" if progress.stage == "clean" else "robust"
-        robust = f"{label} {percent(accuracy)}"
+        robust = f"{label} {percent(accuracy)}%"
         left = (
-            "" if progress.seconds_left is None else f"at most {clock(progress.seconds_left)} left"
+            ""
+            if progress.seconds_left is None
+            else f"at most {duration(progress.seconds_left)} left"
         )
         if self._live:
             if progress.stage not in self._rows:
@@ -104,9 +106,9 @@ class Display:
         variant = " (variant)" if summary.is_variant else ""
         known = " - was complete already, nothing was computed; --again makes a new run"
         self._line(
-            f"{summary.manifest.candidate}: clean {percent(summary.clean_accuracy)}, "
-            f"robust {percent(summary.robust_accuracy)} "
-            f"{interval(intervals['robust_accuracy'])}, n = {summary.n_examples}{variant}"
+            f"{summary.manifest.candidate}: clean {percent(summary.clean_accuracy)}%, "
+            f"robust {percent(summary.robust_accuracy)}% "
+            f"[{interval(intervals['robust_accuracy'])}], n = {summary.n_examples}{variant}"
             f"{known if outcome.reused else ''}",
             style="bold",
         )
@@ -128,10 +130,3 @@ class Display:
         for task in self._rows.values():
             self._bars.remove_task(task)
         self._rows.clear()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

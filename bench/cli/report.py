@@ -8,7 +8,6 @@ import click
 
 from bench.cli import options
 from bench.errors import InputError
-from bench.report import build_report
 from bench.store import Store
 
 
@@ -28,4 +27,6 @@ def command(suite_name: str | None, results_dir: Path, out: Path) -> None:
     if not store.summaries(suite_name):
         wanted = f" of suite {suite_name}" if suite_name else ""
         raise InputError(f"{results_dir}: no complete run{wanted}; make one by `bench run`")
+    from bench.report import build_report  # matplotlib: slow to import
+
     click.echo(f"report: {build_report(store, out, [suite_name] if suite_name else None)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import torch
 
-from bench import data, report, runner
+from bench import data, runner
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.registry import find_candidates
 from bench.candidates.submission import SubmissionReference
@@ -19,6 +19,7 @@ from bench.data import Dataset
 from bench.engines import DEFAULT_ENGINE, ENGINES, make_engine
 from bench.errors import BenchError, InputError, Unavailable
 from bench.estimate import estimate
+from bench.formatting import duration
 from bench.store import Store
 from bench.suites import load_suite
 from bench.validation import parse_fraction
@@ -110,8 +111,10 @@ def command(
         _check_submissions(references, settings, samples)
         worst = _evaluate_all(references, settings, samples, store, display)
     if store.summaries(suite.name):
-        page = report.build_report(store, report_dir, [suite.name])
-        click.echo(f"report: {page}")
+        from bench.report import build_report, page_name  # matplotlib: slow to import
+
+        build_report(store, report_dir, [suite.name])
+        click.echo(f"report: {(report_dir / page_name(suite.name)).resolve()}")
     sys.exit(worst)
 
 
@@ -191,21 +194,14 @@ def _plan(
     for reference in references:
         availability = reference.availability()
         missing = [note for note in (absent, availability.note) if note]
-        duration = "unknown until it is here"
+        time = "unknown until it is here"
         if availability.here and absent is None:
             candidate = reference.load()
             task = runner.make_task(candidate, samples.of(candidate), settings)
             bounds = estimate(task)
-            duration = f"{_duration(bounds.low)} to {_duration(bounds.high)}"
-        rows.append((reference.name, "; ".join(missing) or "all here", duration))
+            time = f"{duration(bounds.low)} to {duration(bounds.high)}"
+        rows.append((reference.name, "; ".join(missing) or "all here", time))
     return rows
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _device(name: str) -> torch.device:

@@ -11,9 +11,8 @@ from rich.text import Text
 
 from bench.claims import claims_at, find_claim
 from bench.cli import options
-from bench.cli.display import clock
-from bench.cli.format import interval, percent
 from bench.errors import InputError
+from bench.formatting import duration, interval, percent, radius
 from bench.records import Summary
 from bench.store import Store
 
@@ -54,11 +53,11 @@ def _head(summary: Summary) -> list[str]:
     threat = manifest.threat_model
     lines = [
         f"{manifest.suite}/{manifest.candidate}@{summary.run}",
-        f"{threat.norm}, eps {threat.eps:.6g}, {summary.n_examples} samples "
+        f"{threat.norm}, eps {radius(threat.eps)}, {summary.n_examples} samples "
         f"({manifest.selection.kind})",
-        f"clean      {percent(summary.clean_accuracy)} {interval(bounds['clean_accuracy'])}",
-        f"AutoAttack {percent(summary.autoattack_accuracy)}",
-        f"robust     {percent(summary.robust_accuracy)} {interval(bounds['robust_accuracy'])}",
+        f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
+        f"AutoAttack {percent(summary.autoattack_accuracy)}%",
+        f"robust     {percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]",
     ]
     if summary.is_variant:
         changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
@@ -67,9 +66,9 @@ def _head(summary: Summary) -> list[str]:
     claim = find_claim(claims, manifest.information.get("claim"))
     if claim is not None:
         lines.append(
-            f"published  clean {percent(claim.clean_accuracy)}, AutoAttack "
-            f"{percent(claim.autoattack_accuracy)}, best known "
-            f"{percent(claim.best_known_accuracy)} ({claim.source})"
+            f"published  clean {percent(claim.clean_accuracy)}%, AutoAttack "
+            f"{percent(claim.autoattack_accuracy)}%, best known "
+            f"{percent(claim.best_known_accuracy)}% ({claim.source})"
         )
     return lines
 
@@ -82,7 +81,7 @@ def _attacks(summary: Summary) -> Table:
             f"{attack.attempted:,}",
             f"{attack.broken:,}",
             percent(attack.accuracy_after),
-            clock(attack.seconds),
+            duration(attack.seconds),
             f"{attack.forward_passes:,}",
             f"{attack.backward_passes:,}",
         )
@@ -102,7 +101,7 @@ def _provenance(summary: Summary) -> Table:
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "machine": f"{environment.get('processor')}, {environment.get('device')}",
-        "time": f"{summary.started} to {summary.finished}, attacks {clock(summary.seconds)}",
+        "time": f"{summary.started} to {summary.finished}, attacks {duration(summary.seconds)}",
     }
     table = Table(show_header=False, box=None)
     for name, value in rows.items():

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from bench.cli import options
-from bench.cli.display import clock
-from bench.cli.format import percent
 from bench.errors import InputError
+from bench.formatting import duration, percent
 from bench.training import preset_for, presets, recipes, run
 from bench.training.progress import Progress
 
@@ -69,10 +68,10 @@ class _Lines:
         line = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
         measured = progress.measurement
         if measured is not None:
-            line += f", held-out clean {percent(measured.clean_accuracy)}"
+            line += f", held-out clean {percent(measured.clean_accuracy)}%"
             if measured.robust_accuracy is not None:
-                line += f", PGD {percent(measured.robust_accuracy)}"
-        click.echo(f"{line}, {clock(left)} left")
+                line += f", PGD {percent(measured.robust_accuracy)}%"
+        click.echo(f"{line}, {duration(left)} left")
 
 
 def _assignment(text: str) -> tuple[str, str]:

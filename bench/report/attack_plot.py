@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.patches import Patch
 
-from bench.report.formatting import percent
+from bench.formatting import percent
 from bench.report.leaderboard import Entry
 from bench.report.svg import ROLES, drawing, printable
 

@@ -14,9 +14,9 @@ import jinja2
 from markupsafe import Markup
 
 import bench
+from bench import formatting
 from bench.errors import InputError
 from bench.records import Summary
-from bench.report import formatting
 from bench.report.attack_plot import attack_plot
 from bench.report.leaderboard import Leaderboard, make_leaderboard
 from bench.report.provenance import differences, provenance

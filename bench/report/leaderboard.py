@@ -146,8 +146,8 @@ class Leaderboard:
 
     @property
     def title(self) -> str:
-        """The suite's title, or its name where that is all that is known."""
-        return self.definition.title if self.definition else self.suite
+        """The suite's title, or its name where it has none."""
+        return self.reference.suite_title or self.suite
 
     @property
     def most_robust(self) -> Entry | None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records import Manifest, Summary
-from bench.report.formatting import (
+from bench.formatting import (
     count,
     duration,
     flatten,
@@ -17,6 +16,7 @@ from bench.report.formatting import (
     threat_model,
     web_link,
 )
+from bench.records import Manifest, Summary
 from bench.report.leaderboard import Entry
 from bench.store import safe_name
 from bench.suites import Suite

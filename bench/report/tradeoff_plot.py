@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bench.claims import Claim
-from bench.report.formatting import percent
+from bench.formatting import percent
 from bench.report.labels import Label, Point, place_labels
 from bench.report.leaderboard import Entry
 from bench.report.pareto import pareto_front

@@ -1,0 +1,37 @@
+"""Attacks: one a file, stepped, without any scheduling."""
+
+from bench.attacks.apgd import APGD
+from bench.attacks.attack import Attack, Model, Outcome, Passes, likeliest_wrong_classes
+from bench.attacks.draws import Draws, GivenDraws, KeyedDraws, keyed_draws
+from bench.attacks.fab import FAB
+from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack, standard_autoattack
+from bench.attacks.square import SquareL2, SquareLinf
+from bench.attacks.state import State, concatenate, insert, reopen, select
+from bench.attacks.tolerance import inside, tolerance
+
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "FAB",
+    "Attack",
+    "AttackPlan",
+    "Draws",
+    "GivenDraws",
+    "KeyedDraws",
+    "Model",
+    "Outcome",
+    "Passes",
+    "SquareL2",
+    "SquareLinf",
+    "State",
+    "concatenate",
+    "insert",
+    "inside",
+    "keyed_draws",
+    "likeliest_wrong_classes",
+    "plan_attack",
+    "reopen",
+    "select",
+    "standard_autoattack",
+    "tolerance",
+]

@@ -1,0 +1,314 @@
+"""Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
+diverse parameter-free attacks", arXiv 2003.01690, algorithm 1).
+
+Projected gradient ascent with momentum on a loss. At checkpoints the step size is halved, and the
+search goes back to the best point, if the loss rose too seldom since the last checkpoint or the
+best loss did not improve.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.attacks.attack import (
+    Attack,
+    Model,
+    Passes,
+    attack_samples,
+    check_items,
+    loss_and_gradient,
+    misclassified,
+)
+from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.draws import Draws
+from bench.attacks.losses import LOSSES, Loss, is_targeted, loss_for
+from bench.attacks.projections import onto_ball_, onto_box_
+from bench.attacks.state import State, cached_rows, copy_rows, select
+from bench.errors import InputError
+
+_SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class APGDState(State):
+    """See `State`; `best` is the point of the highest loss.
+
+    Attributes:
+        clean: (N, ...) centres of the balls.
+        point: (N, ...) x^(k), where the next step evaluates the model.
+        previous: (N, ...) x^(k-1).
+        best_gradient: (N, ...) at `best`.
+        best_loss: (N,).
+        last_loss: (N,) at x^(k-1).
+        checkpoint_loss: (N,) best loss at the last checkpoint.
+        increases: (N,) how often the loss rose since the last checkpoint.
+        halved: (N,) bool, whether the last checkpoint halved the step size.
+        step_size: (N,) eta.
+    """
+
+    clean: Tensor
+    point: Tensor
+    previous: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    last_loss: Tensor
+    checkpoint_loss: Tensor
+    increases: Tensor
+    halved: Tensor
+    step_size: Tensor
+
+
+class APGD(Attack[APGDState]):
+    """Auto-PGD. Its first step evaluates the starting point, so an item takes steps + 1 of them."""
+
+    def __init__(
+        self,
+        norm: Norm,
+        eps: float,
+        loss: Loss,
+        *,
+        targeted: bool = False,
+        steps: int = 100,
+        rho: float = 0.75,
+        momentum: float = 0.75,
+    ) -> None:
+        """Make an attack.
+
+        Args:
+            norm: of the ball, Linf or L2.
+            eps: its radius, in the [0, 1] pixel scale; positive.
+            loss: to ascend.
+            targeted: whether the loss reads target classes.
+            steps: gradient steps after the start, at least 1.
+            rho: the step size is halved where fewer than this share of steps raised the loss.
+            momentum: weight alpha of the gradient step; the rest goes to the last movement.
+
+        Raises:
+            InputError: a parameter is out of its range.
+        """
+        if norm not in ("Linf", "L2"):
+            raise InputError(f"expected norm Linf or L2 for APGD, got {norm}")
+        if not eps > 0 or steps < 1:
+            raise InputError(f"expected eps > 0 and steps >= 1, got {eps} and {steps}")
+        self.norm = norm
+        self.eps = eps
+        self.steps = steps + 1
+        self.passes = Passes(forward=0, forward_backward=1)
+        self._loss = loss
+        self._targeted = targeted
+        self._momentum = momentum
+        # Fewest rises of the loss that keep the step size, where a step ends at a checkpoint.
+        self._needed = [float("-inf")] * (steps + 2)
+        place = 0
+        for length in checkpoint_lengths(steps):
+            place += length
+            self._needed[place] = rho * length
+        self._needed_on: dict[torch.device, Tensor] = {}
+
+    def start(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        targets: Tensor | None = None,
+        restarts: Tensor | None = None,
+    ) -> APGDState:
+        """From a random point of the ball; see `Attack.start`."""
+        check_items(images, labels, targets, self._targeted)
+        events = torch.zeros_like(labels)
+        draw = draws.uniform if self.norm == "Linf" else draws.normal
+        noise = draw(events, math.prod(images.shape[1:]), images.dtype).view_as(images)
+        if self.norm == "Linf":
+            noise = 2 * noise - 1
+        scale = self.eps / (norms(noise, self.norm) + _SMALLEST_NORM)
+        return self.start_at(images + noise * per_image(scale, images), images, labels, targets)
+
+    def start_at(
+        self, points: Tensor, images: Tensor, labels: Tensor, targets: Tensor | None = None
+    ) -> APGDState:
+        """From given points; otherwise as `start`.
+
+        Args:
+            points: (N, ...) inside the balls; clamped to [0, 1].
+            images: (N, ...) clean images.
+            labels: (N,) int64.
+            targets: (N,) int64, if the attack is targeted.
+        """
+        check_items(images, labels, targets, self._targeted)
+        points = points.clamp(0, 1)
+        zeros = images.new_zeros(len(images))
+        return APGDState(
+            labels=labels.clone(),
+            targets=torch.zeros_like(labels) if targets is None else targets.clone(),
+            best=points,
+            broken=torch.zeros_like(labels, dtype=torch.bool),
+            iteration=torch.zeros_like(labels),
+            clean=images.clone(),
+            point=points.clone(),
+            previous=points.clone(),
+            best_gradient=torch.zeros_like(points),
+            best_loss=zeros - float("inf"),
+            last_loss=zeros.clone(),
+            checkpoint_loss=zeros.clone(),
+            increases=zeros.clone(),
+            halved=torch.ones_like(labels, dtype=torch.bool),
+            step_size=zeros + 2 * self.eps,
+        )
+
+    def step(self, model: Model, state: APGDState) -> APGDState:
+        """One forward-backward pass at x^(k), then the way to x^(k+1); see `Attack.step`."""
+        logits, losses, gradient = self.evaluate(model, state)
+        searching = ~self.finished(state)
+        first = state.iteration == 0
+        improved = (losses > state.best_loss) & searching
+        wrong = misclassified(logits, state.labels) & searching
+        keep = improved | wrong
+        state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
+        back = self._checkpoint(state, losses, first)
+        weight = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
+        for rows in cached_rows(gradient):
+            part = select(state, rows)
+            copy_rows(part.best, keep[rows], part.point)
+            copy_rows(part.best_gradient, keep[rows], gradient[rows])
+            copy_rows(part.point, back[rows], part.best)
+            copy_rows(gradient[rows], back[rows], part.best_gradient)
+            self._move(part, gradient[rows], weight[rows])
+        state.broken.logical_or_(wrong)
+        state.iteration.add_(searching)
+        return state
+
+    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K), losses (N,) and their gradients (N, ...) at the items' points.
+
+        Attacks on a loss that needs more than the model's logits override this.
+        """
+        return loss_and_gradient(model, state.point, state.labels, state.targets, self._loss)
+
+    def _checkpoint(self, state: APGDState, losses: Tensor, first: Tensor) -> Tensor:
+        """Update the step sizes, in place; (N,) bool: which items go back to their best point.
+
+        The conditions 1 and 2 of the paper's section 3.1. In the reference the first step's loss is
+        compared with 0, not with the start's; `last_loss` is left at 0 to do the same.
+        """
+        if losses.device not in self._needed_on:
+            self._needed_on[losses.device] = torch.tensor(self._needed).to(losses)
+        needed = self._needed_on[losses.device][state.iteration]
+        at_checkpoint = needed >= 0
+        rose = (losses > state.last_loss) & ~first
+        state.increases.add_(rose)
+        state.last_loss.copy_(torch.where(first, state.last_loss, losses))
+        seldom = state.increases <= needed
+        stalled = at_checkpoint & ~state.halved & (state.checkpoint_loss >= state.best_loss)
+        back = seldom | stalled
+        state.halved.copy_(torch.where(at_checkpoint, back, state.halved))
+        state.checkpoint_loss.copy_(
+            torch.where(at_checkpoint | first, state.best_loss, state.checkpoint_loss)
+        )
+        state.increases.mul_(~at_checkpoint)
+        state.step_size.div_(1 + back.to(losses.dtype))
+        return back
+
+    def _move(self, state: APGDState, gradient: Tensor, weight: Tensor) -> None:
+        """From x^(k) in `point` to x^(k+1), in place; algorithm 1, lines 7 and 8.
+
+        Args:
+            state: the items.
+            gradient: (N, ...) at `point`; its memory is used up.
+            weight: (N,) of the gradient step against the last movement.
+        """
+        point, clean = state.point, state.clean
+        weight = per_image(weight, point)
+        step_size = state.step_size
+        if self.norm == "Linf":
+            lower, upper = (clean - self.eps).clamp_(min=0), (clean + self.eps).clamp_(max=1)
+            direction = gradient.sign_()
+        else:
+            lower = upper = clean
+            step_size = step_size / (norms(gradient, self.norm) + _SMALLEST_NORM)
+            direction = gradient
+        ahead = torch.addcmul(point, direction, per_image(step_size, point), out=gradient)
+        self._project(ahead, clean, lower, upper)
+        last_movement = torch.sub(point, state.previous, out=state.previous).mul_(1 - weight)
+        ahead.sub_(point).mul_(weight).add_(point).add_(last_movement)
+        self._project(ahead, clean, lower, upper)
+        state.previous.copy_(point)
+        point.copy_(ahead)
+
+    def _project(self, points: Tensor, clean: Tensor, lower: Tensor, upper: Tensor) -> None:
+        """Onto ball and box, in place."""
+        if self.norm == "Linf":
+            onto_box_(points, lower, upper)
+        else:
+            onto_ball_(points, clean, self.eps)
+
+
+def checkpoint_lengths(steps: int) -> list[int]:
+    """Steps from each checkpoint to the next.
+
+    The first after 22% of the steps, each next one 3% sooner, never less than 6%.
+    """
+    shortest = max(int(0.06 * steps), 1)
+    decrease = max(int(0.03 * steps), 1)
+    lengths = [max(int(0.22 * steps), 1)]
+    while sum(lengths) + (following := max(lengths[-1] - decrease, shortest)) <= steps:
+        lengths.append(following)
+    return lengths
+
+
+def apgd(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    loss: str = "ce",
+    steps: int = 100,
+    targets: int = 9,
+    restarts: int = 1,
+    seed: int = 0,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Attack images with Auto-PGD.
+
+    Args:
+        model: to fool.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) int64.
+        norm: of the ball, Linf or L2.
+        eps: its radius, in the [0, 1] pixel scale.
+        loss: a name of `bench.attacks.losses.LOSSES`; replaced by a margin where too few classes
+            leave it undefined.
+        steps: gradient steps.
+        targets: how many wrong classes a targeted loss aims for in turn.
+        restarts: random starts, for each target.
+        seed: of the random streams.
+        indices: (N,) places in the data set, part of the streams' key; 0, 1, ... by default.
+
+    Returns:
+        (N, C, H, W): adversarial images where the attack succeeded, else the clean ones.
+
+    Raises:
+        InputError: a parameter or an input is out of its range.
+    """
+    if loss not in LOSSES:
+        raise InputError(f"expected a loss of {', '.join(LOSSES)}; got {loss!r}")
+    with torch.no_grad():
+        classes = model(images[:1]).shape[1]
+    used = loss_for(loss, classes)
+    attack = APGD(norm, eps, LOSSES[used], targeted=is_targeted(used), steps=steps)
+    return attack_samples(
+        attack,
+        model,
+        images,
+        labels,
+        name=f"apgd-{loss}",
+        targets=targets if is_targeted(used) else 0,
+        restarts=restarts,
+        seed=seed,
+        indices=indices,
+    ).images

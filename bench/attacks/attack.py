@@ -1,0 +1,272 @@
+"""What an attack is: a search for adversarial images that advances work items step by step.
+
+A work item is (sample, attack, target, restart). A scheduler starts items, keeps a batch of them
+full, and steps the batch; each item counts its own iterations, so items at different ones share a
+batch, and none changes another's result:
+
+    state = attack.start(images, labels, draws, targets, restarts)
+    while ...:
+        attack.step(model, state)
+        leaving = attack.finished(state)
+        images = attack.images(state)      # of broken items: the adversarial images
+
+A step never asks the device for a value, its shapes are those of the state, and its cost in passes
+is `attack.passes`, for all items alike. Stepping a finished item changes neither whether it is
+broken nor its best image, so a batch may hold finished items.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from bench.attacks.distances import Norm
+from bench.attacks.draws import Draws, keyed_draws
+from bench.attacks.losses import Loss
+from bench.attacks.state import State, select
+from bench.errors import InputError
+
+Model = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) in [0, 1] to logits (N, K)."""
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes of images through the network.
+
+    Attributes:
+        forward: without gradient.
+        forward_backward: forward, then back to the image.
+    """
+
+    forward: int
+    forward_backward: int
+
+
+class Attack(ABC, Generic[S]):
+    """A search, with its parameters. Holds nothing of the items that it works on.
+
+    Attributes:
+        norm: of the ball.
+        eps: its radius, in the [0, 1] pixel scale.
+        steps: how many steps an item takes that does not break.
+        passes: what one step costs an item.
+    """
+
+    norm: Norm
+    eps: float
+    steps: int
+    passes: Passes
+
+    @abstractmethod
+    def start(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        targets: Tensor | None = None,
+        restarts: Tensor | None = None,
+    ) -> S:
+        """The state of new items, before their first step. No pass is made.
+
+        Args:
+            images: (N, ...) clean images in [0, 1]; their dtype is the one computed in.
+            labels: (N,) int64, their right classes.
+            draws: the items' random numbers.
+            targets: (N,) int64, the classes to reach, if the attack is targeted.
+            restarts: (N,) int64, the number of each item's restart; all 0 by default.
+
+        Raises:
+            InputError: shapes or dtypes do not fit, or targets are missing.
+        """
+
+    @abstractmethod
+    def step(self, model: Model, state: S) -> S:
+        """Advance every item by one iteration, in place, and return the same state.
+
+        Args:
+            model: in a mode where no image depends on the others in its batch.
+            state: N items.
+        """
+
+    def finished(self, state: S) -> Tensor:
+        """(N,) bool: broken, or at the end of the budget."""
+        return state.broken | (state.iteration >= self.steps)
+
+    def images(self, state: S) -> Tensor:
+        """(N, ...) best images, all inside the ball: the adversarial ones where items broke."""
+        return state.best
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to a batch of samples.
+
+    Attributes:
+        images: (N, ...): adversarial where `broken`, else the clean images.
+        broken: (N,) bool; False also for samples that were classified wrongly at the start, which
+            are not attacked.
+        steps: (N,) int64, attack steps that each sample took.
+    """
+
+    images: Tensor
+    broken: Tensor
+    steps: Tensor
+
+
+def attack_samples(
+    attack: Attack[Any],
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    name: str,
+    targets: int = 0,
+    restarts: int = 1,
+    seed: int = 0,
+    indices: Tensor | None = None,
+) -> Outcome:
+    """Run an attack on the samples that are classified correctly, as one plain loop.
+
+    Target after target and restart after restart, each on the samples that still stand.
+
+    Args:
+        attack: what to run.
+        model: to fool.
+        images: (N, ...) clean images in [0, 1].
+        labels: (N,) int64.
+        name: of the attack, a part of the random streams' key.
+        targets: how many of the likeliest wrong classes to aim for in turn; 0: untargeted. Fewer
+            where there are fewer wrong classes.
+        restarts: for each target.
+        seed: of the random streams.
+        indices: (N,) int64, places in the data set, a part of the streams' key; 0, 1, ... by
+            default.
+
+    Raises:
+        InputError: images outside [0, 1], or labels that are no classes.
+    """
+    if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):
+        raise InputError("expected images in [0, 1], got values outside; scale the images")
+    if indices is None:
+        indices = torch.arange(len(images), device=images.device)
+    with torch.no_grad():
+        logits = model(images)
+    check_labels(labels, logits)
+    standing = (logits.argmax(dim=1) == labels).nonzero().flatten()
+    classes = likeliest_wrong_classes(logits, labels, targets)
+    found = images.clone()
+    broken = torch.zeros_like(labels, dtype=torch.bool)
+    steps = torch.zeros_like(labels)
+    for rank in range(1, classes.shape[1] + 1) if targets else range(1):
+        for restart in range(restarts):
+            if not len(standing):
+                break
+            draws = keyed_draws(seed, indices[standing], name, restarts=restart, targets=rank)
+            state = attack.start(
+                images[standing],
+                labels[standing],
+                draws,
+                classes[standing, rank - 1] if targets else None,
+                torch.full_like(standing, restart),
+            )
+            rows = standing
+            while len(rows):
+                state = attack.step(model, state)
+                steps[rows] += 1
+                done = attack.finished(state)
+                if bool(done.any()):
+                    leaving = rows[state.broken]
+                    found[leaving] = attack.images(state)[state.broken]
+                    broken[leaving] = True
+                    rows, state = rows[~done], select(state, ~done)
+            standing = standing[~broken[standing]]
+    return Outcome(found, broken, steps)
+
+
+def likeliest_wrong_classes(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The wrong classes in the order of their logits, highest first.
+
+    On a sample that is classified correctly these are the ranks 2, 3, ... of all classes.
+
+    Args:
+        logits: (N, K) of the clean images.
+        labels: (N,) int64.
+        count: how many; at most K - 1 are given.
+
+    Returns:
+        (N, min(count, K - 1)) int64.
+    """
+    others = logits.detach().scatter(1, labels.unsqueeze(1), float("-inf"))
+    order = others.argsort(dim=1, stable=True).flip(1)
+    return order[:, : min(count, logits.shape[1] - 1)]
+
+
+def loss_and_gradient(
+    model: Model, images: Tensor, labels: Tensor, targets: Tensor, loss: Loss
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One forward-backward pass, with respect to the images only.
+
+    Args:
+        model: to differentiate.
+        images: (N, ...).
+        labels: (N,) int64.
+        targets: (N,) int64.
+        loss: a value a sample.
+
+    Returns:
+        Logits (N, K), losses (N,) and gradients (N, ...), in the dtype of the images.
+    """
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(images).to(images.dtype)
+        losses = loss(logits, labels, targets)
+        (gradient,) = torch.autograd.grad(losses.sum(), images)
+    return logits.detach(), losses.detach(), gradient.contiguous()
+
+
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) bool: whether the class of the highest logit, the first of equals, is not the label."""
+    return logits.argmax(dim=1) != labels
+
+
+def check_items(images: Tensor, labels: Tensor, targets: Tensor | None, targeted: bool) -> None:
+    """Check what `Attack.start` is given, without asking the device for values.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or targets are missing.
+    """
+    if not images.is_floating_point() or images.dim() < 2:
+        raise InputError(
+            f"expected floating-point images (N, ...), got {images.dtype} {tuple(images.shape)}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise InputError(
+            f"expected int64 labels ({len(images)},), got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if targeted and targets is None:
+        raise InputError("expected target classes for a targeted attack, got none")
+    if targets is not None and targets.shape != labels.shape:
+        raise InputError(f"expected targets ({len(images)},), got {tuple(targets.shape)}")
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Check that labels (N,) are classes of logits (N, K).
+
+    Raises:
+        InputError: shapes do not fit, or a label is outside [0, K).
+    """
+    if logits.dim() != 2 or len(logits) != len(labels):
+        raise InputError(f"expected logits ({len(labels)}, K), got {tuple(logits.shape)}")
+    if len(labels) and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
+        raise InputError(
+            f"expected labels in [0, {logits.shape[1]}), got {int(labels.min())} to"
+            f" {int(labels.max())}"
+        )

@@ -1,0 +1,32 @@
+"""Norms of perturbations, and the shapes that go with them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Norm = Literal["Linf", "L2", "L1"]
+
+
+def norms(perturbations: Tensor, norm: Norm) -> Tensor:
+    """Norm of each perturbation.
+
+    Args:
+        perturbations: (N, ...).
+        norm: which one.
+
+    Returns:
+        (N,), in the dtype of the perturbations.
+    """
+    flat = perturbations.flatten(1)
+    if norm == "Linf":
+        return flat.abs().amax(dim=1)
+    if norm == "L2":
+        return (flat * flat).sum(dim=1).sqrt()
+    return flat.abs().sum(dim=1)
+
+
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """One value a sample, (N,), shaped to broadcast over images (N, ...): (N, 1, 1, ...)."""
+    return values.view(-1, *[1] * (images.dim() - 1))

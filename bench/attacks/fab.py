@@ -1,0 +1,220 @@
+"""Fast adaptive boundary attack (Croce and Hein 2020, "Minimally distorted adversarial examples
+with a fast adaptive boundary attack", arXiv 1907.02044, algorithm 1), aimed at one class.
+
+Linearises the boundary between label and target at the current point, goes a little beyond it along
+the shortest way inside [0, 1], biased towards the clean image, and steps back towards the clean
+image whenever that was enough. It looks for the smallest perturbation; an item is broken, and done,
+as soon as one is inside the ball.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bench.attacks.attack import (
+    Attack,
+    Model,
+    Passes,
+    attack_samples,
+    check_items,
+    loss_and_gradient,
+    misclassified,
+)
+from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.draws import Draws
+from bench.attacks.losses import margin_targeted
+from bench.attacks.projections import onto_hyperplane
+from bench.attacks.state import State, cached_rows, copy_rows, select
+from bench.errors import InputError
+
+_SMALLEST_STEP = 1e-8
+
+
+@dataclass(frozen=True)
+class FABState(State):
+    """See `State`; `best` is the closest adversarial image, the clean one if there is none.
+
+    Attributes:
+        clean: (N, ...) x_orig.
+        point: (N, ...) x^(i).
+        best_distance: (N,) of `best` if it is adversarial, else infinite.
+    """
+
+    clean: Tensor
+    point: Tensor
+    best_distance: Tensor
+
+
+class FAB(Attack[FABState]):
+    """Targeted FAB. The first restart begins at the clean image, further ones at random points."""
+
+    norm: Literal["Linf", "L2"]
+
+    def __init__(
+        self,
+        norm: Norm,
+        eps: float,
+        *,
+        steps: int = 100,
+        alpha_max: float = 0.1,
+        eta: float = 1.05,
+        beta: float = 0.9,
+    ) -> None:
+        """Make an attack.
+
+        Args:
+            norm: of the ball, Linf or L2.
+            eps: its radius, in the [0, 1] pixel scale; positive.
+            steps: iterations, at least 1.
+            alpha_max: largest weight of the way from the clean image, in [0, 1].
+            eta: how far to overshoot the linearised boundary, at least 1.
+            beta: share of the perturbation that is kept when stepping back, in (0, 1).
+
+        Raises:
+            InputError: a parameter is out of its range.
+        """
+        if norm != "Linf" and norm != "L2":
+            raise InputError(f"expected norm Linf or L2 for FAB, got {norm}")
+        if not eps > 0 or steps < 1:
+            raise InputError(f"expected eps > 0 and steps >= 1, got {eps} and {steps}")
+        self.norm = norm
+        self.eps = eps
+        self.steps = steps
+        self.passes = Passes(forward=1, forward_backward=1)
+        self._alpha_max = alpha_max
+        self._eta = eta
+        self._beta = beta
+
+    def start(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        targets: Tensor | None = None,
+        restarts: Tensor | None = None,
+    ) -> FABState:
+        """From the clean image, or for a restart above 0 from half the ball; see `Attack.start`."""
+        check_items(images, labels, targets, targeted=True)
+        assert targets is not None
+        points = images.clone()
+        if restarts is not None and bool(restarts.any()):
+            draw = draws.uniform if self.norm == "Linf" else draws.normal
+            events = torch.zeros_like(labels)
+            noise = draw(events, math.prod(images.shape[1:]), images.dtype).view_as(images)
+            if self.norm == "Linf":
+                noise = 2 * noise - 1
+            radius = 0.5 * self.eps * (restarts > 0) / norms(noise, self.norm)
+            points.add_(noise * per_image(radius, noise)).clamp_(0, 1)
+        return FABState(
+            labels=labels.clone(),
+            targets=targets.clone(),
+            best=images.clone(),
+            broken=torch.zeros_like(labels, dtype=torch.bool),
+            iteration=torch.zeros_like(labels),
+            clean=images.clone(),
+            point=points,
+            best_distance=torch.full_like(labels, float("inf"), dtype=images.dtype),
+        )
+
+    def step(self, model: Model, state: FABState) -> FABState:
+        """One forward-backward pass at x^(i), one forward pass at x^(i+1); see `Attack.step`."""
+        _, lead, gradient = loss_and_gradient(
+            model, state.point, state.labels, state.targets, margin_targeted
+        )
+        for rows in cached_rows(gradient):
+            self._move(select(state, rows), lead[rows], gradient[rows])
+        with torch.no_grad():
+            wrong = misclassified(model(state.point), state.labels)
+        searching = ~self.finished(state)
+        distance = torch.empty_like(lead)
+        for rows in cached_rows(gradient):
+            part = select(state, rows)
+            perturbations = part.point - part.clean
+            distance[rows] = norms(perturbations, self.norm)
+            closer = wrong[rows] & searching[rows] & (distance[rows] < part.best_distance)
+            copy_rows(part.best, closer, part.point)
+            # The backward step: line 12 of algorithm 1.
+            copy_rows(part.point, wrong[rows], perturbations.mul_(self._beta).add_(part.clean))
+        reached = torch.where(wrong & searching, distance, float("inf"))
+        torch.fmin(state.best_distance, reached, out=state.best_distance)
+        state.broken.logical_or_(reached <= self.eps)
+        state.iteration.add_(searching)
+        return state
+
+    def images(self, state: FABState) -> Tensor:
+        """See `Attack.images`: where no item broke, the closest adversarial image, shrunk."""
+        scale = (self.eps / state.best_distance).clamp_(max=1)
+        shrunk = state.clean + (state.best - state.clean) * per_image(scale, state.best)
+        return torch.where(per_image(state.broken, state.best), state.best, shrunk.clamp_(0, 1))
+
+    def _move(self, state: FABState, lead: Tensor, gradient: Tensor) -> None:
+        """From x^(i) in `point` to x^(i+1) before the backward step, in place.
+
+        Args:
+            state: the items.
+            lead: (N,) the target's logit minus the label's, at `point`.
+            gradient: (N, ...) of it.
+        """
+        point, clean = state.point.flatten(1), state.clean.flatten(1)
+        normals = gradient.flatten(1)
+        lead_at_clean = lead + ((clean - point).mul_(normals)).sum(dim=1)
+        way = onto_hyperplane(point, normals, lead, self.norm)
+        way_from_clean = onto_hyperplane(clean, normals, lead_at_clean, self.norm)
+        length = norms(way, self.norm).clamp_(min=_SMALLEST_STEP)
+        length_from_clean = norms(way_from_clean, self.norm).clamp_(min=_SMALLEST_STEP)
+        alpha = length / (length + length_from_clean)
+        alpha = alpha.clamp_(max=self._alpha_max).unsqueeze(1)
+        ahead = way.mul_(self._eta).add_(point).mul_(1 - alpha)
+        ahead_of_clean = way_from_clean.mul_(self._eta).add_(clean).mul_(alpha)
+        state.point.copy_(ahead.add_(ahead_of_clean).clamp_(0, 1).view_as(state.point))
+
+
+def fab(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    steps: int = 100,
+    targets: int = 9,
+    restarts: int = 1,
+    seed: int = 0,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Attack images with targeted FAB.
+
+    Args:
+        model: to fool.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) int64.
+        norm: of the ball, Linf or L2.
+        eps: its radius, in the [0, 1] pixel scale.
+        steps: iterations for each target.
+        targets: how many wrong classes to aim for in turn.
+        restarts: starts for each target, the first at the clean image.
+        seed: of the random streams.
+        indices: (N,) places in the data set, part of the streams' key; 0, 1, ... by default.
+
+    Returns:
+        (N, C, H, W): adversarial images where the attack succeeded, else the clean ones.
+
+    Raises:
+        InputError: a parameter or an input is out of its range.
+    """
+    return attack_samples(
+        FAB(norm, eps, steps=steps),
+        model,
+        images,
+        labels,
+        name="fab-t",
+        targets=targets,
+        restarts=restarts,
+        seed=seed,
+        indices=indices,
+    ).images

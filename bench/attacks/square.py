@@ -1,0 +1,414 @@
+"""Square attack (Andriushchenko et al. 2020, "Square attack: a query-efficient black-box
+adversarial attack via random search", arXiv 1912.00049, algorithms 1 to 3).
+
+Random search without gradients: each query changes one square window of the perturbation, smaller
+and smaller ones as queries go by, and keeps the change if the margin shrinks. Both forms start from
+a random perturbation of full size.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.attacks.attack import (
+    Attack,
+    Model,
+    Passes,
+    attack_samples,
+    check_items,
+    misclassified,
+)
+from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.draws import Draws
+from bench.attacks.losses import margin
+from bench.attacks.projections import onto_box_
+from bench.attacks.state import State, cached_rows, copy_rows, select
+from bench.errors import InputError
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries after which the share of changed pixels is halved."""
+
+_TILES = 5
+"""About how many windows fit along a side in the L2 start."""
+
+_SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class SquareState(State):
+    """See `State`; `best` is the image of the smallest margin. An iteration is a query.
+
+    Attributes:
+        clean: (N, C, H, W).
+        candidate: (N, C, H, W) the image of the current query.
+        best_margin: (N,) the label's logit minus the highest other one.
+        draws: the items' random numbers.
+    """
+
+    clean: Tensor
+    candidate: Tensor
+    best_margin: Tensor
+    draws: Draws
+
+
+class Square(Attack[SquareState]):
+    """What the forms of the attack share. An item's first query is its start."""
+
+    def __init__(self, norm: Norm, eps: float, queries: int, p_init: float) -> None:
+        if not eps > 0 or queries < 1 or not 0 < p_init <= 1:
+            raise InputError(
+                "expected eps > 0, queries >= 1 and p_init in (0, 1]; got"
+                f" {eps}, {queries} and {p_init}"
+            )
+        self.norm = norm
+        self.eps = eps
+        self.steps = queries + 1
+        self.passes = Passes(forward=1, forward_backward=0)
+        self._queries = queries
+        self._p_init = p_init
+        self._sizes: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    def start(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        targets: Tensor | None = None,
+        restarts: Tensor | None = None,
+    ) -> SquareState:
+        """From a random perturbation of full size; see `Attack.start`."""
+        check_items(images, labels, targets, targeted=False)
+        if images.dim() != 4 or min(images.shape[2:]) < _TILES:
+            raise InputError(
+                f"expected images (N, C, H, W) of at least {_TILES} x {_TILES} pixels for Square,"
+                f" got {tuple(images.shape)}"
+            )
+        return SquareState(
+            labels=labels.clone(),
+            targets=torch.zeros_like(labels),
+            best=self._first(images, draws),
+            broken=torch.zeros_like(labels, dtype=torch.bool),
+            iteration=torch.zeros_like(labels),
+            clean=images.clone(),
+            candidate=images.clone(),
+            best_margin=torch.full_like(labels, float("inf"), dtype=images.dtype),
+            draws=draws,
+        )
+
+    def step(self, model: Model, state: SquareState) -> SquareState:
+        """One query; see `Attack.step`."""
+        searching = ~self.finished(state)
+        self._propose(state)
+        with torch.no_grad():
+            logits = model(state.candidate).to(state.best_margin.dtype)
+        current = -margin(logits, state.labels, state.targets)
+        wrong = misclassified(logits, state.labels)
+        smaller = (current < state.best_margin) & searching
+        state.best_margin.copy_(torch.where(smaller, current, state.best_margin))
+        copy_rows(state.best, smaller | (wrong & searching), state.candidate)
+        state.broken.logical_or_(wrong & searching)
+        state.iteration.add_(searching)
+        return state
+
+    @abstractmethod
+    def _first(self, images: Tensor, draws: Draws) -> Tensor:
+        """(N, C, H, W) images with random perturbations of full size."""
+
+    @abstractmethod
+    def _propose(self, state: SquareState) -> None:
+        """Write the next images to ask about into `candidate`; at iteration 0 the starts."""
+
+    def _size_table(self, images: Tensor) -> Tensor:
+        """(steps + 1,) int64, the side of the window by iteration; 0 at the start."""
+        height, width = images.shape[2:]
+        key = (height, width, images.device)
+        if key not in self._sizes:
+            sides = self._sides(height, width)
+            self._sizes[key] = torch.tensor([0, *sides, sides[-1]], device=images.device)
+        return self._sizes[key]
+
+    def _sides(self, height: int, width: int) -> list[int]:
+        """Side of the window, query by query."""
+        return [
+            self._side(self._p_init / 2 ** _halvings(query), height, width)
+            for query in range(self._queries)
+        ]
+
+    def _side(self, share: float, height: int, width: int) -> int:
+        """Side of the window that covers a share of the image."""
+        side = max(round(math.sqrt(share * height * width)), 1)
+        return min(side, height, width)
+
+
+class SquareLinf(Square):
+    """Algorithm 2: in a window, all pixels of a channel go to the same face of the ball."""
+
+    def __init__(self, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> None:
+        """Make an attack.
+
+        Args:
+            eps: radius of the ball, in the [0, 1] pixel scale; positive.
+            queries: after the start's, at least 1.
+            p_init: share of pixels that the first windows cover, in (0, 1].
+
+        Raises:
+            InputError: a parameter is out of its range.
+        """
+        super().__init__("Linf", eps, queries, p_init)
+
+    def _first(self, images: Tensor, draws: Draws) -> Tensor:
+        """Vertical stripes."""
+        count, channels, _, width = images.shape
+        events = torch.zeros(count, dtype=torch.int64, device=images.device)
+        stripes = _signs(draws.uniform(events, channels * width, images.dtype))
+        return (images + self.eps * stripes.view(count, channels, 1, width)).clamp_(0, 1)
+
+    def _propose(self, state: SquareState) -> None:
+        count, channels, height, width = state.best.shape
+        size = self._size_table(state.best)[state.iteration]
+        numbers = state.draws.uniform(state.iteration, 2 + channels, state.best.dtype)
+        top = _corner(numbers[:, 0], height - size)
+        left = _corner(numbers[:, 1], width - size)
+        signs = _signs(numbers[:, 2:]).mul_(2 * self.eps).view(count, channels, 1, 1)
+        down = signs * _interval(top, size, height, signs).view(count, 1, height, 1)
+        across = _interval(left, size, width, signs).view(count, 1, 1, width)
+        for rows in cached_rows(state.best):
+            part = select(state, rows)
+            torch.addcmul(part.best, down[rows], across[rows], out=part.candidate)
+            lower, upper = part.clean - self.eps, part.clean + self.eps
+            onto_box_(part.candidate, lower.clamp_(min=0), upper.clamp_(max=1))
+
+
+class SquareL2(Square):
+    """Algorithm 3: the mass of two windows is put into one of them, with a bump added to it."""
+
+    def __init__(self, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> None:
+        """Make an attack; parameters as for `SquareLinf`."""
+        super().__init__("L2", eps, queries, p_init)
+        self._bumps: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+
+    def _first(self, images: Tensor, draws: Draws) -> Tensor:
+        """Bumps of random sign and direction side by side."""
+        count, channels, height, width = images.shape
+        side = height // _TILES
+        margin_pixels = (height - side * _TILES) // 2
+        across = width // side
+        row, row_tile = _tile_coordinates(height, side, margin_pixels, height // side)
+        column, column_tile = _tile_coordinates(width, side, margin_pixels, across)
+        tiles = (height // side) * across
+        tile = (row_tile.unsqueeze(1) * across + column_tile).clamp_(min=0).to(images.device)
+        covered = (row_tile.unsqueeze(1) >= 0) & (column_tile >= 0)
+        events = torch.zeros(count, dtype=torch.int64, device=images.device)
+        numbers = draws.uniform(events, tiles * (1 + channels), images.dtype)
+        numbers = numbers.view(count, tiles, 1 + channels).transpose(1, 2)[:, :, tile]
+        pattern = bump(side)[row.unsqueeze(1), column] * covered
+        turned = bump(side).T[row.unsqueeze(1), column] * covered
+        shape = torch.where(
+            numbers[:, :1] > 0.5, turned.to(images), pattern.to(images)
+        )  # (N, 1, H, W)
+        perturbations = shape * _signs(numbers[:, 1:])
+        scale = self.eps / (norms(perturbations, "L2") + _SMALLEST_NORM)
+        return (images + perturbations * per_image(scale, images)).clamp_(0, 1)
+
+    def _side(self, share: float, height: int, width: int) -> int:
+        side = max(round(math.sqrt(share * height * width)), 3)
+        return min(side + (side + 1) % 2, height, width)
+
+    def _propose(self, state: SquareState) -> None:
+        count, channels, height, width = state.best.shape
+        dtype = state.best.dtype
+        size = self._size_table(state.best)[state.iteration]
+        numbers = state.draws.uniform(state.iteration, 5 + channels, dtype)
+        top, other_top = (_corner(numbers[:, place], height - size) for place in (0, 2))
+        left, other_left = (_corner(numbers[:, place], width - size) for place in (1, 3))
+        turned = numbers[:, 4] > 0.5
+        signs = _signs(numbers[:, 5:]).view(count, channels, 1, 1)
+        window = _window(top, left, size, height, width, dtype)
+        union = torch.maximum(window, _window(other_top, other_left, size, height, width, dtype))
+        bumps = self._placed_bumps(state.best, size, turned, top, left)
+        for rows in cached_rows(state.best):
+            part = select(state, rows)
+            self._change(part, window[rows], union[rows], bumps[rows], signs[rows])
+            copy_rows(part.candidate, part.iteration == 0, part.best)
+
+    def _change(
+        self, state: SquareState, window: Tensor, union: Tensor, bumps: Tensor, signs: Tensor
+    ) -> None:
+        """Algorithm 3, lines 5 to 13, into `candidate`.
+
+        Args:
+            state: the items.
+            window: (N, 1, H, W) one inside the window to change, else zero.
+            union: (N, 1, H, W) likewise for both windows.
+            bumps: (N, 1, H, W) a bump of norm one at the window, else zero.
+            signs: (N, C, 1, 1).
+        """
+        channels = state.best.shape[1]
+        delta = state.best - state.clean
+        squares = delta * delta
+        length = norms(delta, "L2").view(-1, 1, 1, 1)
+        window_length = (squares * window).sum(dim=(2, 3), keepdim=True).sqrt_()
+        mass = squares.mul_(union).sum(dim=(2, 3), keepdim=True)
+        unused = (self.eps**2 - length**2).clamp_(min=0) / channels
+        new = delta * window
+        new.div_(window_length.add_(_SMALLEST_NORM)).addcmul_(bumps, signs)
+        new_length = torch.mul(new, new, out=squares).sum(dim=(2, 3), keepdim=True).sqrt_()
+        new.mul_((mass + unused).sqrt_() / (new_length + _SMALLEST_NORM))
+        delta.addcmul_(delta, union, value=-1).add_(new)
+        scale = self.eps / (norms(delta, "L2") + _SMALLEST_NORM)
+        torch.addcmul(state.clean, delta, per_image(scale, delta), out=state.candidate)
+        state.candidate.clamp_(0, 1)
+
+    def _placed_bumps(
+        self, images: Tensor, size: Tensor, turned: Tensor, top: Tensor, left: Tensor
+    ) -> Tensor:
+        """(N, 1, H, W) each item's bump at its window, zero elsewhere."""
+        height, width = images.shape[2:]
+        table = self._bump_table(images)
+        largest = min(height, width)
+        # The table has a border of zeros, and everything outside the window is read from there.
+        row = torch.arange(height, device=size.device) - top.unsqueeze(1)
+        column = torch.arange(width, device=size.device) - left.unsqueeze(1)
+        row = torch.where((row >= 0) & (row < largest), row, largest)
+        column = torch.where((column >= 0) & (column < largest), column, largest)
+        row = row + ((2 * size + turned) * (largest + 1)).unsqueeze(1)
+        place = row.unsqueeze(2) * (largest + 1) + column.unsqueeze(1)
+        return table.index_select(0, place.flatten()).view(-1, 1, height, width)
+
+    def _bump_table(self, images: Tensor) -> Tensor:
+        """Flat ((L + 1) 2 (L + 1) (L + 1),): all bumps up to side L, upright and turned."""
+        height, width = images.shape[2:]
+        key = (height, width, images.device, images.dtype)
+        if key not in self._bumps:
+            largest = min(height, width)
+            table = torch.zeros(largest + 1, 2, largest + 1, largest + 1, dtype=torch.float64)
+            for side in set(self._sides(height, width)):
+                table[side, 0, :side, :side] = bump(side)
+                table[side, 1, :side, :side] = bump(side).T
+            self._bumps[key] = table.flatten().to(images)
+        return self._bumps[key]
+
+
+def bump(side: int) -> Tensor:
+    """The paper's eta (equation 3 and the text after it): two pyramids of opposite sign.
+
+    Args:
+        side: of the window, at least 1.
+
+    Returns:
+        (side, side) float64 of Euclidean norm 1: its upper half rises around its centre, the lower
+        one falls.
+    """
+    half = side // 2
+    both = torch.cat((_pyramid(half, side), -_pyramid(side - half, side)))
+    return both / both.square().sum().sqrt()
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """(height, width) of norm 1; at distance d from the centre, the sum of 1 / k^2 over k > d."""
+    steps = max(height // 2, width // 2) + 1
+    heights = torch.tensor([1 / k**2 for k in range(1, steps + 1)], dtype=torch.float64)
+    level = heights.flip(0).cumsum(0).flip(0)
+    rows = (torch.arange(height) - height // 2).abs()
+    columns = (torch.arange(width) - width // 2).abs()
+    pyramid = level[torch.maximum(rows.unsqueeze(1), columns)]
+    return pyramid / pyramid.square().sum().sqrt()
+
+
+def _halvings(query: int) -> int:
+    """How often the share of changed pixels was halved before a query, counted from 0."""
+    return sum(query > limit for limit in _HALVINGS)
+
+
+def _signs(numbers: Tensor) -> Tensor:
+    """Signs from uniform numbers."""
+    return (numbers >= 0.5).to(numbers.dtype).mul_(2).sub_(1)
+
+
+def _corner(numbers: Tensor, room: Tensor) -> Tensor:
+    """(N,) int64: a place in [0, room), or 0 where there is no room, from uniform numbers (N,)."""
+    return (numbers * room).long()
+
+
+def _interval(start: Tensor, size: Tensor, length: int, like: Tensor) -> Tensor:
+    """(N, length): one from `start` (N,) on for `size` (N,) places, else zero."""
+    place = torch.arange(length, device=start.device) - start.unsqueeze(1)
+    return ((place >= 0) & (place < size.unsqueeze(1))).to(like.dtype)
+
+
+def _window(
+    top: Tensor, left: Tensor, size: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    """(N, 1, H, W): one inside the window, else zero."""
+    like = torch.empty(0, dtype=dtype)
+    rows = _interval(top, size, height, like).view(-1, 1, height, 1)
+    return rows * _interval(left, size, width, like).view(-1, 1, 1, width)
+
+
+def _tile_coordinates(length: int, side: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Where each place along a side lies within its tile, and in which tile; -1 if in none."""
+    place = torch.arange(length) - first
+    tile = place.div(side, rounding_mode="floor")
+    covered = (tile >= 0) & (tile < count)
+    return place % side, torch.where(covered, tile, -1)
+
+
+def square(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    queries: int = 5000,
+    restarts: int = 1,
+    seed: int = 0,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Attack images with Square. No gradients are taken.
+
+    Args:
+        model: to fool.
+        images: (N, C, H, W) in [0, 1], at least 5 x 5 pixels.
+        labels: (N,) int64.
+        norm: of the ball, Linf or L2.
+        eps: its radius, in the [0, 1] pixel scale.
+        queries: after the start's.
+        restarts: random starts.
+        seed: of the random streams.
+        indices: (N,) places in the data set, part of the streams' key; 0, 1, ... by default.
+
+    Returns:
+        (N, C, H, W): adversarial images where the attack succeeded, else the clean ones.
+
+    Raises:
+        InputError: a parameter or an input is out of its range.
+    """
+    return attack_samples(
+        square_for(norm, eps, queries=queries),
+        model,
+        images,
+        labels,
+        name="square",
+        restarts=restarts,
+        seed=seed,
+        indices=indices,
+    ).images
+
+
+def square_for(norm: Norm, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> Square:
+    """The form of the attack for a norm; parameters as for `SquareLinf`.
+
+    Raises:
+        InputError: there is none, or a parameter is out of its range.
+    """
+    if norm == "Linf":
+        return SquareLinf(eps, queries=queries, p_init=p_init)
+    if norm == "L2":
+        return SquareL2(eps, queries=queries, p_init=p_init)
+    raise InputError(f"expected norm Linf or L2 for Square, got {norm}")

@@ -1,0 +1,123 @@
+"""The state of a search: tensors with one row a work item, and what is done with such rows.
+
+A state is a set of buffers. A step changes them in place, so that their addresses stay the same
+(which CUDA graphs need) and no memory is allocated for them. Rows of several states, whatever their
+iteration, may be put into one: `select` takes rows out, `insert` puts them in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+S = TypeVar("S", bound="State")
+
+_CACHE_BYTES = 1 << 17
+"""How much of one tensor is worked on at a time, for each thread; a step has about ten of them."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What every attack keeps of each work item. Fields never share memory.
+
+    Attributes:
+        labels: (N,) int64, the right classes.
+        targets: (N,) int64, the classes to reach; unused by untargeted attacks.
+        best: (N, ...) the adversarial image once the item is broken; before, the best so far in
+            the attack's own sense.
+        broken: (N,) bool, whether `best` was classified wrongly and is inside the ball.
+        iteration: (N,) int64, steps done. A finished item's stands still.
+    """
+
+    labels: Tensor
+    targets: Tensor
+    best: Tensor
+    broken: Tensor
+    iteration: Tensor
+
+
+def select(state: S, rows: Tensor | slice) -> S:
+    """Rows of a state as a state of their own: copies for a tensor of rows, views for a slice.
+
+    Args:
+        state: N items.
+        rows: (M,) int64 or (N,) bool, or a slice.
+    """
+    selected: S = _combine([state], lambda tensors: tensors[0][rows])
+    return selected
+
+
+def insert(state: S, rows: Tensor, other: S) -> None:
+    """Put the items of `other` in place of some of `state`'s, in place.
+
+    Args:
+        state: N items.
+        rows: (M,) int64, different from each other.
+        other: M items.
+    """
+
+    def put(tensors: Sequence[Tensor]) -> Tensor:
+        return tensors[0].index_copy_(0, rows, tensors[1])
+
+    _combine([state, other], put)
+
+
+def concatenate(states: Sequence[S]) -> S:
+    """The items of all states, in their order, in one new state."""
+    joined: S = _combine(states, lambda tensors: torch.cat(list(tensors)))
+    return joined
+
+
+def reopen(state: State, rows: Tensor) -> None:
+    """Let items go on whose success was not confirmed, in place.
+
+    To be called before the next step, or on rows that were taken out before it: a step does not
+    count the iterations of broken items. Nothing of the search is lost.
+
+    Args:
+        state: N items.
+        rows: (M,) int64.
+    """
+    state.broken[rows] = False
+
+
+def copy_rows(into: Tensor, mask: Tensor, source: Tensor) -> None:
+    """Copy the rows where `mask` (N,) is true from `source` (N, ...) into `into` (N, ...)."""
+    if into.device.type == "cpu":
+        # Few rows change in a step, and looking which ones costs nothing here.
+        rows = mask.nonzero().flatten()
+        if len(rows):
+            into.index_copy_(0, rows, source.index_select(0, rows))
+    else:
+        torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into, out=into)
+
+
+def cached_rows(images: Tensor) -> Iterator[slice]:
+    """Slices of rows that together cover `images` (N, ...), each small enough for a core's cache.
+
+    A chain of operations on each slice in turn reads and writes the main memory once instead of
+    once an operation. On a GPU one slice covers all.
+    """
+    rows = max(1, len(images))
+    if images.device.type == "cpu" and images.numel():
+        row_bytes = images.numel() // len(images) * images.element_size()
+        rows = max(1, _CACHE_BYTES * torch.get_num_threads() // row_bytes)
+    for start in range(0, len(images), rows):
+        yield slice(start, start + rows)
+
+
+def _combine(containers: Sequence[Any], function: Callable[[Sequence[Tensor]], Tensor]) -> Any:
+    """Apply a function to the corresponding tensors of dataclasses, which may be nested."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(containers[0]):
+        values = [getattr(container, field.name) for container in containers]
+        if isinstance(values[0], Tensor):
+            changes[field.name] = function(values)
+        else:
+            changes[field.name] = _combine(values, function)
+    return dataclasses.replace(containers[0], **changes)

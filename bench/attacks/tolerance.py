@@ -1,0 +1,57 @@
+"""What it means to be inside the eps-ball: the one definition, for attacks, engines and checks.
+
+An attack computes x' = x + delta in float32 with ||delta|| <= eps and stores x'. Rounding moves
+each coordinate of x' by at most half the spacing of floats below 1, 2^-25; a second rounding comes
+from eps itself and from bounds such as x + eps that are rounded before x' is clamped to them. The
+distance of the stored images is therefore allowed to exceed eps by
+
+* Linf: 2^-24, two such roundings (6e-8, two thousandths of a per cent of 8/255);
+* L2: sqrt(D) 2^-24 for D coordinates, and 2^-20 eps for the rounding of the norm that the
+  perturbation was scaled by, a float32 sum of D squares;
+* L1: D 2^-24, and 2^-20 eps.
+
+The distance itself is measured in float64. The range [0, 1] has no tolerance: clamping is exact.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from bench.attacks.distances import Norm, norms
+
+_ROUNDING = 2.0**-24
+_NORM_ROUNDING = 2.0**-20
+
+
+def tolerance(norm: Norm, eps: float, dimensions: int) -> float:
+    """By how much a stored image's distance may exceed `eps` and still count as inside.
+
+    Args:
+        norm: of the ball.
+        eps: its radius, in the [0, 1] pixel scale.
+        dimensions: coordinates of one image, C H W.
+    """
+    if norm == "Linf":
+        return _ROUNDING
+    coordinates = math.sqrt(dimensions) if norm == "L2" else dimensions
+    return coordinates * _ROUNDING + eps * _NORM_ROUNDING
+
+
+def inside(images: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tensor:
+    """Whether each image is exactly inside [0, 1] and inside the ball, up to `tolerance`.
+
+    Args:
+        images: (N, ...), as they would be stored.
+        clean: (N, ...), the centres.
+        norm: of the ball.
+        eps: its radius.
+
+    Returns:
+        (N,) bool; False where an image has a coordinate that is not a number.
+    """
+    flat = images.detach().flatten(1)
+    distance = norms(flat.double() - clean.detach().flatten(1).double(), norm)
+    close = distance <= eps + tolerance(norm, eps, flat.shape[1])
+    return close & (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)

@@ -1,0 +1,354 @@
+"""What every attack keeps, for every norm."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.apgd import APGD, apgd
+from bench.attacks.attack import attack_samples, likeliest_wrong_classes
+from bench.attacks.distances import Norm
+from bench.attacks.draws import keyed_draws
+from bench.attacks.fab import fab
+from bench.attacks.losses import LOSSES
+from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack
+from bench.attacks.square import square
+from bench.attacks.state import concatenate, insert, reopen, select
+from bench.attacks.tolerance import inside
+from bench.errors import InputError
+from tests.attacks.networks import linear_network, predictions, small_network, some_images
+
+EPS: dict[Norm, float] = {"Linf": 8 / 255, "L2": 0.4}
+BUDGET = {"steps": 12, "targets": 2, "queries": 40}
+LARGE = 4.0
+"""Times eps: a radius at which every attack must succeed on a linear model."""
+EVERY = [(name, norm) for name in ATTACKS for norm in EPS]
+every_attack = pytest.mark.parametrize(("name", "norm"), EVERY)
+
+
+def plan_for(name: str, norm: Norm, classes: int = 10, scale: float = 1.0) -> AttackPlan:
+    budget = {key: BUDGET[key] for key in ATTACKS[name].defaults if key in BUDGET}
+    return plan_attack(name, budget, norm=norm, eps=scale * EPS[norm], classes=classes)
+
+
+def run(plan: AttackPlan, model: Any, images: Tensor, labels: Tensor, **options: Any) -> Any:
+    return attack_samples(
+        plan.attack,
+        model,
+        images,
+        labels,
+        name=plan.name,
+        targets=plan.targets,
+        restarts=plan.restarts,
+        **options,
+    )
+
+
+class RowByRow(nn.Module):
+    """A network without matrix products, whose sums are the same in a batch of any size."""
+
+    def __init__(self, inputs: int = 3 * 8 * 8, classes: int = 10) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.first = torch.randn(6, inputs, generator=generator) * 0.3
+        self.second = torch.randn(classes, 6, generator=generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = (images.flatten(1).unsqueeze(1) * self.first).sum(dim=2).relu()
+        return (hidden.unsqueeze(1) * self.second).sum(dim=2)
+
+
+def start_items(plan: AttackPlan, model: Any, images: Tensor, labels: Tensor, rows: Tensor) -> Any:
+    """First-target items of the samples in `rows`."""
+    draws = keyed_draws(9, rows + 1000, plan.name, targets=min(plan.targets, 1))
+    targets = likeliest_wrong_classes(model(images), labels, 1)[:, 0]
+    return plan.attack.start(images[rows], labels[rows], draws, targets[rows])
+
+
+def tensors_of(state: Any) -> Iterator[Tensor]:
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, Tensor):
+            yield value
+        else:
+            yield from tensors_of(value)
+
+
+@every_attack
+def test_fools_a_linear_model_inside_the_ball(name: str, norm: Norm) -> None:
+    network, images = linear_network(), some_images(20)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm, scale=LARGE)
+    outcome = run(plan, network, images, labels)
+    assert outcome.broken.all()
+    assert torch.all(predictions(network, outcome.images) != labels)
+    assert inside(outcome.images, images, norm, plan.attack.eps).all()
+    assert int(outcome.steps.min()) >= 1
+
+
+@every_attack
+def test_best_images_are_inside_whether_broken_or_not(name: str, norm: Norm) -> None:
+    network, images = small_network(), some_images(20)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm)
+    state = start_items(plan, network, images, labels, torch.arange(20))
+    for _ in range(plan.attack.steps):
+        plan.attack.step(network, state)
+        found = plan.attack.images(state)
+        assert inside(found, images, norm, plan.attack.eps).all()
+        wrong = predictions(network, found) != labels
+        assert torch.all(wrong[state.broken])
+    assert plan.attack.finished(state).all()
+    # Not the clean images: the search moved, and its best point is worth confirming.
+    assert torch.any((found - images)[~state.broken] != 0) or bool(state.broken.all())
+
+
+@every_attack
+def test_survivors_come_back_clean_and_wrong_samples_untouched(name: str, norm: Norm) -> None:
+    network, images = linear_network(), some_images(6)
+    labels = predictions(network, images)
+    labels[0] = (labels[0] + 1) % 10
+    plan = plan_for(name, norm, scale=1e-6)
+    outcome = run(plan, network, images, labels)
+    assert not outcome.broken.any()
+    assert torch.equal(outcome.images, images)
+    expected = plan.items * plan.attack.steps
+    assert outcome.steps.tolist() == [0] + [expected] * 5
+
+
+@every_attack
+def test_result_does_not_depend_on_the_batch(name: str, norm: Norm) -> None:
+    """Alone, in one batch, in another order, or through a small scheduler: the same bits."""
+    network, images = RowByRow(), some_images(14)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm)
+    attack = plan.attack
+    alone = []
+    for row in range(14):
+        state = start_items(plan, network, images, labels, torch.tensor([row]))
+        while not bool(attack.finished(state)):
+            attack.step(network, state)
+        alone.append(state)
+    expected = concatenate(alone)
+    assert 0 < int(expected.broken.sum()) < 14
+
+    order = torch.randperm(14, generator=torch.Generator().manual_seed(1))
+    together = start_items(plan, network, images, labels, order)
+    for _ in range(attack.steps):
+        attack.step(network, together)
+    assert_same(together, select(expected, order))
+
+    assert_same(schedule(plan, network, images, labels, order, places=5), select(expected, order))
+
+
+def schedule(
+    plan: AttackPlan, network: Any, images: Tensor, labels: Tensor, order: Tensor, places: int
+) -> Any:
+    """Keep a batch of `places` full; items come in `order` and leave when they are finished."""
+    waiting = order.tolist()
+    inside_now = [waiting.pop(0) for _ in range(places)]
+    state = start_items(plan, network, images, labels, torch.tensor(inside_now))
+    left: dict[int, Any] = {}
+    while len(left) < len(order):
+        plan.attack.step(network, state)
+        for place in plan.attack.finished(state).nonzero().flatten():
+            item = inside_now[place]
+            if item not in left:
+                left[item] = select(state, place.view(1))
+            if waiting:
+                inside_now[place] = waiting.pop(0)
+                new = torch.tensor([inside_now[place]])
+                insert(state, place.view(1), start_items(plan, network, images, labels, new))
+    return concatenate([left[item] for item in order.tolist()])
+
+
+def assert_same(state: Any, expected: Any) -> None:
+    assert torch.equal(state.broken, expected.broken)
+    assert torch.equal(state.iteration, expected.iteration)
+    assert torch.equal(state.best, expected.best)
+
+
+@every_attack
+def test_step_costs_the_passes_that_it_says(name: str, norm: Norm) -> None:
+    network, images = small_network(), some_images(4)
+    labels = predictions(network, images)
+    forward, backward = [], []
+
+    def counting(batch: Tensor) -> Tensor:
+        logits: Tensor = network(batch)
+        forward.append(len(batch))
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: backward.append(len(gradient)))  # type: ignore[no-untyped-call]
+        return logits
+
+    plan = plan_for(name, norm)
+    state = start_items(plan, network, images, labels, torch.arange(4))
+    for _ in range(3):
+        plan.attack.step(counting, state)
+    passes = plan.attack.passes
+    assert len(backward) == 3 * passes.forward_backward
+    assert len(forward) == 3 * (passes.forward + passes.forward_backward)
+
+
+@every_attack
+def test_step_asks_the_device_for_nothing(name: str, norm: Norm) -> None:
+    """On the meta device, where tensors have no values, asking for one is an error."""
+    network = linear_network().to("meta")
+    images = torch.zeros(4, 3, 8, 8, device="meta")
+    labels = torch.zeros(4, dtype=torch.int64, device="meta")
+    draws = keyed_draws(0, torch.arange(4), name)
+    draws = dataclasses.replace(draws, words=draws.words.to("meta"))
+    plan = plan_for(name, norm)
+    state = plan.attack.start(images, labels, draws, labels)
+    plan.attack.step(network, state)
+    assert plan.attack.finished(state).shape == (4,)
+
+
+@every_attack
+def test_state_shares_no_memory(name: str, norm: Norm) -> None:
+    network, images = small_network(), some_images(4)
+    labels = predictions(network, images)
+    targets = (labels + 1) % 10
+    plan = plan_for(name, norm)
+    draws = keyed_draws(0, torch.arange(4), name)
+    state = plan.attack.start(images, labels, draws, targets)
+    before = [tensor.data_ptr() for tensor in tensors_of(state)]
+    given = [tensor.data_ptr() for tensor in (images, labels, targets)]
+    assert len({*before, *given}) == len(before) + 3
+    plan.attack.step(network, state)
+    assert [tensor.data_ptr() for tensor in tensors_of(state)] == before
+
+
+@every_attack
+def test_finished_items_stand_still(name: str, norm: Norm) -> None:
+    network, images = small_network(), some_images(10)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm)
+    state = start_items(plan, network, images, labels, torch.arange(10))
+    for _ in range(plan.attack.steps):
+        plan.attack.step(network, state)
+    expected = select(state, torch.arange(10))
+    for _ in range(2):
+        plan.attack.step(network, state)
+    assert_same(state, expected)
+
+
+@every_attack
+def test_reopened_item_goes_on(name: str, norm: Norm) -> None:
+    network, images = linear_network(), some_images(6)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm, scale=LARGE)
+    state = start_items(plan, network, images, labels, torch.arange(6))
+    for _ in range(plan.attack.steps):
+        plan.attack.step(network, state)
+        if bool(state.broken[2]):
+            break
+    taken = select(state, torch.tensor([2]))
+    assert taken.broken.all()
+    iteration = int(taken.iteration)
+    reopen(taken, torch.tensor([0]))
+    assert not plan.attack.finished(taken).any()
+    plan.attack.step(network, taken)
+    assert int(taken.iteration) == iteration + 1
+
+
+@every_attack
+def test_other_seed_and_place_give_other_draws(name: str, norm: Norm) -> None:
+    network, images = RowByRow(), some_images(8)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm, scale=1e-3)
+
+    def last(seed: int, first: int) -> Tensor:
+        draws = keyed_draws(seed, torch.arange(first, first + 8), name)
+        restarts = torch.ones_like(labels)
+        state = plan.attack.start(images, labels, draws, (labels + 1) % 10, restarts)
+        plan.attack.step(network, state)
+        moved: Tensor = state.point if hasattr(state, "point") else state.candidate
+        return moved
+
+    assert torch.equal(last(1, 0), last(1, 0))
+    assert not torch.equal(last(1, 0), last(2, 0))
+    assert not torch.equal(last(1, 0), last(1, 3))
+
+
+@pytest.mark.parametrize("norm", list(EPS))
+def test_plain_functions(norm: Norm) -> None:
+    network, images = linear_network(), some_images(8)
+    labels = predictions(network, images)
+    eps = LARGE * EPS[norm]
+    found = [
+        apgd(network, images, labels, norm=norm, eps=eps, steps=10),
+        apgd(network, images, labels, norm=norm, eps=eps, loss="dlr-targeted", steps=5, targets=2),
+        fab(network, images, labels, norm=norm, eps=eps, steps=5, targets=2, restarts=2),
+        square(network, images, labels, norm=norm, eps=eps, queries=50),
+    ]
+    for adversarial in found:
+        assert torch.all(predictions(network, adversarial) != labels)
+        assert inside(adversarial, images, norm, eps).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("norm", list(EPS))
+def test_few_classes(classes: int, norm: Norm) -> None:
+    network, images = linear_network(classes), some_images(8)
+    labels = predictions(network, images)
+    for name in ATTACKS:
+        # All targets: with two of three classes for a label, one may be out of reach.
+        budget = {"queries": 200} if name == "square" else {}
+        plan = plan_attack(name, budget, norm=norm, eps=LARGE * EPS[norm], classes=classes)
+        assert run(plan, network, images, labels).broken.sum() >= 4
+
+
+def test_start_where_the_last_attack_ended() -> None:
+    network, images = small_network(), some_images(4)
+    labels = predictions(network, images)
+    attack = APGD("Linf", 0.1, LOSSES["ce"])
+    points = images + 0.01
+    state = attack.start_at(points, images, labels)
+    assert torch.equal(state.point, points.clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.zeros(4, 3, 8, 8, dtype=torch.uint8)}, "floating-point"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels \(4,\)"),
+        ({"labels": torch.zeros(4)}, "int64 labels"),
+        ({"targets": None}, "target classes"),
+        ({"targets": torch.zeros(5, dtype=torch.int64)}, r"targets \(4,\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["apgd-t", "fab-t"])
+def test_start_says_what_is_wrong(name: str, change: dict[str, Any], message: str) -> None:
+    zeros = torch.zeros(4, dtype=torch.int64)
+    arguments = {"images": torch.zeros(4, 3, 8, 8), "labels": zeros, "targets": zeros, **change}
+    attack = plan_for(name, "Linf").attack
+    with pytest.raises(InputError, match=message):
+        attack.start(draws=keyed_draws(0, torch.arange(4), name), **arguments)
+
+
+def test_inputs_are_checked() -> None:
+    network, images = linear_network(), some_images(4)
+    labels = predictions(network, images)
+    with pytest.raises(InputError, match=r"images in \[0, 1\]"):
+        apgd(network, images * 255, labels, norm="Linf", eps=0.1)
+    with pytest.raises(InputError, match=r"labels in \[0, 10\)"):
+        apgd(network, images, labels + 10, norm="Linf", eps=0.1)
+    with pytest.raises(InputError, match="a loss of"):
+        apgd(network, images, labels, norm="Linf", eps=0.1, loss="hinge")
+    with pytest.raises(InputError, match="Linf or L2"):
+        apgd(network, images, labels, norm="L1", eps=0.1)
+    with pytest.raises(InputError, match="Linf or L2"):
+        fab(network, images, labels, norm="L1", eps=0.1)
+    with pytest.raises(InputError, match="Linf or L2"):
+        square(network, images, labels, norm="L1", eps=0.1)
+    with pytest.raises(InputError, match="eps > 0"):
+        square(network, images, labels, norm="L2", eps=-1.0)
+    network, images = linear_network(side=4), images[:, :, :4, :4]
+    with pytest.raises(InputError, match="5 x 5 pixels"):
+        square(network, images, predictions(network, images), norm="L2", eps=9.0)

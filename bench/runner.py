@@ -47,6 +47,7 @@ class Settings:
     """How a suite is run.
 
     Attributes:
+        batch_size: samples in one pass; None: the engine's own.
         n_examples: the first so many samples; None: as many as the suite says.
         eps: another radius than the suite's, in the [0, 1] pixel scale; None: the suite's.
         again: make a new run although a complete one exists.
@@ -56,9 +57,8 @@ class Settings:
     engine: Engine
     protocol: str = "standard"
     seed: int = 0
-    batch_size: int = 250
+    batch_size: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "float32"
     n_examples: int | None = None
     eps: float | None = None
     again: bool = False
@@ -96,7 +96,7 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
         threat_model=threat_model,
         attacks=settings.suite.protocol(settings.protocol).attacks,
         seed=settings.seed,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size or settings.engine.default_batch_size(settings.device),
         device=settings.device,
     )
 
@@ -123,7 +123,7 @@ def make_manifest(
         attacks=[attack.model_dump(mode="json") for attack in task.attacks],
         engine=settings.engine.name,
         engine_settings=settings.engine.settings(task),
-        precision=settings.precision,
+        precision=settings.engine.precision,
         seed=settings.seed,
         selection=Selection(kind="all" if len(dataset) == whole else "first", n=len(dataset)),
         overrides=overrides,

@@ -1,6 +1,6 @@
 """What the harness costs beside pyautoattack alone, in one run.
 
-    python benchmarks/harness_overhead.py --suite digits-linf --candidate digits-robust --n-examples 60
+    python benchmarks/harness_overhead.py --candidate digits-robust --n-examples 60
 
 Both attack the same samples with the same seed and batch size, in turn; loading and start-up are
 left out. The harness's own time holds its clean predictions, its records on disk and its summary,
@@ -90,7 +90,7 @@ def _alone(
         start = time.perf_counter()
         adversary = AutoAttack(module, norm=threat.norm, eps=threat.eps, seed=settings.seed)
         images, _ = adversary.run_standard_evaluation(
-            samples.images, samples.labels, batch_size=settings.batch_size
+            samples.images, samples.labels, batch_size=settings.batch_size or 250
         )
         seconds = time.perf_counter() - start
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -38,6 +39,8 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, context: click.Context) -> Any:
+        # torch's notes to its own callers are none of a user's business.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         try:
             return super().invoke(context)
         except BenchError as error:

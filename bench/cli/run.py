@@ -17,6 +17,7 @@ from bench.cli import options
 from bench.cli.display import Display
 from bench.data import Dataset
 from bench.engines import DEFAULT_ENGINE, ENGINES, make_engine
+from bench.engines.acceleration import PRECISIONS
 from bench.errors import BenchError, InputError, Unavailable
 from bench.estimate import estimate
 from bench.formatting import duration
@@ -51,10 +52,15 @@ from bench.validation import parse_fraction
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option("--protocol", default="standard", show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default=DEFAULT_ENGINE, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Default: the engine's own.")
 @click.option(
-    "--engine", type=click.Choice(list(ENGINES)), default=DEFAULT_ENGINE, show_default=True
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Of the fast engine's search; successes are confirmed in float32.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--eps", help="Another radius, such as 4/255 (a variant).")
 @click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
@@ -71,7 +77,8 @@ def command(
     device: str,
     protocol: str,
     engine: str,
-    batch_size: int,
+    batch_size: int | None,
+    precision: str,
     seed: int,
     eps: str | None,
     again: bool,
@@ -89,7 +96,7 @@ def command(
     suite.protocol(protocol)
     settings = runner.Settings(
         suite=suite,
-        engine=make_engine(engine),
+        engine=make_engine(engine, precision),
         protocol=protocol,
         seed=seed,
         batch_size=batch_size,

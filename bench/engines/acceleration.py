@@ -9,14 +9,12 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Precision = Literal["float32", "tf32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 FOLDING_TOLERANCE = 1e-4
 """Largest relative change of a logit by which folding counts as an equal result."""
@@ -35,7 +33,7 @@ class Accelerated:
     record: dict[str, str]
 
 
-def accelerate(module: nn.Module, images: Tensor, precision: Precision) -> Accelerated:
+def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated:
     """Make a candidate's passes faster where it can take it.
 
     Args:

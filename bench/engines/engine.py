@@ -48,6 +48,11 @@ class Engine(Protocol):
     """Runs attacks over many samples, block by block."""
 
     name: str
+    precision: str
+    """Of the search: float32, tf32 or bfloat16."""
+
+    def default_batch_size(self, device: torch.device) -> int:
+        """Samples in one pass where the user names no number."""
 
     def settings(self, task: Task) -> dict[str, Any]:
         """What of the engine's settings decides the result, for the manifest."""

@@ -36,8 +36,9 @@ from bench.attacks import (
     reopen,
     select,
 )
-from bench.engines.acceleration import Accelerated, Precision, accelerate, tensor_cores
+from bench.engines.acceleration import PRECISIONS, Accelerated, accelerate, tensor_cores
 from bench.engines.engine import Task, batches, broken_rows, clean_results
+from bench.errors import InputError
 from bench.records import Attempts, Block, Progress, Witnesses
 
 DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 1024}
@@ -106,8 +107,14 @@ class FastEngine:
 
     name = "fast"
 
-    def __init__(self, precision: Precision = "float32") -> None:
+    def __init__(self, precision: str = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"expected a precision of {', '.join(PRECISIONS)}; got {precision!r}")
         self.precision = precision
+
+    def default_batch_size(self, device: torch.device) -> int:
+        """Enough to keep the device busy, little enough for a processor's cache."""
+        return DEFAULT_BATCH_SIZE[device.type]
 
     def settings(self, task: Task) -> dict[str, Any]:
         """Nothing: batch size, order and restarts change no result."""
@@ -131,13 +138,12 @@ class FastEngine:
             )
             for attack in task.attacks
         ]
-        size = task.batch_size or DEFAULT_BATCH_SIZE[task.device.type]
-        standing = yield from _clean(task, size, finished, report)
+        standing = yield from _clean(task, task.batch_size, finished, report)
         if not bool(standing.any()):
             return
         rows = standing.nonzero().flatten()[:TRIED_IMAGES]
         fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
-        size = _fitting_size(fast.model, task, size)
+        size = _fitting_size(fast.model, task, task.batch_size)
         differentiable = _is_differentiable(fast.model, task)
         for stage, plan in enumerate(plans, 1):
             if plan.needs_gradient and not differentiable:
@@ -236,7 +242,7 @@ class _Search:
         fast: Accelerated,
         size: int,
         stage: int,
-        precision: Precision,
+        precision: str,
     ) -> None:
         self.task = task
         self.plan = plan

@@ -81,6 +81,11 @@ class ReferenceEngine:
     """pyautoattack, unmodified, version standard."""
 
     name = "reference"
+    precision = "float32"
+
+    def default_batch_size(self, device: torch.device) -> int:
+        """pyautoattack's own."""
+        return 250
 
     def settings(self, task: Task) -> dict[str, Any]:
         """The batch size: pyautoattack's draws depend on it."""

@@ -1,0 +1,185 @@
+"""The fast engine beside the reference, attack by attack, and beside the limit that passes set.
+
+    python benchmarks/engines.py --suite cifar100-linf --candidate cifar100-robust --n-examples 200
+
+Both engines attack the same samples of the same candidate with the same seed, in one process. The
+pass limit is the time that the fast engine's passes would take at the network's best measured rates
+at that precision: (forward passes / forward rate) + (forward-backward passes / their rate). The
+share of the limit that is reached is the limit divided by the time taken. Results are appended to
+benchmarks/results/engines.jsonl with the machine they were measured on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+from bench import data, environment, runner
+from bench.candidates.registry import find_candidates
+from bench.engines import Engine, Task, make_engine
+from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
+from bench.engines.fast import FastEngine
+from bench.store import Tables, join_blocks
+from bench.suites import load_suite
+
+RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
+RATE_BATCHES = (64, 128, 256, 512)
+SECONDS_A_RATE = 1.5
+
+
+@click.command()
+@click.option("--suite", "suite_name", default="digits-linf", show_default=True)
+@click.option("--candidate", default="digits-robust", show_default=True)
+@click.option("--n-examples", default=100, show_default=True)
+@click.option("--eps", type=float, help="Another radius than the suite's.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR")
+@click.option("--skip-reference", is_flag=True, help="Only the fast engine and the limit.")
+def main(
+    suite_name: str,
+    candidate: str,
+    n_examples: int,
+    eps: float | None,
+    seed: int,
+    precision: str,
+    device: str,
+    data_dir: Path | None,
+    skip_reference: bool,
+) -> None:
+    """Print the table, and keep it."""
+    suite = load_suite(suite_name)
+    (reference,) = find_candidates([candidate], suite)
+    samples = data.load_source(suite.data, data_dir, n_examples)
+    settings = runner.Settings(
+        suite,
+        make_engine("reference"),
+        seed=seed,
+        device=torch.device(device),
+        n_examples=n_examples,
+        eps=eps,
+    )
+    task = runner.make_task(reference.load(), samples, settings)
+    limits = _rates(task, precision)
+    row: dict[str, Any] = {
+        "suite": suite.name,
+        "candidate": candidate,
+        "n_examples": n_examples,
+        "eps": task.threat_model.eps,
+        "precision": precision,
+        "rates": limits,
+        "environment": environment.describe(settings.device),
+    }
+    engine: Engine = FastEngine(precision)
+    row["fast"] = _measure(
+        engine, replace(task, batch_size=engine.default_batch_size(task.device)), limits
+    )
+    if not skip_reference:
+        row["reference"] = _measure(make_engine("reference"), task, None)
+        row["ratio"] = row["reference"]["seconds"] / row["fast"]["seconds"]
+    _print(row)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _rates(task: Task, precision: str) -> dict[str, float]:
+    """Best measured images a second, forward and forward-backward."""
+    images = task.images[:16].to(task.device)
+    model = accelerate(task.module, images, precision).model
+
+    def forward(inputs: Tensor) -> None:
+        with torch.no_grad():
+            model(inputs)
+
+    def gradient(inputs: Tensor) -> None:
+        inputs = inputs.detach().requires_grad_()
+        torch.autograd.grad(model(inputs).logsumexp(dim=1).sum(), inputs)
+
+    best = {"forward": 0.0, "forward_backward": 0.0}
+    for size in RATE_BATCHES:
+        inputs = task.images[torch.arange(size) % len(task.images)].to(task.device)
+        for name, work in (("forward", forward), ("forward_backward", gradient)):
+            with tensor_cores(precision == "tf32"):
+                best[name] = max(best[name], size * _calls_a_second(work, inputs))
+    return best
+
+
+def _calls_a_second(work: Callable[[Tensor], None], inputs: Tensor) -> float:
+    work(inputs)
+    _wait(inputs.device)
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS_A_RATE:
+        work(inputs)
+        calls += 1
+        _wait(inputs.device)
+    return calls / (time.perf_counter() - start)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _measure(engine: Engine, task: Task, rates: dict[str, float] | None) -> dict[str, Any]:
+    start = time.perf_counter()
+    blocks = list(engine.run(task, {}, lambda _: None))
+    seconds = time.perf_counter() - start
+    tables: Tables = join_blocks(blocks)
+    attacks = {}
+    for attack in (choice.name for choice in task.attacks):
+        rows = tables.attempts[tables.attempts["attack"] == attack]
+        forward = float(rows["forward_passes"].sum())
+        gradient = float(rows["backward_passes"].sum())
+        attacks[attack] = {
+            "seconds": sum(block.seconds for block in blocks if f"-{attack}-" in block.key),
+            "broken": int((rows["outcome"] == "broken").sum()),
+            "forward": forward,
+            "forward_backward": gradient,
+        }
+        if rates is not None:
+            attacks[attack]["limit"] = (
+                forward / rates["forward"] + gradient / rates["forward_backward"]
+            )
+    robust = float(tables.samples["robust"].mean())
+    return {"seconds": seconds, "robust_accuracy": robust, "attacks": attacks}
+
+
+def _print(row: dict[str, Any]) -> None:
+    rates = row["rates"]
+    click.echo(
+        f"{row['candidate']}, {row['n_examples']} images, {row['precision']}: best rates "
+        f"{rates['forward']:,.0f} forward, {rates['forward_backward']:,.0f} forward-backward "
+        "images/s"
+    )
+    click.echo(f"{'attack':<9}{'reference':>11}{'fast':>9}{'ratio':>7}{'limit':>9}{'reached':>9}")
+    fast, reference = row["fast"]["attacks"], row.get("reference", {}).get("attacks", {})
+    for name, ours in fast.items():
+        theirs = reference.get(name, {}).get("seconds")
+        click.echo(_line(name, theirs, ours["seconds"], ours["limit"]))
+    limit = sum(attack["limit"] for attack in fast.values())
+    whole = row.get("reference", {}).get("seconds")
+    click.echo(_line("all", whole, row["fast"]["seconds"], limit))
+    accuracies = [f"fast {row['fast']['robust_accuracy']:.4f}"]
+    if "reference" in row:
+        accuracies.append(f"reference {row['reference']['robust_accuracy']:.4f}")
+    click.echo(f"robust accuracy: {', '.join(accuracies)}")
+
+
+def _line(name: str, theirs: float | None, ours: float, limit: float) -> str:
+    reference = "-" if theirs is None else f"{theirs:.1f} s"
+    ratio = "-" if theirs is None else f"{theirs / max(ours, 1e-9):.1f}"
+    reached = f"{100 * limit / max(ours, 1e-9):.0f}%"
+    return f"{name:<9}{reference:>11}{ours:>7.1f} s{ratio:>7}{limit:>7.1f} s{reached:>9}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""From names to candidates: shipped, folders, third parties, the zoo; what is refused and how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench import data
+from bench.candidates import registry
+from bench.candidates.registry import find_candidates, shipped_submissions
+from bench.candidates.submission import read_weights
+from bench.errors import InputError
+from bench.suites import load_suite
+
+DIGITS = load_suite("digits-linf")
+
+
+def third_party_network() -> nn.Module:
+    """What a third party's entry point names."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_every_shipped_submission_loads_and_is_small() -> None:
+    for name, folder in shipped_submissions().items():
+        suites = [load_suite(each) for each in ("digits-linf", "cifar10-linf", "cifar100-linf")]
+        (suite,) = [each for each in suites if read_dataset(folder) == each.data.label]
+        (reference,) = find_candidates([name], suite)
+        candidate = reference.load()
+        assert not candidate.module.training
+        assert all(path.stat().st_size <= 6e6 for path in folder.iterdir())
+
+
+def read_dataset(folder: Path) -> str:
+    """The data set that a submission names."""
+    from bench.candidates.submission import read_submission
+
+    return read_submission(folder).dataset
+
+
+def test_shipped_digits_are_as_good_as_they_say() -> None:
+    test = data.load("digits")
+    for reference in find_candidates([], DIGITS):
+        with torch.no_grad():
+            predictions = reference.load().module(test.images).argmax(dim=1)
+        assert float((predictions == test.labels).float().mean()) > 0.97
+
+
+def test_patterns_take_what_fits_and_names_must_fit() -> None:
+    found = [reference.name for reference in find_candidates(["*-standard"], DIGITS)]
+    assert found == ["digits-standard"]
+    with pytest.raises(InputError, match=r"field dataset: expected digits.*got 'cifar10'"):
+        find_candidates(["pyautoattack-example"], DIGITS)
+    with pytest.raises(InputError, match="RobustBench's zoo has no models for suite digits-linf"):
+        find_candidates(["robustbench:*"], DIGITS)
+    zoo = find_candidates(["robustbench:Bai2023*"], load_suite("cifar100-linf"))
+    assert [each.name for each in zoo] == [
+        "robustbench:Bai2023Improving_edm",
+        "robustbench:Bai2023Improving_trades",
+    ]
+    with pytest.raises(InputError, match="did you mean robustbench:Bai2023Improving_edm"):
+        find_candidates(["robustbench:Bai2023Improving_emd"], load_suite("cifar100-linf"))
+
+
+def test_own_code_runs_only_when_the_user_says_so(
+    write_submission: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_submission()
+    monkeypatch.setattr(registry, "shipped_submissions", lambda: {"linear": folder})
+    (by_name,) = find_candidates(["linear"], DIGITS)
+    with pytest.raises(InputError, match="name the folder by its path or pass --trust-code"):
+        by_name.load()
+    for names, trust in ((["linear"], True), ([str(folder)], False)):
+        (reference,) = find_candidates(names, DIGITS, trust_code=trust)
+        assert reference.load().module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_third_parties_come_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    location = f"{third_party_network.__module__}:third_party_network"
+    entry = EntryPoint("theirs", location, registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    (reference,) = find_candidates(["theirs"], DIGITS)
+    candidate = reference.load()
+    assert candidate.name == "theirs"
+    assert list(candidate.weights_sha256) == ["weights"]
+
+
+def test_pickles_with_code_are_refused(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"weight": Attack()}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"weights\.pt: refused, it holds more than tensors"):
+        read_weights(tmp_path / "weights.pt")
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,57 @@
+"""`bench list`, `train`, `report`, `show`, as users call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench.candidates.submission import read_submission
+from bench.cli import main
+
+
+def _call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("suites", "cifar100-linf"),
+        ("attacks", "apgd-t"),
+        ("candidates", "robustbench:Wang2023Better_WRN-70-16"),
+    ],
+)
+def test_list(kind: str, name: str) -> None:
+    rows = json.loads(_call("list", kind, "--json").output)
+    assert name in [row["name"] for row in rows]
+    assert name in _call("list", kind).output.replace("\n", "") or kind == "candidates"
+
+
+def test_train_writes_a_submission_that_can_be_run(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    arguments = ["train", "--recipe", "standard", "--dataset", "digits", "--out", str(folder)]
+    result = _call(*arguments, "--set", "epochs=2")
+    assert result.exit_code == 0, result.output
+    assert "epoch 2/2, loss" in result.output
+    assert read_submission(folder).training["settings"]["epochs"] == 2
+    results = ["--results-dir", f"{tmp_path}/results", "--report-dir", f"{tmp_path}/reports"]
+    run = ["run", "--suite", "digits-linf", "--candidate", str(folder), "--n-examples", "5"]
+    assert _call(*run, "--dry-run", *results).exit_code == 0
+    again = _call(*arguments)
+    assert again.exit_code == 2
+    assert "--resume" in again.output
+    assert _call(*arguments, "--set", "epoch=2").exit_code == 2
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["report"], "no complete run; make one by `bench run`"),
+        (["show", "digits-linf/digits-standard"], "expected SUITE/CANDIDATE[@RUN]"),
+        (["show", "digits"], "expected SUITE/CANDIDATE[@RUN], got 'digits'"),
+    ):
+        result = _call(*arguments, "--results-dir", str(tmp_path))
+        assert result.exit_code == 2
+        assert message in result.output

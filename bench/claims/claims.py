@@ -36,6 +36,8 @@ def _fraction_of_percent(value: Any) -> Any:
     return float(percent / 100)  # by way of decimals, so that 95.51 is exactly 9,551 / 10,000
 
 
+CLAIM_FILES = ("robustbench.csv",)
+
 Accuracy = Annotated[float | None, BeforeValidator(_fraction_of_percent)]
 """A fraction in [0, 1], written as a percentage in the file."""
 
@@ -108,12 +110,8 @@ def load_claims() -> tuple[Claim, ...]:
     Raises:
         InputError: a wrong row (file and row are named).
     """
-    files = sorted(
-        Path(str(file))
-        for file in resources.files("bench.claims").iterdir()
-        if file.name.endswith(".csv")
-    )
-    return tuple(claim for file in files for claim in read_claims(file))
+    folder = Path(str(resources.files("bench.claims")))
+    return tuple(claim for name in CLAIM_FILES for claim in read_claims(folder / name))
 
 
 def read_claims(path: Path) -> list[Claim]:

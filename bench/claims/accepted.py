@@ -1,0 +1,105 @@
+"""This project's own last accepted results of the shipped submissions.
+
+One row a run in `accepted.csv`. A change of the code that moves one of these numbers has to say so
+by changing the row.
+"""
+
+from __future__ import annotations
+
+import csv
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from bench.errors import InputError
+from bench.records import Summary
+from bench.validation import StrictModel, validate
+
+FILE = "accepted.csv"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class AcceptedResult(StrictModel):
+    """A run that was looked at and accepted; accuracies are fractions in [0, 1]."""
+
+    suite: str
+    suite_version: int
+    candidate: str
+    weights_sha256: str
+    protocol: str
+    engine: str
+    precision: str
+    batch_size: str
+    """Of the reference engine, whose result depends on it; empty for the others."""
+    seed: int
+    n_examples: Annotated[int, Field(ge=1)]
+    clean_accuracy: Fraction
+    autoattack_accuracy: Fraction
+    robust_accuracy: Fraction
+    run: str
+    finished: str
+    bench_version: str
+
+
+def accepted_row(summary: Summary) -> AcceptedResult:
+    """A finished run as a row of the file.
+
+    Raises:
+        InputError: it has no AutoAttack accuracy.
+    """
+    manifest = summary.manifest
+    if summary.autoattack_accuracy is None:
+        raise InputError(
+            f"{manifest.suite}/{manifest.candidate}@{summary.run}: expected a run with standard "
+            "AutoAttack's accuracy, got one without"
+        )
+    return AcceptedResult(
+        suite=manifest.suite,
+        suite_version=manifest.suite_version,
+        candidate=manifest.candidate,
+        weights_sha256=manifest.weights_sha256.get("weights", ""),
+        protocol=manifest.protocol,
+        engine=manifest.engine,
+        precision=manifest.precision,
+        batch_size=str(manifest.engine_settings.get("batch_size", "")),
+        seed=manifest.seed,
+        n_examples=summary.n_examples,
+        clean_accuracy=summary.clean_accuracy,
+        autoattack_accuracy=summary.autoattack_accuracy,
+        robust_accuracy=summary.robust_accuracy,
+        run=summary.run,
+        finished=summary.finished,
+        bench_version=str(manifest.environment.get("packages", {}).get("tradeoff-bench")),
+    )
+
+
+def load_accepted(path: Path | None = None) -> list[AcceptedResult]:
+    """The accepted results, of the package or of another file.
+
+    Raises:
+        InputError: the file cannot be read, or a row is wrong (file and row are named).
+    """
+    path = path or Path(str(resources.files("bench.claims") / FILE))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return [
+        validate(AcceptedResult, row, f"{path}: row {number}")
+        for number, row in enumerate(rows, start=2)
+    ]
+
+
+def write_accepted(rows: list[AcceptedResult], path: Path) -> None:
+    """Write rows as a file that `load_accepted` reads, sorted by suite, candidate and engine."""
+    ordered = sorted(
+        rows, key=lambda row: (row.suite, row.candidate, row.engine, row.precision, row.n_examples)
+    )
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(AcceptedResult.model_fields), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.model_dump() for row in ordered)

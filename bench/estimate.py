@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bench.attacks import plan_attack
 from bench.engines import Task
+from bench.engines.engine import plan
 
 MEASURED_BATCHES = 3
 
@@ -50,14 +50,7 @@ def estimate(task: Task) -> Estimate:
     gradient_seconds = _seconds(gradient) / size
     costs = []
     for attack in task.attacks:
-        plan = plan_attack(
-            attack.name,
-            attack.parameters,
-            norm=task.threat_model.norm,
-            eps=task.threat_model.eps,
-            classes=task.classes,
-        )
-        passes = plan.most_passes
+        passes = plan(task, attack).most_passes
         costs.append(passes.forward * forward_seconds + passes.forward_backward * gradient_seconds)
     clean = len(task.labels) * forward_seconds
     attacked = len(task.labels) * right

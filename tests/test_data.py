@@ -71,3 +71,36 @@ def test_damaged_and_missing_cifar_files_are_named(data_dir: Path, tmp_path: Pat
     path.unlink()
     with pytest.raises(InputError, match="test_batch: missing"):
         data.load("cifar10", "test", tmp_path)
+
+
+@pytest.mark.cifar
+def test_torchvision_by_name_equals_the_named_data_set(data_dir: Path) -> None:
+    source = DataSource(torchvision="CIFAR10", arguments={"train": False})
+    ours = data.load("cifar10", "test", data_dir)
+    theirs = data.load_source(source, data_dir, n_examples=50)
+    assert torch.equal(theirs.images, ours.images[:50])
+    assert theirs.classes == ours.classes
+    with pytest.raises(InputError, match=r"expected a data set of torchvision\.datasets"):
+        data.load_source(DataSource(torchvision="Nothing"), data_dir)
+    with pytest.raises(InputError, match="unexpected keyword argument 'spilt'"):
+        data.load_source(DataSource(torchvision="SVHN", arguments={"spilt": "test"}), data_dir)
+
+
+def test_imagenet_takes_robustbenchs_images_after_the_models_preprocessing(tmp_path: Path) -> None:
+    from importlib import resources
+
+    import bench.robustbench as shim
+
+    with pytest.raises(InputError, match=r"val: expected ImageNet's validation images"):
+        data.load_source(DataSource(name="imagenet"), tmp_path, 2)
+    listing = resources.files("robustbench") / "helper_files" / "imagenet_test_image_ids.txt"
+    wanted = listing.read_text().split()
+    for name in {Path(each).parent.name for each in wanted}:
+        (tmp_path / "val" / name).mkdir(parents=True)
+    for name in wanted[:2]:
+        Image.new("RGB", (300, 280), (255, 0, 51)).save(tmp_path / "val" / name, "JPEG")
+    preprocessing = shim.preprocessing("Salman2020Do_R18", "imagenet", "Linf")
+    samples = data.load_source(DataSource(name="imagenet"), tmp_path, 2, preprocessing)
+    assert samples.images.shape == (2, 3, 224, 224)
+    assert (samples.size, len(samples.classes)) == (5000, 1000)
+    assert samples.images[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2], abs=0.02)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.attacks import AttackPlan, plan_attack
 from bench.records import Block, CleanResults, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
@@ -66,6 +67,68 @@ class Engine(Protocol):
             finished: blocks of an earlier, interrupted run by key; they are not done again.
             report: told how far the work is.
         """
+
+
+GRADIENT_COST = 3.0
+"""A forward-backward pass in forward passes, about; for estimates of time only."""
+
+
+@dataclass
+class Outlook:
+    """How much time is left, learnt from the passes made so far.
+
+    Attributes:
+        costs: of each attack on a sample that survives it, in forward passes.
+    """
+
+    costs: Sequence[float]
+    cost_done: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, cost: float, seconds: float) -> None:
+        """Count work that was done."""
+        self.cost_done += cost
+        self.seconds += seconds
+
+    def seconds_left(self, stage: int, waiting: int, standing: int) -> float | None:
+        """An upper estimate: as if every sample that stands now stood all attacks.
+
+        Args:
+            stage: number of the attack that is under way, from 0.
+            waiting: samples that it has not finished.
+            standing: samples that are not broken.
+
+        Returns:
+            seconds, None while nothing is known.
+        """
+        if self.cost_done == 0:
+            return None
+        cost = waiting * self.costs[stage] + standing * sum(self.costs[stage + 1 :])
+        return cost * self.seconds / self.cost_done
+
+
+def survivor_costs(task: Task) -> list[float]:
+    """What each attack of a task costs on a sample that survives it, in forward passes."""
+    costs = []
+    for attack in task.attacks:
+        passes = plan(task, attack).most_passes
+        costs.append(passes.forward + GRADIENT_COST * passes.forward_backward)
+    return costs
+
+
+def plan(task: Task, attack: AttackChoice) -> AttackPlan:
+    """An attack of the task's protocol, made for its threat model and classes.
+
+    Raises:
+        InputError: the attack is unknown or its parameters are wrong.
+    """
+    return plan_attack(
+        attack.name,
+        attack.parameters,
+        norm=task.threat_model.norm,
+        eps=task.threat_model.eps,
+        classes=task.classes,
+    )
 
 
 def predict(module: nn.Module, images: Tensor, device: torch.device) -> Tensor:

@@ -32,12 +32,20 @@ from bench.attacks import (
     inside,
     keyed_draws,
     likeliest_wrong_classes,
-    plan_attack,
     reopen,
     select,
 )
 from bench.engines.acceleration import PRECISIONS, Accelerated, accelerate, tensor_cores
-from bench.engines.engine import Task, batches, broken_rows, clean_results
+from bench.engines.engine import (
+    GRADIENT_COST,
+    Outlook,
+    Task,
+    batches,
+    broken_rows,
+    clean_results,
+    plan,
+    survivor_costs,
+)
 from bench.errors import InputError
 from bench.records import Attempts, Block, Progress, Witnesses
 
@@ -128,16 +136,7 @@ class FastEngine:
         Raises:
             InputError: an attack of the protocol is unknown or its parameters are wrong.
         """
-        plans = [
-            plan_attack(
-                attack.name,
-                attack.parameters,
-                norm=task.threat_model.norm,
-                eps=task.threat_model.eps,
-                classes=task.classes,
-            )
-            for attack in task.attacks
-        ]
+        plans = [plan(task, attack) for attack in task.attacks]
         standing = yield from _clean(task, task.batch_size, finished, report)
         if not bool(standing.any()):
             return
@@ -145,13 +144,14 @@ class FastEngine:
         fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
         size = _fitting_size(fast.model, task, task.batch_size)
         differentiable = _is_differentiable(fast.model, task)
-        for stage, plan in enumerate(plans, 1):
-            if plan.needs_gradient and not differentiable:
-                key = f"{stage:02d}-{plan.name}-00000"
+        outlook = Outlook(survivor_costs(task))
+        for stage, each in enumerate(plans):
+            if each.needs_gradient and not differentiable:
+                key = f"{stage + 1:02d}-{each.name}-00000"
                 if key not in finished:
-                    yield _skipped(task, plan, key, standing)
+                    yield _skipped(task, each, key, standing)
                 continue
-            search = _Search(task, plan, fast, size, stage, self.precision)
+            search = _Search(task, each, fast, size, stage, self.precision, outlook)
             yield from search.run(standing, finished, report)
 
 
@@ -243,12 +243,14 @@ class _Search:
         size: int,
         stage: int,
         precision: str,
+        outlook: Outlook,
     ) -> None:
         self.task = task
         self.plan = plan
         self.fast = fast
         self.stage = stage
         self.precision = precision
+        self.outlook = outlook
         self.slots = _Slots(size)
         self.ready: deque[_Sample] = deque()
         self.waiting: list[tuple[State, list[tuple[_Sample, int]]]] = []
@@ -266,7 +268,7 @@ class _Search:
         report: Callable[[Progress], None],
     ) -> Iterator[Block]:
         """Attack all samples that stand; `standing` (N,) is updated as they break."""
-        prefix = f"{self.stage:02d}-{self.plan.name}-"
+        prefix = f"{self.stage + 1:02d}-{self.plan.name}-"
         earlier = {key: block for key, block in finished.items() if key.startswith(prefix)}
         total = int(standing.sum())
         attempted: set[int] = set()
@@ -292,7 +294,8 @@ class _Search:
                 now = done + len(self.done)
                 broken = sum(sample.broke is not None for sample in self.done)
                 robust = int(standing.sum()) - broken
-                report(Progress(self.plan.name, now, total, robust, len(standing)))
+                seconds = self.outlook.seconds_left(self.stage, total - now, robust)
+                report(Progress(self.plan.name, now, total, robust, len(standing), seconds))
         if self.done:
             yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
         report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
@@ -318,9 +321,13 @@ class _Search:
             return True
         state = self.slots.view()
         looks = STEPS_BETWEEN_LOOKS[self.task.device.type]
+        start = time.perf_counter()
         with tensor_cores(self.precision == "tf32"):
             for _ in range(looks):
                 self.plan.attack.step(self.fast.model, state)
+        passes = self.plan.attack.passes
+        cost = passes.forward + GRADIENT_COST * passes.forward_backward
+        self.outlook.add(looks * len(self.slots.items) * cost, time.perf_counter() - start)
         self.filled_steps += looks * len(self.slots.items)
         self.slot_steps += looks * self.slots.capacity
         finished = self.plan.attack.finished(state)

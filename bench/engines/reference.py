@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.registry import STANDARD
-from bench.engines.engine import Task, batches, broken_rows, clean_results, predict
+from bench.engines.engine import (
+    Outlook,
+    Task,
+    batches,
+    broken_rows,
+    clean_results,
+    predict,
+    survivor_costs,
+)
 from bench.errors import InputError
 from bench.records import Attempts, Block, Progress, Witnesses
 from bench.suites.suite import AttackChoice
 
 MINIMUM_CLASSES = 4
-
-_RELATIVE_COST = {"apgd-ce": 300.0, "apgd-t": 2700.0, "fab-t": 3600.0, "square": 5000.0}
-"""Passes a surviving sample takes, a gradient counted as two forward passes; for estimates only."""
 
 
 class CountingModule(nn.Module):
@@ -54,27 +58,6 @@ class CountingModule(nn.Module):
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward_images += len(gradient)
-
-
-@dataclass
-class _Outlook:
-    """How much work is left, learnt from what was done."""
-
-    attacks: tuple[str, ...]
-    cost_done: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, attack: str, samples: int, seconds: float) -> None:
-        self.cost_done += samples * _RELATIVE_COST[attack]
-        self.seconds += seconds
-
-    def seconds_left(self, stage: int, waiting: int, standing: int) -> float | None:
-        """An upper estimate: as if every sample that stands now stood all attacks."""
-        if self.cost_done == 0:
-            return None
-        later = sum(_RELATIVE_COST[name] for name in self.attacks[stage + 1 :])
-        cost = waiting * _RELATIVE_COST[self.attacks[stage]] + standing * later
-        return cost * self.seconds / self.cost_done
 
 
 class ReferenceEngine:
@@ -114,7 +97,7 @@ class ReferenceEngine:
             standing[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
             done = int(rows[-1]) + 1
             report(Progress("clean", done, len(standing), int(standing[:done].sum()), done))
-        outlook = _Outlook(tuple(attack.name for attack in task.attacks))
+        outlook = Outlook(survivor_costs(task))
         for stage, attack in enumerate(task.attacks):
             yield from self._attack(task, attack, stage, standing, finished, report, outlook)
 
@@ -126,7 +109,7 @@ class ReferenceEngine:
         standing: Tensor,
         finished: Mapping[str, Block],
         report: Callable[[Progress], None],
-        outlook: _Outlook,
+        outlook: Outlook,
     ) -> Iterator[Block]:
         """One attack on all that stand; `standing` (N,) is updated as samples break."""
         attacked = torch.nonzero(standing).flatten()
@@ -140,7 +123,7 @@ class ReferenceEngine:
             block = finished.get(key)
             if block is None:
                 block = attack_batch(task, attack.name, rows, key)
-                outlook.add(attack.name, len(rows), block.seconds)
+                outlook.add(len(rows) * outlook.costs[stage], block.seconds)
                 yield block
             standing[broken_rows(task, block)] = False
             done += len(rows)

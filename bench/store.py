@@ -115,9 +115,8 @@ class Store:
 
     def runs(self, suite: str | None = None, candidate: str | None = None) -> list[RunFolder]:
         """All run folders, of one suite or candidate if named, by path."""
-        pattern = "/".join(
-            [suite or "*", safe_name(candidate) if candidate else "*", "*", MANIFEST]
-        )
+        names = [safe_name(name) if name else "*" for name in (suite, candidate)]
+        pattern = "/".join([*names, "*", MANIFEST])
         return [
             RunFolder(path.parent)
             for path in sorted(self.root.glob(pattern))

@@ -117,7 +117,7 @@ def command(
         samples = _Samples(settings, data_dir)
         _check_submissions(references, settings, samples)
         worst = _evaluate_all(references, settings, samples, store, display)
-    if store.summaries(suite.name):
+    if any(run.is_complete for run in store.runs(suite.name)):
         from bench.report import build_report, page_name  # matplotlib: slow to import
 
         build_report(store, report_dir, [suite.name])

@@ -48,10 +48,21 @@ def test_train_writes_a_submission_that_can_be_run(tmp_path: Path) -> None:
 
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     for arguments, message in (
-        (["report"], "no complete run; make one by `bench run`"),
+        (["report"], "no complete run in"),
         (["show", "digits-linf/digits-standard"], "expected SUITE/CANDIDATE[@RUN]"),
         (["show", "digits"], "expected SUITE/CANDIDATE[@RUN], got 'digits'"),
     ):
         result = _call(*arguments, "--results-dir", str(tmp_path))
         assert result.exit_code == 2
         assert message in result.output
+
+
+def test_a_reference_cannot_leave_the_results_folder(tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "candidate" / "run"
+    outside.mkdir(parents=True)
+    (outside / "manifest.json").write_text("{}")
+    (outside / "run.json").write_text("{}")
+    (tmp_path / "results").mkdir()
+    result = _call("show", "../outside/candidate", "--results-dir", str(tmp_path / "results"))
+    assert result.exit_code == 2
+    assert "no complete run" in result.output

@@ -160,7 +160,7 @@ def _stage(
 
 
 def digits_network(
-    num_classes: int = 10, widths: Sequence[int] = (32, 64), activation: str = "silu"
+    num_classes: int = 10, widths: Sequence[int] = (16, 32), activation: str = "silu"
 ) -> ResidualNetwork:
     """A small residual network for the 8x8 grey images of scikit-learn's digits."""
     return residual_network(

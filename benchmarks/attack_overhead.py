@@ -144,7 +144,8 @@ def pass_seconds(network: nn.Module, images: Tensor, repetitions: int) -> tuple[
 @click.option("--threads", type=int, help="CPU threads; torch's default if not given.")
 @click.option("--repetitions", default=20, show_default=True, help="Steps timed; the best counts.")
 @click.option("--device", default="cpu", show_default=True)
-def main(batch: int, threads: int | None, repetitions: int, device: str) -> None:
+@click.option("--compiled", is_flag=True, help="Compile the attacks' arithmetic first.")
+def main(batch: int, threads: int | None, repetitions: int, device: str, compiled: bool) -> None:
     """Print each attack's overhead and its share of the passes of a step."""
     if threads is not None:
         torch.set_num_threads(threads)
@@ -175,6 +176,8 @@ def main(batch: int, threads: int | None, repetitions: int, device: str) -> None
                 3,
                 images.device,
             )
+            if compiled:
+                attack.compile()
             step = step_seconds(attack, images, repetitions)
             shares = [
                 step / (attack.passes.forward * forward + attack.passes.forward_backward * both)
@@ -184,6 +187,8 @@ def main(batch: int, threads: int | None, repetitions: int, device: str) -> None
                 f"{network} {share:.1%}" for network, share in zip(networks, shares, strict=True)
             )
             verdict = "" if shares[0] < TARGET else "  above the target"
+            if attack.compile_problem:
+                verdict += f"  not compiled: {attack.compile_problem}"
             click.echo(
                 f"{name:8} {norm:5} {1e3 * start:9.1f} {1e3 * step:8.2f}  {columns}{verdict}"
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,11 +27,10 @@ from bench.attacks.attack import (
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import LOSSES, Loss, is_targeted, loss_for
-from bench.attacks.projections import onto_ball_, onto_box_
-from bench.attacks.state import State, cached_rows, copy_rows, select
+from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
+from bench.attacks.rowwise import RowFunction, copy_rows
+from bench.attacks.state import State
 from bench.errors import InputError
-
-_SMALLEST_NORM = 1e-12
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ class APGD(Attack[APGDState]):
             place += length
             self._needed[place] = rho * length
         self._needed_on: dict[torch.device, Tensor] = {}
+        move = _move_linf if norm == "Linf" else _move_l2
+        self._move = RowFunction(partial(move, eps))
+        self.arithmetic = (self._move,)
 
     def start(
         self,
@@ -124,7 +127,7 @@ class APGD(Attack[APGDState]):
         noise = draw(events, math.prod(images.shape[1:]), images.dtype).view_as(images)
         if self.norm == "Linf":
             noise = 2 * noise - 1
-        scale = self.eps / (norms(noise, self.norm) + _SMALLEST_NORM)
+        scale = self.eps / (norms(noise, self.norm) + SMALLEST_NORM)
         return self.start_at(images + noise * per_image(scale, images), images, labels, targets)
 
     def start_at(
@@ -170,13 +173,18 @@ class APGD(Attack[APGDState]):
         state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
         back = self._checkpoint(state, losses, first)
         weight = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
-        for rows in cached_rows(gradient):
-            part = select(state, rows)
-            copy_rows(part.best, keep[rows], part.point)
-            copy_rows(part.best_gradient, keep[rows], gradient[rows])
-            copy_rows(part.point, back[rows], part.best)
-            copy_rows(gradient[rows], back[rows], part.best_gradient)
-            self._move(part, gradient[rows], weight[rows])
+        self._move(
+            state.point,
+            state.previous,
+            state.best,
+            state.best_gradient,
+            gradient,
+            state.clean,
+            keep,
+            back,
+            state.step_size,
+            weight,
+        )
         state.broken.logical_or_(wrong)
         state.iteration.add_(searching)
         return state
@@ -212,38 +220,83 @@ class APGD(Attack[APGDState]):
         state.step_size.div_(1 + back.to(losses.dtype))
         return back
 
-    def _move(self, state: APGDState, gradient: Tensor, weight: Tensor) -> None:
-        """From x^(k) in `point` to x^(k+1), in place; algorithm 1, lines 7 and 8.
 
-        Args:
-            state: the items.
-            gradient: (N, ...) at `point`; its memory is used up.
-            weight: (N,) of the gradient step against the last movement.
-        """
-        point, clean = state.point, state.clean
-        weight = per_image(weight, point)
-        step_size = state.step_size
-        if self.norm == "Linf":
-            lower, upper = (clean - self.eps).clamp_(min=0), (clean + self.eps).clamp_(max=1)
-            direction = gradient.sign_()
-        else:
-            lower = upper = clean
-            step_size = step_size / (norms(gradient, self.norm) + _SMALLEST_NORM)
-            direction = gradient
-        ahead = torch.addcmul(point, direction, per_image(step_size, point), out=gradient)
-        self._project(ahead, clean, lower, upper)
-        last_movement = torch.sub(point, state.previous, out=state.previous).mul_(1 - weight)
-        ahead.sub_(point).mul_(weight).add_(point).add_(last_movement)
-        self._project(ahead, clean, lower, upper)
-        state.previous.copy_(point)
-        point.copy_(ahead)
+def _move_linf(
+    eps: float,
+    point: Tensor,
+    previous: Tensor,
+    best: Tensor,
+    best_gradient: Tensor,
+    gradient: Tensor,
+    clean: Tensor,
+    keep: Tensor,
+    back: Tensor,
+    step_size: Tensor,
+    weight: Tensor,
+) -> None:
+    """Algorithm 1, lines 7 to 8 and 10 to 15 in Linf: from x^(k) in `point` to x^(k+1), in place.
 
-    def _project(self, points: Tensor, clean: Tensor, lower: Tensor, upper: Tensor) -> None:
-        """Onto ball and box, in place."""
-        if self.norm == "Linf":
-            onto_box_(points, lower, upper)
-        else:
-            onto_ball_(points, clean, self.eps)
+    Args:
+        eps: radius of the ball.
+        point: (N, ...) x^(k), becomes x^(k+1).
+        previous: (N, ...) x^(k-1), becomes x^(k).
+        best: (N, ...) best points.
+        best_gradient: (N, ...) there.
+        gradient: (N, ...) at `point`; its memory is used up.
+        clean: (N, ...) centres of the balls.
+        keep: (N,) bool, whether `point` is the best one now.
+        back: (N,) bool, whether to go on from the best one.
+        step_size: (N,) eta.
+        weight: (N,) alpha, of the gradient step against the last movement.
+    """
+    _keep_or_go_back(point, best, best_gradient, gradient, keep, back)
+    step_size, weight = per_image(step_size, point), per_image(weight, point)
+    lower, upper = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
+    ahead = onto_box_(gradient.sign_().mul_(step_size).add_(point), lower, upper)
+    last_movement = previous.neg_().add_(point).mul_(1 - weight)
+    ahead.sub_(point).mul_(weight).add_(point).add_(last_movement)
+    onto_box_(ahead, lower, upper)
+    previous.copy_(point)
+    point.copy_(ahead)
+
+
+def _move_l2(
+    eps: float,
+    point: Tensor,
+    previous: Tensor,
+    best: Tensor,
+    best_gradient: Tensor,
+    gradient: Tensor,
+    clean: Tensor,
+    keep: Tensor,
+    back: Tensor,
+    step_size: Tensor,
+    weight: Tensor,
+) -> None:
+    """The same in L2; arguments as for `_move_linf`."""
+    _keep_or_go_back(point, best, best_gradient, gradient, keep, back)
+    step_size = step_size / (norms(gradient, "L2") + SMALLEST_NORM)
+    step_size, weight = per_image(step_size, point), per_image(weight, point)
+    ahead = onto_ball_(gradient.mul_(step_size).add_(point), clean, eps)
+    last_movement = previous.neg_().add_(point).mul_(1 - weight)
+    ahead.sub_(point).mul_(weight).add_(point).add_(last_movement)
+    onto_ball_(ahead, clean, eps)
+    previous.copy_(point)
+    point.copy_(ahead)
+
+
+def _keep_or_go_back(
+    point: Tensor,
+    best: Tensor,
+    best_gradient: Tensor,
+    gradient: Tensor,
+    keep: Tensor,
+    back: Tensor,
+) -> None:
+    copy_rows(best, keep, point)
+    copy_rows(best_gradient, keep, gradient)
+    copy_rows(point, back, best)
+    copy_rows(gradient, back, best_gradient)
 
 
 def checkpoint_lengths(steps: int) -> list[int]:

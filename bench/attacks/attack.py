@@ -28,6 +28,7 @@ from torch import Tensor
 from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import Loss
+from bench.attacks.rowwise import RowFunction
 from bench.attacks.state import State, select
 from bench.errors import InputError
 
@@ -58,12 +59,14 @@ class Attack(ABC, Generic[S]):
         eps: its radius, in the [0, 1] pixel scale.
         steps: how many steps an item takes that does not break.
         passes: what one step costs an item.
+        arithmetic: what a step does to whole images besides its passes.
     """
 
     norm: Norm
     eps: float
     steps: int
     passes: Passes
+    arithmetic: tuple[RowFunction, ...]
 
     @abstractmethod
     def start(
@@ -95,6 +98,19 @@ class Attack(ABC, Generic[S]):
             model: in a mode where no image depends on the others in its batch.
             state: N items.
         """
+
+    def compile(self) -> None:
+        """Compile the step's arithmetic at the next step, for batches of that step's size.
+
+        For long runs: see `RowFunction.compile`. Where it fails, everything runs as before.
+        """
+        for function in self.arithmetic:
+            function.compile()
+
+    @property
+    def compile_problem(self) -> str:
+        """Why something runs uncompiled that was to be compiled; empty if there is no problem."""
+        return "; ".join(function.problem for function in self.arithmetic if function.problem)
 
     def finished(self, state: S) -> Tensor:
         """(N,) bool: broken, or at the end of the budget."""

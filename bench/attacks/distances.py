@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Norm = Literal["Linf", "L2", "L1"]
@@ -23,7 +24,8 @@ def norms(perturbations: Tensor, norm: Norm) -> Tensor:
     if norm == "Linf":
         return flat.abs().amax(dim=1)
     if norm == "L2":
-        return (flat * flat).sum(dim=1).sqrt()
+        length: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return length
     return flat.abs().sum(dim=1)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,7 +30,8 @@ from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin_targeted
 from bench.attacks.projections import onto_hyperplane
-from bench.attacks.state import State, cached_rows, copy_rows, select
+from bench.attacks.rowwise import RowFunction, copy_rows
+from bench.attacks.state import State
 from bench.errors import InputError
 
 _SMALLEST_STEP = 1e-8
@@ -86,9 +88,9 @@ class FAB(Attack[FABState]):
         self.eps = eps
         self.steps = steps
         self.passes = Passes(forward=1, forward_backward=1)
-        self._alpha_max = alpha_max
-        self._eta = eta
-        self._beta = beta
+        self._move = RowFunction(partial(_move, norm, alpha_max, eta))
+        self._step_back = RowFunction(partial(_step_back, norm, beta))
+        self.arithmetic = (self._move, self._step_back)
 
     def start(
         self,
@@ -126,20 +128,14 @@ class FAB(Attack[FABState]):
         _, lead, gradient = loss_and_gradient(
             model, state.point, state.labels, state.targets, margin_targeted
         )
-        for rows in cached_rows(gradient):
-            self._move(select(state, rows), lead[rows], gradient[rows])
+        self._move(state.point, state.clean, gradient, lead)
         with torch.no_grad():
             wrong = misclassified(model(state.point), state.labels)
         searching = ~self.finished(state)
         distance = torch.empty_like(lead)
-        for rows in cached_rows(gradient):
-            part = select(state, rows)
-            perturbations = part.point - part.clean
-            distance[rows] = norms(perturbations, self.norm)
-            closer = wrong[rows] & searching[rows] & (distance[rows] < part.best_distance)
-            copy_rows(part.best, closer, part.point)
-            # The backward step: line 12 of algorithm 1.
-            copy_rows(part.point, wrong[rows], perturbations.mul_(self._beta).add_(part.clean))
+        self._step_back(
+            state.point, state.clean, state.best, distance, wrong, searching, state.best_distance
+        )
         reached = torch.where(wrong & searching, distance, float("inf"))
         torch.fmin(state.best_distance, reached, out=state.best_distance)
         state.broken.logical_or_(reached <= self.eps)
@@ -152,26 +148,68 @@ class FAB(Attack[FABState]):
         shrunk = state.clean + (state.best - state.clean) * per_image(scale, state.best)
         return torch.where(per_image(state.broken, state.best), state.best, shrunk.clamp_(0, 1))
 
-    def _move(self, state: FABState, lead: Tensor, gradient: Tensor) -> None:
-        """From x^(i) in `point` to x^(i+1) before the backward step, in place.
 
-        Args:
-            state: the items.
-            lead: (N,) the target's logit minus the label's, at `point`.
-            gradient: (N, ...) of it.
-        """
-        point, clean = state.point.flatten(1), state.clean.flatten(1)
-        normals = gradient.flatten(1)
-        lead_at_clean = lead + ((clean - point).mul_(normals)).sum(dim=1)
-        way = onto_hyperplane(point, normals, lead, self.norm)
-        way_from_clean = onto_hyperplane(clean, normals, lead_at_clean, self.norm)
-        length = norms(way, self.norm).clamp_(min=_SMALLEST_STEP)
-        length_from_clean = norms(way_from_clean, self.norm).clamp_(min=_SMALLEST_STEP)
-        alpha = length / (length + length_from_clean)
-        alpha = alpha.clamp_(max=self._alpha_max).unsqueeze(1)
-        ahead = way.mul_(self._eta).add_(point).mul_(1 - alpha)
-        ahead_of_clean = way_from_clean.mul_(self._eta).add_(clean).mul_(alpha)
-        state.point.copy_(ahead.add_(ahead_of_clean).clamp_(0, 1).view_as(state.point))
+def _move(
+    norm: Literal["Linf", "L2"],
+    alpha_max: float,
+    eta: float,
+    point: Tensor,
+    clean: Tensor,
+    gradient: Tensor,
+    lead: Tensor,
+) -> None:
+    """Algorithm 1, lines 6 to 9: from x^(i) in `point` to x^(i+1), in place.
+
+    Args:
+        norm: of the smallest way to the boundary.
+        alpha_max: largest weight of the way from the clean image.
+        eta: overshoot.
+        point: (N, ...) x^(i), becomes x^(i+1).
+        clean: (N, ...) x_orig.
+        gradient: (N, ...) of `lead`.
+        lead: (N,) the target's logit minus the label's, at `point`.
+    """
+    shape = point.shape
+    start, origin, normals = point.flatten(1), clean.flatten(1), gradient.flatten(1)
+    lead_at_origin = lead + (origin - start).mul_(normals).sum(dim=1)
+    way = onto_hyperplane(start, normals, lead, norm)
+    way_from_origin = onto_hyperplane(origin, normals, lead_at_origin, norm)
+    length = norms(way, norm).clamp_(min=_SMALLEST_STEP)
+    length_from_origin = norms(way_from_origin, norm).clamp_(min=_SMALLEST_STEP)
+    alpha = (length / (length + length_from_origin)).clamp_(max=alpha_max).unsqueeze(1)
+    ahead = way.mul_(eta).add_(start).mul_(1 - alpha)
+    ahead_of_origin = way_from_origin.mul_(eta).add_(origin).mul_(alpha)
+    point.copy_(ahead.add_(ahead_of_origin).clamp_(0, 1).view(shape))
+
+
+def _step_back(
+    norm: Literal["Linf", "L2"],
+    beta: float,
+    point: Tensor,
+    clean: Tensor,
+    best: Tensor,
+    distance: Tensor,
+    wrong: Tensor,
+    searching: Tensor,
+    best_distance: Tensor,
+) -> None:
+    """Algorithm 1, lines 10 to 13: keep the closest adversarial image and step back, in place.
+
+    Args:
+        norm: of the distance.
+        beta: share of the perturbation that is kept.
+        point: (N, ...) x^(i+1).
+        clean: (N, ...) x_orig.
+        best: (N, ...) closest adversarial images.
+        distance: (N,) written to: of `point`.
+        wrong: (N,) bool, whether `point` is adversarial.
+        searching: (N,) bool, whether it may be kept.
+        best_distance: (N,) of `best`.
+    """
+    perturbations = point - clean
+    distance.copy_(norms(perturbations, norm))
+    copy_rows(best, wrong & searching & (distance < best_distance), point)
+    copy_rows(point, wrong, perturbations.mul_(beta).add_(clean))
 
 
 def fab(

@@ -2,30 +2,34 @@
 
 All are exact to rounding and work on each row by itself. None sorts: each threshold is the root of
 a concave piecewise linear function of one variable, which Newton's method reaches from the left
-after finitely many steps, in practice a few.
+after finitely many steps, in practice two or three.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bench.attacks.distances import norms, per_image
+from bench.attacks.rowwise import above, asking_is_free
 
-_SMALLEST_NORM = 1e-12
+SMALLEST_NORM = 1e-12
+"""Added to norms that are divided by, as in the reference."""
 _SMALLEST_NORMAL = 1e-8
-"""Below this a coordinate of an L2 hyperplane's normal counts as zero, as in the reference."""
+"""Up to this a coordinate of an L2 hyperplane's normal counts as zero, as in the reference."""
 
-NEWTON_STEPS = 12
-"""On a GPU, where stopping early would have to ask the device."""
+NEWTON_STEPS = 4
+"""Where stopping when they are enough would mean to wait for the device. On natural images the
+second leaves a relative error of 1e-4, the third none; FAB overshoots by 5% in any case."""
 _NEWTON_LIMIT = 1000
 
 
 def onto_box_(points: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """Clamp points (N, ...) to [lower, upper], in place."""
-    return torch.clamp(points, lower, upper, out=points)
+    return points.clamp_(lower, upper)
 
 
 def onto_ball_(points: Tensor, centres: Tensor, eps: float) -> Tensor:
@@ -40,7 +44,7 @@ def onto_ball_(points: Tensor, centres: Tensor, eps: float) -> Tensor:
     """
     points.sub_(centres)
     length = norms(points, "L2")
-    scale = length.clamp(max=eps) / (length + _SMALLEST_NORM)
+    scale = length.clamp(max=eps) / (length + SMALLEST_NORM)
     return points.mul_(per_image(scale, points)).add_(centres).clamp_(0, 1)
 
 
@@ -65,29 +69,24 @@ def onto_hyperplane(
         (N, D) d.
     """
     side = torch.where(offsets >= 0, 1.0, -1.0).to(points.dtype).unsqueeze(1)
-    flipped = normals * side
-    towards_one = torch.lt(flipped, 0, out=torch.empty_like(points))
-    room = towards_one.sub_(points).abs_()
+    direction = normals * -side
+    size = direction.abs()
+    room = above(direction, torch.zeros_like(side)).sub_(points).abs_()
     if norm == "Linf":
-        weights = flipped.abs()
-        distance = fill_threshold(weights, room, offsets.abs())
-        moved = torch.minimum(room, distance.unsqueeze(1), out=room)
-        return moved.mul_(flipped.sign_()).neg_()
-    size = flipped.abs()
-    usable = torch.ge(size, _SMALLEST_NORMAL, out=torch.empty_like(size))
-    flipped.mul_(usable)
+        distance = fill_threshold(size, room, offsets.abs())
+        return torch.minimum(room, distance.unsqueeze(1)).mul_(direction.sign_())
+    usable = above(size, torch.full_like(side, _SMALLEST_NORMAL))
+    direction.mul_(usable)
     limits = room.div_(size.clamp_(min=_SMALLEST_NORMAL)).mul_(usable)
-    weights = torch.mul(flipped, flipped, out=size)
-    factor = fill_threshold(weights, limits, offsets.abs())
-    return torch.minimum(limits, factor.unsqueeze(1), out=limits).mul_(flipped).neg_()
+    factor = fill_threshold(torch.mul(direction, direction), limits, offsets.abs())
+    return torch.minimum(limits, factor.unsqueeze(1)).mul_(direction)
 
 
 def fill_threshold(weights: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
     """The smallest t >= 0 with sum_i weights_i min(t, limits_i) = wanted; infinite if none is.
 
-    The sum f is concave and piecewise linear in t, so Newton's steps from the left stay left of the
-    root and end on it. Sums over the saturated coordinates depend on t only through which those
-    are: once a step changes none of them it gives the same t again, bit for bit, so a row's result
+    The sum is concave and piecewise linear in t, so Newton's steps from the left stay left of the
+    root and end on it. A row that has reached the sum up to rounding stays as it is, so its result
     does not depend on how many steps its neighbours need.
 
     Args:
@@ -98,23 +97,17 @@ def fill_threshold(weights: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
     Returns:
         (N,).
     """
-    tiny = torch.finfo(weights.dtype).tiny
-    total = weights.sum(dim=1)
-    filled = weights * limits
-    mask, products = torch.empty_like(weights), torch.empty_like(weights)
-    threshold = torch.zeros_like(wanted)
-    early = weights.device.type == "cpu"
-    for _ in range(_NEWTON_LIMIT if early else NEWTON_STEPS):
-        torch.le(limits, threshold.unsqueeze(1), out=mask)
-        saturated = torch.mul(weights, mask, out=products).sum(dim=1)
-        gained = torch.mul(filled, mask, out=products).sum(dim=1)
-        step = (wanted - gained) / (total - saturated).clamp_(min=tiny)
-        higher = torch.maximum(threshold, step)
-        if early and not bool((higher > threshold).any()):
+    rounding = 16 * torch.finfo(weights.dtype).eps * wanted
+    threshold, missing = torch.zeros_like(wanted), wanted
+    stop_early = asking_is_free(weights)
+    for _ in range(_NEWTON_LIMIT if stop_early else NEWTON_STEPS):
+        level = threshold.unsqueeze(1)
+        slope = above(limits, level).mul_(weights).sum(dim=1)
+        # Without a slope every coordinate is at its limit, and the step is infinite.
+        ahead = threshold + missing / slope
+        threshold = torch.where(missing > rounding, ahead, threshold)
+        reached = torch.minimum(limits, threshold.unsqueeze(1)).mul_(weights).sum(dim=1)
+        missing = wanted - reached
+        if stop_early and not bool(((missing > rounding) & (threshold < math.inf)).any()):
             break
-        threshold = higher
-    # The differences above lose digits; one more step from the sums themselves regains them.
-    reached = torch.minimum(limits, threshold.unsqueeze(1), out=products).mul_(weights).sum(dim=1)
-    slope = torch.gt(limits, threshold.unsqueeze(1), out=mask).mul_(weights).sum(dim=1)
-    correction = (wanted - reached) / slope.clamp(min=tiny)
-    return torch.where(slope > 0, threshold + correction, threshold).clamp_(min=0)
+    return threshold

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +28,9 @@ from bench.attacks.attack import (
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin
-from bench.attacks.projections import onto_box_
-from bench.attacks.state import State, cached_rows, copy_rows, select
+from bench.attacks.projections import SMALLEST_NORM, onto_box_
+from bench.attacks.rowwise import RowFunction, copy_rows
+from bench.attacks.state import State
 from bench.errors import InputError
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -35,8 +38,6 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 _TILES = 5
 """About how many windows fit along a side in the L2 start."""
-
-_SMALLEST_NORM = 1e-12
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Square(Attack[SquareState]):
         self.passes = Passes(forward=1, forward_backward=0)
         self._queries = queries
         self._p_init = p_init
-        self._sizes: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._tables: dict[tuple[str, int, int, torch.device], Tensor] = {}
 
     def start(
         self,
@@ -123,21 +124,24 @@ class Square(Attack[SquareState]):
     def _propose(self, state: SquareState) -> None:
         """Write the next images to ask about into `candidate`; at iteration 0 the starts."""
 
-    def _size_table(self, images: Tensor) -> Tensor:
-        """(steps + 1,) int64, the side of the window by iteration; 0 at the start."""
+    def _table(self, images: Tensor, column: Literal["side", "number"]) -> Tensor:
+        """(steps + 1,) int64 by iteration: the window's side, or how often it was made smaller.
+
+        The side is 0 at the start, which changes nothing.
+        """
         height, width = images.shape[2:]
-        key = (height, width, images.device)
-        if key not in self._sizes:
+        key = (column, height, width, images.device)
+        if key not in self._tables:
+            numbers = [_halvings(query) for query in range(self._queries)]
             sides = self._sides(height, width)
-            self._sizes[key] = torch.tensor([0, *sides, sides[-1]], device=images.device)
-        return self._sizes[key]
+            values = [sides[number] for number in numbers] if column == "side" else numbers
+            self._tables[key] = torch.tensor([0, *values, values[-1]], device=images.device)
+        return self._tables[key]
 
     def _sides(self, height: int, width: int) -> list[int]:
-        """Side of the window, query by query."""
-        return [
-            self._side(self._p_init / 2 ** _halvings(query), height, width)
-            for query in range(self._queries)
-        ]
+        """The windows' sides, from the first on."""
+        shares = [self._p_init / 2**number for number in range(len(_HALVINGS) + 1)]
+        return [self._side(share, height, width) for share in shares]
 
     def _side(self, share: float, height: int, width: int) -> int:
         """Side of the window that covers a share of the image."""
@@ -160,6 +164,8 @@ class SquareLinf(Square):
             InputError: a parameter is out of its range.
         """
         super().__init__("Linf", eps, queries, p_init)
+        self._change = RowFunction(partial(_change_linf, eps))
+        self.arithmetic = (self._change,)
 
     def _first(self, images: Tensor, draws: Draws) -> Tensor:
         """Vertical stripes."""
@@ -170,18 +176,14 @@ class SquareLinf(Square):
 
     def _propose(self, state: SquareState) -> None:
         count, channels, height, width = state.best.shape
-        size = self._size_table(state.best)[state.iteration]
+        size = self._table(state.best, "side")[state.iteration]
         numbers = state.draws.uniform(state.iteration, 2 + channels, state.best.dtype)
         top = _corner(numbers[:, 0], height - size)
         left = _corner(numbers[:, 1], width - size)
         signs = _signs(numbers[:, 2:]).mul_(2 * self.eps).view(count, channels, 1, 1)
         down = signs * _interval(top, size, height, signs).view(count, 1, height, 1)
         across = _interval(left, size, width, signs).view(count, 1, 1, width)
-        for rows in cached_rows(state.best):
-            part = select(state, rows)
-            torch.addcmul(part.best, down[rows], across[rows], out=part.candidate)
-            lower, upper = part.clean - self.eps, part.clean + self.eps
-            onto_box_(part.candidate, lower.clamp_(min=0), upper.clamp_(max=1))
+        self._change(state.candidate, state.best, state.clean, down, across)
 
 
 class SquareL2(Square):
@@ -190,6 +192,8 @@ class SquareL2(Square):
     def __init__(self, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> None:
         """Make an attack; parameters as for `SquareLinf`."""
         super().__init__("L2", eps, queries, p_init)
+        self._change = RowFunction(partial(_change_l2, eps))
+        self.arithmetic = (self._change,)
         self._bumps: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
 
     def _first(self, images: Tensor, draws: Draws) -> Tensor:
@@ -212,7 +216,7 @@ class SquareL2(Square):
             numbers[:, :1] > 0.5, turned.to(images), pattern.to(images)
         )  # (N, 1, H, W)
         perturbations = shape * _signs(numbers[:, 1:])
-        scale = self.eps / (norms(perturbations, "L2") + _SMALLEST_NORM)
+        scale = self.eps / (norms(perturbations, "L2") + SMALLEST_NORM)
         return (images + perturbations * per_image(scale, images)).clamp_(0, 1)
 
     def _side(self, share: float, height: int, width: int) -> int:
@@ -222,76 +226,123 @@ class SquareL2(Square):
     def _propose(self, state: SquareState) -> None:
         count, channels, height, width = state.best.shape
         dtype = state.best.dtype
-        size = self._size_table(state.best)[state.iteration]
+        size = self._table(state.best, "side")[state.iteration]
         numbers = state.draws.uniform(state.iteration, 5 + channels, dtype)
         top, other_top = (_corner(numbers[:, place], height - size) for place in (0, 2))
         left, other_left = (_corner(numbers[:, place], width - size) for place in (1, 3))
         turned = numbers[:, 4] > 0.5
         signs = _signs(numbers[:, 5:]).view(count, channels, 1, 1)
-        window = _window(top, left, size, height, width, dtype)
-        union = torch.maximum(window, _window(other_top, other_left, size, height, width, dtype))
-        bumps = self._placed_bumps(state.best, size, turned, top, left)
-        for rows in cached_rows(state.best):
-            part = select(state, rows)
-            self._change(part, window[rows], union[rows], bumps[rows], signs[rows])
-            copy_rows(part.candidate, part.iteration == 0, part.best)
-
-    def _change(
-        self, state: SquareState, window: Tensor, union: Tensor, bumps: Tensor, signs: Tensor
-    ) -> None:
-        """Algorithm 3, lines 5 to 13, into `candidate`.
-
-        Args:
-            state: the items.
-            window: (N, 1, H, W) one inside the window to change, else zero.
-            union: (N, 1, H, W) likewise for both windows.
-            bumps: (N, 1, H, W) a bump of norm one at the window, else zero.
-            signs: (N, C, 1, 1).
-        """
-        channels = state.best.shape[1]
-        delta = state.best - state.clean
-        squares = delta * delta
-        length = norms(delta, "L2").view(-1, 1, 1, 1)
-        window_length = (squares * window).sum(dim=(2, 3), keepdim=True).sqrt_()
-        mass = squares.mul_(union).sum(dim=(2, 3), keepdim=True)
-        unused = (self.eps**2 - length**2).clamp_(min=0) / channels
-        new = delta * window
-        new.div_(window_length.add_(_SMALLEST_NORM)).addcmul_(bumps, signs)
-        new_length = torch.mul(new, new, out=squares).sum(dim=(2, 3), keepdim=True).sqrt_()
-        new.mul_((mass + unused).sqrt_() / (new_length + _SMALLEST_NORM))
-        delta.addcmul_(delta, union, value=-1).add_(new)
-        scale = self.eps / (norms(delta, "L2") + _SMALLEST_NORM)
-        torch.addcmul(state.clean, delta, per_image(scale, delta), out=state.candidate)
-        state.candidate.clamp_(0, 1)
-
-    def _placed_bumps(
-        self, images: Tensor, size: Tensor, turned: Tensor, top: Tensor, left: Tensor
-    ) -> Tensor:
-        """(N, 1, H, W) each item's bump at its window, zero elsewhere."""
-        height, width = images.shape[2:]
-        table = self._bump_table(images)
-        largest = min(height, width)
-        # The table has a border of zeros, and everything outside the window is read from there.
-        row = torch.arange(height, device=size.device) - top.unsqueeze(1)
-        column = torch.arange(width, device=size.device) - left.unsqueeze(1)
-        row = torch.where((row >= 0) & (row < largest), row, largest)
-        column = torch.where((column >= 0) & (column < largest), column, largest)
-        row = row + ((2 * size + turned) * (largest + 1)).unsqueeze(1)
-        place = row.unsqueeze(2) * (largest + 1) + column.unsqueeze(1)
-        return table.index_select(0, place.flatten()).view(-1, 1, height, width)
+        table = self._bump_table(state.best)
+        border = table.shape[1] - 1
+        kind = 2 * self._table(state.best, "number")[state.iteration] + turned
+        self._change(
+            state.candidate,
+            state.best,
+            state.clean,
+            _interval(top, size, height, signs),
+            _interval(left, size, width, signs),
+            _interval(other_top, size, height, signs),
+            _interval(other_left, size, width, signs),
+            _place_in_bump(top, height, border) + (kind * (border + 1)).unsqueeze(1),
+            _place_in_bump(left, width, border),
+            signs,
+            state.iteration == 0,
+            shared=(table,),
+        )
 
     def _bump_table(self, images: Tensor) -> Tensor:
-        """Flat ((L + 1) 2 (L + 1) (L + 1),): all bumps up to side L, upright and turned."""
+        """All bumps, each with a border of zeros at its end: (2 windows (L + 1), L + 1).
+
+        First the upright and turned bump of the first windows, then those of the next ones.
+        """
         height, width = images.shape[2:]
         key = (height, width, images.device, images.dtype)
         if key not in self._bumps:
-            largest = min(height, width)
-            table = torch.zeros(largest + 1, 2, largest + 1, largest + 1, dtype=torch.float64)
-            for side in set(self._sides(height, width)):
-                table[side, 0, :side, :side] = bump(side)
-                table[side, 1, :side, :side] = bump(side).T
-            self._bumps[key] = table.flatten().to(images)
+            border = min(height, width) + 1
+            sides = self._sides(height, width)
+            table = torch.zeros(len(sides), 2, border, border, dtype=torch.float64)
+            for number, side in enumerate(sides):
+                table[number, 0, :side, :side] = bump(side)
+                table[number, 1, :side, :side] = bump(side).T
+            self._bumps[key] = table.view(-1, border).to(images)
         return self._bumps[key]
+
+
+def _change_linf(
+    eps: float, candidate: Tensor, best: Tensor, clean: Tensor, down: Tensor, across: Tensor
+) -> None:
+    """Algorithm 1, lines 5 to 6 in Linf: change a window of each image, into `candidate`.
+
+    Args:
+        eps: radius of the ball.
+        candidate: (N, C, H, W) written to.
+        best: (N, C, H, W).
+        clean: (N, C, H, W).
+        down: (N, C, H, 1) the window's change in its rows, else zero.
+        across: (N, 1, 1, W) one in its columns, else zero.
+    """
+    lower, upper = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
+    candidate.copy_(best).addcmul_(down, across)
+    onto_box_(candidate, lower, upper)
+
+
+def _change_l2(
+    eps: float,
+    bumps: Tensor,
+    candidate: Tensor,
+    best: Tensor,
+    clean: Tensor,
+    down: Tensor,
+    across: Tensor,
+    other_down: Tensor,
+    other_across: Tensor,
+    bump_row: Tensor,
+    bump_column: Tensor,
+    signs: Tensor,
+    first: Tensor,
+) -> None:
+    """Algorithm 3, lines 5 to 13, into `candidate`.
+
+    Args:
+        eps: radius of the ball.
+        bumps: (R, L + 1) rows of bumps of norm one, zero at their ends.
+        candidate: (N, C, H, W) written to.
+        best: (N, C, H, W).
+        clean: (N, C, H, W).
+        down: (N, H) one in the rows of the window to change, else zero.
+        across: (N, W) one in its columns, else zero.
+        other_down: (N, H) rows of the window to empty.
+        other_across: (N, W) its columns.
+        bump_row: (N, H) int64, which row of `bumps` to add.
+        bump_column: (N, W) int64, which column.
+        signs: (N, C, 1, 1) of the bumps.
+        first: (N,) bool, whether the item is at its start, which stays as it is.
+    """
+    count, channels, height, width = best.shape
+    window = (down.unsqueeze(2) * across.unsqueeze(1)).unsqueeze(1)
+    other = (other_down.unsqueeze(2) * other_across.unsqueeze(1)).unsqueeze(1)
+    outside = (1 - window).mul_(1 - other)
+    place = bump_row.unsqueeze(2) * bumps.shape[1] + bump_column.unsqueeze(1)
+    bump_there = bumps.view(-1).index_select(0, place.view(-1)).view(count, 1, height, width)
+
+    delta = candidate.copy_(best).sub_(clean)
+    mass = (delta * delta).sum(dim=(2, 3), keepdim=True)
+    new = delta * window
+    new.div_(_length(new).add_(SMALLEST_NORM)).addcmul_(bump_there, signs)
+    delta.mul_(outside)
+    mass_outside = (delta * delta).sum(dim=(2, 3), keepdim=True)
+    unused = (eps**2 - mass.sum(dim=1, keepdim=True)).clamp_(min=0) / channels
+    wanted = (mass - mass_outside).clamp_(min=0).add_(unused).sqrt_()
+    delta.add_(new.mul_(wanted / _length(new).add_(SMALLEST_NORM)))
+    scale = per_image(eps / (norms(delta, "L2") + SMALLEST_NORM), delta)
+    delta.mul_(scale).add_(clean).clamp_(0, 1)
+    copy_rows(candidate, first, best)
+
+
+def _length(perturbations: Tensor) -> Tensor:
+    """(N, C, 1, 1) Euclidean norm of each channel of (N, C, H, W)."""
+    length: Tensor = torch.linalg.vector_norm(perturbations, dim=(2, 3), keepdim=True)
+    return length
 
 
 def bump(side: int) -> Tensor:
@@ -341,13 +392,10 @@ def _interval(start: Tensor, size: Tensor, length: int, like: Tensor) -> Tensor:
     return ((place >= 0) & (place < size.unsqueeze(1))).to(like.dtype)
 
 
-def _window(
-    top: Tensor, left: Tensor, size: Tensor, height: int, width: int, dtype: torch.dtype
-) -> Tensor:
-    """(N, 1, H, W): one inside the window, else zero."""
-    like = torch.empty(0, dtype=dtype)
-    rows = _interval(top, size, height, like).view(-1, 1, height, 1)
-    return rows * _interval(left, size, width, like).view(-1, 1, 1, width)
+def _place_in_bump(start: Tensor, length: int, border: int) -> Tensor:
+    """(N, length) int64: each place counted from `start` (N,); `border` if before or beyond it."""
+    place = torch.arange(length, device=start.device) - start.unsqueeze(1)
+    return torch.where((place >= 0) & (place < border), place, border)
 
 
 def _tile_coordinates(length: int, side: int, first: int, count: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ iteration, may be put into one: `select` takes rows out, `insert` puts them in.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,9 +16,6 @@ import torch
 from torch import Tensor
 
 S = TypeVar("S", bound="State")
-
-_CACHE_BYTES = 1 << 17
-"""How much of one tensor is worked on at a time, for each thread; a step has about ten of them."""
 
 
 @dataclass(frozen=True)
@@ -84,31 +81,6 @@ def reopen(state: State, rows: Tensor) -> None:
         rows: (M,) int64.
     """
     state.broken[rows] = False
-
-
-def copy_rows(into: Tensor, mask: Tensor, source: Tensor) -> None:
-    """Copy the rows where `mask` (N,) is true from `source` (N, ...) into `into` (N, ...)."""
-    if into.device.type == "cpu":
-        # Few rows change in a step, and looking which ones costs nothing here.
-        rows = mask.nonzero().flatten()
-        if len(rows):
-            into.index_copy_(0, rows, source.index_select(0, rows))
-    else:
-        torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into, out=into)
-
-
-def cached_rows(images: Tensor) -> Iterator[slice]:
-    """Slices of rows that together cover `images` (N, ...), each small enough for a core's cache.
-
-    A chain of operations on each slice in turn reads and writes the main memory once instead of
-    once an operation. On a GPU one slice covers all.
-    """
-    rows = max(1, len(images))
-    if images.device.type == "cpu" and images.numel():
-        row_bytes = images.numel() // len(images) * images.element_size()
-        rows = max(1, _CACHE_BYTES * torch.get_num_threads() // row_bytes)
-    for start in range(0, len(images), rows):
-        yield slice(start, start + rows)
 
 
 def _combine(containers: Sequence[Any], function: Callable[[Sequence[Tensor]], Tensor]) -> Any:

@@ -225,6 +225,21 @@ def test_state_shares_no_memory(name: str, norm: Norm) -> None:
 
 
 @every_attack
+def test_memory_layout_of_the_images_does_not_matter(name: str, norm: Norm) -> None:
+    network, images = RowByRow(), some_images(5)
+    labels = predictions(network, images)
+    plan, rows = plan_for(name, norm), torch.arange(5)
+    states = [
+        start_items(plan, network, given, labels, rows)
+        for given in (images, images.to(memory_format=torch.channels_last))
+    ]
+    for state in states:
+        for _ in range(3):
+            plan.attack.step(network, state)
+    assert_same(*states)
+
+
+@every_attack
 def test_finished_items_stand_still(name: str, norm: Norm) -> None:
     network, images = small_network(), some_images(10)
     labels = predictions(network, images)
@@ -253,8 +268,14 @@ def test_reopened_item_goes_on(name: str, norm: Norm) -> None:
     iteration = int(taken.iteration)
     reopen(taken, torch.tensor([0]))
     assert not plan.attack.finished(taken).any()
+    # The witness that was not one must not stand in the way of the next.
+    taken.best.copy_(images[2:3])
     plan.attack.step(network, taken)
     assert int(taken.iteration) == iteration + 1
+    while not bool(plan.attack.finished(taken)):
+        plan.attack.step(network, taken)
+    assert taken.broken.all()
+    assert predictions(network, plan.attack.images(taken)) != labels[2]
 
 
 @every_attack

@@ -36,7 +36,7 @@ def make_manifest(
     fields: dict[str, Any] = {
         "suite": name or suite,
         "suite_version": defined.version,
-        "suite_title": defined.title,
+        "suite_title": "" if name else defined.title,
         "candidate": candidate,
         "dataset": DatasetRecord(name=defined.data.label, sha256="d" * 64, size=100),
         "threat_model": defined.threat_model,

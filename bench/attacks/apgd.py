@@ -142,7 +142,8 @@ class APGD(Attack[APGDState]):
             targets: (N,) int64, if the attack is targeted.
         """
         check_items(images, labels, targets, self._targeted)
-        points = points.clamp(0, 1)
+        images = images.contiguous()
+        points = points.contiguous().clamp(0, 1)
         zeros = images.new_zeros(len(images))
         return APGDState(
             labels=labels.clone(),
@@ -199,8 +200,8 @@ class APGD(Attack[APGDState]):
     def _checkpoint(self, state: APGDState, losses: Tensor, first: Tensor) -> Tensor:
         """Update the step sizes, in place; (N,) bool: which items go back to their best point.
 
-        The conditions 1 and 2 of the paper's section 3.1. In the reference the first step's loss is
-        compared with 0, not with the start's; `last_loss` is left at 0 to do the same.
+        Conditions 1 and 2 of the paper, at the checkpoints. In the reference the first step's loss
+        is compared with 0, not with the start's; `last_loss` is left at 0 to do the same.
         """
         if losses.device not in self._needed_on:
             self._needed_on[losses.device] = torch.tensor(self._needed).to(losses)
@@ -234,7 +235,7 @@ def _move_linf(
     step_size: Tensor,
     weight: Tensor,
 ) -> None:
-    """Algorithm 1, lines 7 to 8 and 10 to 15 in Linf: from x^(k) in `point` to x^(k+1), in place.
+    """Keep or restore the best point, then step from x^(k) to x^(k+1), in place; in Linf.
 
     Args:
         eps: radius of the ball.

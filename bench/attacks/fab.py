@@ -89,7 +89,7 @@ class FAB(Attack[FABState]):
         self.steps = steps
         self.passes = Passes(forward=1, forward_backward=1)
         self._move = RowFunction(partial(_move, norm, alpha_max, eta))
-        self._step_back = RowFunction(partial(_step_back, norm, beta))
+        self._step_back = RowFunction(partial(_step_back, norm, eps, beta))
         self.arithmetic = (self._move, self._step_back)
 
     def start(
@@ -103,6 +103,7 @@ class FAB(Attack[FABState]):
         """From the clean image, or for a restart above 0 from half the ball; see `Attack.start`."""
         check_items(images, labels, targets, targeted=True)
         assert targets is not None
+        images = images.contiguous()
         points = images.clone()
         if restarts is not None and bool(restarts.any()):
             draw = draws.uniform if self.norm == "Linf" else draws.normal
@@ -158,7 +159,7 @@ def _move(
     gradient: Tensor,
     lead: Tensor,
 ) -> None:
-    """Algorithm 1, lines 6 to 9: from x^(i) in `point` to x^(i+1), in place.
+    """From x^(i) to x^(i+1), in place: the overshot, biased step over the linearised boundary.
 
     Args:
         norm: of the smallest way to the boundary.
@@ -184,6 +185,7 @@ def _move(
 
 def _step_back(
     norm: Literal["Linf", "L2"],
+    eps: float,
     beta: float,
     point: Tensor,
     clean: Tensor,
@@ -193,10 +195,11 @@ def _step_back(
     searching: Tensor,
     best_distance: Tensor,
 ) -> None:
-    """Algorithm 1, lines 10 to 13: keep the closest adversarial image and step back, in place.
+    """Keep the closest adversarial image, and step back from adversarial points, in place.
 
     Args:
         norm: of the distance.
+        eps: an image as close as this is kept even if a closer one was, and was not confirmed.
         beta: share of the perturbation that is kept.
         point: (N, ...) x^(i+1).
         clean: (N, ...) x_orig.
@@ -208,7 +211,8 @@ def _step_back(
     """
     perturbations = point - clean
     distance.copy_(norms(perturbations, norm))
-    copy_rows(best, wrong & searching & (distance < best_distance), point)
+    closer = (distance < best_distance) | (distance <= eps)
+    copy_rows(best, wrong & searching & closer, point)
     copy_rows(point, wrong, perturbations.mul_(beta).add_(clean))
 
 

@@ -54,10 +54,10 @@ def onto_hyperplane(
     """The shortest way from a point in [0, 1] to a hyperplane, staying inside [0, 1].
 
     argmin ||d|| such that <w, x + d> = b and 0 <= x + d <= 1 (Croce and Hein 2020, "Minimally
-    distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044,
-    section 2.1). Every coordinate moves towards the hyperplane by min(rate * t, room): rate 1 in
-    Linf, |w| in L2, with the smallest t that gets there. Where the hyperplane does not meet the
-    box, all go as far as they can.
+    distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044, on
+    projections onto a hyperplane with box constraints). Every coordinate moves towards the
+    hyperplane by min(rate * t, room): rate 1 in Linf, |w| in L2, with the smallest t that gets
+    there. Where the hyperplane does not meet the box, all go as far as they can.
 
     Args:
         points: (N, D) x, in [0, 1].
@@ -97,17 +97,18 @@ def fill_threshold(weights: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
     Returns:
         (N,).
     """
+    wanted = wanted.unsqueeze(1)
     rounding = 16 * torch.finfo(weights.dtype).eps * wanted
     threshold, missing = torch.zeros_like(wanted), wanted
+    behind = missing > rounding
     stop_early = asking_is_free(weights)
     for _ in range(_NEWTON_LIMIT if stop_early else NEWTON_STEPS):
-        level = threshold.unsqueeze(1)
-        slope = above(limits, level).mul_(weights).sum(dim=1)
+        slope = above(limits, threshold).mul_(weights).sum(dim=1, keepdim=True)
         # Without a slope every coordinate is at its limit, and the step is infinite.
-        ahead = threshold + missing / slope
-        threshold = torch.where(missing > rounding, ahead, threshold)
-        reached = torch.minimum(limits, threshold.unsqueeze(1)).mul_(weights).sum(dim=1)
+        threshold = torch.where(behind, threshold + missing / slope, threshold)
+        reached = torch.minimum(limits, threshold).mul_(weights).sum(dim=1, keepdim=True)
         missing = wanted - reached
-        if stop_early and not bool(((missing > rounding) & (threshold < math.inf)).any()):
+        behind = (missing > rounding) & (threshold < math.inf)
+        if stop_early and not bool(behind.any()):
             break
-    return threshold
+    return threshold.squeeze(1)

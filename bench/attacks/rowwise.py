@@ -20,7 +20,7 @@ _COMPILER_OPTIONS: tuple[dict[str, str | int | bool | Callable[..., Any]], ...] 
 )
 """Tried in turn: fusing unrelated loops trips over sums of changed inputs in some versions."""
 
-_CACHE_BYTES = 1 << 18
+_CACHE_BYTES = 3 << 17
 """How much of one tensor is worked on at a time, for each thread; a step has about five at once."""
 
 

@@ -89,6 +89,7 @@ class Square(Attack[SquareState]):
                 f"expected images (N, C, H, W) of at least {_TILES} x {_TILES} pixels for Square,"
                 f" got {tuple(images.shape)}"
             )
+        images = images.contiguous()
         return SquareState(
             labels=labels.clone(),
             targets=torch.zeros_like(labels),
@@ -200,10 +201,10 @@ class SquareL2(Square):
         """Bumps of random sign and direction side by side."""
         count, channels, height, width = images.shape
         side = height // _TILES
-        margin_pixels = (height - side * _TILES) // 2
+        first = (height - side * _TILES) // 2
         across = width // side
-        row, row_tile = _tile_coordinates(height, side, margin_pixels, height // side)
-        column, column_tile = _tile_coordinates(width, side, margin_pixels, across)
+        row, row_tile = _tile_coordinates(height, side, first, height // side)
+        column, column_tile = _tile_coordinates(width, side, first, across)
         tiles = (height // side) * across
         tile = (row_tile.unsqueeze(1) * across + column_tile).clamp_(min=0).to(images.device)
         covered = (row_tile.unsqueeze(1) >= 0) & (column_tile >= 0)
@@ -212,10 +213,8 @@ class SquareL2(Square):
         numbers = numbers.view(count, tiles, 1 + channels).transpose(1, 2)[:, :, tile]
         pattern = bump(side)[row.unsqueeze(1), column] * covered
         turned = bump(side).T[row.unsqueeze(1), column] * covered
-        shape = torch.where(
-            numbers[:, :1] > 0.5, turned.to(images), pattern.to(images)
-        )  # (N, 1, H, W)
-        perturbations = shape * _signs(numbers[:, 1:])
+        bumps = torch.where(numbers[:, :1] > 0.5, turned.to(images), pattern.to(images))
+        perturbations = bumps * _signs(numbers[:, 1:])
         scale = self.eps / (norms(perturbations, "L2") + SMALLEST_NORM)
         return (images + perturbations * per_image(scale, images)).clamp_(0, 1)
 
@@ -271,7 +270,7 @@ class SquareL2(Square):
 def _change_linf(
     eps: float, candidate: Tensor, best: Tensor, clean: Tensor, down: Tensor, across: Tensor
 ) -> None:
-    """Algorithm 1, lines 5 to 6 in Linf: change a window of each image, into `candidate`.
+    """Change a window of each image by plus or minus 2 eps and project, into `candidate`.
 
     Args:
         eps: radius of the ball.
@@ -301,7 +300,7 @@ def _change_l2(
     signs: Tensor,
     first: Tensor,
 ) -> None:
-    """Algorithm 3, lines 5 to 13, into `candidate`.
+    """Move the mass of both windows into one, with a bump added and in the ball, into `candidate`.
 
     Args:
         eps: radius of the ball.
@@ -346,7 +345,7 @@ def _length(perturbations: Tensor) -> Tensor:
 
 
 def bump(side: int) -> Tensor:
-    """The paper's eta (equation 3 and the text after it): two pyramids of opposite sign.
+    """The paper's eta of the L2 form: two pyramids of opposite sign, one above the other.
 
     Args:
         side: of the window, at least 1.

@@ -1,6 +1,6 @@
 """Reliability flags: what makes an attack's number doubtful, measured.
 
-The first three are measured on a batch before any attack, the last one on the finished records.
+All but the last are measured on a batch before any attack, the last one on the finished records.
 Sources: the checks of AutoAttack (Croce and Hein 2020, arXiv 2003.01690, and its `flags_doc`) and
 Carlini et al. 2019 (arXiv 1902.06705).
 """
@@ -8,9 +8,10 @@ Carlini et al. 2019 (arXiv 1902.06705).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from bench.errors import InputError
@@ -19,7 +20,11 @@ from bench.records import AttackSummary, Flag
 PROBABILITY_TOLERANCE = 1e-5
 RANDOMNESS_THRESHOLD = 1e-4
 ZERO_GRADIENT_THRESHOLD = 0.01
+BATCH_THRESHOLD = 1e-3
+"""Largest change of logits, relative to their length, that rounding may cause in another batch."""
 SQUARE_THRESHOLD = 0.002
+SQUARE_CHANCE = 0.01
+"""How probable an honest model's excess may be before it counts as more than chance."""
 
 
 def inspect(
@@ -41,12 +46,21 @@ def inspect(
     Raises:
         InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity.
     """
+    given = images.clone()
     with torch.no_grad():
-        first, second = module(images.clone()), module(images.clone())
+        first, second = module(given), module(images.clone())
     _check_logits(name, first, (len(images), classes))
-    flags = [probabilities(first), zero_gradients(module, images, labels)]
+    flags = [
+        probabilities(first),
+        zero_gradients(module, images, labels),
+        changed_input(images, given),
+        training_mode(module),
+        low_precision(first),
+    ]
     if not randomized:
-        flags.append(randomness(first, second))
+        repeats = randomness(first, second)
+        # An answer that changes by itself also changes with its batch.
+        flags.append(repeats or batch_dependence(module, images, first))
     return [flag for flag in flags if flag is not None]
 
 
@@ -83,8 +97,7 @@ def probabilities(logits: Tensor) -> Flag | None:
 
 def randomness(first: Tensor, second: Tensor) -> Flag | None:
     """Whether two answers (n, K) to the same images differ, relative to their length."""
-    length = first.norm(dim=1).clamp_min(1e-10)
-    difference = float(((first - second).norm(dim=1) / length).max())
+    difference = _relative_difference(first, second)
     if difference <= RANDOMNESS_THRESHOLD:
         return None
     return Flag(
@@ -99,14 +112,10 @@ def randomness(first: Tensor, second: Tensor) -> Flag | None:
 
 def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
     """Share of images on which the cross-entropy has no gradient at all, or there is no graph."""
-    inputs = images.clone().requires_grad_()
-    with torch.enable_grad():
-        loss = nn.functional.cross_entropy(module(inputs).float(), labels, reduction="sum")
+    gradient = image_gradient(module, images, labels)
     share = 1.0
-    if loss.requires_grad:
-        (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
-        if gradient is not None:
-            share = float((gradient.flatten(1).abs().sum(dim=1) == 0).float().mean())
+    if gradient is not None:
+        share = float((gradient.flatten(1).abs().sum(dim=1) == 0).float().mean())
     if share <= ZERO_GRADIENT_THRESHOLD:
         return None
     return Flag(
@@ -119,17 +128,119 @@ def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | 
     )
 
 
-def square_beats_gradients(attacks: Sequence[AttackSummary]) -> Flag | None:
-    """Whether Square, which sees no gradient, broke samples that the gradient attacks left."""
+def batch_dependence(module: nn.Module, images: Tensor, logits: Tensor) -> Flag | None:
+    """Whether the answer to an image (n, C, H, W) depends on the others in its batch."""
+    half = max(len(images) // 2, 1)
+    with torch.no_grad():
+        alone = module(images[:half].flip(0).clone()).flip(0)
+    difference = _relative_difference(logits[:half], alone)
+    if difference <= BATCH_THRESHOLD:
+        return None
+    return Flag(
+        name="batch-dependent",
+        measured=difference,
+        threshold=BATCH_THRESHOLD,
+        meaning="The logits of an image change with the other images in its batch, so accuracies "
+        "belong to one batch size and order, and an adversarial image may break only in company.",
+        advice="Make each answer depend on its own image alone, e.g. batch norms in eval mode; "
+        "until then read the result with --batch-size 1.",
+    )
+
+
+def changed_input(images: Tensor, given: Tensor) -> Flag | None:
+    """Whether the module wrote into the tensor (n, C, H, W) that it was given."""
+    difference = float((images - given).abs().max())
+    if difference == 0:
+        return None
+    return Flag(
+        name="changes-input",
+        measured=difference,
+        threshold=0.0,
+        meaning="The forward pass changes its input in place. The fast engine passes copies, the "
+        "reference does not: its attacks would go on from images that they never chose.",
+        advice="Replace the in-place operation on the input by one that makes a new tensor.",
+    )
+
+
+def training_mode(module: nn.Module) -> Flag | None:
+    """Whether a part of the module is in training mode although it was put into eval mode."""
+    names = [name or "the module" for name, part in module.named_modules() if part.training]
+    if not names:
+        return None
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return Flag(
+        name="training-mode",
+        measured=", ".join(names[:3]) + more,
+        threshold="none",
+        meaning="Parts of the candidate are in training mode: dropout stays on, batch norms use "
+        "the batch's statistics, and running them changes the weights' buffers.",
+        advice="Put every part into eval mode when the candidate is built.",
+    )
+
+
+def low_precision(logits: Tensor) -> Flag | None:
+    """Whether logits (n, K) come in half precision, where near margins round to zero."""
+    if logits.dtype not in (torch.float16, torch.bfloat16):
+        return None
+    return Flag(
+        name="low-precision-logits",
+        measured=str(logits.dtype).removeprefix("torch."),
+        threshold="float32",
+        meaning="The logits are rounded to half precision: differences that attacks follow vanish, "
+        "and ties decide predictions.",
+        advice="Return float32 logits; the passes before them may stay in half precision.",
+    )
+
+
+def image_gradient(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
+) -> Tensor | None:
+    """Gradient (n, C, H, W) of the cross-entropy, or None where there is none to be had.
+
+    Args:
+        model: images to logits (n, K).
+        images: (n, C, H, W).
+        labels: (n,).
+    """
+    inputs = images.clone().requires_grad_()
+    with torch.enable_grad():
+        loss = nn.functional.cross_entropy(model(inputs.clone()).float(), labels, reduction="sum")
+        if not loss.requires_grad:
+            return None
+        try:
+            (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # e.g. what the backward pass needs was overwritten in place
+            return None
+    return gradient
+
+
+def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | None:
+    """Whether Square, which sees no gradient, broke samples that the gradient attacks left.
+
+    AutoAttack warns above 0.2% of the samples. On few samples an honest model passes that by a
+    single lucky query, so the excess over 0.2% must also be more than chance (exact binomial test).
+
+    Args:
+        attacks: in their order.
+        n: samples of the run.
+    """
     for before, after in itertools.pairwise(attacks):
-        drop = before.accuracy_after - after.accuracy_after
-        if after.name == "square" and drop > SQUARE_THRESHOLD:
+        broken = round((before.accuracy_after - after.accuracy_after) * n)
+        if after.name == "square" and binom.sf(broken - 1, n, SQUARE_THRESHOLD) < SQUARE_CHANCE:
             return Flag(
                 name="square-beats-gradients",
-                measured=drop,
+                measured=broken / n,
                 threshold=SQUARE_THRESHOLD,
                 meaning="Square, a query attack without gradients, lowered the accuracy further "
                 "after the gradient attacks: their gradients are probably masked.",
                 advice="Run Square with more queries and restarts, or an adaptive attack.",
             )
     return None
+
+
+def _relative_difference(first: Tensor, second: Tensor) -> float:
+    """Largest distance of two answers (n, K) to an image, relative to the first one's length."""
+    first, second = first.float(), second.float()
+    return float(((first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)).max())

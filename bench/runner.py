@@ -226,7 +226,7 @@ def summarise(
                 backward_passes=round(float(rows["backward_passes"].sum())),
             )
         )
-    square = flags.square_beats_gradients(attacks)
+    square = flags.square_beats_gradients(attacks, n)
     return Summary(
         manifest=manifest,
         run=manifest.run,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import data
 from bench.attacks import inside
-from bench.engines import Task, fast
+from bench.engines import Task, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.fast import FastEngine
 from bench.records import Block
@@ -117,7 +117,7 @@ def test_batch_size_and_order_change_nothing(network: nn.Module, norm: str, eps:
 def test_interrupted_anywhere_it_ends_the_same(
     network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast, "SECONDS_A_BLOCK", 0.0)
+    monkeypatch.setattr(search, "SECONDS_A_BLOCK", 0.0)
     task = _task(network)
     blocks = _run(task)
     whole = _tables(blocks)

@@ -1,0 +1,62 @@
+"""The batch of a search: one place a work item, filled and emptied item by item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bench.attacks import State, insert, select
+
+
+@dataclass
+class Sample:
+    """Where a sample stands in an attack. A round is one restart of one target."""
+
+    row: int
+    started: int = 0
+    searching: set[int] = field(default_factory=set)
+    steps: dict[int, int] = field(default_factory=dict)
+    broke: int | None = None
+    witness: Tensor | None = None
+    prediction: int = -1
+
+
+@dataclass
+class Batch:
+    """The batch: a state with one row a place, and who sits there; places are filled from 0."""
+
+    capacity: int
+    state: State | None = None
+    items: list[tuple[Sample, int]] = field(default_factory=list)
+
+    def add(self, state: State, items: list[tuple[Sample, int]]) -> None:
+        count = len(self.items)
+        if self.state is None:
+            spare = torch.arange(self.capacity) % len(items)
+            self.state = select(state, spare.to(state.labels.device))
+        rows = torch.arange(count, count + len(items), device=state.labels.device)
+        insert(self.state, rows, state)
+        self.items += items
+
+    def view(self) -> State:
+        assert self.state is not None
+        return select(self.state, slice(0, len(self.items)))
+
+    def remove(self, leaving: list[int]) -> State:
+        """Take the items in places `leaving` (ascending) out; the last ones move into the gaps."""
+        assert self.state is not None
+        device = self.state.labels.device
+        taken = select(self.state, torch.tensor(leaving, device=device))
+        kept = len(self.items) - len(leaving)
+        gaps = [place for place in leaving if place < kept]
+        gone = set(leaving)
+        movers = [place for place in range(kept, len(self.items)) if place not in gone]
+        if gaps:
+            moved = select(self.state, torch.tensor(movers, device=device))
+            insert(self.state, torch.tensor(gaps, device=device), moved)
+            for gap, mover in zip(gaps, movers, strict=True):
+                self.items[gap] = self.items[mover]
+        del self.items[kept:]
+        return taken

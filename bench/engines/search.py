@@ -1,0 +1,370 @@
+"""One attack on many samples, scheduled so that the batch stays full.
+
+A work item is (sample, attack, target, restart). Items share a batch whatever their iteration; an
+item leaves the moment it is broken or finished and the next takes its place. The targets of a
+sample are tried in their order. Where there are fewer samples than places, later targets are
+started ahead of their turn; the sample is broken by the first target, in their order, that
+succeeds, so that the result is the same as if they had waited.
+
+Every success is confirmed by the candidate's own module in float32, on the image as it is stored,
+before it counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.attacks import (
+    AttackPlan,
+    State,
+    concatenate,
+    inside,
+    keyed_draws,
+    likeliest_wrong_classes,
+    reopen,
+    select,
+)
+from bench.engines.acceleration import Accelerated, tensor_cores
+from bench.engines.batch import Batch, Sample
+from bench.engines.engine import (
+    GRADIENT_COST,
+    Outlook,
+    Task,
+    batches,
+    broken_rows,
+)
+from bench.records import Attempts, Block, Progress, Witnesses
+
+SECONDS_A_BLOCK = 20.0
+SECONDS_BETWEEN_REPORTS = 0.5
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
+"""How often the host asks the device which items are done; asking stops a GPU."""
+CONFIRMED_TOGETHER = 32
+
+
+class Search:
+    """One attack on all samples that stand."""
+
+    def __init__(
+        self,
+        task: Task,
+        plan: AttackPlan,
+        fast: Accelerated,
+        size: int,
+        stage: int,
+        precision: str,
+        outlook: Outlook,
+    ) -> None:
+        self.task = task
+        self.plan = plan
+        self.fast = fast
+        self.stage = stage
+        self.precision = precision
+        self.outlook = outlook
+        self.batch = Batch(size)
+        self.ready: deque[Sample] = deque()
+        self.waiting: list[tuple[State, list[tuple[Sample, int]]]] = []
+        self.returning: list[tuple[State, list[tuple[Sample, int]]]] = []
+        self.done: list[Sample] = []
+        self.targets = torch.empty(0, 0, dtype=torch.int64)
+        self.target_row: dict[int, int] = {}
+        self.filled_steps = 0
+        self.slot_steps = 0
+
+    def run(
+        self,
+        standing: Tensor,
+        finished: Mapping[str, Block],
+        report: Callable[[Progress], None],
+    ) -> Iterator[Block]:
+        """Attack all samples that stand; `standing` (N,) is updated as they break."""
+        prefix = f"{self.stage + 1:02d}-{self.plan.name}-"
+        earlier = {key: block for key, block in finished.items() if key.startswith(prefix)}
+        total = int(standing.sum())
+        attempted: set[int] = set()
+        for block in earlier.values():
+            assert block.attempts is not None
+            attempted.update(block.attempts.index.tolist())
+            standing[broken_rows(self.task, block)] = False
+        number = 1 + max((int(key.removeprefix(prefix)) for key in earlier), default=-1)
+        indices = self.task.indices.tolist()
+        left = standing.nonzero().flatten().tolist()
+        rows = [row for row in left if indices[row] not in attempted]
+        if self.plan.targets and rows:
+            self._rank_targets(torch.tensor(rows))
+        self.ready.extend(Sample(row) for row in rows)
+        clock = _Clock()
+        done = len(attempted)
+        while self._advance():
+            if clock.block_is_due() and self.done:
+                done += len(self.done)
+                yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
+                number += 1
+            if clock.report_is_due():
+                now = done + len(self.done)
+                broken = sum(sample.broke is not None for sample in self.done)
+                robust = int(standing.sum()) - broken
+                seconds = self.outlook.seconds_left(self.stage, total - now, robust)
+                report(Progress(self.plan.name, now, total, robust, len(standing), seconds))
+        if self.done:
+            yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
+        report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
+
+    def _rank_targets(self, rows: Tensor) -> None:
+        """Wrong classes by their logits on the clean images, from the candidate's own module."""
+        parts = []
+        for part in batches(rows, self.batch.capacity):
+            with torch.no_grad():
+                logits = self.task.module(self.task.images[part].to(self.task.device)).float()
+            labels = self.task.labels[part].to(self.task.device)
+            parts.append(likeliest_wrong_classes(logits, labels, self.plan.targets).cpu())
+        self.targets = torch.cat(parts)
+        self.target_row = {row: position for position, row in enumerate(rows.tolist())}
+
+    def _advance(self) -> bool:
+        """Fill the batch, step it, and let go what is done; False when nothing is left."""
+        self._fill()
+        if not self.batch.items:
+            if not self.waiting:
+                return False
+            self._confirm()
+            return True
+        state = self.batch.view()
+        looks = STEPS_BETWEEN_LOOKS[self.task.device.type]
+        start = time.perf_counter()
+        with tensor_cores(self.precision == "tf32"):
+            for _ in range(looks):
+                self.plan.attack.step(self.fast.model, state)
+        passes = self.plan.attack.passes
+        cost = passes.forward + GRADIENT_COST * passes.forward_backward
+        self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
+        self.filled_steps += looks * len(self.batch.items)
+        self.slot_steps += looks * self.batch.capacity
+        finished = self.plan.attack.finished(state)
+        superseded = [
+            place
+            for place, (sample, number) in enumerate(self.batch.items)
+            if sample.broke is not None and number > sample.broke
+        ]
+        if superseded:
+            finished = finished.clone()
+            finished[torch.tensor(superseded, device=finished.device)] = True
+        leaving = finished.nonzero().flatten().tolist()
+        if leaving:
+            items = [self.batch.items[place] for place in leaving]
+            self.waiting.append((self.batch.remove(leaving), items))
+            if sum(len(items) for _, items in self.waiting) >= CONFIRMED_TOGETHER:
+                self._confirm()
+        return True
+
+    def _fill(self) -> None:
+        for state, items in self._take_returning():
+            self.batch.add(state, items)
+        free = self.batch.capacity - len(self.batch.items)
+        items = []
+        while self.ready and len(items) < free:
+            sample = self.ready.popleft()
+            items.append((sample, sample.started))
+            sample.searching.add(sample.started)
+            sample.started += 1
+        if not items and free and (self.batch.items or self.waiting):
+            items = self._ahead_of_turn(free)
+        if items:
+            self.batch.add(self._start(items), items)
+
+    def _take_returning(self) -> list[tuple[State, list[tuple[Sample, int]]]]:
+        """Items whose success was not confirmed, as many as there are places for."""
+        taken = []
+        free = self.batch.capacity - len(self.batch.items)
+        while self.returning and free:
+            state, items = self.returning.pop()
+            if len(items) > free:
+                self.returning.append((select(state, slice(free, None)), items[free:]))
+                state, items = select(state, slice(0, free)), items[:free]
+            taken.append((state, items))
+            free -= len(items)
+        return taken
+
+    def _ahead_of_turn(self, free: int) -> list[tuple[Sample, int]]:
+        """Later rounds of samples that are being searched, the earliest rounds first."""
+        seen: dict[int, Sample] = {sample.row: sample for sample, _ in self.batch.items}
+        candidates = [
+            sample
+            for sample in seen.values()
+            if sample.broke is None and sample.started < self.plan.items
+        ]
+        items: list[tuple[Sample, int]] = []
+        while candidates and len(items) < free:
+            candidates.sort(key=lambda sample: (sample.started, sample.row))
+            sample = candidates[0]
+            items.append((sample, sample.started))
+            sample.searching.add(sample.started)
+            sample.started += 1
+            if sample.started == self.plan.items:
+                candidates.pop(0)
+        return items
+
+    def _start(self, items: list[tuple[Sample, int]]) -> State:
+        rows = torch.tensor([sample.row for sample, _ in items])
+        numbers = torch.tensor([number for _, number in items])
+        device = self.task.device
+        ranks, restarts = numbers // self.plan.restarts, numbers % self.plan.restarts
+        targets = None
+        draws_target: Tensor | int = 0
+        if self.plan.targets:
+            position = torch.tensor([self.target_row[sample.row] for sample, _ in items])
+            targets = self.targets[position, ranks].to(device)
+            draws_target = (ranks + 1).to(device)
+        draws = keyed_draws(
+            self.task.seed,
+            self.task.indices[rows].to(device),
+            self.plan.name,
+            restarts=restarts.to(device),
+            targets=draws_target,
+        )
+        images = self.task.images[rows].to(device)
+        labels = self.task.labels[rows].to(device)
+        state = self.plan.attack.start(images, labels, draws, targets, restarts.to(device))
+        return cast(State, state)
+
+    def _confirm(self) -> None:
+        """Decide about the items that left: broken, finished, or to go on."""
+        state = concatenate([state for state, _ in self.waiting])
+        items = [item for _, group in self.waiting for item in group]
+        self.waiting.clear()
+        attack = self.plan.attack
+        claimed = state.broken
+        images = attack.images(state).float()
+        # What a search in lower precision ended with is tried in float32, claimed or not.
+        tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
+        wrong = torch.zeros_like(claimed)
+        predictions = state.labels.clone()
+        chosen = tried.nonzero().flatten()
+        if len(chosen):
+            rows = torch.tensor([items[place][0].row for place in chosen.tolist()])
+            clean = self.task.images[rows].to(images.device)
+            with torch.no_grad(), tensor_cores(False):
+                predicted = self.task.module(images[chosen].clone()).max(dim=1)[1]
+            threat = self.task.threat_model
+            good = inside(images[chosen], clean, threat.norm, threat.eps)
+            wrong[chosen] = (predicted != state.labels[chosen]) & good
+            predictions[chosen] = predicted
+        budget_spent = (state.iteration >= attack.steps).tolist()
+        going_on: list[int] = []
+        for place, (sample, number) in enumerate(items):
+            if sample.broke is not None and number > sample.broke:
+                outcome = "superseded"
+            elif bool(wrong[place]):
+                outcome = "broken"
+            elif bool(claimed[place]) and not budget_spent[place]:
+                going_on.append(place)
+                continue
+            else:
+                outcome = "survived"
+            sample.steps[number] = int(state.iteration[place])
+            sample.searching.discard(number)
+            if outcome == "broken":
+                sample.broke = number
+                sample.witness = images[place].cpu()
+                sample.prediction = int(predictions[place])
+            self._settle(sample)
+        if going_on:
+            rows = torch.tensor(going_on, device=claimed.device)
+            again = select(state, rows)
+            reopen(again, torch.arange(len(going_on), device=claimed.device))
+            self.returning.append((again, [items[place] for place in going_on]))
+
+    def _settle(self, sample: Sample) -> None:
+        """A round of a sample ended: the sample is done, or its next round is ready."""
+        if any(sample.broke is None or number < sample.broke for number in sample.searching):
+            return
+        if sample.broke is not None or sample.started == self.plan.items:
+            if not sample.searching:
+                self.done.append(sample)
+        else:
+            self.ready.append(sample)
+
+    def _block(self, key: str, seconds: float, standing: Tensor) -> Block:
+        samples, self.done = self.done, []
+        name, passes = self.plan.name, self.plan.attack.passes
+        rows = torch.tensor([sample.row for sample in samples])
+        index = self.task.indices[rows].numpy()
+        steps = np.array([sum(sample.steps.values()) for sample in samples], dtype=np.float64)
+        broken = np.array([sample.broke is not None for sample in samples])
+        iteration = [
+            -1
+            if sample.broke is None
+            else sample.broke * self.plan.attack.steps + sample.steps[sample.broke]
+            for sample in samples
+        ]
+        n = len(samples)
+        attempts = Attempts(
+            index=index,
+            attack=np.full(n, name),
+            outcome=np.where(broken, "broken", "survived"),
+            iteration=np.array(iteration),
+            forward_passes=steps * passes.forward,
+            backward_passes=steps * passes.forward_backward,
+            seconds=seconds * steps / max(float(steps.sum()), 1.0),
+        )
+        witnesses = None
+        found = [sample for sample in samples if sample.witness is not None]
+        if found:
+            witnesses = Witnesses(
+                index=index[broken],
+                attack=np.full(len(found), name),
+                prediction=np.array([sample.prediction for sample in found]),
+                images=torch.stack([cast(Tensor, sample.witness) for sample in found]).numpy(),
+            )
+            standing[torch.tensor([sample.row for sample in found])] = False
+        record: dict[str, float | str] = {**self.fast.record, **self._counts(samples)}
+        if self.plan.note:
+            record[name] = self.plan.note
+        return Block(key, seconds, attempts=attempts, witnesses=witnesses, record=record)
+
+    def _counts(self, samples: list[Sample]) -> dict[str, float]:
+        """What adds up over blocks: passes of the reference, and how full the batch was."""
+        forward = gradient = 0
+        for sample in samples:
+            rounds = self.plan.items if sample.broke is None else sample.broke + 1
+            reference = self.plan.reference_passes([1] * rounds, sum(sample.steps.values()))
+            forward += reference.forward
+            gradient += reference.forward_backward
+        filled, self.filled_steps = self.filled_steps, 0
+        slots, self.slot_steps = self.slot_steps, 0
+        return {
+            "reference_forward_passes": forward,
+            "reference_backward_passes": gradient,
+            "filled_steps": filled,
+            "slot_steps": slots,
+        }
+
+
+class _Clock:
+    """Says when a block and a report are due."""
+
+    def __init__(self) -> None:
+        self._block = self._report = time.perf_counter()
+
+    def block_is_due(self) -> bool:
+        return time.perf_counter() - self._block >= SECONDS_A_BLOCK
+
+    def report_is_due(self) -> bool:
+        now = time.perf_counter()
+        due = now - self._report >= SECONDS_BETWEEN_REPORTS
+        if due:
+            self._report = now
+        return due
+
+    def lap(self) -> float:
+        """Seconds since the last block."""
+        now = time.perf_counter()
+        seconds, self._block = now - self._block, now
+        return seconds

@@ -1,0 +1,105 @@
+"""Each way of answering badly raises its own flag, and an honest module raises none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import flags
+from bench.errors import InputError
+from bench.records import AttackSummary
+
+CLASSES = 5
+
+
+class Answer(nn.Module):
+    """A small network, and what is done to its logits."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], object]) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(3 * 16, CLASSES, generator=generator))
+        self.change = change
+
+    def forward(self, images: Tensor) -> object:
+        return self.change(images, images.flatten(1) @ self.weight)
+
+
+def _write_into(images: Tensor, logits: Tensor) -> Tensor:
+    images.mul_(0.5)
+    return logits
+
+
+def _raised(module: nn.Module) -> set[str]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(8, 3, 4, 4, generator=generator)
+    labels = torch.arange(8) % CLASSES
+    found = flags.inspect("it", module, images, labels, CLASSES, randomized=False)
+    return {flag.name for flag in found}
+
+
+def test_an_honest_module_raises_no_flag() -> None:
+    assert _raised(Answer(lambda _, logits: logits).eval()) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        (lambda _, logits: logits.softmax(dim=1), "probabilities"),
+        (lambda _, logits: logits + torch.rand(logits.shape), "randomized"),
+        (lambda _, logits: logits.detach(), "zero-gradients"),
+        (lambda _, logits: logits.half(), "low-precision-logits"),
+        (lambda _, logits: logits - logits.mean(dim=0), "batch-dependent"),
+        (_write_into, "changes-input"),
+    ],
+)
+def test_a_bad_answer_raises_its_flag(
+    change: Callable[[Tensor, Tensor], Tensor], flag: str
+) -> None:
+    assert flag in _raised(Answer(change).eval())
+
+
+def test_a_part_left_in_training_mode_is_named() -> None:
+    module = nn.Sequential(Answer(lambda _, logits: logits), nn.BatchNorm1d(CLASSES)).eval()
+    module[1].train()
+    assert {"training-mode", "batch-dependent"} <= _raised(module)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _, logits: (logits, logits),
+        lambda _, logits: logits[:, :-1],
+        lambda _, logits: logits.long(),
+        lambda _, logits: logits / 0,
+    ],
+)
+def test_unusable_logits_are_refused(change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    with pytest.raises(InputError, match="expected logits"):
+        _raised(Answer(change).eval())
+
+
+def _attacks(before: float, after: float) -> list[AttackSummary]:
+    return [
+        AttackSummary(
+            name=name,
+            attempted=0,
+            broken=0,
+            accuracy_after=accuracy,
+            seconds=0,
+            forward_passes=0,
+            backward_passes=0,
+        )
+        for name, accuracy in (("fab-t", before), ("square", after))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n", "broken", "raised"), [(360, 1, False), (360, 3, False), (360, 4, True), (10000, 40, True)]
+)
+def test_square_must_beat_gradients_beyond_chance(n: int, broken: int, raised: bool) -> None:
+    flag = flags.square_beats_gradients(_attacks(0.5, 0.5 - broken / n), n)
+    assert (flag is not None) == raised

@@ -179,6 +179,18 @@ class AttackSummary(_Record):
     backward_passes: int
 
 
+class Convergence(_Record):
+    """What attacking on with doubled budgets brought."""
+
+    shares_broken: list[float]
+    """Of the survivors, by each doubling."""
+    expected_share: float
+    """Of the survivors, that another doubling would break, extrapolated."""
+    converged: bool
+    curve: list[tuple[float, float]]
+    """Passes a sample (a gradient counts as one) spent so far, and the accuracy they left."""
+
+
 class Interval(_Record):
     """A 95% confidence interval of a fraction."""
 
@@ -203,6 +215,8 @@ class Summary(_Record):
     flags: list[Flag]
     engine_record: dict[str, float | str] = {}
     """How the engine did it: passes the reference would have used, batch fill, and the like."""
+    convergence: Convergence | None = None
+    """Of runs that attacked until convergence."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from bench import environment, flags
 from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.engines import Engine, Task
+from bench.engines import Engine, Task, Trials
+from bench.engines.convergence import (
+    ATTACKS,
+    MOST_DOUBLINGS,
+    SETTLED_SHARE,
+    UNTIL_CONVERGED,
+    doubled_name,
+    expected_share,
+)
+from bench.engines.trials import WITNESSES
 from bench.records import (
     AttackSummary,
     Block,
+    Convergence,
     DatasetRecord,
     Flag,
     ImageArray,
@@ -51,6 +62,8 @@ class Settings:
         n_examples: the first so many samples; None: as many as the suite says.
         eps: another radius than the suite's, in the [0, 1] pixel scale; None: the suite's.
         again: make a new run although a complete one exists.
+        seed_witnesses: try the witnesses of the suite's earlier runs before any attack.
+        until_converged: attack what survives on, until larger budgets change next to nothing.
     """
 
     suite: Suite
@@ -62,6 +75,8 @@ class Settings:
     n_examples: int | None = None
     eps: float | None = None
     again: bool = False
+    seed_witnesses: bool = False
+    until_converged: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,7 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
         seed=settings.seed,
         batch_size=settings.batch_size or settings.engine.default_batch_size(settings.device),
         device=settings.device,
+        until_converged=settings.until_converged,
     )
 
 
@@ -120,7 +136,11 @@ def make_manifest(
         dataset=DatasetRecord(name=dataset.name, sha256=dataset.sha256(), size=dataset.size),
         threat_model=task.threat_model,
         protocol=settings.protocol,
-        attacks=[attack.model_dump(mode="json") for attack in task.attacks],
+        attacks=[
+            *([{"name": WITNESSES}] if settings.seed_witnesses else []),
+            *(attack.model_dump(mode="json") for attack in task.attacks),
+            *([{"name": UNTIL_CONVERGED}] if settings.until_converged else []),
+        ],
         engine=settings.engine.name,
         engine_settings=settings.engine.settings(task),
         precision=settings.engine.precision,
@@ -168,6 +188,8 @@ def evaluate(
             tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
             record: dict[str, float | str] = {}
         else:
+            if settings.seed_witnesses:
+                task = replace(task, trials=_known_witnesses(manifest, dataset, store))
             tables, record = _run_blocks(task, settings.engine, folder, observer)
         summary = summarise(manifest, tables, raised, record, finished=environment.now())
         folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
@@ -211,7 +233,7 @@ def summarise(
     robust = int(samples["robust"].sum())
     standing = clean
     attacks = []
-    for attack in (str(choice["name"]) for choice in manifest.attacks):
+    for attack in _attack_names(manifest, tables):
         rows = attempts[attempts["attack"] == attack]
         broken = int((rows["outcome"] == "broken").sum())
         standing -= broken
@@ -241,6 +263,7 @@ def summarise(
         attacks=attacks,
         flags=[*raised, *([square] if square else [])],
         engine_record=record,
+        convergence=_convergence(manifest, attacks, n),
         seconds=float(attempts["seconds"].sum()),
         started=str(manifest.environment.get("started", "")),
         finished=finished,
@@ -251,6 +274,74 @@ def _autoattack_accuracy(attacks: list[AttackSummary]) -> float | None:
     """Accuracy after standard AutoAttack, if nothing else ran before its end."""
     names = tuple(attack.name for attack in attacks[: len(STANDARD)])
     return attacks[len(STANDARD) - 1].accuracy_after if names == STANDARD else None
+
+
+def _attack_names(manifest: Manifest, tables: Tables) -> list[str]:
+    """Attacks of the manifest, then those that the engine added, in the order they ran."""
+    named = [str(choice["name"]) for choice in manifest.attacks]
+    planned = [name for name in named if name != UNTIL_CONVERGED]
+    return list(dict.fromkeys([*planned, *tables.attempts["attack"].unique()]))
+
+
+def _convergence(manifest: Manifest, attacks: list[AttackSummary], n: int) -> Convergence | None:
+    """What the doublings of a run that attacked until convergence brought."""
+    if all(choice["name"] != UNTIL_CONVERGED for choice in manifest.attacks):
+        return None
+    passes, curve = 0, []
+    for attack in attacks:
+        passes += attack.forward_passes + attack.backward_passes
+        curve.append((passes / n, attack.accuracy_after))
+    accuracies = {attack.name: attack.accuracy_after for attack in attacks}
+    standing = attacks[len(manifest.attacks) - 2].accuracy_after
+    shares: list[float] = []
+    for doubling in range(1, MOST_DOUBLINGS + 1):
+        left = accuracies.get(doubled_name(ATTACKS[-1], doubling))
+        if left is None or standing == 0:
+            break
+        shares.append(1 - left / standing)
+        standing = left
+    expected = expected_share(shares) if shares else 0.0
+    return Convergence(
+        shares_broken=shares,
+        expected_share=expected,
+        converged=standing == 0 or (bool(shares) and expected < SETTLED_SHARE),
+        curve=curve,
+    )
+
+
+def _known_witnesses(manifest: Manifest, dataset: Dataset, store: Store) -> Trials | None:
+    """Witnesses of the suite's complete runs on the same data, newest first.
+
+    Runs of this very candidate are left out, so that its result stays its attacks' own; those of an
+    earlier state of it, with other weights, count.
+    """
+    images, indices = dataset.images.numpy(), dataset.indices.tolist()
+    found = []
+    for run in store.runs(manifest.suite):
+        if not run.is_complete:
+            continue
+        other = run.manifest()
+        same_candidate = (
+            other.weights_sha256 == manifest.weights_sha256
+            and other.definition_sha256 == manifest.definition_sha256
+        )
+        same_images = other.dataset.name == manifest.dataset.name
+        if (
+            same_candidate
+            or not same_images
+            or other.threat_model.norm != manifest.threat_model.norm
+        ):
+            continue
+        witnesses = run.witnesses(images, indices)
+        if witnesses is not None and len(witnesses.index):
+            found.append((run.summary().finished, witnesses))
+    if not found:
+        return None
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    return Trials(
+        torch.from_numpy(np.concatenate([witnesses.index for _, witnesses in found])),
+        torch.from_numpy(np.concatenate([witnesses.images for _, witnesses in found])),
+    )
 
 
 def _choose_folder(manifest: Manifest, store: Store, again: bool) -> tuple[RunFolder, Manifest]:

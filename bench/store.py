@@ -271,8 +271,8 @@ class RunFolder:
         """The witnesses; None if no sample was broken by an attack.
 
         Args:
-            images: (N, C, H, W) clean images of the run, float32.
-            indices: (N,) their places in the data set.
+            images: (N, C, H, W) clean images, float32.
+            indices: (N,) their places in the data set; witnesses of others are left out.
 
         Raises:
             InputError: the file is damaged.
@@ -282,14 +282,15 @@ class RunFolder:
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                index = archive["index"]
                 place = {value: position for position, value in enumerate(indices)}
+                wanted = np.array([value in place for value in archive["index"].tolist()], bool)
+                index = archive["index"][wanted]
                 clean = images[[place[value] for value in index.tolist()]]
                 return Witnesses(
                     index=index,
-                    attack=archive["attack"],
-                    prediction=archive["prediction"],
-                    images=_apply_difference(clean, archive["difference"]),
+                    attack=archive["attack"][wanted],
+                    prediction=archive["prediction"][wanted],
+                    images=_apply_difference(clean, archive["difference"][:, wanted]),
                 )
         except _UNREADABLE as error:
             raise _damaged(path, error) from error

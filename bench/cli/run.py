@@ -57,12 +57,21 @@ from bench.validation import parse_fraction
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    default="float32",
-    show_default=True,
-    help="Of the fast engine's search; successes are confirmed in float32.",
+    help="Of the fast engine's search; successes are confirmed in float32. Default: the device's "
+    "fastest that is as strong as float32.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--eps", help="Another radius, such as 4/255 (a variant).")
+@click.option(
+    "--seed-witnesses",
+    is_flag=True,
+    help="Try the adversarial images of the suite's earlier runs before any attack.",
+)
+@click.option(
+    "--until-converged",
+    is_flag=True,
+    help="Attack what survives with ever larger budgets, until they change next to nothing.",
+)
 @click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
 @click.option("--trust-code", is_flag=True, help="Let submissions run their own Python code.")
@@ -78,9 +87,11 @@ def command(
     protocol: str,
     engine: str,
     batch_size: int | None,
-    precision: str,
+    precision: str | None,
     seed: int,
     eps: str | None,
+    seed_witnesses: bool,
+    until_converged: bool,
     again: bool,
     dry_run: bool,
     trust_code: bool,
@@ -94,16 +105,22 @@ def command(
     """
     suite = load_suite(suite_name)
     suite.protocol(protocol)
+    if engine != "fast" and (seed_witnesses or until_converged):
+        option = "--seed-witnesses" if seed_witnesses else "--until-converged"
+        raise InputError(f"{option}: expected the fast engine, got {engine}; use --engine fast")
+    chosen_device = _device(device)
     settings = runner.Settings(
         suite=suite,
-        engine=make_engine(engine, precision),
+        engine=make_engine(engine, precision, chosen_device),
         protocol=protocol,
         seed=seed,
         batch_size=batch_size,
-        device=_device(device),
+        device=chosen_device,
         n_examples=n_examples,
         eps=None if eps is None else _radius(eps),
         again=again,
+        seed_witnesses=seed_witnesses,
+        until_converged=until_converged,
     )
     references = find_candidates(names, suite, model_dir, trust_code)
     if not references:

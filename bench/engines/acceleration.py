@@ -20,6 +20,16 @@ FOLDING_TOLERANCE = 1e-4
 """Largest relative change of a logit by which folding counts as an equal result."""
 
 
+def default_precision(device: torch.device) -> str:
+    """The fastest precision in which the search is as strong as in float32 on a device.
+
+    A GPU rounds products to TF32, as pyautoattack's convolutions do there by default. Processors
+    without matrix units for bfloat16 are no faster in it, and those with them would make results
+    depend on the processor; so a CPU searches in float32 unless asked otherwise.
+    """
+    return "tf32" if device.type == "cuda" else "float32"
+
+
 @dataclass(frozen=True)
 class Accelerated:
     """A candidate as the search calls it.

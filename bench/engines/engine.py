@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,19 @@ from bench.attacks import AttackPlan, plan_attack
 from bench.records import Block, CleanResults, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Images to try before any attack; several may belong to one sample.
+
+    Attributes:
+        index: (m,) int64, places in the data set.
+        images: (m, C, H, W) float32; those outside a sample's ball are tried in vain.
+    """
+
+    index: Tensor
+    images: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class Task:
         seed: of every random draw.
         batch_size: samples in one pass.
         device: where passes run.
+        trials: images to try first; None: none.
+        until_converged: whether what survives is attacked on with ever larger budgets.
     """
 
     module: nn.Module
@@ -43,6 +58,8 @@ class Task:
     seed: int
     batch_size: int
     device: torch.device
+    trials: Trials | None = None
+    until_converged: bool = False
 
 
 class Engine(Protocol):
@@ -81,7 +98,7 @@ class Outlook:
         costs: of each attack on a sample that survives it, in forward passes.
     """
 
-    costs: Sequence[float]
+    costs: list[float]
     cost_done: float = 0.0
     seconds: float = 0.0
 
@@ -109,11 +126,13 @@ class Outlook:
 
 def survivor_costs(task: Task) -> list[float]:
     """What each attack of a task costs on a sample that survives it, in forward passes."""
-    costs = []
-    for attack in task.attacks:
-        passes = plan(task, attack).most_passes
-        costs.append(passes.forward + GRADIENT_COST * passes.forward_backward)
-    return costs
+    return [survivor_cost(plan(task, attack)) for attack in task.attacks]
+
+
+def survivor_cost(plan: AttackPlan) -> float:
+    """What an attack costs on a sample that survives it, in forward passes."""
+    passes = plan.most_passes
+    return passes.forward + GRADIENT_COST * passes.forward_backward
 
 
 def plan(task: Task, attack: AttackChoice) -> AttackPlan:

@@ -15,15 +15,24 @@ from torch import Tensor
 
 from bench.attacks import AttackPlan, Model
 from bench.engines.acceleration import PRECISIONS, accelerate
+from bench.engines.convergence import (
+    MOST_DOUBLINGS,
+    SETTLED_SHARE,
+    expected_share,
+    harder_plans,
+)
 from bench.engines.engine import (
     Outlook,
     Task,
     batches,
+    broken_rows,
     clean_results,
     plan,
+    survivor_cost,
     survivor_costs,
 )
 from bench.engines.search import Search
+from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.flags import image_gradient
 from bench.records import Attempts, Block, Progress
@@ -60,6 +69,10 @@ class FastEngine:
         """
         plans = [plan(task, attack) for attack in task.attacks]
         standing = yield from _clean(task, task.batch_size, finished, report)
+        if KEY in finished:
+            standing[broken_rows(task, finished[KEY])] = False
+        elif task.trials is not None:
+            yield try_images(task, task.trials, standing)
         if not bool(standing.any()):
             return
         rows = standing.nonzero().flatten()[:TRIED_IMAGES]
@@ -77,6 +90,19 @@ class FastEngine:
                 continue
             search = Search(task, each, fast, size, stage, self.precision, outlook)
             yield from search.run(standing, finished, report)
+        if not task.until_converged or not differentiable:
+            return
+        shares: list[float] = []
+        for doubling in range(1, MOST_DOUBLINGS + 1):
+            before = int(standing.sum())
+            if before == 0 or (shares and expected_share(shares) < SETTLED_SHARE):
+                return
+            for each in harder_plans(task, doubling):
+                outlook.costs.append(survivor_cost(each))
+                stage = len(outlook.costs) - 1
+                search = Search(task, each, fast, size, stage, self.precision, outlook)
+                yield from search.run(standing, finished, report)
+            shares.append(1 - int(standing.sum()) / before)
 
 
 def _clean(

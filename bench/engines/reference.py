@@ -81,7 +81,7 @@ class ReferenceEngine:
 
         Raises:
             InputError: an attack that standard AutoAttack does not have or one with changed
-                parameters, or fewer than four classes.
+                parameters, fewer than four classes, or more than standard AutoAttack.
         """
         _check(task)
         standing = torch.ones(len(task.labels), dtype=torch.bool)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import data
 from bench.attacks import inside
-from bench.engines import Task, search
+from bench.engines import Task, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.fast import FastEngine
 from bench.records import Block

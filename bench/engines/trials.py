@@ -1,0 +1,73 @@
+"""Adversarial images that are known already, tried on a candidate before any attack.
+
+Images that broke another candidate, or an earlier state of this one, often break this one too. A
+try costs one forward pass, an attack thousands; it counts as an attack named `witnesses`.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.attacks import inside
+from bench.engines.engine import Task, Trials, batches
+from bench.records import Attempts, Block, Witnesses
+
+WITNESSES = "witnesses"
+KEY = f"00-{WITNESSES}-00000"
+
+
+def try_images(task: Task, trials: Trials, standing: Tensor) -> Block:
+    """Try all images of the samples that stand, in float32; `standing` (N,) is updated.
+
+    A sample is broken by its first image that is inside the ball and misclassified.
+    """
+    start = time.perf_counter()
+    row_of = {int(task.indices[row]): int(row) for row in standing.nonzero().flatten()}
+    chosen = [at for at, index in enumerate(trials.index.tolist()) if index in row_of]
+    tried: dict[int, int] = {}
+    found: dict[int, tuple[int, Tensor, int]] = {}
+    for part in batches(torch.tensor(chosen, dtype=torch.int64), task.batch_size):
+        rows = torch.tensor([row_of[index] for index in trials.index[part].tolist()])
+        images = trials.images[part]
+        with torch.no_grad():
+            predictions = task.module(images.to(task.device)).max(dim=1)[1].cpu()
+        threat = task.threat_model
+        good = inside(images, task.images[rows], threat.norm, threat.eps)
+        broken = good & (predictions != task.labels[rows])
+        for place, row in enumerate(rows.tolist()):
+            if row not in found:
+                tried[row] = tried.get(row, 0) + 1
+                if bool(broken[place]):
+                    found[row] = (tried[row] - 1, images[place], int(predictions[place]))
+    standing[list(found)] = False
+    return _block(task, tried, found, time.perf_counter() - start)
+
+
+def _block(
+    task: Task, tried: dict[int, int], found: dict[int, tuple[int, Tensor, int]], seconds: float
+) -> Block:
+    rows = list(tried)
+    n = len(rows)
+    passes = np.array([tried[row] for row in rows], dtype=np.float64)
+    attempts = Attempts(
+        index=task.indices[rows].numpy(),
+        attack=np.full(n, WITNESSES),
+        outcome=np.array(["broken" if row in found else "survived" for row in rows], dtype=np.str_),
+        iteration=np.array([found[row][0] if row in found else -1 for row in rows], dtype=np.int64),
+        forward_passes=passes,
+        backward_passes=np.zeros(n),
+        seconds=seconds * passes / max(float(passes.sum()), 1.0),
+    )
+    witnesses = None
+    if found:
+        witnesses = Witnesses(
+            index=task.indices[list(found)].numpy(),
+            attack=np.full(len(found), WITNESSES),
+            prediction=np.array([prediction for _, _, prediction in found.values()]),
+            images=torch.stack([image for _, image, _ in found.values()]).numpy(),
+        )
+    return Block(KEY, seconds, attempts=attempts, witnesses=witnesses)

@@ -73,6 +73,7 @@ class APGD(Attack[APGDState]):
         *,
         targeted: bool = False,
         steps: int = 100,
+        phases: int = 1,
         rho: float = 0.75,
         momentum: float = 0.75,
     ) -> None:
@@ -84,6 +85,8 @@ class APGD(Attack[APGDState]):
             loss: to ascend.
             targeted: whether the loss reads target classes.
             steps: gradient steps after the start, at least 1.
+            phases: how often the whole search is done, each time from the best point of the one
+                before; for subclasses whose loss changes from one to the next.
             rho: the step size is halved where fewer than this share of steps raised the loss.
             momentum: weight alpha of the gradient step; the rest goes to the last movement.
 
@@ -92,21 +95,25 @@ class APGD(Attack[APGDState]):
         """
         if norm not in ("Linf", "L2"):
             raise InputError(f"expected norm Linf or L2 for APGD, got {norm}")
-        if not eps > 0 or steps < 1:
-            raise InputError(f"expected eps > 0 and steps >= 1, got {eps} and {steps}")
+        if not eps > 0 or steps < 1 or phases < 1:
+            raise InputError(
+                f"expected eps > 0, steps >= 1 and phases >= 1, got {eps}, {steps} and {phases}"
+            )
         self.norm = norm
         self.eps = eps
-        self.steps = steps + 1
+        self.phase_steps = steps + 1
+        self.steps = phases * self.phase_steps
         self.passes = Passes(forward=0, forward_backward=1)
         self._loss = loss
         self._targeted = targeted
         self._momentum = momentum
         # Fewest rises of the loss that keep the step size, where a step ends at a checkpoint.
-        self._needed = [float("-inf")] * (steps + 2)
+        needed = [float("-inf")] * (steps + 1)
         place = 0
         for length in checkpoint_lengths(steps):
             place += length
-            self._needed[place] = rho * length
+            needed[place] = rho * length
+        self._needed = [*(needed * phases), float("-inf")]
         self._needed_on: dict[torch.device, Tensor] = {}
         move = _move_linf if norm == "Linf" else _move_l2
         self._move = RowFunction(partial(move, eps))
@@ -165,9 +172,11 @@ class APGD(Attack[APGDState]):
 
     def step(self, model: Model, state: APGDState) -> APGDState:
         """One forward-backward pass at x^(k), then the way to x^(k+1); see `Attack.step`."""
-        logits, losses, gradient = self.evaluate(model, state)
         searching = ~self.finished(state)
-        first = state.iteration == 0
+        first = state.iteration % self.phase_steps == 0
+        if self.steps > self.phase_steps:
+            self._begin_phase(state, first & (state.iteration > 0) & searching)
+        logits, losses, gradient = self.evaluate(model, state)
         improved = (losses > state.best_loss) & searching
         wrong = misclassified(logits, state.labels) & searching
         keep = improved | wrong
@@ -196,6 +205,16 @@ class APGD(Attack[APGDState]):
         Attacks on a loss that needs more than the model's logits override this.
         """
         return loss_and_gradient(model, state.point, state.labels, state.targets, self._loss)
+
+    def _begin_phase(self, state: APGDState, beginning: Tensor) -> None:
+        """Let the items in `beginning` (N,) start a search at their best point, in place."""
+        copy_rows(state.point, beginning, state.best)
+        copy_rows(state.previous, beginning, state.best)
+        state.best_loss.masked_fill_(beginning, float("-inf"))
+        for zeroed in (state.last_loss, state.checkpoint_loss, state.increases):
+            zeroed.masked_fill_(beginning, 0)
+        state.halved.logical_or_(beginning)
+        state.step_size.masked_fill_(beginning, 2 * self.eps)
 
     def _checkpoint(self, state: APGDState, losses: Tensor, first: Tensor) -> Tensor:
         """Update the step sizes, in place; (N,) bool: which items go back to their best point.

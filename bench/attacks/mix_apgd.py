@@ -1,0 +1,116 @@
+"""Auto-PGD through a mix, on losses that know its parts.
+
+Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
+SIMODS 2024, arXiv 2301.12554, section 5. A search may have several phases, each on its own loss and
+from the best point of the one before: first against one base alone, say, then against the mix. In
+every phase an item is broken as soon as the mix itself is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bench.attacks.apgd import APGD, APGDState
+from bench.attacks.attack import Model
+from bench.attacks.distances import Norm
+from bench.attacks.draws import Draws
+from bench.attacks.losses import margin
+from bench.attacks.mix_losses import Answer, MixLoss
+from bench.errors import InputError
+
+_WEIGHT_EVENT = 1
+"""The starts of the search are event 0 of an item's stream."""
+
+
+class MixModel(Protocol):
+    """A mix that tells how it came to its answer."""
+
+    def answer(self, images: Tensor) -> Answer:
+        """Everything about images (N, C, H, W), from one pass through each base."""
+
+
+@dataclass(frozen=True)
+class MixState(APGDState):
+    """See `APGDState`.
+
+    Attributes:
+        weights: (N,) what each item's losses are weighed with.
+    """
+
+    weights: Tensor
+
+
+class MixAPGD(APGD):
+    """Auto-PGD whose losses see the mix's parts; its model must be a `MixModel`."""
+
+    def __init__(
+        self,
+        norm: Norm,
+        eps: float,
+        losses: Sequence[MixLoss],
+        *,
+        targeted: bool = False,
+        steps: int = 100,
+        weights: Sequence[float | tuple[float, float]] = (0.0,),
+    ) -> None:
+        """Make an attack.
+
+        Args:
+            norm: of the ball, Linf or L2.
+            eps: its radius, in the [0, 1] pixel scale; positive.
+            losses: to ascend, one a phase.
+            targeted: whether the losses read target classes.
+            steps: gradient steps of each phase.
+            weights: by restart, in turn: a number, or an interval to draw one from, an item.
+
+        Raises:
+            InputError: a parameter is out of its range.
+        """
+        if not losses or not weights:
+            raise InputError("expected at least one loss and one weight, got none")
+        super().__init__(norm, eps, margin, targeted=targeted, steps=steps, phases=len(losses))
+        self._losses = tuple(losses)
+        self._weights = tuple(each if isinstance(each, tuple) else (each, each) for each in weights)
+
+    def start(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        targets: Tensor | None = None,
+        restarts: Tensor | None = None,
+    ) -> MixState:
+        """From a random point of the ball; see `Attack.start`."""
+        state = super().start(images, labels, draws, targets, restarts)
+        ends = images.new_tensor(self._weights)
+        turn = torch.zeros_like(labels) if restarts is None else restarts % len(self._weights)
+        low, high = ends[turn].unbind(dim=1)
+        share = draws.uniform(torch.full_like(labels, _WEIGHT_EVENT), 1, images.dtype)[:, 0]
+        values = {field.name: getattr(state, field.name) for field in fields(state)}
+        return MixState(**values, weights=low + (high - low) * share)
+
+    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
+        """The mix's log-probabilities, and the loss of each item's phase with its gradient."""
+        assert isinstance(state, MixState)
+        mix: MixModel = model  # type: ignore[assignment]
+        images = state.point.detach().requires_grad_()
+        phase = (state.iteration // self.phase_steps).clamp(max=len(self._losses) - 1)
+        with torch.enable_grad():
+            answer = mix.answer(images)
+            losses = self._phase_losses(answer, state, phase).to(images.dtype)
+            (gradient,) = torch.autograd.grad(losses.sum(), images)
+        logits = answer.log_probabilities.detach().to(images.dtype)
+        return logits, losses.detach(), gradient.contiguous()
+
+    def _phase_losses(self, answer: Answer, state: MixState, phase: Tensor) -> Tensor:
+        """(N,) the loss of the phase that each item is in."""
+        arguments = (answer, state.labels, state.targets, state.weights)
+        losses = self._losses[0](*arguments)
+        for number, loss in enumerate(self._losses[1:], start=1):
+            losses = torch.where(phase == number, loss(*arguments), losses)
+        return losses

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.candidates import published_mixes
 from bench.candidates.bit import bit_resnet
 from bench.candidates.mixed_nuts import MixedNuts, surrogate
+from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.published_mixes import as_mixed_nuts
+from bench.candidates.registry import find_candidates
 from bench.robustbench import make_importable
+from bench.suites import load_suite
+from tests.candidates.networks import adaptive_mix
 
 
 def _gradient(logits: Tensor, images: Tensor) -> Tensor:
@@ -33,6 +40,32 @@ def test_bit_agrees_with_robustbench() -> None:
     expected, logits = theirs(images), ours(images)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(_gradient(logits, images), _gradient(expected, images))
+
+
+def test_the_zoos_mixes_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = load_suite("cifar100-linf")
+    (reference,) = find_candidates(["robustbench:Bai2023Improving_trades"], suite, tmp_path)
+    assert reference.availability().note == "weights to download, about 2,270 MB"
+    small, other = adaptive_mix(seed=0), adaptive_mix(seed=1)
+    accurate, robust, network = published_mixes.parts(other)
+    assert isinstance(network, MixingNetwork)
+    folder = tmp_path / "cifar100" / "Linf"
+    folder.mkdir(parents=True)
+    prefixed = {f"module.{name}": value for name, value in accurate.state_dict().items()}
+    files = (
+        {"state_dict": prefixed},
+        robust.state_dict(),
+        {"model": network.model.state_dict(), "bn": network.bn.state_dict()},
+    )
+    for number, content in enumerate(files):
+        torch.save(content, folder / f"Bai2023Improving_trades.pt_m{number}.pt")
+    monkeypatch.setattr(published_mixes, "build", lambda *_: small)
+    assert reference.availability().here
+    candidate = reference.load()
+    assert sorted(candidate.weights_sha256) == ["accurate", "mixing_network", "robust"]
+    assert candidate.mix is not None
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(candidate.module(images), other(images))
 
 
 @pytest.fixture

@@ -23,19 +23,21 @@ pytestmark = pytest.mark.slow
 
 
 class Answer(NamedTuple):
-    """Logits (N, K), gamma (N,), and the gradient of the cross-entropy for the images."""
+    """Logits (N, K), gamma (N,), and gradients of the cross-entropy and of gamma's sum."""
 
     logits: Tensor
     gamma: Tensor
     gradient: Tensor
+    gamma_gradient: Tensor
 
 
 def _answer(call: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> Answer:
     images = images.clone().requires_grad_()
     logits, gamma = call(images)
     loss = nn.functional.cross_entropy(logits, torch.arange(len(images)))
-    (gradient,) = torch.autograd.grad(loss, images)
-    return Answer(logits.detach(), gamma.detach(), gradient)
+    (gradient,) = torch.autograd.grad(loss, images, retain_graph=True)
+    (gamma_gradient,) = torch.autograd.grad(gamma.sum(), images)
+    return Answer(logits.detach(), gamma.detach(), gradient, gamma_gradient)
 
 
 def _robustbenchs(

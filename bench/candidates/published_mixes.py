@@ -40,7 +40,7 @@ from bench.candidates.architectures import (
 )
 from bench.candidates.bit import bit_resnet
 from bench.candidates.mixed_nuts import MixedNuts
-from bench.candidates.submission import load_state, read_weights
+from bench.candidates.weights import load_state, read_weights
 
 MIXED_NUTS = "Bai2024MixedNUTS"
 

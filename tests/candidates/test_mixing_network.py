@@ -17,7 +17,7 @@ from bench.candidates.mixing_network import (
     total_channels,
     trunk_shape_of,
 )
-from bench.candidates.submission import load_weights, read_weights
+from bench.candidates.weights import load_weights, read_weights
 from bench.errors import InputError
 
 SHAPE = TrunkShape(4, (4, 6), (5, 7))

@@ -6,6 +6,10 @@ The candidate, a mix, is timed forward and forward-backward (gradient for the im
 bases, each alone, and its mixing network, where it has one, on the bases' feature maps. The rounds
 take turns, so that a change of the machine's speed meets all; medians are printed. A fixed mix is
 to cost no more than 1.05 times its bases.
+
+A mix holds more memory at a time than its parts one by one. Where the C library gives freed
+memory back to the system after each pass (glibc does), that costs page faults, some percent on a
+CPU; they are gone with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set to some gigabytes.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bench.candidates.features import FeatureExtractor
 from bench.candidates.mix import as_mix
 from bench.engines.acceleration import accelerate
 from bench.errors import InputError
@@ -84,3 +85,24 @@ def test_missing_layers_are_named_with_what_exists() -> None:
         adaptive_mix(robust_layers=("stages.0", "stages.3"))
     with pytest.raises(InputError, match="accurate_layers: expected a second map of size"):
         adaptive_mix(accurate_layers=("stages.0", "stages.0"))
+
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    with pytest.raises(InputError, match="layer 'unused' exists in the base but its forward pass"):
+        FeatureExtractor(Unused(), ["unused"])(IMAGES)
+
+
+def test_layers_that_torch_fx_takes_whole_are_not_folded_away() -> None:
+    mix = adaptive_mix(accurate_layers=("stem.0", "stages.1"))
+    made = accelerate(mix, IMAGES, "float32")
+    fast = as_mix(made.module)
+    assert fast is not None
+    torch.testing.assert_close(fast.gamma(IMAGES), mix.gamma(IMAGES), rtol=1e-4, atol=1e-4)
+    assert isinstance(fast.accurate, FeatureExtractor)
+    assert not isinstance(fast.robust, FeatureExtractor)

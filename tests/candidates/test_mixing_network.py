@@ -56,8 +56,8 @@ def test_training_mode_clamps_and_takes_the_bare_sigmoid() -> None:
     maps = (torch.rand(6, 2, 4, 4), torch.rand(6, 3, 2, 2))
     gamma = network(maps, maps)
     # Batch norm leaves mean 0 and (biased) deviation 1; then gamma has the scale and bias 2, 0.4.
-    assert float(gamma.mean()) == pytest.approx(0.4, abs=1e-4)
-    assert float(gamma.std(correction=0)) == pytest.approx(2.0, abs=1e-2)
+    assert gamma.mean().item() == pytest.approx(0.4, abs=1e-4)
+    assert gamma.std(correction=0).item() == pytest.approx(2.0, abs=1e-2)
     assert network.alpha_range == (0.0, 1.0)
     network.eval()
     evaluated = network(maps, maps)

@@ -159,7 +159,7 @@ class SubmissionReference:
                 threat_models=self.submission.threat_models,
                 claim=self.submission.claim,
             ),
-            randomized=self.submission.randomized,
+            randomized=self.submission.randomized or any(b.randomized for b in bases.values()),
             preprocessing=bases["robust"].preprocessing if bases else None,
             surrogate=self._surrogate(module),
             bases=bases,
@@ -257,13 +257,21 @@ class SubmissionReference:
                 f"{path}: this submission brings its own code, which runs only if you name the "
                 "folder by its path or pass --trust-code"
             )
-        identity = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        spec = importlib.util.spec_from_file_location(f"bench_submission_{identity}", path)
+        # Architecture and surrogate may be of one file: they then share its classes.
+        identity = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
+        name = f"bench_submission_{identity[:16]}"
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         return module
 
     def _weights_path(self) -> Path:
@@ -314,6 +322,8 @@ class SubmissionReference:
         }
         if bases:
             content["bases"] = definitions_of(bases)
+        if self.submission.surrogate is not None:
+            content["surrogate"] = self.submission.surrogate
         return digest(content)
 
 

@@ -117,6 +117,14 @@ def test_bases_may_live_in_the_folder_and_surrogates_are_loaded(
     assert candidate.surrogate is not None
     assert candidate.surrogate(images).shape == candidate.module(images).shape
     assert not torch.equal(candidate.surrogate(images), candidate.module(images))
+    code = (
+        "from bench.candidates.mix import Mix\n"
+        "class Own(Mix): pass\n"
+        "def soft(mix):\n    assert isinstance(mix, Own)\n    return mix.at_alpha(0.5)\n"
+    )
+    own = {"architecture": "model:Own", "surrogate": "model:soft"}
+    (write_mix("own", **own) / "model.py").write_text(code)
+    assert isinstance(_load(tmp_path / "own").surrogate, Mix)
     with pytest.raises(InputError, match="field surrogate: expected a function in bench"):
         _load(write_mix(surrogate="bench.candidates.mixed_nuts:none"))
 

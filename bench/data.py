@@ -65,6 +65,15 @@ class Dataset:
         return digest.hexdigest()
 
 
+IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
+    "digits": (1, 8, 8),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+    "imagenet": (3, 224, 224),
+}
+"""(C, H, W) of the data sets that are known by name."""
+
+
 def default_data_dir() -> Path:
     """Where data sets are looked for, and put when downloaded, unless the user says otherwise."""
     configured = os.environ.get("BENCH_DATA_DIR")

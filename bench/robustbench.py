@@ -272,14 +272,45 @@ def model_ids(dataset: str, norm: str) -> list[str]:
 
 def missing_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> list[Path]:
     """The checkpoint files of a zoo model that are not in `model_dir` yet."""
+    files = _checkpoints(model_id, dataset, norm, model_dir)
+    return [file for file in files if not file.is_file()]
+
+
+def _checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> dict[Path, str]:
+    """Google Drive's id of each checkpoint file of a zoo model."""
     downloads = _models(dataset, norm)[model_id].get("gdrive_id")
     path = model_dir / dataset / norm / f"{model_id}.pt"
-    files = (
-        [path.with_name(f"{path.name}_m{part}.pt") for part in range(len(downloads))]
-        if isinstance(downloads, list)
-        else [path]
-    )
-    return [file for file in files if not file.is_file()]
+    if not isinstance(downloads, list):
+        return {path: downloads}
+    return {
+        path.with_name(f"{path.name}_m{part}.pt"): download
+        for part, download in enumerate(downloads)
+    }
+
+
+def fetch_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> list[Path]:
+    """The checkpoint files of a zoo model in their order, downloading what is missing.
+
+    Raises:
+        Unavailable: a download failed.
+    """
+    files = _checkpoints(model_id, dataset, norm, model_dir)
+    for path, download in files.items():
+        if path.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
+                _import("robustbench.utils").download_gdrive_new(download, str(path))
+        except Exception as error:  # whatever gdown or requests raised
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise Unavailable(f"weights cannot be downloaded to {path}: {reason}") from error
+        if not path.is_file():
+            raise Unavailable(f"weights cannot be downloaded to {path}: Google Drive gave no file")
+    return list(files)
 
 
 def checkpoint_megabytes(model_id: str, dataset: str, norm: str) -> float | None:

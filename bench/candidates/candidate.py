@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
+from bench.candidates.mix import MixedClassifier, as_mix
 from bench.suites import ThreatModel
 from bench.validation import StrictModel
 
@@ -46,6 +47,9 @@ class Candidate:
         definition_sha256: digest of everything else that decides the outputs.
         randomized: whether two calls may give two answers, as its author declares.
         preprocessing: from a PIL image to (C, H, W) in [0, 1], where the data set has no one size.
+        surrogate: a differentiable stand-in for `module`, which attacks may use for the backward
+            pass; None where the module's own gradient is all there is.
+        bases: of a mix that was declared from candidates, by "accurate" and "robust".
     """
 
     name: str
@@ -55,6 +59,13 @@ class Candidate:
     information: Information = field(default_factory=Information)
     randomized: bool = False
     preprocessing: Callable[[Any], Tensor] | None = None
+    surrogate: nn.Module | None = None
+    bases: Mapping[str, Candidate] = field(default_factory=dict)
+
+    @property
+    def mix(self) -> MixedClassifier | None:
+        """The module as a mix: its bases, its weight, its logarithms; None if it is none."""
+        return as_mix(self.module)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,10 @@ class CandidateReference(Protocol):
     @property
     def name(self) -> str:
         """As the user writes it."""
+
+    @property
+    def norms(self) -> frozenset[str]:
+        """Of the threat models that it was made to withstand; empty for none, or unknown."""
 
     def availability(self) -> Availability:
         """What loading would need; loads nothing."""

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import platformdirs
 from torch import nn
 
 import bench
+from bench.candidates import bases as mixes
 from bench.candidates.candidate import (
     Availability,
     Candidate,
     CandidateReference,
     state_sha256,
 )
-from bench.candidates.submission import FILE, SubmissionReference, read_submission
+from bench.candidates.submission import FILE, SubmissionReference, inside, read_submission
 from bench.candidates.zoo import PREFIX, zoo_references
 from bench.errors import InputError
 from bench.suites import Suite
@@ -37,6 +39,11 @@ class EntryPointReference:
     def name(self) -> str:
         """The entry point's name."""
         return self.entry_point.name
+
+    @property
+    def norms(self) -> frozenset[str]:
+        """Unknown."""
+        return frozenset()
 
     def availability(self) -> Availability:
         """Installed, hence here; what its function fetches is its own affair."""
@@ -95,7 +102,8 @@ def find_candidates(
 
     Args:
         names: submission names, paths of folders with a submission.yaml, third-party names,
-            `robustbench:<model id>`, or patterns of these; none: the suite's own.
+            `robustbench:<model id>`, or patterns of these; a mix of two of them as
+            `mix:accurate=A,robust=B,alpha=0.7`; none: the suite's own.
         trust_code: whether Python code of submissions may run that are not named by their path.
 
     Raises:
@@ -112,6 +120,8 @@ def find_candidates(
 
 
 def _find(name: str, suite: Suite, model_dir: Path, trust_code: bool) -> list[CandidateReference]:
+    if name.startswith(mixes.PREFIX):
+        return [_mix(name, suite, model_dir, trust_code)]
     if name.startswith(PREFIX):
         return _find_in_zoo(name, suite, model_dir)
     if "/" in name or (Path(name).is_dir() and (Path(name) / FILE).is_file()):
@@ -153,7 +163,58 @@ def _submission(
             f"{folder / FILE}: field dataset: expected {suite.data.label}, the data set of suite "
             f"{suite.name}; got {submission.dataset!r}"
         )
-    return SubmissionReference(folder, submission, trust_code, model_dir)
+    find_base = partial(_find_base, suite=suite)
+    return SubmissionReference(folder, submission, trust_code, model_dir, find_base)
+
+
+def _mix(text: str, suite: Suite, model_dir: Path, trust_code: bool) -> mixes.MixReference:
+    names, numbers = mixes.read_mix(text)
+    bases: dict[str, CandidateReference] = {}
+    for role, name in names.items():
+        found = _find(name, suite, model_dir, trust_code)
+        if len(found) != 1:
+            raise InputError(f"{text}: {role}: expected one candidate, got {len(found)}")
+        bases[role] = found[0]
+    return mixes.MixReference(text, bases, numbers, suite.data.label)
+
+
+def _find_base(
+    name: str, mix: SubmissionReference, field: str, *, suite: Suite
+) -> CandidateReference:
+    """The base that a submission names: shipped, inside its folder, a third party's, the zoo's.
+
+    Raises:
+        InputError: file, field, and what is wrong with it.
+    """
+    origin = f"{mix.folder / FILE}: field {field}"
+    if name.startswith(PREFIX):
+        norm = min(mix.norms, default=suite.threat_model.norm)
+        zoo = {
+            each.name: each for each in zoo_references(mix.submission.dataset, norm, mix.model_dir)
+        }
+        if name not in zoo:
+            raise InputError(f"{origin}: {_unknown(name, list(zoo))}")
+        return zoo[name]
+    shipped, others = shipped_submissions(), third_party()
+    if name in others and name not in shipped:
+        return EntryPointReference(others[name])
+    if name not in shipped and not name.startswith(("./", "../")) and "/" not in name:
+        raise InputError(f"{origin}: {_unknown(name, [*shipped, *others])}")
+    folder = shipped[name] if name in shipped else inside(mix.folder, name, field)
+    if not (folder / FILE).is_file():
+        raise InputError(f"{origin}: expected a folder with a {FILE}, found none in {folder}")
+    ancestors = (*mix.ancestors, mix.folder.resolve())
+    if folder.resolve() in ancestors:
+        raise InputError(f"{origin}: {name!r} is this mix itself, or is made of it; name another")
+    submission = read_submission(folder)
+    if submission.dataset != mix.submission.dataset:
+        raise InputError(
+            f"{origin}: expected a candidate for {mix.submission.dataset}, got {name!r} for "
+            f"{submission.dataset}"
+        )
+    return SubmissionReference(
+        folder, submission, mix.trust_code, mix.model_dir, mix.find_base, ancestors
+    )
 
 
 def _unknown(name: str, known: list[str]) -> InputError:

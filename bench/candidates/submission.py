@@ -5,28 +5,46 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import json
+import inspect
 import sys
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, cast
 from urllib.parse import urlparse
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from bench.candidates.candidate import Availability, Candidate, Information, Paper
+from bench.candidates.bases import (
+    Bases,
+    availability_of,
+    check_answers,
+    check_norms,
+    definitions_of,
+    digest,
+    weights_of,
+)
+from bench.candidates.candidate import (
+    Availability,
+    Candidate,
+    CandidateReference,
+    Information,
+    Paper,
+)
+from bench.candidates.mix import as_mix
+from bench.candidates.mixing_network import MixingNetwork
+from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
+from bench.data import IMAGE_SHAPES
 from bench.errors import InputError, Unavailable
 from bench.suites import ThreatModel
 from bench.validation import StrictModel, read_yaml, validate
 
 FILE = "submission.yaml"
 OWN_PREFIX = "bench.candidates."
+FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class Submission(StrictModel):
@@ -36,7 +54,7 @@ class Submission(StrictModel):
     dataset: str
     threat_models: tuple[ThreatModel, ...] = ()
     """What it was trained to withstand; empty for a network trained without attacks."""
-    architecture: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    architecture: Annotated[str, Field(pattern=FUNCTION)]
     """`module:function`, in the folder's own Python file or below bench.candidates."""
     architecture_args: dict[str, Any] = {}
     weights: str | None = None
@@ -46,6 +64,10 @@ class Submission(StrictModel):
     training: dict[str, Any] = {}
     additional_data: bool = False
     randomized: bool = False
+    bases: Bases | None = None
+    """Of a mix: candidates that the architecture gets as `accurate` and `robust`."""
+    surrogate: Annotated[str, Field(pattern=FUNCTION)] | None = None
+    """`module:function` from the network to a differentiable stand-in for the backward pass."""
     claim: str | None = None
     """The id under which RobustBench's leaderboard lists this model."""
 
@@ -61,6 +83,17 @@ class Submission(StrictModel):
         return self
 
 
+class FindBase(Protocol):
+    """Finds a base that a submission names."""
+
+    def __call__(self, name: str, mix: SubmissionReference, field: str) -> CandidateReference:
+        """The base called `name` in a field of a mix's file.
+
+        Raises:
+            InputError: nothing has that name, it is for another data set, or it is the mix itself.
+        """
+
+
 @dataclass(frozen=True)
 class SubmissionReference:
     """A submission in `folder`.
@@ -68,20 +101,33 @@ class SubmissionReference:
     Attributes:
         trust_code: whether Python code in the folder may run.
         model_dir: where downloaded weights are kept.
+        find_base: finds the bases of a mix.
+        ancestors: folders of the mixes that this is a base of.
     """
 
     folder: Path
     submission: Submission
     trust_code: bool
     model_dir: Path
+    find_base: FindBase | None = None
+    ancestors: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
         """The submission's name."""
         return self.submission.name
 
+    @property
+    def norms(self) -> frozenset[str]:
+        """Of its threat models."""
+        return frozenset(each.norm for each in self.submission.threat_models)
+
     def availability(self) -> Availability:
-        """Whether the weights are on this disk."""
+        """Whether the weights are on this disk, and those of its bases."""
+        of_bases = availability_of(self._bases())
+        return self._own_availability() if of_bases.here else of_bases
+
+    def _own_availability(self) -> Availability:
         weights = self.submission.weights
         if weights is None or "://" not in weights or weights.startswith("package://"):
             return Availability(here=True)
@@ -96,17 +142,15 @@ class SubmissionReference:
                 that are missing, differ from their digest or do not fit.
             Unavailable: the weights cannot be downloaded.
         """
-        module = self._build()
-        digests: dict[str, str] = {}
-        if self.submission.weights is not None:
-            path = self._weights_path()
-            digests["weights"] = self._check_digest(path)
-            load_weights(module, path)
+        bases = {role: reference.load() for role, reference in self._bases().items()}
+        module = self._build(bases)
+        if bases:
+            check_answers(module, self.submission.dataset, f"{self.folder / FILE}: field bases")
         return Candidate(
             name=self.name,
             module=module.eval(),
-            weights_sha256=digests,
-            definition_sha256=self._definition_sha256(),
+            weights_sha256=weights_of(bases) | self._load_weights(module),
+            definition_sha256=self._definition_sha256(bases),
             information=Information(
                 architecture=self.submission.architecture,
                 paper=self.submission.paper,
@@ -115,33 +159,97 @@ class SubmissionReference:
                 threat_models=self.submission.threat_models,
                 claim=self.submission.claim,
             ),
-            randomized=self.submission.randomized,
+            randomized=self.submission.randomized or any(b.randomized for b in bases.values()),
+            preprocessing=bases["robust"].preprocessing if bases else None,
+            surrogate=self._surrogate(module),
+            bases=bases,
         )
 
-    def _build(self) -> nn.Module:
-        location, _, function = self.submission.architecture.partition(":")
-        build = getattr(self._import(location), function, None)
+    def _bases(self) -> dict[str, CandidateReference]:
+        if self.submission.bases is None:
+            return {}
+        if self.find_base is None:
+            raise InputError(f"{self.folder / FILE}: field bases: find it by find_candidates")
+        bases = {
+            role: self.find_base(name, self, f"bases.{role}")
+            for role, name in self.submission.bases.model_dump().items()
+        }
+        check_norms(bases, f"{self.folder / FILE}: field bases")
+        return bases
+
+    def _load_weights(self, module: nn.Module) -> dict[str, str]:
+        """Load the weights file; a mix's holds what is trained beside its bases."""
+        if self.submission.weights is None:
+            return {}
+        path = self._weights_path()
+        sha256 = self._check_digest(path)
+        mix = as_mix(module)
+        if mix is None:
+            load_weights(module, path)
+            return {"weights": sha256}
+        if mix.trained_part is None:
+            raise InputError(
+                f"{self.folder / FILE}: field weights: expected none, since this mix has nothing "
+                f"beside its bases; got {self.submission.weights!r}"
+            )
+        state = read_weights(path)
+        if isinstance(mix.trained_part, MixingNetwork):
+            try:
+                mix.trained_part.check_checkpoint(state)
+            except InputError as error:
+                raise InputError(
+                    f"{self.folder / FILE}: field architecture_args: {error} in {path}"
+                ) from error
+        load_state(mix.trained_part, state, path)
+        return {"mixing_network": sha256}
+
+    def _surrogate(self, module: nn.Module) -> nn.Module | None:
+        if self.submission.surrogate is None:
+            return None
+        surrogate = self._function(self.submission.surrogate, "surrogate")(module)
+        if not isinstance(surrogate, nn.Module):
+            raise InputError(
+                f"{self.folder / FILE}: field surrogate: expected an nn.Module, got "
+                f"{type(surrogate).__name__}"
+            )
+        return surrogate.eval()
+
+    def _build(self, bases: Mapping[str, Candidate]) -> nn.Module:
+        build = self._function(self.submission.architecture, "architecture")
+        arguments: dict[str, Any] = {role: base.module for role, base in bases.items()}
+        arguments |= self.submission.architecture_args
         field = f"{self.folder / FILE}: field architecture"
-        if not callable(build):
-            raise InputError(f"{field}: expected a function in {location}, got {function!r}")
+        shape = IMAGE_SHAPES.get(self.submission.dataset)
         try:
-            module = build(**self.submission.architecture_args)
-        except (TypeError, ValueError) as error:
+            if bases and shape and "image_shape" in inspect.signature(build).parameters:
+                arguments = {"image_shape": shape} | arguments
+            module = build(**arguments)
+        except (TypeError, ValueError, InputError) as error:
             raise InputError(f"{field}_args: {error}") from error
         if not isinstance(module, nn.Module):
             raise InputError(f"{field}: expected an nn.Module, got {type(module).__name__}")
         return module
 
-    def _import(self, location: str) -> Any:
+    def _function(self, reference: str, field: str) -> Callable[..., Any]:
+        location, _, name = reference.partition(":")
+        function = getattr(self._import(location, field), name, None)
+        if not callable(function):
+            raise InputError(
+                f"{self.folder / FILE}: field {field}: expected a function in {location}, got "
+                f"{name!r}"
+            )
+        return cast(Callable[..., Any], function)
+
+    def _import(self, location: str, field: str) -> Any:
         if location.startswith(OWN_PREFIX):
             try:
                 return importlib.import_module(location)
             except ModuleNotFoundError as error:
-                raise InputError(f"{self.folder / FILE}: field architecture: {error}") from error
-        path = inside(self.folder, f"{location}.py", "architecture")
+                raise InputError(f"{self.folder / FILE}: field {field}: {error}") from error
+        path = inside(self.folder, f"{location}.py", field)
         if not path.is_file():
             raise InputError(
-                f"{self.folder / FILE}: field architecture: expected a module below "
+                f"{self.folder / FILE}: field {field}: expected a module below "
                 f"{OWN_PREFIX[:-1]} or a file {path.name} beside it, got {location!r}"
             )
         if not self.trust_code:
@@ -149,13 +257,21 @@ class SubmissionReference:
                 f"{path}: this submission brings its own code, which runs only if you name the "
                 "folder by its path or pass --trust-code"
             )
-        identity = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        spec = importlib.util.spec_from_file_location(f"bench_submission_{identity}", path)
+        # Architecture and surrogate may be of one file: they then share its classes.
+        identity = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
+        name = f"bench_submission_{identity[:16]}"
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         return module
 
     def _weights_path(self) -> Path:
@@ -195,8 +311,8 @@ class SubmissionReference:
             )
         return came
 
-    def _definition_sha256(self) -> str:
-        content = {
+    def _definition_sha256(self, bases: Mapping[str, Candidate]) -> str:
+        content: dict[str, Any] = {
             "architecture": self.submission.architecture,
             "architecture_args": self.submission.architecture_args,
             "code": {
@@ -204,7 +320,11 @@ class SubmissionReference:
                 for path in sorted(self.folder.rglob("*.py"))
             },
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        if bases:
+            content["bases"] = definitions_of(bases)
+        if self.submission.surrogate is not None:
+            content["surrogate"] = self.submission.surrogate
+        return digest(content)
 
 
 def read_submission(folder: Path) -> Submission:
@@ -243,60 +363,3 @@ def package_file(reference: str, origin: Path) -> Path:
         if path.is_file():
             return path
     raise InputError(f"{origin}: field weights: no file {name!r} in installed package {package!r}")
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a .safetensors or a .pt file into a module, never running code from it.
-
-    Raises:
-        InputError: the file cannot be read, or its keys or shapes do not fit (which ones).
-    """
-    state = read_weights(path)
-    expected = module.state_dict()
-    problems = [
-        *(f"missing {key}" for key in expected if key not in state),
-        *(f"unexpected {key}" for key in state if key not in expected),
-        *(
-            f"{key}: expected shape {tuple(expected[key].shape)}, got {tuple(state[key].shape)}"
-            for key in expected
-            if key in state and expected[key].shape != state[key].shape
-        ),
-    ]
-    if problems:
-        shown = "; ".join(problems[:8]) + (
-            f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        )
-        raise InputError(f"{path}: the weights do not fit the architecture: {shown}")
-    module.load_state_dict(state)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors or a .pt file, on the CPU.
-
-    Raises:
-        InputError: the file is damaged, holds anything but tensors, or is of another format.
-    """
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".safetensors": load_file,
-        ".pt": lambda file: torch.load(file, map_location="cpu", weights_only=True),
-    }
-    readers[".pth"] = readers[".pt"]
-    if path.suffix not in readers:
-        raise InputError(f"{path}: expected weights in .safetensors, .pt or .pth")
-    try:
-        state = readers[path.suffix](path)
-    except (SafetensorError, OSError, EOFError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be read as weights: {error}") from error
-    except Exception as error:  # pickle's errors, and what a damaged zip raises
-        raise InputError(f"{path}: refused, it holds more than tensors: {error}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path}: expected a mapping of names to tensors")
-    return state
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

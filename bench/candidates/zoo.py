@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from bench import robustbench
+from bench.candidates import published_mixes
 from bench.candidates.candidate import Availability, Candidate, Information, state_sha256
+from bench.candidates.mix import as_mix
+from bench.candidates.mixed_nuts import MixedNuts, surrogate
 
 PREFIX = "robustbench:"
 
@@ -25,6 +30,11 @@ class ZooReference:
         """robustbench:<model id>."""
         return PREFIX + self.model_id
 
+    @property
+    def norms(self) -> frozenset[str]:
+        """The one under which the zoo lists it."""
+        return frozenset({self.norm})
+
     def availability(self) -> Availability:
         """Whether the checkpoint is in the model folder; else how large it is, as float32."""
         missing = robustbench.missing_checkpoints(
@@ -32,28 +42,54 @@ class ZooReference:
         )
         if not missing:
             return Availability(here=True)
-        size = robustbench.checkpoint_megabytes(self.model_id, self.dataset, self.norm)
+        size = (
+            published_mixes.megabytes(self.dataset, self.model_id)
+            if self._is_published_mix
+            else robustbench.checkpoint_megabytes(self.model_id, self.dataset, self.norm)
+        )
         note = "size unknown" if size is None else f"about {size:,.0f} MB"
         return Availability(here=False, note=f"weights to download, {note}")
 
     def load(self) -> Candidate:
-        """Load the model through RobustBench's own loader.
+        """Load the model through RobustBench's own loader, or as a mix of ours.
 
         Raises:
             Unavailable: a checkpoint cannot be downloaded or read.
+            InputError: a published mix's checkpoint is damaged.
         """
-        module = robustbench.load_zoo_model(self.model_id, self.dataset, self.norm, self.model_dir)
+        module = self._module()
         return Candidate(
             name=self.name,
             module=module.eval(),
-            weights_sha256={"weights": state_sha256(module)},
+            weights_sha256=_digests(module),
             definition_sha256=robustbench.version(),
+            surrogate=surrogate(module) if isinstance(module, MixedNuts) else None,
             information=Information(
                 architecture=type(module).__name__,
                 claim=self.model_id,
             ),
             preprocessing=robustbench.preprocessing(self.model_id, self.dataset, self.norm),
         )
+
+    @property
+    def _is_published_mix(self) -> bool:
+        return published_mixes.is_published(self.dataset, self.norm, self.model_id)
+
+    def _module(self) -> nn.Module:
+        if self._is_published_mix:
+            return published_mixes.load(self.dataset, self.norm, self.model_id, self.model_dir)
+        module = robustbench.load_zoo_model(self.model_id, self.dataset, self.norm, self.model_dir)
+        if self.model_id == published_mixes.MIXED_NUTS:
+            return published_mixes.as_mixed_nuts(module)
+        return module
+
+
+def _digests(module: nn.Module) -> dict[str, str]:
+    mix = as_mix(module)
+    if mix is None:
+        return {"weights": state_sha256(module)}
+    parts = {"accurate": mix.accurate, "robust": mix.robust, "mixing_network": mix.trained_part}
+    return {name: state_sha256(part) for name, part in parts.items() if part is not None}
 
 
 def zoo_references(dataset: str, norm: str, model_dir: Path) -> list[ZooReference]:

@@ -11,6 +11,7 @@ import torch
 
 from bench import data, runner
 from bench.candidates import Candidate, CandidateReference
+from bench.candidates.bases import MixReference
 from bench.candidates.registry import find_candidates
 from bench.candidates.submission import SubmissionReference
 from bench.cli import options
@@ -203,7 +204,8 @@ def _check_submissions(
 ) -> None:
     """Load and try what is on this disk, so that wrong input is found before anything runs."""
     for reference in references:
-        if isinstance(reference, SubmissionReference) and reference.availability().here:
+        is_ours = isinstance(reference, SubmissionReference | MixReference)
+        if is_ours and reference.availability().here:
             candidate = reference.load()
             runner.inspect(candidate, samples.of(candidate), settings)
 

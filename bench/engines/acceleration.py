@@ -9,10 +9,14 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bench.candidates.features import FeatureExtractor
+from bench.candidates.mix import as_mix
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -37,10 +41,12 @@ class Accelerated:
     Attributes:
         model: images (n, C, H, W) float32 or float64 -> logits (n, K).
         record: what was done to it, for the run's record.
+        module: what `model` calls; a mix is still a mix.
     """
 
     model: Callable[[Tensor], Tensor]
     record: dict[str, str]
+    module: nn.Module
 
 
 def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated:
@@ -55,15 +61,17 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
     fast = _independent_copy(module)
     if fast is None:
         record["passes"] = "as they are: the module cannot be copied"
-        return Accelerated(_as_it_is(module), record)
+        return Accelerated(_as_it_is(module), record, module)
     with torch.no_grad():
         expected = module(images.clone()).float()
     fast, record["batch norms folded"] = _folded(fast, images, expected)
     fast, record["channels_last"] = _channels_last(fast, images, expected)
     for parameter in fast.parameters():
         parameter.requires_grad_(False)
-    call = _lowered(fast) if precision == "bfloat16" else _as_it_is(fast)
-    return Accelerated(call, record)
+    if precision == "bfloat16":
+        for part in _parts(fast):
+            _lower(part)
+    return Accelerated(_as_it_is(fast), record, fast)
 
 
 @contextlib.contextmanager
@@ -104,19 +112,57 @@ def _close(module: nn.Module, images: Tensor, expected: Tensor) -> float | None:
     return difference
 
 
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """What is made faster on its own: a mix's networks, so that it stays a mix, or all at once."""
+    mix = as_mix(module)
+    return [module] if mix is None else [mix.get_submodule(name) for name in mix.part_names]
+
+
 def _folded(module: nn.Module, images: Tensor, expected: Tensor) -> tuple[nn.Module, str]:
     """The module with each batch norm behind a convolution folded into it."""
-    try:
-        traced = fx.symbolic_trace(copy.deepcopy(module))
-    except Exception as error:  # tracing fails on data-dependent control flow, in many ways
-        return module, f"none: not traceable ({type(error).__name__})"
-    count = fold_batch_norms(traced)
+    changed = _Holder(copy.deepcopy(module))
+    mix = as_mix(changed.module)
+    if mix is None:
+        count = _fold_largest(changed, "module")
+    else:
+        count = sum(
+            _fold_largest(mix.get_submodule(parent), name)
+            for parent, _, name in (path.rpartition(".") for path in mix.part_names)
+        )
     if count == 0:
         return module, "none"
-    difference = _close(traced, images, expected)
+    difference = _close(changed.module, images, expected)
     if difference is None or difference > FOLDING_TOLERANCE:
         return module, f"none: logits would change by {difference}"
-    return traced, f"{count}, largest relative logit difference {difference:.1e}"
+    return changed.module, f"{count}, largest relative logit difference {difference:.1e}"
+
+
+class _Holder(nn.Module):
+    """A parent for a module, so that it can be replaced like any submodule."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def _fold_largest(parent: nn.Module, name: str) -> int:
+    """Fold within a child of `parent`, in place; returns how many batch norms.
+
+    The child is replaced by its trace. One that cannot be traced (data-dependent control flow) is
+    kept, and its own children have their turn. A feature extractor is folded whole or not at all:
+    folded behind its back, a layer that it listens to would put out something else.
+    """
+    child = parent.get_submodule(name)
+    try:
+        traced = fx.symbolic_trace(child)
+    except Exception:  # tracing fails in many ways
+        if isinstance(child, FeatureExtractor):
+            return 0
+        return sum(_fold_largest(child, grandchild) for grandchild, _ in child.named_children())
+    count = fold_batch_norms(traced)
+    if count > 0:
+        setattr(parent, name, traced)
+    return count
 
 
 def fold_batch_norms(traced: fx.GraphModule) -> int:
@@ -150,40 +196,42 @@ def _channels_last(module: nn.Module, images: Tensor, expected: Tensor) -> tuple
         converted = copy.deepcopy(module).to(memory_format=torch.channels_last)
     except Exception as error:  # as in _independent_copy
         return module, f"no: {type(error).__name__}"
-    wrapped = _ChannelsLast(converted)
-    difference = _close(wrapped, images, expected)
+    for part in _parts(converted):
+        part.register_forward_pre_hook(_in_channels_last)
+    difference = _close(converted, images, expected)
     if difference is None or difference > FOLDING_TOLERANCE:
         return module, "no: the module does not take it"
-    return wrapped, "yes"
+    return converted, "yes"
 
 
-class _ChannelsLast(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.module(images.contiguous(memory_format=torch.channels_last))
-        return logits
+def _in_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _on_tensors(inputs, lambda each: each.contiguous(memory_format=torch.channels_last))
 
 
-def _lowered(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _lower(module: nn.Module) -> None:
     """Passes in bfloat16, the last linear layer in float32.
 
     With the last layer in float32 the logits keep a resolution at which losses of neighbouring
     points can be compared.
     """
-    lowered = module.to(torch.bfloat16)
-    last = None
-    for candidate in lowered.modules():
-        if isinstance(candidate, nn.Linear):
-            last = candidate
-    if last is not None:
+    module.to(torch.bfloat16)
+    module.register_forward_pre_hook(_in_bfloat16)
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    for last in linear[-1:]:
         last.float()
-        last.register_forward_pre_hook(lambda _, inputs: tuple(each.float() for each in inputs))
+        last.register_forward_pre_hook(_in_float32)
 
-    def call(images: Tensor) -> Tensor:
-        logits: Tensor = lowered(images.to(torch.bfloat16, copy=True))
-        return logits.to(images.dtype)
 
-    return call
+def _in_bfloat16(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _on_tensors(inputs, lambda each: each.to(torch.bfloat16))
+
+
+def _in_float32(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _on_tensors(inputs, lambda each: each.float())
+
+
+def _on_tensors(inputs: tuple[Any, ...], change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
+    """The inputs with each tensor in them changed, also inside inner tuples."""
+    return tuple(
+        _on_tensors(each, change) if isinstance(each, tuple) else change(each) for each in inputs
+    )

@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bench.candidates.candidate import Paper
-from bench.candidates.submission import FILE, Submission, file_sha256
+from bench.candidates.submission import FILE, Submission
+from bench.candidates.weights import file_sha256
 from bench.validation import validate
 
 WEIGHTS = "weights.safetensors"

@@ -14,7 +14,7 @@ from torch import nn
 from bench import data
 from bench.candidates import registry
 from bench.candidates.registry import find_candidates, shipped_submissions
-from bench.candidates.submission import read_weights
+from bench.candidates.weights import read_weights
 from bench.errors import InputError
 from bench.suites import load_suite
 

@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from bench.candidates.submission import file_sha256
+from bench.candidates.weights import file_sha256
 from bench.cli import main
 from bench.store import Store
 

@@ -1,0 +1,188 @@
+"""Mixes that are declared from candidates: their bases, what must agree, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bench.candidates.candidate import (
+    Availability,
+    Candidate,
+    CandidateReference,
+    Information,
+)
+from bench.candidates.mix import Mix, as_mix, fraction, positive
+from bench.data import IMAGE_SHAPES
+from bench.errors import InputError
+from bench.validation import StrictModel
+
+PREFIX = "mix:"
+SYNTAX = (
+    "mix:accurate=<candidate>,robust=<candidate>,alpha=<number in [0, 1]>"
+    "[,accurate_scale=<number>][,robust_scale=<number>]"
+)
+NUMBERS = {"alpha": fraction, "accurate_scale": positive, "robust_scale": positive}
+"""What a mix named on the command line takes, and what checks it."""
+
+
+class Bases(StrictModel):
+    """The field `bases` of a `submission.yaml`.
+
+    Each is the name of a shipped submission, the path of a submission inside the folder, or
+    robustbench:<model id>.
+    """
+
+    accurate: str
+    robust: str
+
+
+@dataclass(frozen=True)
+class MixReference:
+    """A fixed mix of two candidates, as the command line names it.
+
+    Attributes:
+        name: as the user writes it.
+        bases: by "accurate" and "robust".
+        numbers: `alpha`, and the scales where they are given.
+        dataset: of the suite.
+    """
+
+    name: str
+    bases: Mapping[str, CandidateReference]
+    numbers: Mapping[str, float]
+    dataset: str
+
+    @property
+    def norms(self) -> frozenset[str]:
+        """Of the threat models that either base was made for."""
+        return self.bases["accurate"].norms | self.bases["robust"].norms
+
+    def availability(self) -> Availability:
+        """Whether both bases are here."""
+        return availability_of(self.bases)
+
+    def load(self) -> Candidate:
+        """Load both bases and mix them.
+
+        Raises:
+            InputError: bases that do not go together.
+            Unavailable: a base cannot be fetched.
+        """
+        check_norms(self.bases, self.name)
+        bases = {role: reference.load() for role, reference in self.bases.items()}
+        module = Mix(bases["accurate"].module, bases["robust"].module, **self.numbers)
+        check_answers(module, self.dataset, self.name)
+        return Candidate(
+            name=self.name,
+            module=module.eval(),
+            weights_sha256=weights_of(bases),
+            definition_sha256=digest(
+                {"mix": dict(self.numbers), "bases": definitions_of(bases)},
+            ),
+            information=Information(
+                architecture="bench.candidates.mix:Mix",
+                training={"bases": {role: base.name for role, base in bases.items()}},
+                additional_data=any(each.information.additional_data for each in bases.values()),
+                threat_models=bases["robust"].information.threat_models,
+            ),
+            randomized=any(base.randomized for base in bases.values()),
+            preprocessing=bases["robust"].preprocessing,
+            bases=bases,
+        )
+
+
+def read_mix(text: str) -> tuple[dict[str, str], dict[str, float]]:
+    """Names of the bases, and the numbers, from `mix:accurate=A,robust=B,alpha=0.7`.
+
+    Raises:
+        InputError: another form than that.
+    """
+    bases: dict[str, str] = {}
+    numbers: dict[str, float] = {}
+    for item in text.removeprefix(PREFIX).split(","):
+        key, separator, value = (part.strip() for part in item.partition("="))
+        if not separator or key in bases or key in numbers:
+            raise InputError(f"{text}: expected {SYNTAX}, got {item!r}")
+        if key in Bases.model_fields:
+            bases[key] = value
+        elif key in NUMBERS:
+            try:
+                numbers[key] = NUMBERS[key](key, float(value))
+            except ValueError as error:
+                raise InputError(f"{text}: {key}: expected a number, got {value!r}") from error
+            except InputError as error:
+                raise InputError(f"{text}: {error}") from error
+        else:
+            raise InputError(f"{text}: expected {SYNTAX}, got {key!r}")
+    absent = [key for key in (*Bases.model_fields, "alpha") if key not in {**bases, **numbers}]
+    if absent:
+        raise InputError(f"{text}: expected {SYNTAX}, got no {absent[0]}")
+    return bases, numbers
+
+
+def availability_of(bases: Mapping[str, CandidateReference]) -> Availability:
+    """Whether all bases are here, and else what is missing."""
+    found = [base.availability() for base in bases.values()]
+    notes = [
+        f"{base.name}: {each.note}"
+        for base, each in zip(bases.values(), found, strict=True)
+        if not each.here
+    ]
+    return Availability(all(each.here for each in found), "; ".join(notes))
+
+
+def check_norms(bases: Mapping[str, CandidateReference], origin: str) -> None:
+    """Refuse bases that were made to withstand perturbations of different norms.
+
+    Raises:
+        InputError: they were; `origin` names the file and the field.
+    """
+    accurate, robust = bases["accurate"].norms, bases["robust"].norms
+    if accurate and robust and not accurate & robust:
+        raise InputError(
+            f"{origin}: expected bases for one norm, got {bases['accurate'].name} for "
+            f"{', '.join(sorted(accurate))} and {bases['robust'].name} for "
+            f"{', '.join(sorted(robust))}"
+        )
+
+
+def check_answers(module: nn.Module, dataset: str, origin: str) -> None:
+    """Refuse bases with different numbers of classes, by one blank image.
+
+    A data set whose image size is not known here is left to the first real pass.
+
+    Raises:
+        InputError: they have; `origin` names the file and the field.
+    """
+    mix = as_mix(module)
+    if mix is None or dataset not in IMAGE_SHAPES:
+        return
+    try:
+        with torch.no_grad():
+            mix.eval().answer(torch.zeros(1, *IMAGE_SHAPES[dataset]))
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
+
+
+def weights_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
+    """Digests of the bases' weights: "accurate", "robust"; "robust.accurate" of a nested mix."""
+    return {
+        role if key == "weights" else f"{role}.{key}": sha256
+        for role, base in bases.items()
+        for key, sha256 in base.weights_sha256.items()
+    }
+
+
+def definitions_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
+    """The bases' definition digests."""
+    return {role: base.definition_sha256 for role, base in bases.items()}
+
+
+def digest(content: object) -> str:
+    """SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

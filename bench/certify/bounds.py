@@ -101,7 +101,8 @@ def hoeffding_lower(
     _check_unit("means", mean)
     if np.any(total < 1):
         raise InputError(f"expected at least 1 draw, got {total.min():g}")
-    return np.maximum(mean - np.sqrt(-np.log(failure_probability) / (2 * total)), 0.0)
+    width = np.sqrt(-np.log(failure_probability) / (2 * total))
+    return np.asarray(np.maximum(mean - width, 0.0), dtype=np.float64)
 
 
 def betting_lower(values: FloatArray, failure_probability: float) -> FloatArray:

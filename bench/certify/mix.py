@@ -40,7 +40,7 @@ def smallest_alpha(scale: float, bias: float) -> float:
         InputError: the range leaves [0, 1].
     """
     low, high = sorted((bias, bias + scale))
-    if not (0 <= low and high <= 1):
+    if not (low >= 0 and high <= 1):
         raise InputError(f"expected a range of alpha inside [0, 1], got [{low:g}, {high:g}]")
     return low
 
@@ -109,7 +109,7 @@ def lipschitz_radius(
     margin = weight * (leading[:, None] - others) + weight - 1
     # With alpha = 0 the margin is -1: no certificate, whatever it is divided by.
     slope = np.maximum(weight, np.finfo(np.float64).tiny) * (right_constant + constants)
-    return np.maximum((margin / slope).min(axis=1), 0.0)
+    return np.asarray(np.maximum((margin / slope).min(axis=1), 0.0), dtype=np.float64)
 
 
 def paper_smoothing_radius(

@@ -80,6 +80,27 @@ class Witnesses:
 
 
 @dataclass(frozen=True)
+class Certificates:
+    """What is proved of samples, one entry a sample.
+
+    Attributes:
+        index: (n,) places in the data set.
+        label: (n,) true classes.
+        prediction: (n,) the smoothed classifier's classes; -1 where it abstained.
+        radius: (n,) L2 radii within which the prediction cannot change; 0 where it abstained.
+        certified_count: (n,) votes for the predicted class; -1 where that is not known.
+        noise_samples: (n,) of how many votes; -1 where that is not known.
+    """
+
+    index: IntArray
+    label: IntArray
+    prediction: IntArray
+    radius: FloatArray
+    certified_count: IntArray
+    noise_samples: IntArray
+
+
+@dataclass(frozen=True)
 class Block:
     """What one finished piece of work brought; it is saved whole or not at all.
 
@@ -93,6 +114,7 @@ class Block:
     clean: CleanResults | None = None
     attempts: Attempts | None = None
     witnesses: Witnesses | None = None
+    certificates: Certificates | None = None
     record: Mapping[str, float | str] = field(default_factory=dict)
     """How the engine did it; over a run's blocks numbers add up, and texts are alike."""
 

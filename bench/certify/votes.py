@@ -2,8 +2,8 @@
 
 An image takes its draws in their order; when it has those that its procedure looks at next, it is
 judged, and goes on or leaves. A batch takes what the images under way want, and the next images
-when they want too little, so that batches are full until no image waits any more. Which batch a draw is in
-changes nothing about its noise, hence nothing about the result.
+when they want too little, so that batches are full until no image waits any more. A draw has the
+same noise in every batch, so that batches change nothing about the result.
 """
 
 from __future__ import annotations

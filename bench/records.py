@@ -132,9 +132,9 @@ class DatasetRecord(_Record):
 
 
 class Selection(_Record):
-    """Which samples: all of the protocol's, or the first `n`."""
+    """Which samples: all of the protocol's, the first `n`, `n` at equal distances, or others."""
 
-    kind: Literal["all", "first"]
+    kind: Literal["all", "first", "every", "listed"]
     n: int
 
 
@@ -208,6 +208,20 @@ class Interval(_Record):
     high: float
 
 
+class Certified(_Record):
+    """What a certification proved; accuracies are fractions in [0, 1]."""
+
+    sigma: float
+    average_certified_radius: float
+    """Mean over all samples of the radius where the prediction is right, else of 0."""
+    accuracy_at_radius: dict[str, float]
+    """Right with at least this radius, written with two decimals."""
+    abstained: float
+    """Samples of which the draws did not tell the class."""
+    mean_noise_samples: float | None
+    """Draws that bounded a sample's probability; None where a log does not say."""
+
+
 class Summary(_Record):
     """A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
 
@@ -219,12 +233,15 @@ class Summary(_Record):
     autoattack_accuracy: float | None
     """After standard AutoAttack alone; None if an attack that it does not have ran before it."""
     robust_accuracy: float
-    """After every attack of the run."""
+    """After every attack of the run; of a certification, what is certified at the threat model's
+    radius, which no attack can undo."""
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]
     engine_record: dict[str, float | str] = {}
     """How the engine did it: passes the reference would have used, batch fill, and the like."""
+    certified: Certified | None = None
+    """Of a certification or an imported log."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str
@@ -241,7 +258,7 @@ class Progress:
     """Where an evaluation stands, for displays; one is sent after each block and at starts.
 
     Attributes:
-        stage: "clean" or the attack's name.
+        stage: "clean", "certify" or the attack's name.
         done, total: samples of this stage.
         robust: samples not broken so far.
         examples: all samples of the run.

@@ -46,6 +46,8 @@ class Candidate:
         definition_sha256: digest of everything else that decides the outputs.
         randomized: whether two calls may give two answers, as its author declares.
         preprocessing: from a PIL image to (C, H, W) in [0, 1], where the data set has no one size.
+        sigma: of the Gaussian noise, in the [0, 1] pixel scale, if it is a smoothed classifier.
+        voter: of a smoothed classifier, the base whose vote under noise is certified.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Candidate:
     information: Information = field(default_factory=Information)
     randomized: bool = False
     preprocessing: Callable[[Any], Tensor] | None = None
+    sigma: float | None = None
+    voter: nn.Module | None = None
 
 
 @dataclass(frozen=True)

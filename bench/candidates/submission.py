@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.candidates.candidate import Availability, Candidate, Information, Paper
+from bench.candidates.smoothed import Smoothed
 from bench.errors import InputError, Unavailable
 from bench.suites import ThreatModel
 from bench.validation import StrictModel, read_yaml, validate
@@ -102,6 +103,7 @@ class SubmissionReference:
             path = self._weights_path()
             digests["weights"] = self._check_digest(path)
             load_weights(module, path)
+        smoothed = module if isinstance(module, Smoothed) else None
         return Candidate(
             name=self.name,
             module=module.eval(),
@@ -116,6 +118,8 @@ class SubmissionReference:
                 claim=self.submission.claim,
             ),
             randomized=self.submission.randomized,
+            sigma=smoothed.sigma if smoothed else None,
+            voter=smoothed.base if smoothed else None,
         )
 
     def _build(self) -> nn.Module:

@@ -79,8 +79,13 @@ class Evidence:
 class Procedure(Protocol):
     """Decides how many draws a sample takes, and what radius they prove."""
 
-    name: str
-    smoothing: Smoothing
+    @property
+    def name(self) -> str:
+        """As a user writes it."""
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """What is certified, with how much noise."""
 
     @property
     def settings(self) -> dict[str, Any]:

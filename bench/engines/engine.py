@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, plan_attack
+from bench.certify.smoothing import Smoothing
 from bench.records import Block, CleanResults, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
@@ -31,6 +32,7 @@ class Task:
         seed: of every random draw.
         batch_size: samples in one pass.
         device: where passes run.
+        smoothing: what is certified, if anything is: `module` under this noise.
     """
 
     module: nn.Module
@@ -43,6 +45,7 @@ class Task:
     seed: int
     batch_size: int
     device: torch.device
+    smoothing: Smoothing | None = None
 
 
 class Engine(Protocol):

@@ -22,7 +22,7 @@ from bench.records import Block, Certificates, Progress
 PROCEDURES = ("fixed", "sequential")
 ProcedureName = Literal["fixed", "sequential"]
 
-DEFAULT_BATCH_SIZE = {"cpu": 256, "cuda": 4096}
+DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
 TRIED_IMAGES = 16
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -52,7 +52,7 @@ class CertificationEngine:
         self.precision = precision
 
     def default_batch_size(self, device: torch.device) -> int:
-        """Enough to keep the device busy."""
+        """Enough to keep the device busy, little enough for a processor's cache."""
         return DEFAULT_BATCH_SIZE[device.type]
 
     def settings(self, task: Task) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class ProcessorNoise:
         """All draws of a chunk; the last one is kept, since a batch may end inside it."""
         place = (index, chunk, numbers)
         if self._last[0] != place:
-            stream = np.random.Philox(key=[self.seed, index], counter=[0, 0, 0, chunk])
+            key = np.array([self.seed, index], dtype=np.uint64)
+            stream = np.random.Philox(key=key, counter=[0, 0, 0, chunk])
             drawn = np.random.Generator(stream).standard_normal((CHUNK, numbers), dtype=np.float32)
             self._last = place, drawn
         return self._last[1]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.certify.noise import noise_for
+from bench.certify.noise import Noise, Piece, noise_for
 from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
 from bench.certify.votes import Certificate, certify
@@ -89,6 +89,7 @@ class CertificationEngine:
             with torch.no_grad(), tensor_cores(self.precision == "tf32"):
                 return fast.model(noisy).argmax(dim=1)
 
+        noise = noise_for(task.seed, task.device)
         certificates: list[Certificate] = []
         draws = 0
         block_start = reported = time.perf_counter()
@@ -98,8 +99,8 @@ class CertificationEngine:
             task.indices[rows],
             task.classes,
             procedure,
-            noise_for(task.seed, task.device),
-            task.batch_size,
+            noise,
+            _fitting_size(predict, noise, images, task.batch_size),
         )
         for settled, drawn in batches:
             now = time.perf_counter()
@@ -154,6 +155,21 @@ class _Progress:
         left = max(0, (self.examples - self.done) * self.most_draws - under_way)
         seconds = left * (now - self.start) / self.draws if self.draws else None
         return Progress(STAGE, self.done, self.examples, self.right, max(self.done, 1), seconds)
+
+
+def _fitting_size(
+    predict: Callable[[Tensor], Tensor], noise: Noise, images: Tensor, size: int
+) -> int:
+    """The batch size, halved until a batch of noise and its passes fit into memory."""
+    while True:
+        try:
+            predict(noise.normal([Piece(0, 0, 0, size)], images.shape[1:]))
+            return size
+        except (torch.OutOfMemoryError, MemoryError):
+            if size == 1:
+                raise
+            size //= 2
+            torch.cuda.empty_cache()
 
 
 def _most_draws(smoothing: Smoothing) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
@@ -75,6 +75,7 @@ def test_radii_are_monotone(
     np.testing.assert_allclose(_radii(right, others, alpha, 2 * sigma), 2 * np.array(after))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0.501, 0.999), st.floats(0.51, 1), SIGMAS)
 def test_radius_is_exact_on_two_classes_with_a_linear_boundary(
     probability: float, alpha: float, sigma: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit, ndtr
 
@@ -124,6 +124,7 @@ def test_a_tenth_of_the_draws_at_equal_certified_accuracy(
         assert abs((found >= radius).mean() - (fixed >= radius).mean()) <= 0.003
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 5000), st.floats(0, 1), st.floats(0.01, 0.99))
 def test_the_confidence_sequence_is_where_the_capital_is_reached(
     drawn: int, share: float, rate: float

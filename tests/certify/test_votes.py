@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -113,6 +113,18 @@ def test_noise_is_normal_and_belongs_to_the_draw(noise: Noise) -> None:
 def test_wrong_settings_are_named(changes: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Smoothing(**{"sigma": 0.5, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["numpy-philox", "keyed-philox"])
+def test_every_seed_has_its_own_noise(name: str) -> None:
+    sources: dict[str, Callable[[int], Noise]] = {
+        "numpy-philox": ProcessorNoise,
+        "keyed-philox": lambda seed: DeviceNoise(seed, torch.device("cpu")),
+    }
+    seeds = (0, 1, 1 << 32, 1 << 63, (1 << 64) - 1)
+    noises = [sources[name](seed).normal([Piece(0, 7, 0, 1)], (4,)) for seed in seeds]
+    first = {noise.numpy().tobytes() for noise in noises}
+    assert len(first) == len(seeds)
 
 
 def test_wrong_seed_is_named() -> None:

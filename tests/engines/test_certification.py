@@ -83,3 +83,18 @@ def test_wrong_use_is_named(linear_digits: nn.Module) -> None:
         CertificationEngine("fixed", "float8")
     with pytest.raises(InputError, match="protocol certified"):
         _run(_task(linear_digits, smoothing=False), "fixed")
+
+
+def test_batches_that_do_not_fit_are_halved(linear_digits: nn.Module) -> None:
+    class Small(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) > 50:
+                raise MemoryError
+            sizes.add(len(images))
+            logits: torch.Tensor = linear_digits(images)
+            return logits
+
+    sizes: set[int] = set()
+    blocks, _ = _run(_task(Small()), "fixed")
+    assert max(sizes) == 32
+    np.testing.assert_array_equal(_table(blocks), _table(_run(_task(linear_digits), "fixed")[0]))

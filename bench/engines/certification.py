@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from bench.errors import InputError
 from bench.records import Block, Certificates, Progress
 
 PROCEDURES = ("fixed", "sequential")
-ProcedureName = Literal["fixed", "sequential"]
 
 DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
 TRIED_IMAGES = 16

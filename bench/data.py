@@ -56,6 +56,17 @@ class Dataset:
             self.name, self.images[:n], self.labels[:n], self.indices[:n], self.classes, self.size
         )
 
+    def every(self, step: int) -> Dataset:
+        """The first sample and every `step`-th after it."""
+        return Dataset(
+            self.name,
+            self.images[::step],
+            self.labels[::step],
+            self.indices[::step],
+            self.classes,
+            self.size,
+        )
+
     def sha256(self) -> str:
         """Digest of images and labels: two data sets with the same digest hold the same samples."""
         digest = hashlib.sha256()

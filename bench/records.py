@@ -80,6 +80,27 @@ class Witnesses:
 
 
 @dataclass(frozen=True)
+class Certificates:
+    """What is proved of samples, one entry a sample.
+
+    Attributes:
+        index: (n,) places in the data set.
+        label: (n,) true classes.
+        prediction: (n,) the smoothed classifier's classes; -1 where it abstained.
+        radius: (n,) L2 radii within which the prediction cannot change; 0 where it abstained.
+        certified_count: (n,) votes for the predicted class; -1 where that is not known.
+        noise_samples: (n,) of how many votes; -1 where that is not known.
+    """
+
+    index: IntArray
+    label: IntArray
+    prediction: IntArray
+    radius: FloatArray
+    certified_count: IntArray
+    noise_samples: IntArray
+
+
+@dataclass(frozen=True)
 class Block:
     """What one finished piece of work brought; it is saved whole or not at all.
 
@@ -93,6 +114,7 @@ class Block:
     clean: CleanResults | None = None
     attempts: Attempts | None = None
     witnesses: Witnesses | None = None
+    certificates: Certificates | None = None
     record: Mapping[str, float | str] = field(default_factory=dict)
     """How the engine did it; over a run's blocks numbers add up, and texts are alike."""
 
@@ -110,9 +132,9 @@ class DatasetRecord(_Record):
 
 
 class Selection(_Record):
-    """Which samples: all of the protocol's, or the first `n`."""
+    """Which samples: all of the protocol's, the first `n`, `n` at equal distances, or others."""
 
-    kind: Literal["all", "first"]
+    kind: Literal["all", "first", "every", "listed"]
     n: int
 
 
@@ -198,6 +220,20 @@ class Interval(_Record):
     high: float
 
 
+class Certified(_Record):
+    """What a certification proved; accuracies are fractions in [0, 1]."""
+
+    sigma: float
+    average_certified_radius: float
+    """Mean over all samples of the radius where the prediction is right, else of 0."""
+    accuracy_at_radius: dict[str, float]
+    """Right with at least this radius, written with two decimals."""
+    abstained: float
+    """Samples of which the draws did not tell the class."""
+    mean_noise_samples: float | None
+    """Draws that bounded a sample's probability; None where a log does not say."""
+
+
 class Summary(_Record):
     """A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
 
@@ -209,7 +245,8 @@ class Summary(_Record):
     autoattack_accuracy: float | None
     """After standard AutoAttack alone; None if an attack that it does not have ran before it."""
     robust_accuracy: float
-    """After every attack of the run."""
+    """After every attack of the run; of a certification, what is certified at the threat model's
+    radius, which no attack can undo."""
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]
@@ -217,6 +254,8 @@ class Summary(_Record):
     """How the engine did it: passes the reference would have used, batch fill, and the like."""
     convergence: Convergence | None = None
     """Of runs that attacked until convergence."""
+    certified: Certified | None = None
+    """Of a certification or an imported log."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str
@@ -233,7 +272,7 @@ class Progress:
     """Where an evaluation stands, for displays; one is sent after each block and at starts.
 
     Attributes:
-        stage: "clean" or the attack's name.
+        stage: "clean", "certify" or the attack's name.
         done, total: samples of this stage.
         robust: samples not broken so far.
         examples: all samples of the run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ import torch
 from bench import environment, flags
 from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
+from bench.certify.accuracy import certified_counts
+from bench.certify.accuracy import summarise as summarise_certificates
+from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
 from bench.engines import Engine, Task, Trials
 from bench.engines.convergence import (
@@ -23,6 +26,7 @@ from bench.engines.convergence import (
     expected_share,
 )
 from bench.engines.trials import WITNESSES
+from bench.errors import InputError
 from bench.records import (
     AttackSummary,
     Block,
@@ -60,7 +64,10 @@ class Settings:
     Attributes:
         batch_size: samples in one pass; None: the engine's own.
         n_examples: the first so many samples; None: as many as the suite says.
+        every: only the first sample and every so many-th after it.
         eps: another radius than the suite's, in the [0, 1] pixel scale; None: the suite's.
+        noise_samples: draws that bound a certified sample's probability; None: as many as the suite
+            says.
         again: make a new run although a complete one exists.
         seed_witnesses: try the witnesses of the suite's earlier runs before any attack.
         until_converged: attack what survives on, until larger budgets change next to nothing.
@@ -73,7 +80,9 @@ class Settings:
     batch_size: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_examples: int | None = None
+    every: int = 1
     eps: float | None = None
+    noise_samples: int | None = None
     again: bool = False
     seed_witnesses: bool = False
     until_converged: bool = False
@@ -102,19 +111,45 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
     threat_model = settings.suite.threat_model
     if settings.eps is not None:
         threat_model = threat_model.model_copy(update={"eps": settings.eps})
+    protocol = settings.suite.protocol(settings.protocol)
+    smoothing = smoothing_of(candidate, settings)
+    voter = candidate.module if smoothing is None else candidate.voter
+    assert voter is not None
     return Task(
-        module=candidate.module.to(settings.device),
+        module=voter.to(settings.device),
         images=dataset.images,
         labels=dataset.labels,
         indices=dataset.indices,
         classes=len(dataset.classes),
         threat_model=threat_model,
-        attacks=settings.suite.protocol(settings.protocol).attacks,
+        attacks=protocol.attacks,
         seed=settings.seed,
         batch_size=settings.batch_size or settings.engine.default_batch_size(settings.device),
         device=settings.device,
         until_converged=settings.until_converged,
+        smoothing=smoothing,
     )
+
+
+def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing | None:
+    """What the protocol certifies of a candidate; None where it attacks.
+
+    Raises:
+        InputError: the candidate is no smoothed classifier.
+    """
+    certification = settings.suite.protocol(settings.protocol).certification
+    if certification is None:
+        return None
+    if candidate.sigma is None or candidate.voter is None:
+        raise InputError(
+            f"candidate {candidate.name}: expected a smoothed classifier, which alone can be "
+            "certified; got one without sigma. Wrap it by the architecture "
+            "bench.candidates.smoothed:smoothed"
+        )
+    smoothing = Smoothing(candidate.sigma, **certification.model_dump())
+    if settings.noise_samples is None:
+        return smoothing
+    return replace(smoothing, noise_samples=settings.noise_samples)
 
 
 def make_manifest(
@@ -124,12 +159,21 @@ def make_manifest(
     suite = settings.suite
     whole = suite.n_examples or dataset.size
     overrides: dict[str, Any] = {}
-    if len(dataset) != whole:
-        overrides["n_examples"] = len(dataset)
+    if settings.every > 1:
+        overrides["every"] = settings.every
+    examples = len(dataset) if settings.every == 1 else settings.n_examples or whole
+    if examples != whole:
+        overrides["n_examples"] = examples
+    certification = suite.protocol(settings.protocol).certification
+    if task.smoothing is not None and certification is not None:
+        noise_samples = task.smoothing.noise_samples
+        if noise_samples != certification.noise_samples:
+            overrides["noise_samples"] = noise_samples
     if task.threat_model.eps != suite.threat_model.eps:
         overrides["eps"] = task.threat_model.eps
     information = candidate.information
     return Manifest(
+        kind="evaluation" if task.smoothing is None else "certification",
         suite=suite.name,
         suite_version=suite.version,
         candidate=candidate.name,
@@ -145,7 +189,7 @@ def make_manifest(
         engine_settings=settings.engine.settings(task),
         precision=settings.engine.precision,
         seed=settings.seed,
-        selection=Selection(kind="all" if len(dataset) == whole else "first", n=len(dataset)),
+        selection=Selection(kind=_selection(settings, len(dataset) == whole), n=len(dataset)),
         overrides=overrides,
         weights_sha256=candidate.weights_sha256,
         definition_sha256=candidate.definition_sha256,
@@ -164,6 +208,12 @@ def make_manifest(
             )
         ),
     )
+
+
+def _selection(settings: Settings, whole: bool) -> Literal["all", "first", "every"]:
+    if settings.every > 1:
+        return "every"
+    return "all" if whole else "first"
 
 
 def evaluate(
@@ -227,6 +277,8 @@ def summarise(
         record: of the engine.
         finished: when the run ended.
     """
+    if manifest.kind in {"certification", "imported-log"}:
+        return summarise_certification(manifest, tables, raised, record, finished)
     samples, attempts = tables.samples, tables.attempts
     n = len(samples)
     clean = int(samples["clean_correct"].sum())
@@ -265,6 +317,39 @@ def summarise(
         engine_record=record,
         convergence=_convergence(manifest, attacks, n),
         seconds=float(attempts["seconds"].sum()),
+        started=str(manifest.environment.get("started", "")),
+        finished=finished,
+    )
+
+
+def summarise_certification(
+    manifest: Manifest,
+    tables: Tables,
+    raised: list[Flag],
+    record: dict[str, float | str],
+    finished: str,
+) -> Summary:
+    """A certification, or an imported log, in short; arguments as in `summarise`."""
+    certificates = tables.certificates()
+    n = len(certificates.index)
+    clean = int((certificates.prediction == certificates.label).sum())
+    (proved,) = certified_counts(certificates, [manifest.threat_model.eps])
+    return Summary(
+        manifest=manifest,
+        run=manifest.run,
+        n_examples=n,
+        clean_accuracy=clean / n,
+        autoattack_accuracy=None,
+        robust_accuracy=proved / n,
+        confidence_intervals={
+            "clean_accuracy": exact_binomial_interval(clean, n),
+            "robust_accuracy": exact_binomial_interval(proved, n),
+        },
+        attacks=[],
+        flags=raised,
+        engine_record=record,
+        certified=summarise_certificates(certificates, manifest.engine_settings["sigma"]),
+        seconds=float(record.get("seconds", 0.0)),
         started=str(manifest.environment.get("started", "")),
         finished=finished,
     )

@@ -34,6 +34,7 @@ from bench.records import (
     SCHEMA_VERSION,
     Attempts,
     Block,
+    Certificates,
     CleanResults,
     ImageArray,
     Manifest,
@@ -53,6 +54,16 @@ SAMPLE_SCHEMA = pa.schema(
         ("robust", pa.bool_()),
         ("broken_by", pa.string()),
         ("adversarial_prediction", pa.int64()),
+    ]
+)
+CERTIFICATE_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("label", pa.int64()),
+        ("prediction", pa.int64()),
+        ("radius", pa.float64()),
+        ("certified_count", pa.int64()),
+        ("noise_samples", pa.int64()),
     ]
 )
 ATTEMPT_SCHEMA = pa.schema(
@@ -85,7 +96,8 @@ class Tables:
     """A run's records, joined from its blocks.
 
     Attributes:
-        samples: columns of `SAMPLE_SCHEMA`, sorted by index.
+        samples: columns of `SAMPLE_SCHEMA`, or of `CERTIFICATE_SCHEMA` where samples were
+            certified; sorted by index.
         attempts: columns of `ATTEMPT_SCHEMA`, in the order of the blocks.
         witnesses: sorted by index.
     """
@@ -93,6 +105,16 @@ class Tables:
     samples: pd.DataFrame
     attempts: pd.DataFrame
     witnesses: Witnesses | None
+
+    def certificates(self) -> Certificates:
+        """The samples of a certification or an imported log."""
+        columns = self.samples.fillna(-1)
+        return Certificates(
+            **{
+                name: columns[name].to_numpy(np.float64 if name == "radius" else np.int64)
+                for name in CERTIFICATE_SCHEMA.names
+            }
+        )
 
 
 class Store:
@@ -244,7 +266,9 @@ class RunFolder:
         Args:
             clean_images: (n, C, H, W), one for each witness, against which it is packed.
         """
-        _write_table(self.path / SAMPLES, tables.samples, SAMPLE_SCHEMA)
+        certified = "radius" in tables.samples
+        schema = CERTIFICATE_SCHEMA if certified else SAMPLE_SCHEMA
+        _write_table(self.path / SAMPLES, tables.samples, schema)
         _write_table(self.path / ATTEMPTS, tables.attempts, ATTEMPT_SCHEMA)
         if tables.witnesses is not None:
             _write(self.path / WITNESSES, _pack_witnesses(tables.witnesses, clean_images))
@@ -252,7 +276,7 @@ class RunFolder:
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
     def samples(self) -> pd.DataFrame:
-        """One row a sample: columns of `SAMPLE_SCHEMA`.
+        """One row a sample: columns of `SAMPLE_SCHEMA` or, if certified, `CERTIFICATE_SCHEMA`.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -346,6 +370,9 @@ class RunFolder:
 
 def join_blocks(blocks: Sequence[Block]) -> Tables:
     """The tables that a run's blocks make together; a sample's first witness counts."""
+    certificates = [block.certificates for block in blocks if block.certificates is not None]
+    if certificates:
+        return certificate_tables(certificates)
     clean = [block.clean for block in blocks if block.clean is not None]
     samples = pd.concat([pd.DataFrame(vars(part)) for part in clean], ignore_index=True)
     samples = samples.rename(columns={"prediction": "clean_prediction"})
@@ -373,6 +400,17 @@ def join_blocks(blocks: Sequence[Block]) -> Tables:
     known = attempts["iteration"].astype("Int64")
     attempts["iteration"] = known.where(known >= 0)
     return Tables(samples[SAMPLE_SCHEMA.names], attempts[ATTEMPT_SCHEMA.names], witnesses)
+
+
+def certificate_tables(parts: Sequence[Certificates]) -> Tables:
+    """The tables of a certification: certificates, no attempts, no witnesses."""
+    samples = pd.concat([pd.DataFrame(vars(part)) for part in parts], ignore_index=True)
+    samples = samples.sort_values("index", ignore_index=True)
+    for name in ("certified_count", "noise_samples"):
+        known = samples[name].astype("Int64")
+        samples[name] = known.where(known >= 0)
+    attempts = pd.DataFrame(columns=ATTEMPT_SCHEMA.names)
+    return Tables(samples[CERTIFICATE_SCHEMA.names], attempts, None)
 
 
 def _join_witnesses(parts: Sequence[Witnesses]) -> Witnesses | None:
@@ -468,7 +506,7 @@ def _block_arrays(block: Block) -> dict[str, Any]:
         "seconds": np.float64(block.seconds),
         "record": np.array(json.dumps(dict(block.record))),
     }
-    for part in ("clean", "attempts", "witnesses"):
+    for part in ("clean", "attempts", "witnesses", "certificates"):
         records = getattr(block, part)
         if records is not None:
             arrays |= {f"{part}.{name}": value for name, value in vars(records).items()}
@@ -491,6 +529,7 @@ def _read_block(path: Path) -> Block:
         clean=read("clean", CleanResults),
         attempts=read("attempts", Attempts),
         witnesses=read("witnesses", Witnesses),
+        certificates=read("certificates", Certificates),
         record=json.loads(str(arrays["record"])),
     )
 

@@ -44,7 +44,15 @@ def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
         ({"threat_model": {"norm": "L7", "eps": 1}}, r"threat_model.norm: .*'L7'"),
         ({"versoin": 2}, r"versoin: .*not permitted.*2"),
         ({"data": {"npz": "a", "folder": "b"}}, r"exactly one of .*folder and npz"),
-        ({"protocols": {"standard": {"attacks": []}}}, r"attacks: .*at least 1"),
+        ({"protocols": {"standard": {"attacks": []}}}, r"standard: .*attacks or certif.*neither"),
+        (
+            {"protocols": {"certified": {"certification": {}, "attacks": ["square"]}}},
+            r"certified: .*attacks or certification; got both",
+        ),
+        (
+            {"protocols": {"certified": {"certification": {"noise_samples": 0}}}},
+            r"noise_samples: .*greater than or equal to 1.*0",
+        ),
     ],
 )
 def test_wrong_fields_are_named(tmp_path: Path, changes: dict[str, object], expected: str) -> None:

@@ -50,6 +50,8 @@ class Candidate:
         surrogate: a differentiable stand-in for `module`, which attacks may use for the backward
             pass; None where the module's own gradient is all there is.
         bases: of a mix that was declared from candidates, by "accurate" and "robust".
+        sigma: of the Gaussian noise, in the [0, 1] pixel scale, if it is a smoothed classifier.
+        voter: of a smoothed classifier, the base whose vote under noise is certified.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Candidate:
     preprocessing: Callable[[Any], Tensor] | None = None
     surrogate: nn.Module | None = None
     bases: Mapping[str, Candidate] = field(default_factory=dict)
+    sigma: float | None = None
+    voter: nn.Module | None = None
 
     @property
     def mix(self) -> MixedClassifier | None:

@@ -36,6 +36,7 @@ from bench.candidates.candidate import (
 )
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
+from bench.candidates.smoothed import Smoothed
 from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
 from bench.data import IMAGE_SHAPES
 from bench.errors import InputError, Unavailable
@@ -146,6 +147,7 @@ class SubmissionReference:
         module = self._build(bases)
         if bases:
             check_answers(module, self.submission.dataset, f"{self.folder / FILE}: field bases")
+        smoothed = module if isinstance(module, Smoothed) else None
         return Candidate(
             name=self.name,
             module=module.eval(),
@@ -163,6 +165,8 @@ class SubmissionReference:
             preprocessing=bases["robust"].preprocessing if bases else None,
             surrogate=self._surrogate(module),
             bases=bases,
+            sigma=smoothed.sigma if smoothed else None,
+            voter=smoothed.base if smoothed else None,
         )
 
     def _bases(self) -> dict[str, CandidateReference]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import records, runner
-from bench.formatting import duration, interval, percent
+from bench.formatting import duration, interval, percent, radius
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -59,7 +59,7 @@ class Display:
     def progress(self, progress: records.Progress) -> None:
         """A block is finished, or a stage begins."""
         accuracy = progress.robust / max(progress.examples, 1)
-        label = "accuracy" if progress.stage == "clean" else "robust"
+        label = "robust" if progress.stage not in {"clean", "certify"} else "accuracy"
         robust = f"{label} {percent(accuracy)}%"
         left = (
             ""
@@ -107,7 +107,7 @@ class Display:
         known = " - was complete already, nothing was computed; --again makes a new run"
         self._line(
             f"{summary.manifest.candidate}: clean {percent(summary.clean_accuracy)}%, "
-            f"robust {percent(summary.robust_accuracy)}% "
+            f"{_robustness(summary)} {percent(summary.robust_accuracy)}% "
             f"[{interval(intervals['robust_accuracy'])}], n = {summary.n_examples}{variant}"
             f"{known if outcome.reused else ''}",
             style="bold",
@@ -130,3 +130,12 @@ class Display:
         for task in self._rows.values():
             self._bars.remove_task(task)
         self._rows.clear()
+
+
+def _robustness(summary: records.Summary) -> str:
+    """What a run's robust accuracy is."""
+    if summary.certified is None:
+        return "robust"
+    average = summary.certified.average_certified_radius
+    eps = radius(summary.manifest.threat_model.eps)
+    return f"ACR {average:.3f}, certified at radius {eps}"

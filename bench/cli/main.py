@@ -19,6 +19,7 @@ COMMANDS = {
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
     "train": "Train a shipped recipe again.",
+    "import-certify-log": "Take a published certification log into the records.",
 }
 
 
@@ -31,7 +32,9 @@ class _LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bench.cli.{name}").command
+        command: click.Command = importlib.import_module(
+            f"bench.cli.{name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

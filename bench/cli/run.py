@@ -19,6 +19,7 @@ from bench.cli.display import Display
 from bench.data import Dataset
 from bench.engines import DEFAULT_ENGINE, ENGINES, make_engine
 from bench.engines.acceleration import PRECISIONS
+from bench.engines.certification import PROCEDURES, CertificationEngine
 from bench.errors import BenchError, InputError, Unavailable
 from bench.estimate import estimate
 from bench.formatting import duration
@@ -53,13 +54,36 @@ from bench.validation import parse_fraction
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option("--protocol", default="standard", show_default=True)
-@click.option("--engine", type=click.Choice(ENGINES), default=DEFAULT_ENGINE, show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    show_default=DEFAULT_ENGINE,
+    help="Of protocols that attack.",
+)
+@click.option(
+    "--procedure",
+    type=click.Choice(PROCEDURES),
+    show_default="fixed",
+    help="Of the protocol certified: all draws, or only as many as settle the question.",
+)
+@click.option(
+    "--noise-samples",
+    type=click.IntRange(min=1),
+    help="Of the protocol certified: at most N draws a sample (a variant).",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Only the first sample and every K-th after it (a variant).",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Default: the engine's own.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Of the fast engine's search; successes are confirmed in float32. Default: the device's "
-    "fastest that is as strong as float32.",
+    help="Of the fast engine's search, whose successes are confirmed in float32 (default: the "
+    "device's fastest that is as strong as float32); of a certification: the classifier in this "
+    "precision is certified (default: float32).",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--eps", help="Another radius, such as 4/255 (a variant).")
@@ -86,7 +110,10 @@ def command(
     report_dir: Path,
     device: str,
     protocol: str,
-    engine: str,
+    engine: str | None,
+    procedure: str | None,
+    noise_samples: int | None,
+    every: int,
     batch_size: int | None,
     precision: str | None,
     seed: int,
@@ -105,19 +132,26 @@ def command(
     unavailable; 0 all evaluated.
     """
     suite = load_suite(suite_name)
-    suite.protocol(protocol)
-    if engine != "fast" and (seed_witnesses or until_converged):
+    certifies = suite.protocol(protocol).certification is not None
+    _check_protocol_options(protocol, certifies, engine, procedure, noise_samples)
+    if (seed_witnesses or until_converged) and (certifies or engine == "reference"):
         option = "--seed-witnesses" if seed_witnesses else "--until-converged"
-        raise InputError(f"{option}: expected the fast engine, got {engine}; use --engine fast")
+        raise InputError(f"{option}: expected an attacking protocol and the fast engine")
     chosen_device = _device(device)
     settings = runner.Settings(
         suite=suite,
-        engine=make_engine(engine, precision, chosen_device),
+        engine=(
+            CertificationEngine(procedure or "fixed", precision or "float32")
+            if certifies
+            else make_engine(engine or DEFAULT_ENGINE, precision, chosen_device)
+        ),
         protocol=protocol,
         seed=seed,
         batch_size=batch_size,
         device=chosen_device,
         n_examples=n_examples,
+        every=every,
+        noise_samples=noise_samples,
         eps=None if eps is None else _radius(eps),
         again=again,
         seed_witnesses=seed_witnesses,
@@ -160,12 +194,13 @@ class _Samples:
         return self._shared
 
     def _load(self, candidate: Candidate) -> Dataset:
-        return data.load_source(
+        samples = data.load_source(
             self.settings.suite.data,
             self.data_dir,
             runner.selected_examples(self.settings),
             candidate.preprocessing,
         )
+        return samples.every(self.settings.every)
 
 
 def _evaluate_all(
@@ -207,6 +242,7 @@ def _check_submissions(
         is_ours = isinstance(reference, SubmissionReference | MixReference)
         if is_ours and reference.availability().here:
             candidate = reference.load()
+            runner.smoothing_of(candidate, settings)
             runner.inspect(candidate, samples.of(candidate), settings)
 
 
@@ -228,6 +264,23 @@ def _plan(
             time = f"{duration(bounds.low)} to {duration(bounds.high)}"
         rows.append((reference.name, "; ".join(missing) or "all here", time))
     return rows
+
+
+def _check_protocol_options(
+    protocol: str,
+    certifies: bool,
+    engine: str | None,
+    procedure: str | None,
+    noise_samples: int | None,
+) -> None:
+    """Refuse options that the protocol would not heed."""
+    unheeded = {"--procedure": procedure, "--noise-samples": noise_samples}
+    if certifies:
+        unheeded = {"--engine": engine}
+    for option, value in unheeded.items():
+        if value is not None:
+            what = "certifies" if certifies else "attacks"
+            raise InputError(f"{option}: expected nothing, protocol {protocol} {what}; got {value}")
 
 
 def _device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
 from bench.formatting import duration, interval, percent, radius
-from bench.records import Summary
+from bench.records import Certified, Summary
 from bench.store import Store
 
 
@@ -35,7 +35,7 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     console = Console()
     for text in _head(summary):
         console.print(Text(text), soft_wrap=True)
-    console.print(_attacks(summary))
+    console.print(_attacks(summary) if summary.certified is None else _radii(summary.certified))
     for flag in summary.flags:
         console.print(
             Text(
@@ -56,9 +56,16 @@ def _head(summary: Summary) -> list[str]:
         f"{threat.norm}, eps {radius(threat.eps)}, {summary.n_examples} samples "
         f"({manifest.selection.kind})",
         f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
-        f"AutoAttack {percent(summary.autoattack_accuracy)}%",
-        f"robust     {percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]",
     ]
+    robust = f"{percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]"
+    if summary.certified is None:
+        lines += [f"AutoAttack {percent(summary.autoattack_accuracy)}%", f"robust     {robust}"]
+    else:
+        lines += [
+            f"certified  {robust} at radius {radius(threat.eps)}",
+            f"ACR        {summary.certified.average_certified_radius:.3f}, sigma "
+            f"{summary.certified.sigma:g}, abstained {percent(summary.certified.abstained)}%",
+        ]
     if summary.is_variant:
         changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
         lines.append(f"variant    {changed}: not ranked with full runs")
@@ -85,6 +92,13 @@ def _attacks(summary: Summary) -> Table:
             f"{attack.forward_passes:,}",
             f"{attack.backward_passes:,}",
         )
+    return table
+
+
+def _radii(certified: Certified) -> Table:
+    table = Table("radius", "certified accuracy")
+    for radius_text, accuracy in certified.accuracy_at_radius.items():
+        table.add_row(radius_text, percent(accuracy))
     return table
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, plan_attack
+from bench.certify.smoothing import Smoothing
 from bench.records import Block, CleanResults, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
@@ -46,6 +47,7 @@ class Task:
         device: where passes run.
         trials: images to try first; None: none.
         until_converged: whether what survives is attacked on with ever larger budgets.
+        smoothing: what is certified, if anything is: `module` under this noise.
     """
 
     module: nn.Module
@@ -60,6 +62,7 @@ class Task:
     device: torch.device
     trials: Trials | None = None
     until_converged: bool = False
+    smoothing: Smoothing | None = None
 
 
 class Engine(Protocol):

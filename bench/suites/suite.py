@@ -74,10 +74,27 @@ class AttackChoice(StrictModel):
     parameters: dict[str, Any] = {}
 
 
-class Protocol(StrictModel):
-    """What is done to a candidate: the attacks, each on the samples that stood the earlier ones."""
+class Certification(StrictModel):
+    """How much noise a certificate may take; `bench.certify.smoothing.Smoothing` says of what."""
 
-    attacks: tuple[AttackChoice, ...] = Field(min_length=1)
+    selection_samples: Annotated[int, Field(ge=1)] = 100
+    noise_samples: Annotated[int, Field(ge=1)] = 100_000
+    failure_probability: Annotated[float, Field(gt=0, lt=1)] = 0.001
+
+
+class Protocol(StrictModel):
+    """What is done to a candidate: it is attacked, or it is certified."""
+
+    attacks: tuple[AttackChoice, ...] = ()
+    """Each on the samples that stood the earlier ones."""
+    certification: Certification | None = None
+
+    @model_validator(mode="after")
+    def _attacks_or_certification(self) -> Protocol:
+        if bool(self.attacks) == (self.certification is not None):
+            came = "both" if self.attacks else "neither"
+            raise ValueError(f"expected either attacks or certification; got {came}")
+        return self
 
     @field_validator("attacks", mode="before")
     @classmethod
@@ -98,7 +115,7 @@ class Suite(StrictModel):
     n_examples: Annotated[int, Field(ge=1)] | None = None
     """How many samples the protocol takes; None: the whole data set."""
     threat_model: ThreatModel
-    protocols: dict[Literal["standard"], Protocol]
+    protocols: dict[Literal["standard", "certified"], Protocol]
     candidates: tuple[str, ...] = ()
     """The shipped submissions that are evaluated unless others are asked for."""
 

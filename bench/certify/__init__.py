@@ -1,0 +1,1 @@
+"""Certificates: radii inside which a prediction provably cannot change."""

@@ -1,0 +1,209 @@
+"""The certification engine: votes under noise instead of attacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.certify.noise import Noise, Piece, noise_for
+from bench.certify.sequential import SequentialProcedure
+from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
+from bench.certify.votes import Certificate, certify
+from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
+from bench.engines.engine import Task
+from bench.errors import InputError
+from bench.records import Block, Certificates, Progress
+
+PROCEDURES = ("fixed", "sequential")
+
+DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
+TRIED_IMAGES = 16
+SECONDS_A_BLOCK = 20.0
+SECONDS_BETWEEN_REPORTS = 0.5
+STAGE = "certify"
+
+
+class CertificationEngine:
+    """Certifies a smoothed classifier.
+
+    Args:
+        procedure: fixed (Cohen et al.'s CERTIFY) or sequential.
+        precision: of the passes; in a lower one it is the classifier in that precision that is
+            certified.
+
+    Raises:
+        InputError: there is no such procedure or precision.
+    """
+
+    name = "certification"
+
+    def __init__(self, procedure: str = "fixed", precision: str = "float32") -> None:
+        if procedure not in PROCEDURES:
+            raise InputError(f"expected a procedure of {', '.join(PROCEDURES)}; got {procedure!r}")
+        if precision not in PRECISIONS:
+            raise InputError(f"expected a precision of {', '.join(PRECISIONS)}; got {precision!r}")
+        self.procedure = procedure
+        self.precision = precision
+
+    def default_batch_size(self, device: torch.device) -> int:
+        """Enough to keep the device busy, little enough for a processor's cache."""
+        return DEFAULT_BATCH_SIZE[device.type]
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """Noise, numbers of draws and procedure; the batch size changes no result."""
+        smoothing = _smoothing(task)
+        return {
+            "procedure": self.procedure,
+            **vars(smoothing),
+            **self._procedure(smoothing).settings,
+            "noise": noise_for(task.seed, task.device).name,
+        }
+
+    def run(
+        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+    ) -> Iterator[Block]:
+        """Certify the samples that no finished block has, a block about every 20 seconds."""
+        procedure = self._procedure(_smoothing(task))
+        done = [block.certificates for block in finished.values() if block.certificates]
+        known = np.concatenate([part.index for part in done]) if done else np.array([], np.int64)
+        rows = torch.from_numpy(np.flatnonzero(~np.isin(task.indices.numpy(), known)))
+        number = 1 + max((int(key.rpartition("-")[2]) for key in finished), default=-1)
+        progress = _Progress(
+            examples=len(task.labels),
+            done=len(known),
+            right=sum(int((part.prediction == part.label).sum()) for part in done),
+            most_draws=_most_draws(procedure.smoothing),
+        )
+        if not len(rows):
+            return
+        images = task.images[rows].to(task.device)
+        fast = accelerate(task.module, images[:TRIED_IMAGES], self.precision)
+
+        def predict(noisy: Tensor) -> Tensor:
+            with torch.no_grad(), tensor_cores(self.precision == "tf32"):
+                return fast.model(noisy).argmax(dim=1)
+
+        noise = noise_for(task.seed, task.device)
+        certificates: list[Certificate] = []
+        draws = 0
+        block_start = reported = time.perf_counter()
+        batches = certify(
+            predict,
+            images,
+            task.indices[rows],
+            task.classes,
+            procedure,
+            noise,
+            _fitting_size(predict, noise, images, task.batch_size),
+        )
+        for settled, drawn in batches:
+            now = time.perf_counter()
+            certificates += settled
+            draws += drawn
+            labels = task.labels[rows[[each.row for each in settled]]].tolist()
+            progress.add(settled, labels, drawn)
+            if now - reported >= SECONDS_BETWEEN_REPORTS:
+                reported = now
+                report(progress.at(now))
+            if certificates and now - block_start >= SECONDS_A_BLOCK:
+                seconds, block_start = now - block_start, now
+                yield _block(task, rows, number, certificates, draws, seconds, fast.record)
+                number, certificates, draws = number + 1, [], 0
+        if certificates:
+            seconds = time.perf_counter() - block_start
+            yield _block(task, rows, number, certificates, draws, seconds, fast.record)
+        report(progress.at(time.perf_counter()))
+
+    def _procedure(self, smoothing: Smoothing) -> Procedure:
+        return (
+            FixedProcedure(smoothing)
+            if self.procedure == "fixed"
+            else SequentialProcedure(smoothing)
+        )
+
+
+class _Progress:
+    """How far the work is, and at most how long it will take."""
+
+    def __init__(self, examples: int, done: int, right: int, most_draws: int) -> None:
+        self.examples = examples
+        self.done = done
+        self.right = right
+        self.most_draws = most_draws
+        self.draws = 0
+        self.draws_of_done = 0
+        self.start = time.perf_counter()
+
+    def add(self, settled: list[Certificate], labels: list[int], draws: int) -> None:
+        """Count a batch."""
+        self.done += len(settled)
+        self.right += sum(
+            each.prediction == label for each, label in zip(settled, labels, strict=True)
+        )
+        self.draws += draws
+        self.draws_of_done += sum(each.noise_samples for each in settled)
+
+    def at(self, now: float) -> Progress:
+        """For the display; draws of samples under way count as done."""
+        under_way = max(0, self.draws - self.draws_of_done)
+        left = max(0, (self.examples - self.done) * self.most_draws - under_way)
+        seconds = left * (now - self.start) / self.draws if self.draws else None
+        return Progress(STAGE, self.done, self.examples, self.right, max(self.done, 1), seconds)
+
+
+def _fitting_size(
+    predict: Callable[[Tensor], Tensor], noise: Noise, images: Tensor, size: int
+) -> int:
+    """The batch size, halved until a batch of noise and its passes fit into memory."""
+    while True:
+        try:
+            predict(noise.normal([Piece(0, 0, 0, size)], images.shape[1:]))
+            return size
+        except (torch.OutOfMemoryError, MemoryError):
+            if size == 1:
+                raise
+            size //= 2
+            torch.cuda.empty_cache()
+
+
+def _most_draws(smoothing: Smoothing) -> int:
+    return smoothing.selection_samples + smoothing.noise_samples
+
+
+def _smoothing(task: Task) -> Smoothing:
+    if task.smoothing is None:
+        raise InputError(
+            "the certification engine certifies under the protocol certified; got a protocol of "
+            "attacks"
+        )
+    return task.smoothing
+
+
+def _block(
+    task: Task,
+    rows: Tensor,
+    number: int,
+    certificates: list[Certificate],
+    draws: int,
+    seconds: float,
+    record: Mapping[str, str],
+) -> Block:
+    place = rows[[each.row for each in certificates]]
+    return Block(
+        key=f"01-{STAGE}-{number:05d}",
+        seconds=seconds,
+        certificates=Certificates(
+            index=task.indices[place].numpy(),
+            label=task.labels[place].numpy(),
+            prediction=np.array([each.prediction for each in certificates]),
+            radius=np.array([each.radius for each in certificates]),
+            certified_count=np.array([each.certified_count for each in certificates]),
+            noise_samples=np.array([each.noise_samples for each in certificates]),
+        ),
+        record={**record, "draws": draws, "seconds": seconds},
+    )

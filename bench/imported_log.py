@@ -1,0 +1,92 @@
+"""Published certification logs as runs, so that they stand beside our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import environment
+from bench.candidates.weights import file_sha256
+from bench.certify.log import read_certification_log
+from bench.certify.smoothing import Smoothing
+from bench.data import Dataset
+from bench.records import DatasetRecord, IntArray, Manifest, Selection
+from bench.runner import Outcome, summarise_certification
+from bench.store import Store, certificate_tables
+from bench.suites import Suite
+
+PROTOCOL = "certified"
+
+
+def import_certification_log(
+    path: Path,
+    suite: Suite,
+    dataset: Dataset,
+    candidate: str,
+    sigma: float,
+    store: Store,
+    source: str = "",
+) -> Outcome:
+    """Take a certification log into the store, all of it or nothing.
+
+    Args:
+        dataset: the suite's, whole.
+        candidate: what the log's classifier is called.
+        sigma: of its noise.
+        source: where the log comes from.
+
+    Raises:
+        InputError: the log is wrong (which line), sigma is not above 0, or the suite certifies
+            nothing.
+    """
+    suite.protocol(PROTOCOL)
+    Smoothing(sigma)
+    certificates = read_certification_log(path, dataset.labels.numpy(), len(dataset.classes))
+    selection, overrides = _selection(certificates.index, len(dataset))
+    manifest = Manifest(
+        kind="imported-log",
+        suite=suite.name,
+        suite_version=suite.version,
+        candidate=candidate,
+        dataset=DatasetRecord(name=dataset.name, sha256=dataset.sha256(), size=dataset.size),
+        threat_model=suite.threat_model,
+        protocol=PROTOCOL,
+        attacks=[],
+        engine="imported",
+        engine_settings={"sigma": float(sigma), "log_sha256": file_sha256(path)},
+        precision="as published",
+        seed=0,
+        selection=selection,
+        overrides=overrides,
+        weights_sha256={},
+        definition_sha256="",
+        suite_title=suite.title,
+        environment=environment.describe(torch.device("cpu")),
+        information={"source": source, "log": path.name},
+    )
+    folder = store.folder(manifest)
+    with folder.locked():
+        if folder.is_complete:
+            return Outcome(folder.summary(), folder, reused=True)
+        folder.begin(manifest)
+        tables = certificate_tables([certificates])
+        summary = summarise_certification(
+            folder.manifest(), tables, [], {}, finished=environment.now()
+        )
+        folder.finish(tables, summary, dataset.images[:0].numpy())
+    return Outcome(summary, folder, reused=False)
+
+
+def _selection(index: IntArray, size: int) -> tuple[Selection, dict[str, object]]:
+    """Which samples of `size` a log has, and what that overrides: anything but all is a variant."""
+    n = len(index)
+    step = int(index[1]) if n > 1 else size
+    if n == size:
+        return Selection(kind="all", n=n), {}
+    if np.array_equal(index, np.arange(n)):
+        return Selection(kind="first", n=n), {"n_examples": n}
+    if np.array_equal(index, np.arange(0, size, step)):
+        return Selection(kind="every", n=n), {"every": step}
+    return Selection(kind="listed", n=n), {"n_examples": n}

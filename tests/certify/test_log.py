@@ -1,0 +1,115 @@
+"""Certification logs: the published ones give the published figures, wrong ones are named."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.certify.accuracy import average_certified_radius, certified_counts
+from bench.certify.log import read_certification_log
+from bench.errors import InputError
+from bench.records import Certificates
+
+LOGS = Path(str(resources.files("bench.claims") / "certify_logs"))
+AVERAGE_RADII = {
+    "gaussian_cifar10_resnet110_sigma0.25": 0.429,
+    "gaussian_cifar10_resnet110_sigma0.50": 0.538,
+    "gaussian_cifar10_resnet110_sigma1.00": 0.542,
+    "gaussian_cifar10_resnet20_sigma0.50": 0.524,
+    "stability_cifar10_resnet20_sigma0.50": 0.499,
+    "macer_cifar10_resnet20_sigma0.50": 0.661,
+    "smoothadv_cifar10_resnet20_sigma0.50": 0.692,
+    "consistency-lbd10_cifar10_resnet20_sigma0.50": 0.686,
+    "consistency-lbd20_cifar10_resnet110_sigma0.25": 0.552,
+    "smoothmix_cifar10_resnet110_sigma0.25": 0.553,
+    "smoothmix-onestep_cifar10_resnet110_sigma0.25": 0.548,
+    "smoothmix_cifar10_resnet110_sigma0.50": 0.712,
+}
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    """CIFAR-10's test labels, as one of the logs has them."""
+    with gzip.open(LOGS / "macer_cifar10_resnet20_sigma0.50.tsv.gz", "rt") as file:
+        return np.array([int(row["label"]) for row in csv.DictReader(file, delimiter="\t")])
+
+
+def _read(name: str, labels: np.ndarray) -> Certificates:
+    return read_certification_log(LOGS / f"{name}.tsv.gz", labels, 10)
+
+
+@pytest.mark.parametrize("name", AVERAGE_RADII)
+def test_published_average_certified_radii(name: str, labels: np.ndarray) -> None:
+    certificates = _read(name, labels)
+    assert len(certificates.index) == (
+        500 if name.startswith("gaussian_cifar10_resnet110") else 10_000
+    )
+    assert round(average_certified_radius(certificates), 3) == AVERAGE_RADII[name]
+
+
+def test_every_shipped_log_is_checked() -> None:
+    assert {path.name.removesuffix(".tsv.gz") for path in LOGS.glob("*.gz")} == set(AVERAGE_RADII)
+
+
+@pytest.mark.parametrize(
+    ("name", "radii", "percentages", "decimals"),
+    [
+        (
+            "smoothmix_cifar10_resnet110_sigma0.25",
+            (0, 0.25, 0.5, 0.75),
+            (77.1, 67.9, 57.9, 46.7),
+            1,
+        ),
+        ("gaussian_cifar10_resnet110_sigma0.25", (0.25, 0.5, 0.75), (60, 43, 27), 0),
+        ("gaussian_cifar10_resnet110_sigma0.50", (0.25, 0.5, 0.75), (55, 41, 32), 0),
+    ],
+)
+def test_published_certified_accuracies(
+    name: str,
+    radii: tuple[float, ...],
+    percentages: tuple[float, ...],
+    decimals: int,
+    labels: np.ndarray,
+) -> None:
+    certificates = _read(name, labels)
+    counts = np.array(certified_counts(certificates, radii))
+    found = 100 * counts / len(certificates.index)
+    np.testing.assert_allclose(found, percentages, rtol=0, atol=0.5 * 10**-decimals + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("idx\tlabel\tpredict\tcorrect\n", "line 1: expected columns .*: radius missing"),
+        (HEADER + "0\t3\t3\t0.1\t1\t9\n0\t3\t3\t0.1\t1\t9\n", "line 3: .*got 0 again after line 2"),
+        (
+            HEADER + "0\t4\t3\t0.1\t0\t9\n",
+            "line 2: expected label 3, the data set's at idx 0; got 4",
+        ),
+        (HEADER + "0\t3\t3\t0.1\n", "line 2: expected 6 columns, got 4"),
+        (HEADER + "9\t3\t3\t0.1\t1\t9\n", "line 2: expected idx from 0 to 1, got '9'"),
+        (HEADER + "0\t3\t10\t0.1\t0\t9\n", "line 2: expected predict from -1 to 9, got '10'"),
+        (HEADER + "0\t3\t3\tfar\t1\t9\n", "line 2: expected a radius >= 0, got 'far'"),
+        (HEADER + "0\t3\t-1\t0.1\t0\t9\n", "line 2: expected radius 0 with predict -1"),
+        (HEADER + "0\t3\t3\t0.1\t0\t9\n", "line 2: expected correct 1 for label 3"),
+        (HEADER, "expected rows below the header, got none"),
+    ],
+)
+def test_wrong_logs_are_named(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"^{path}.*{message}"):
+        read_certification_log(path, np.array([3, 8]), 10)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv.gz"
+    path.write_bytes(gzip.compress(HEADER.encode())[:-9])
+    with pytest.raises(InputError, match="cannot be read as a certification log"):
+        read_certification_log(path, np.array([3]), 10)

@@ -1,0 +1,161 @@
+"""`bench run --protocol certified`: results, variants, records, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from safetensors.torch import save_file
+from torch import nn
+
+from bench.cli import main
+from bench.store import Store
+
+CODE = """
+from torch import nn
+
+from bench.candidates.smoothed import Smoothed
+
+
+def small(sigma=0.15):
+    return Smoothed(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), sigma, 4, 0)
+"""
+SUITE = {
+    "name": "quick",
+    "version": 1,
+    "title": "Quick",
+    "data": "digits",
+    "n_examples": 20,
+    "threat_model": {"norm": "L2", "eps": 0.25},
+    "protocols": {
+        "standard": {"attacks": ["apgd-ce"]},
+        "certified": {"certification": {"selection_samples": 20, "noise_samples": 400}},
+    },
+}
+
+
+@pytest.fixture
+def candidate(tmp_path: Path, linear_digits: nn.Module) -> str:
+    """The folder of a smoothed linear classifier."""
+    folder = tmp_path / "submissions" / "small"
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(CODE)
+    weights = {f"base.{name}": value for name, value in linear_digits.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    fields = {
+        "name": "small",
+        "dataset": "digits",
+        "architecture": "model:small",
+        "weights": "weights.safetensors",
+        "sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
+    }
+    (folder / "submission.yaml").write_text(yaml.safe_dump(fields))
+    return str(folder)
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Callable[..., Result]:
+    """Calls `bench run --protocol certified` on a quick suite, its results under tmp_path."""
+    suite = tmp_path / "quick.yaml"
+    suite.write_text(yaml.safe_dump(SUITE))
+
+    def run(*arguments: str, protocol: str = "certified") -> Result:
+        folders = ["--results-dir", f"{tmp_path}/results", "--report-dir", f"{tmp_path}/reports"]
+        command = ["run", "--suite", str(suite), "--protocol", protocol, *folders, *arguments]
+        return CliRunner().invoke(main, command)
+
+    return run
+
+
+def test_certifies_records_shows_and_reuses(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    first = call("--candidate", candidate)
+    assert first.exit_code == 0, first.output
+    (summary,) = Store(tmp_path / "results").summaries("quick")
+    assert f"{100 * summary.robust_accuracy:.2f}%" in first.output
+    manifest, certified = summary.manifest, summary.certified
+    assert (manifest.kind, manifest.protocol, manifest.engine) == (
+        "certification",
+        "certified",
+        "certification",
+    )
+    assert manifest.overrides == {}
+    assert manifest.engine_settings["sigma"] == 0.15
+    assert certified is not None
+    (folder,) = Store(tmp_path / "results").runs("quick")
+    samples = folder.samples()
+    right = samples["prediction"] == samples["label"]
+    assert summary.clean_accuracy == certified.accuracy_at_radius["0.00"] == right.mean()
+    assert 0 < summary.robust_accuracy == (right & (samples["radius"] >= 0.25)).mean()
+    assert certified.average_certified_radius == pytest.approx((samples["radius"] * right).mean())
+    assert samples["noise_samples"].eq(400).all()
+    assert certified.mean_noise_samples == 400
+    assert "nothing was computed" in call("--candidate", candidate).output
+
+    show = ["show", "quick/small", "--results-dir", f"{tmp_path}/results"]
+    shown = CliRunner().invoke(main, show)
+    assert f"ACR        {certified.average_certified_radius:.3f}" in shown.output
+    assert "0.25" in shown.output
+
+
+def test_less_is_a_variant_and_another_procedure_another_run(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    assert call("--candidate", candidate, "--procedure", "sequential").exit_code == 0
+    fewer = call("--candidate", candidate, "--noise-samples", "100", "--every", "3")
+    assert "(variant)" in fewer.output
+    runs = Store(tmp_path / "results").summaries("quick")
+    sequential, variant = sorted(runs, key=lambda run: len(run.manifest.overrides))
+    assert sequential.manifest.engine_settings["radii"] == [0.0, 0.25, 0.5, 0.75]
+    assert sequential.manifest.overrides == {}
+    assert variant.manifest.overrides == {"every": 3, "noise_samples": 100}
+    assert (variant.manifest.selection.kind, variant.n_examples) == ("every", 7)
+    plan = call("--candidate", candidate, "--dry-run")
+    assert "all here" in plan.output
+
+
+def test_what_cannot_be_certified_is_named(
+    call: Callable[..., Result],
+    candidate: str,
+    write_submission: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    plain = call("--candidate", str(write_submission()))
+    assert plain.exit_code == 2
+    assert "candidate linear: expected a smoothed classifier" in plain.output
+    engine = call("--candidate", candidate, "--engine", "fast")
+    assert engine.exit_code == 2
+    assert "--engine: expected nothing, protocol certified certifies" in engine.output
+    attacked = call("--candidate", candidate, "--noise-samples", "5", protocol="standard")
+    assert attacked.exit_code == 2
+    assert "--noise-samples: expected nothing, protocol standard attacks" in attacked.output
+    suite = tmp_path / "quick.yaml"
+    suite.write_text(suite.read_text().replace("noise_samples: 400", "failure_probability: 1.0"))
+    wrong = call("--candidate", candidate)
+    assert wrong.exit_code == 2
+    assert "certification.failure_probability: Input should be less than 1" in wrong.output
+    fields = yaml.safe_load(Path(candidate, "submission.yaml").read_text())
+    fields["architecture_args"] = {"sigma": -0.5}
+    Path(candidate, "submission.yaml").write_text(yaml.safe_dump(fields))
+    suite.write_text(yaml.safe_dump(SUITE))
+    negative = call("--candidate", candidate)
+    assert negative.exit_code == 2
+    assert "expected sigma > 0, got -0.5" in negative.output
+    assert not list(tmp_path.glob("results/**/run.json"))
+
+
+def test_the_vote_is_attacked_as_another_classifier(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    with torch.random.fork_rng():
+        result = call("--candidate", candidate, "--engine", "fast", protocol="standard")
+    assert result.exit_code == 0, result.output
+    (summary,) = Store(tmp_path / "results").summaries("quick")
+    assert summary.manifest.kind == "evaluation"
+    assert summary.certified is None

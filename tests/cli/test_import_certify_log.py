@@ -1,0 +1,88 @@
+"""`bench import-certify-log`: published logs stand in the store as runs."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench import data
+from bench.cli import main
+from bench.store import Store
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
+
+
+def _import(log: Path, results: Path, *arguments: str, suite: str = "digits-l2") -> Result:
+    command = ["import-certify-log", str(log), "--suite", suite, "--results-dir", str(results)]
+    return CliRunner().invoke(main, [*command, "--candidate", "published", *arguments])
+
+
+def _write_log(path: Path, step: int = 1) -> Path:
+    samples = data.load("digits").every(step)
+    rows = zip(samples.indices.tolist(), samples.labels.tolist(), strict=True)
+    path.write_text(HEADER + "".join(f"{i}\t{y}\t{y}\t0.5\t1\t0:00:01.5\n" for i, y in rows))
+    return path
+
+
+def test_a_log_becomes_a_run(tmp_path: Path) -> None:
+    log = _write_log(tmp_path / "log.tsv")
+    result = _import(log, tmp_path / "results", "--sigma", "0.25", "--source", "a paper")
+    assert result.exit_code == 0, result.output
+    assert "published: clean 100.00%, ACR 0.500" in result.output
+    (folder,) = Store(tmp_path / "results").runs("digits-l2")
+    summary = folder.summary()
+    assert summary.manifest.kind == "imported-log"
+    assert summary.manifest.overrides == {}
+    assert summary.manifest.information["source"] == "a paper"
+    assert summary.certified is not None
+    assert summary.certified.sigma == 0.25
+    assert summary.certified.accuracy_at_radius["0.50"] == 1
+    assert summary.certified.accuracy_at_radius["0.75"] == 0
+    assert folder.samples()["noise_samples"].isna().all()
+    again = _import(log, tmp_path / "results", "--sigma", "0.25")
+    assert "was complete already" in again.output
+    other = _import(_write_log(tmp_path / "log.tsv", 20), tmp_path / "results", "--sigma", "0.25")
+    assert other.exit_code == 0, other.output
+    overrides = [run.manifest.overrides for run in Store(tmp_path / "results").summaries()]
+    assert {"every": 20} in overrides
+    assert (
+        CliRunner()
+        .invoke(
+            main, ["report", "--results-dir", f"{tmp_path}/results", "--out", f"{tmp_path}/reports"]
+        )
+        .exit_code
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "sigma", "suite", "message"),
+    [
+        (("radius\t", ""), "0.25", "digits-l2", "line 1: expected columns"),
+        (("\t0.5\t1\t", "\tfar\t1\t"), "0.25", "digits-l2", "line 2: expected a radius >= 0"),
+        (("", ""), "0", "digits-l2", "expected sigma > 0, got 0.0"),
+        (("", ""), "0.25", "digits-linf", "expected a protocol of standard; got 'certified'"),
+    ],
+)
+def test_nothing_is_imported_from_wrong_input(
+    change: tuple[str, str], sigma: str, suite: str, message: str, tmp_path: Path
+) -> None:
+    log = _write_log(tmp_path / "log.tsv")
+    log.write_text(log.read_text().replace(*change, 1))
+    result = _import(log, tmp_path / "results", "--sigma", sigma, suite=suite)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not list(tmp_path.glob("results/**/*.json"))
+
+
+@pytest.mark.cifar
+def test_a_published_log(data_dir: Path, tmp_path: Path) -> None:
+    log = "gaussian_cifar10_resnet110_sigma0.25.tsv.gz"
+    path = Path(str(resources.files("bench.claims") / "certify_logs" / log))
+    arguments = ["--sigma", "0.25", "--data-dir", str(data_dir)]
+    result = _import(path, tmp_path / "results", *arguments, suite="cifar10-l2")
+    assert result.exit_code == 0, result.output
+    assert "ACR 0.429" in result.output

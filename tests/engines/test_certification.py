@@ -1,0 +1,100 @@
+"""The certification engine: the same certificates whatever the batches and interruptions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench import data
+from bench.certify.smoothing import Smoothing
+from bench.engines import Task, certification
+from bench.engines.certification import CertificationEngine
+from bench.errors import InputError
+from bench.records import Block, Progress
+from bench.suites import ThreatModel
+
+
+def _task(module: nn.Module, batch_size: int = 256, smoothing: bool = True) -> Task:
+    samples = data.load("digits").first(16)
+    return Task(
+        module=module,
+        images=samples.images,
+        labels=samples.labels,
+        indices=samples.indices,
+        classes=10,
+        threat_model=ThreatModel(norm="L2", eps=0.25),
+        attacks=(),
+        seed=5,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+        smoothing=Smoothing(0.15, 20, 300) if smoothing else None,
+    )
+
+
+def _run(
+    task: Task, procedure: str, finished: dict[str, Block] | None = None
+) -> tuple[dict[str, Block], list[Progress]]:
+    blocks = dict(finished or {})
+    seen: list[Progress] = []
+    for block in CertificationEngine(procedure).run(task, finished or {}, seen.append):
+        assert block.key not in blocks
+        blocks[block.key] = block
+    return blocks, seen
+
+
+def _table(blocks: dict[str, Block]) -> np.ndarray:
+    parts = [block.certificates for block in blocks.values() if block.certificates is not None]
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])]
+    return np.stack(columns)[:, np.argsort(columns[0])]
+
+
+@pytest.mark.parametrize("procedure", ["fixed", "sequential"])
+def test_batches_and_interruptions_change_nothing(
+    linear_digits: nn.Module, procedure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = _run(_task(linear_digits), procedure)
+    assert (seen[-1].stage, seen[-1].done, seen[-1].total) == ("certify", 16, 16)
+    table = _table(whole)
+    assert table.shape == (6, 16)
+    assert (table[3] > 0).sum() > 0
+    assert _task(linear_digits).module is linear_digits
+
+    monkeypatch.setattr(certification, "SECONDS_A_BLOCK", 0.0)
+    pieces, _ = _run(_task(linear_digits, batch_size=37), procedure)
+    assert len(pieces) > 4
+    np.testing.assert_array_equal(_table(pieces), table)
+    some = {key: pieces[key] for key in sorted(pieces)[:3]}
+    resumed, _ = _run(_task(linear_digits, batch_size=90), procedure, some)
+    np.testing.assert_array_equal(_table(resumed), table)
+    assert sum(float(block.record["draws"]) for block in whole.values()) >= table[5].sum()
+
+
+def test_gradients_stay_on_for_whoever_takes_the_blocks(linear_digits: nn.Module) -> None:
+    for _ in CertificationEngine().run(_task(linear_digits), {}, lambda _: None):
+        assert torch.is_grad_enabled()
+
+
+def test_wrong_use_is_named(linear_digits: nn.Module) -> None:
+    with pytest.raises(InputError, match="procedure of fixed, sequential; got 'quick'"):
+        CertificationEngine("quick")
+    with pytest.raises(InputError, match="precision of"):
+        CertificationEngine("fixed", "float8")
+    with pytest.raises(InputError, match="protocol certified"):
+        _run(_task(linear_digits, smoothing=False), "fixed")
+
+
+def test_batches_that_do_not_fit_are_halved(linear_digits: nn.Module) -> None:
+    class Small(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) > 50:
+                raise MemoryError
+            sizes.add(len(images))
+            logits: torch.Tensor = linear_digits(images)
+            return logits
+
+    sizes: set[int] = set()
+    blocks, _ = _run(_task(Small()), "fixed")
+    assert max(sizes) == 32
+    np.testing.assert_array_equal(_table(blocks), _table(_run(_task(linear_digits), "fixed")[0]))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from bench.suites import ThreatModel
 
@@ -110,10 +110,27 @@ class DatasetRecord(_Record):
 
 
 class Selection(_Record):
-    """Which samples: all of the protocol's, or the first `n`."""
+    """Which samples of the protocol's: `all`, the `first` n, n drawn at `random` or n `listed`.
 
-    kind: Literal["all", "first"]
+    A random selection is drawn without replacement from `population` samples, all of the
+    protocol's, keyed by `seed`. One that names a `round` grows
+    by so many samples at a time, n at most, and may stop early: when the interval of the robust
+    accuracy is at most `until_width` wide, or when `budget_seconds` are spent.
+    """
+
+    kind: Literal["all", "first", "random", "listed"]
     n: int
+    seed: int | None = None
+    population: int | None = None
+    round: int | None = None
+    until_width: float | None = None
+    """A fraction: 0.03 is three points."""
+    budget_seconds: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a selection does not have is no part of its record, nor of the run's digest.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class Manifest(_Record):
@@ -184,6 +201,14 @@ class Interval(_Record):
 
     low: float
     high: float
+    kind: Literal["binomial", "hypergeometric", "anytime"] = "binomial"
+    """Of what: the population of images (binomial), or the finite test set of which the samples are
+    a random part, of a size fixed in advance (hypergeometric) or found on the way (anytime)."""
+
+    @property
+    def width(self) -> float:
+        """Its length, a fraction."""
+        return self.high - self.low
 
 
 class Summary(_Record):
@@ -198,6 +223,8 @@ class Summary(_Record):
     """After standard AutoAttack alone; None if an attack that it does not have ran before it."""
     robust_accuracy: float
     """After every attack of the run."""
+    eight_bit_robust_accuracy: float | None = None
+    """After every attack, if a witness counts only as an image file of 8 bits would hold it."""
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from bench import environment, flags
 from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
 from bench.data import Dataset
+from bench.eight_bit import eight_bit_successes
 from bench.engines import Engine, Task
+from bench.engines.engine import predict
+from bench.errors import InputError
 from bench.records import (
     AttackSummary,
     Block,
@@ -25,11 +31,14 @@ from bench.records import (
     Summary,
     Witnesses,
 )
-from bench.statistics import exact_binomial_interval
+from bench.rounds import run_in_rounds
+from bench.selection import interval_of, rows_of
 from bench.store import RunFolder, Store, Tables, join_blocks
 from bench.suites import Suite
 
 INSPECTED_EXAMPLES = 32
+SAMPLES_A_ROUND = 100
+"""Of a selection that may stop early: it is looked at after each round."""
 
 
 class Observer(Protocol):
@@ -48,7 +57,11 @@ class Settings:
 
     Attributes:
         batch_size: samples in one pass; None: the engine's own.
-        n_examples: the first so many samples; None: as many as the suite says.
+        n_examples: so many samples; None: as many as the suite says.
+        sample: which ones: the first, or drawn at random without replacement.
+        sample_seed: of that draw.
+        until_width: stop when the robust accuracy's interval is at most so wide, a fraction.
+        budget_seconds: stop when so much time is spent on blocks.
         eps: another radius than the suite's, in the [0, 1] pixel scale; None: the suite's.
         again: make a new run although a complete one exists.
     """
@@ -60,6 +73,10 @@ class Settings:
     batch_size: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_examples: int | None = None
+    sample: Literal["first", "random"] = "first"
+    sample_seed: int = 0
+    until_width: float | None = None
+    budget_seconds: float | None = None
     eps: float | None = None
     again: bool = False
 
@@ -77,9 +94,45 @@ class Outcome:
     reused: bool
 
 
-def selected_examples(settings: Settings) -> int | None:
-    """How many samples to load; None: all of the data set."""
-    return settings.suite.n_examples if settings.n_examples is None else settings.n_examples
+def make_selection(settings: Settings, size: int) -> Selection:
+    """Which samples of a data set of `size` a run takes.
+
+    Raises:
+        InputError: stopping early without a random selection.
+    """
+    whole = settings.suite.n_examples or size
+    n = settings.n_examples or whole
+    stops = settings.until_width is not None or settings.budget_seconds is not None
+    if settings.sample == "first":
+        if stops:
+            raise InputError(
+                "expected a random selection beside --until-width and --budget, since the first "
+                "samples say nothing about the others; add --sample random"
+            )
+        return Selection(kind="all" if n == whole else "first", n=n)
+    if n == whole and not stops:
+        return Selection(kind="all", n=n)
+    return Selection(
+        kind="random",
+        n=n,
+        seed=settings.sample_seed,
+        population=whole,
+        round=SAMPLES_A_ROUND if stops else None,
+        until_width=settings.until_width,
+        budget_seconds=settings.budget_seconds,
+    )
+
+
+def selected_rows(settings: Settings, size: int) -> Tensor:
+    """Places (n,) of a run's samples in a data set of `size`.
+
+    Raises:
+        InputError: as `make_selection`, or more samples than there are.
+    """
+    population = min(settings.suite.n_examples or size, size)
+    if settings.sample == "first" and (settings.n_examples or 0) > population:
+        population = size  # beyond the protocol's samples, up to the whole data set
+    return rows_of(make_selection(settings, size), population)
 
 
 def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Task:
@@ -107,9 +160,18 @@ def make_manifest(
     """What decides the result of a run of this candidate, and where it is made."""
     suite = settings.suite
     whole = suite.n_examples or dataset.size
+    selection = make_selection(settings, dataset.size)
+    if selection.kind in ("all", "first"):
+        kind = "all" if len(dataset) == whole else "first"
+        selection = Selection.model_validate({"kind": kind, "n": len(dataset)})
     overrides: dict[str, Any] = {}
     if len(dataset) != whole:
         overrides["n_examples"] = len(dataset)
+    if selection.kind == "random":
+        overrides["sample"] = "random"
+    for name in ("until_width", "budget_seconds"):
+        if (value := getattr(selection, name)) is not None:
+            overrides[name] = value
     if task.threat_model.eps != suite.threat_model.eps:
         overrides["eps"] = task.threat_model.eps
     information = candidate.information
@@ -125,7 +187,7 @@ def make_manifest(
         engine_settings=settings.engine.settings(task),
         precision=settings.engine.precision,
         seed=settings.seed,
-        selection=Selection(kind="all" if len(dataset) == whole else "first", n=len(dataset)),
+        selection=selection,
         overrides=overrides,
         weights_sha256=candidate.weights_sha256,
         definition_sha256=candidate.definition_sha256,
@@ -168,9 +230,30 @@ def evaluate(
             tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
             record: dict[str, float | str] = {}
         else:
-            tables, record = _run_blocks(task, settings.engine, folder, observer)
-        summary = summarise(manifest, tables, raised, record, finished=environment.now())
-        folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
+            tables, record = _run_blocks(
+                task, settings.engine, folder, observer, manifest.selection
+            )
+        return finish(folder, task, dataset, tables, raised, record)
+
+
+def finish(
+    folder: RunFolder,
+    task: Task,
+    dataset: Dataset,
+    tables: Tables,
+    raised: Sequence[Flag] = (),
+    record: Mapping[str, float | str] = MappingProxyType({}),
+) -> Outcome:
+    """Sum a run up and write what makes it complete; the folder is locked.
+
+    Args:
+        dataset: the samples of the task.
+        raised: flags that were measured before the attacks.
+        record: of the engine.
+    """
+    eight_bit = _eight_bit_successes(task, tables.witnesses)
+    summary = summarise(folder.manifest(), tables, raised, record, environment.now(), eight_bit)
+    folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
     return Outcome(summary, folder, reused=False)
 
 
@@ -194,13 +277,15 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
 def summarise(
     manifest: Manifest,
     tables: Tables,
-    raised: list[Flag],
-    record: dict[str, float | str],
+    raised: Sequence[Flag],
+    record: Mapping[str, float | str],
     finished: str,
+    eight_bit: int,
 ) -> Summary:
     """A run in short.
 
     Args:
+        eight_bit: how many witnesses break their samples as 8-bit images too.
         raised: flags that were measured before the attacks.
         record: of the engine.
         finished: when the run ended.
@@ -234,13 +319,14 @@ def summarise(
         clean_accuracy=clean / n,
         autoattack_accuracy=_autoattack_accuracy(attacks),
         robust_accuracy=robust / n,
+        eight_bit_robust_accuracy=(clean - eight_bit) / n,
         confidence_intervals={
-            "clean_accuracy": exact_binomial_interval(clean, n),
-            "robust_accuracy": exact_binomial_interval(robust, n),
+            "clean_accuracy": interval_of(manifest.selection, clean, n),
+            "robust_accuracy": interval_of(manifest.selection, robust, n),
         },
         attacks=attacks,
         flags=[*raised, *([square] if square else [])],
-        engine_record=record,
+        engine_record=dict(record),
         seconds=float(attempts["seconds"].sum()),
         started=str(manifest.environment.get("started", "")),
         finished=finished,
@@ -279,7 +365,7 @@ def _is_sound(folder: RunFolder, observer: Observer) -> bool:
 
 
 def _run_blocks(
-    task: Task, engine: Engine, folder: RunFolder, observer: Observer
+    task: Task, engine: Engine, folder: RunFolder, observer: Observer, selection: Selection
 ) -> tuple[Tables, dict[str, float | str]]:
     finished, damaged = folder.blocks()
     for path in damaged:
@@ -287,7 +373,12 @@ def _run_blocks(
     if finished:
         observer.notice(f"resuming: {len(finished)} blocks are finished")
     blocks = dict(finished)
-    for block in engine.run(task, finished, observer.progress):
+    work = (
+        engine.run(task, finished, observer.progress)
+        if selection.round is None
+        else run_in_rounds(task, engine, selection, finished, observer)
+    )
+    for block in work:
         folder.append(block)
         blocks[block.key] = block
     ordered = [blocks[key] for key in sorted(blocks)]
@@ -303,6 +394,30 @@ def _join_records(blocks: list[Block]) -> dict[str, float | str]:
             adds = isinstance(value, float | int) and isinstance(before, float | int)
             joined[name] = before + value if adds else value  # type: ignore[operator]
     return joined
+
+
+def _eight_bit_successes(task: Task, witnesses: Witnesses | None) -> int:
+    """How many witnesses break their samples as 8-bit images too."""
+    if witnesses is None:
+        return 0
+    place = {index: row for row, index in enumerate(task.indices.tolist())}
+    rows = torch.tensor([place[index] for index in witnesses.index.tolist()])
+
+    def classes(images: Tensor) -> Tensor:
+        parts = [
+            predict(task.module, part, task.device) for part in torch.split(images, task.batch_size)
+        ]
+        return torch.cat(parts)
+
+    broken = eight_bit_successes(
+        torch.from_numpy(witnesses.images),
+        task.images[rows],
+        task.labels[rows],
+        classes,
+        task.threat_model.norm,
+        task.threat_model.eps,
+    )
+    return int(broken.sum())
 
 
 def _clean_images(dataset: Dataset, witnesses: Witnesses | None) -> ImageArray:

@@ -133,7 +133,10 @@ class Store:
         return sorted(found, key=lambda summary: summary.finished)
 
     def summary(self, reference: str) -> Summary:
-        """The summary that SUITE/CANDIDATE[@RUN] names; without @RUN the newest complete one.
+        """The summary that SUITE/CANDIDATE[@RUN] names.
+
+        Without @RUN the newest complete one, and one of imported witnesses only if there is none
+        else.
 
         Raises:
             InputError: no such run.
@@ -151,7 +154,8 @@ class Store:
                 f"no complete run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
                 f"one of {', '.join(known) or '(none)'}"
             )
-        return found[-1]
+        own = [summary for summary in found if summary.manifest.kind != "imported-witnesses"]
+        return (found if run else own or found)[-1]
 
 
 class RunFolder:
@@ -282,17 +286,31 @@ class RunFolder:
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                index = archive["index"]
-                place = {value: position for position, value in enumerate(indices)}
-                clean = images[[place[value] for value in index.tolist()]]
-                return Witnesses(
-                    index=index,
-                    attack=archive["attack"],
-                    prediction=archive["prediction"],
-                    images=_apply_difference(clean, archive["difference"]),
+                arrays = {key: archive[key] for key in archive.files}
+            index, difference = arrays["index"], arrays["difference"]
+            place = {value: position for position, value in enumerate(indices)}
+            strange = [value for value in index.tolist() if value not in place]
+            if strange or difference.shape[1:] != (len(index), *images.shape[1:]):
+                raise InputError(
+                    f"{path}: expected witnesses of shape {images.shape[1:]} for samples of the "
+                    f"run, got {difference.shape[2:]}"
+                    + (f" and one for sample {strange[0]}" if strange else "")
+                    + "; these are witnesses of another data set"
                 )
+            return Witnesses(
+                index=index,
+                attack=arrays["attack"],
+                prediction=arrays["prediction"],
+                images=_apply_difference(images[[place[i] for i in index.tolist()]], difference),
+            )
         except _UNREADABLE as error:
             raise _damaged(path, error) from error
+
+    @property
+    def witness_bytes(self) -> int:
+        """Size of the file with the witnesses; 0 if there are none."""
+        path = self.path / WITNESSES
+        return path.stat().st_size if path.exists() else 0
 
     @property
     def has_tables(self) -> bool:

@@ -18,6 +18,8 @@ COMMANDS = {
     "list": "List suites, candidates or attacks.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
+    "verify": "Confirm a run by its witnesses; no attack is run.",
+    "import-witnesses": "Add adversarial images that others found.",
     "train": "Train a shipped recipe again.",
 }
 
@@ -31,7 +33,9 @@ class _LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bench.cli.{name}").command
+        command: click.Command = importlib.import_module(
+            f"bench.cli.{name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

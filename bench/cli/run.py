@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
-import torch
 
 from bench import data, runner
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.registry import find_candidates
 from bench.candidates.submission import SubmissionReference
 from bench.cli import options
+from bench.cli.devices import torch_device
 from bench.cli.display import Display
 from bench.data import Dataset
 from bench.engines import DEFAULT_ENGINE, ENGINES, make_engine
@@ -36,7 +37,30 @@ from bench.validation import parse_fraction
     "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the suite's.",
 )
 @click.option(
-    "--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant)."
+    "--n-examples", type=click.IntRange(min=1), help="Only N samples, the first (a variant)."
+)
+@click.option(
+    "--sample",
+    type=click.Choice(["first", "random"]),
+    default="first",
+    show_default=True,
+    help="Which N: the first, or drawn at random without replacement.",
+)
+@click.option(
+    "--sample-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the random draw of samples.",
+)
+@click.option(
+    "--until-width",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    help="With --sample random: stop when the robust accuracy's 95% interval is at most so many "
+    "points wide.",
+)
+@click.option(
+    "--budget", help="With --sample random: stop when this time is spent, such as 45s, 30m, 2h."
 )
 @options.data_dir
 @options.model_dir
@@ -48,9 +72,7 @@ from bench.validation import parse_fraction
     show_default=True,
     help="Where the pages are written.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@options.device
 @click.option("--protocol", default="standard", show_default=True)
 @click.option("--engine", type=click.Choice(ENGINES), default=DEFAULT_ENGINE, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Default: the engine's own.")
@@ -65,11 +87,15 @@ from bench.validation import parse_fraction
 @click.option("--eps", help="Another radius, such as 4/255 (a variant).")
 @click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
-@click.option("--trust-code", is_flag=True, help="Let submissions run their own Python code.")
+@options.trust_code
 def command(
     suite_name: str,
     names: tuple[str, ...],
     n_examples: int | None,
+    sample: Literal["first", "random"],
+    sample_seed: int,
+    until_width: float | None,
+    budget: str | None,
     data_dir: Path | None,
     model_dir: Path | None,
     results_dir: Path,
@@ -100,8 +126,12 @@ def command(
         protocol=protocol,
         seed=seed,
         batch_size=batch_size,
-        device=_device(device),
+        device=torch_device(device),
         n_examples=n_examples,
+        sample=sample,
+        sample_seed=sample_seed,
+        until_width=None if until_width is None else until_width / 100,
+        budget_seconds=None if budget is None else _seconds(budget),
         eps=None if eps is None else _radius(eps),
         again=again,
     )
@@ -145,8 +175,8 @@ class _Samples:
         return data.load_source(
             self.settings.suite.data,
             self.data_dir,
-            runner.selected_examples(self.settings),
-            candidate.preprocessing,
+            preprocessing=candidate.preprocessing,
+            choose=lambda size: runner.selected_rows(self.settings, size),
         )
 
 
@@ -211,18 +241,19 @@ def _plan(
     return rows
 
 
-def _device(name: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("--device: expected a CUDA device, torch sees none; use --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
 def _radius(text: str) -> float:
     value = parse_fraction(text)
     if not isinstance(value, float) or not 0 < value < float("inf"):
         raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {text!r}")
     return value
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    number = parse_fraction(text[:-1])
+    if not isinstance(number, float) or not 0 < number < float("inf") or text[-1] not in units:
+        raise InputError(f"--budget: expected a time such as 45s, 30m or 2h, got {text!r}")
+    return number * units[text[-1]]
 
 
 def _check_writable(folder: Path) -> None:

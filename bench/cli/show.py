@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
@@ -28,12 +29,13 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     """
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
-    summary = Store(results_dir).summary(reference)
+    store = Store(results_dir)
+    summary = store.summary(reference)
     if as_json:
         click.echo(summary.model_dump_json(indent=2))
         return
     console = Console()
-    for text in _head(summary):
+    for text in _head(summary, best_known(store, summary)):
         console.print(Text(text), soft_wrap=True)
     console.print(_attacks(summary))
     for flag in summary.flags:
@@ -47,7 +49,7 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     console.print(_provenance(summary))
 
 
-def _head(summary: Summary) -> list[str]:
+def _head(summary: Summary, joined: BestKnown) -> list[str]:
     manifest = summary.manifest
     bounds = summary.confidence_intervals
     threat = manifest.threat_model
@@ -59,6 +61,16 @@ def _head(summary: Summary) -> list[str]:
         f"AutoAttack {percent(summary.autoattack_accuracy)}%",
         f"robust     {percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]",
     ]
+    if summary.eight_bit_robust_accuracy is not None:
+        lines.append(
+            f"8-bit      {percent(summary.eight_bit_robust_accuracy)}% if witnesses are held as "
+            "8-bit images"
+        )
+    if joined.lowered:
+        lines.append(
+            f"best known {percent(joined.robust_accuracy)}%: {joined.lowered} more samples fell "
+            f"in other runs ({', '.join(joined.runs)})"
+        )
     if summary.is_variant:
         changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
         lines.append(f"variant    {changed}: not ranked with full runs")

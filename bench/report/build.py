@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 import bench
 from bench import formatting
+from bench.best_known import best_known
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
-from bench.report.leaderboard import Leaderboard, make_leaderboard
+from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
 from bench.report.provenance import differences, provenance
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
@@ -117,6 +118,7 @@ def _leaderboards(store: Store) -> list[Leaderboard]:
             sorted(runs, key=lambda run: run.finished),
             _definition(suite),
             notices.get(safe_name(suite), []),
+            {run.run: best_known(store, run) for run in runs if run.manifest.kind == RANKED_KIND},
         )
         for suite, runs in sorted(summaries.items())
     ]

@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "Write the HTML pages.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Add adversarial images that others found.",
+    "check": "Compare results with published numbers.",
     "train": "Train a shipped recipe again.",
 }
 

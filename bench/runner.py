@@ -14,6 +14,7 @@ from torch import Tensor
 from bench import environment, flags
 from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
+from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Engine, Task
@@ -64,6 +65,7 @@ class Settings:
         budget_seconds: stop when so much time is spent on blocks.
         eps: another radius than the suite's, in the [0, 1] pixel scale; None: the suite's.
         again: make a new run although a complete one exists.
+        allow_clean_mismatch: attack although the clean accuracy contradicts the published one.
     """
 
     suite: Suite
@@ -79,6 +81,7 @@ class Settings:
     budget_seconds: float | None = None
     eps: float | None = None
     again: bool = False
+    allow_clean_mismatch: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,7 @@ def evaluate(
     Raises:
         InputError: the candidate's logits are unusable, the run is being written by another
             process, or the results folder cannot be written.
+        EvaluationError: the clean accuracy contradicts the published one; nothing was attacked.
     """
     task = make_task(candidate, dataset, settings)
     manifest = make_manifest(candidate, dataset, settings, task)
@@ -230,9 +234,7 @@ def evaluate(
             tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
             record: dict[str, float | str] = {}
         else:
-            tables, record = _run_blocks(
-                task, settings.engine, folder, observer, manifest.selection
-            )
+            tables, record = _run_blocks(task, settings, folder, observer)
         return finish(folder, task, dataset, tables, raised, record)
 
 
@@ -365,7 +367,7 @@ def _is_sound(folder: RunFolder, observer: Observer) -> bool:
 
 
 def _run_blocks(
-    task: Task, engine: Engine, folder: RunFolder, observer: Observer, selection: Selection
+    task: Task, settings: Settings, folder: RunFolder, observer: Observer
 ) -> tuple[Tables, dict[str, float | str]]:
     finished, damaged = folder.blocks()
     for path in damaged:
@@ -373,14 +375,23 @@ def _run_blocks(
     if finished:
         observer.notice(f"resuming: {len(finished)} blocks are finished")
     blocks = dict(finished)
+    manifest = folder.manifest()
+
+    def check_clean() -> None:
+        if not settings.allow_clean_mismatch:
+            check_clean_accuracy(settings.suite, manifest, blocks.values())
+
+    check_clean()
     work = (
-        engine.run(task, finished, observer.progress)
-        if selection.round is None
-        else run_in_rounds(task, engine, selection, finished, observer)
+        settings.engine.run(task, finished, observer.progress)
+        if manifest.selection.round is None
+        else run_in_rounds(task, settings.engine, manifest.selection, finished, observer)
     )
     for block in work:
         folder.append(block)
         blocks[block.key] = block
+        if block.clean is not None:  # engines work when asked for the next block: not yet attacked
+            check_clean()
     ordered = [blocks[key] for key in sorted(blocks)]
     return join_blocks(ordered), _join_records(ordered)
 

@@ -14,6 +14,7 @@ from bench.claims.claims import TEST_SET_SIZES, Claim, claims_for
 from bench.claims.verdict import (
     ATTACK_SPREAD,
     CLEAN_SPREAD,
+    PRINTED_ROUNDING,
     Published,
     Verdict,
     compare_same_samples,
@@ -25,8 +26,6 @@ from bench.store import Store
 from bench.suites import Suite, load_suite, suite_names
 
 Quantity = Literal["clean", "AutoAttack", "best known"]
-PRINTED_ROUNDING = 0.5e-4
-"""RobustBench prints two decimals of a percentage."""
 CERTIFIED_SUITE = "certified"
 
 

@@ -33,6 +33,8 @@ ATTACK_SPREAD = 0.001
 A convention: two samples of ten thousand are nothing, a tenth of a point is all that may pass."""
 CLEAN_SPREAD = 0.0005
 """Clean accuracy has no luck, but other devices round otherwise on a few near-ties."""
+PRINTED_ROUNDING = 0.5e-4
+"""RobustBench prints two decimals of a percentage."""
 HIGHER = (
     "usually a weaker attack or fewer samples than where it was published; more of either may "
     "bring it down"

@@ -86,6 +86,11 @@ from bench.validation import parse_fraction
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--eps", help="Another radius, such as 4/255 (a variant).")
 @click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
+@click.option(
+    "--allow-clean-mismatch",
+    is_flag=True,
+    help="Attack although the clean accuracy contradicts the published one.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
 @options.trust_code
 def command(
@@ -108,6 +113,7 @@ def command(
     seed: int,
     eps: str | None,
     again: bool,
+    allow_clean_mismatch: bool,
     dry_run: bool,
     trust_code: bool,
 ) -> None:
@@ -134,6 +140,7 @@ def command(
         budget_seconds=None if budget is None else _seconds(budget),
         eps=None if eps is None else _radius(eps),
         again=again,
+        allow_clean_mismatch=allow_clean_mismatch,
     )
     references = find_candidates(names, suite, model_dir, trust_code)
     if not references:

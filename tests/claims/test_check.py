@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,12 +168,17 @@ def test_a_first_selection_cannot_tell_unless_it_is_said_to_be_random(tmp_path: 
 EPS = 0.05
 
 
+@functools.cache
+def _digits() -> data.Dataset:
+    return data.load("digits")
+
+
 def _outcomes(module: nn.Module) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, clean predictions, and predictions under the strongest attack on a linear network.
 
     For each wrong class the image that raises its logit the most over the right one's is exact.
     """
-    samples = data.load("digits")
+    samples = _digits()
     (layer,) = (part for part in module if isinstance(part, nn.Linear))
     with torch.no_grad():
         clean = module(samples.images).max(dim=1)[1]

@@ -56,11 +56,12 @@ def best_known(store: Store, summary: Summary) -> BestKnown:
         if broken:
             fallen[other.run] = len(broken)
             standing -= broken
+    lowered = sum(fallen.values())
     return BestKnown(
         run=summary.run,
         own_accuracy=summary.robust_accuracy,
-        robust_accuracy=len(standing) / summary.n_examples,
-        lowered=sum(fallen.values()),
+        robust_accuracy=summary.robust_accuracy - lowered / summary.n_examples,
+        lowered=lowered,
         runs=tuple(sorted(fallen, key=lambda run: -fallen[run])),
     )
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Add adversarial images that others found.",
     "check": "Compare results with published numbers.",
+    "export": "Write results for RobustBench or for a paper.",
     "train": "Train a shipped recipe again.",
 }
 

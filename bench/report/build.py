@@ -92,6 +92,20 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
     return out / INDEX
 
 
+def leaderboard_of(store: Store, suite: str) -> Leaderboard:
+    """A suite's leaderboard, as its page shows it.
+
+    Raises:
+        InputError: there is no complete run of the suite.
+    """
+    leaderboards = _leaderboards(store)
+    for leaderboard in leaderboards:
+        if leaderboard.suite == suite:
+            return leaderboard
+    known = ", ".join(leaderboard.suite for leaderboard in leaderboards) or "(none)"
+    raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")
+
+
 def page_name(suite: str) -> str:
     """File name of a suite's page."""
     page = f"{safe_name(suite)}.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.best_known import best_known
@@ -21,7 +21,7 @@ from bench.claims.verdict import (
     compare_with_sample,
 )
 from bench.records import Summary
-from bench.statistics import required_sample_size
+from bench.statistics import exact_binomial_interval, required_sample_size
 from bench.store import Store
 from bench.suites import Suite, load_suite, suite_names
 
@@ -171,7 +171,10 @@ def _check_accepted(
             pair = _pair(store, row, run, quantity)
             net = round((measured - accuracy) * n)
             lost, gained = pair or (max(-net, 0), max(net, 0))
-            verdict = compare_same_samples(lost, gained, n, spread, paired=pair is not None)
+            verdict = replace(
+                compare_same_samples(lost, gained, n, spread, paired=pair is not None),
+                interval=exact_binomial_interval(round(measured * n), n),
+            )
         source = f"accepted run {row.run} of {row.finished}"
         yield _entry(
             suite.name, row.candidate, quantity, source, accuracy, verdict, run, measured, None

@@ -19,6 +19,8 @@ from bench.formatting import interval, percent
 from bench.store import Store
 
 MISMATCH = 4
+WIDTH = 160
+"""Of tables in files and logs, where a terminal's width says nothing."""
 FORMATS = {"json": as_json, "junit": as_junit, "github": as_github}
 
 
@@ -55,6 +57,8 @@ def command(
         named = " and ".join(part for part in (suite_name, candidate) if part)
         raise InputError(f"no claim about {named}; `bench check --plan` lists them all")
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     if plan:
         console.print(_plan(checks))
         return

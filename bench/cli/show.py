@@ -13,7 +13,7 @@ from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
-from bench.formatting import duration, interval, percent, radius
+from bench.formatting import duration, interval, interval_kind, percent, radius, selection
 from bench.records import Summary
 from bench.store import Store
 
@@ -55,12 +55,13 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
     threat = manifest.threat_model
     lines = [
         f"{manifest.suite}/{manifest.candidate}@{summary.run}",
-        f"{threat.norm}, eps {radius(threat.eps)}, {summary.n_examples} samples "
-        f"({manifest.selection.kind})",
+        f"{threat.norm}, eps {radius(threat.eps)}, samples: "
+        f"{selection(manifest.selection, manifest.dataset.size, summary.n_examples)}",
         f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
         f"AutoAttack {percent(summary.autoattack_accuracy)}%",
         f"robust     {percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]",
     ]
+    lines.append(f"intervals  95%, {interval_kind(bounds['robust_accuracy'])}")
     if summary.eight_bit_robust_accuracy is not None:
         lines.append(
             f"8-bit      {percent(summary.eight_bit_robust_accuracy)}% if witnesses are held as "

@@ -30,6 +30,7 @@ FILTERS = (
     formatting.percent,
     formatting.points,
     formatting.interval,
+    formatting.interval_kind,
     formatting.radius,
     formatting.threat_model,
     formatting.count,

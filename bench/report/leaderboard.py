@@ -12,7 +12,7 @@ from bench.best_known import BestKnown
 from bench.claims import Claim, claims_at, claims_at_other_radii, find_claim
 from bench.records import Interval, Manifest, Summary
 from bench.report.pareto import pareto_front
-from bench.statistics import exact_binomial_interval
+from bench.selection import interval_of
 from bench.suites import Suite
 
 RANKED_KIND = "evaluation"
@@ -104,7 +104,7 @@ class Entry:
         if recorded is not None or fraction is None:
             return recorded
         n = self.summary.n_examples
-        return exact_binomial_interval(round(fraction * n), n)
+        return interval_of(self.manifest.selection, round(fraction * n), n)
 
     def after(self, attack: str) -> float | None:
         """Accuracy after an attack of the run; None if it is not one of them."""

@@ -7,11 +7,13 @@ smaller one: a witness of the smaller ball lies in the larger.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from bench.claims.claims import EPS_TOLERANCE
+from bench.errors import InputError
 from bench.records import Summary
 from bench.store import Store
 
@@ -37,19 +39,27 @@ class BestKnown:
     runs: tuple[str, ...]
 
 
-def best_known(store: Store, summary: Summary) -> BestKnown:
-    """Join a run with all others of its candidate.
+def best_known(
+    store: Store, summary: Summary, others: Sequence[Summary] | None = None
+) -> BestKnown:
+    """Join a run with all others of its candidate; one that cannot be read adds nothing.
+
+    Args:
+        others: the runs to look at; None: all of the store.
 
     Raises:
-        InputError: a run's files are damaged.
+        InputError: the run's own table of samples is damaged.
     """
     own = store.folder(summary.manifest).samples()
     standing = set(own.loc[own["robust"], "index"].tolist())
     fallen: dict[str, int] = {}
-    for other in store.summaries():
+    for other in store.readable_summaries() if others is None else others:
         if other.run == summary.run or not _joins(other, summary):
             continue
-        samples = store.folder(other.manifest).samples()
+        try:
+            samples = store.folder(other.manifest).samples()
+        except InputError:
+            continue
         if not _same_labels(own, samples):
             continue
         broken = standing & set(samples.loc[~samples["robust"], "index"].tolist())

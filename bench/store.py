@@ -132,6 +132,15 @@ class Store:
         found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
         return sorted(found, key=lambda summary: summary.finished)
 
+    def readable_summaries(self) -> list[Summary]:
+        """Summaries of the complete runs that are neither damaged nor of another schema version."""
+        found = []
+        for run in self.runs():
+            with contextlib.suppress(InputError):
+                if run.is_complete:
+                    found.append(run.summary())
+        return found
+
     def summary(self, reference: str) -> Summary:
         """The summary that SUITE/CANDIDATE[@RUN] names.
 

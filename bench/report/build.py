@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 import bench
 from bench import formatting
-from bench.best_known import best_known
+from bench.best_known import BestKnown, best_known
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
@@ -127,16 +128,29 @@ def _leaderboards(store: Store) -> list[Leaderboard]:
             notices.setdefault(folder.path.parts[-3], []).append(_notice(store, folder, error))
         else:
             summaries.setdefault(summary.manifest.suite, []).append(summary)
+    everything = [run for runs in summaries.values() for run in runs]
     return [
         make_leaderboard(
             suite,
             sorted(runs, key=lambda run: run.finished),
             _definition(suite),
             notices.get(safe_name(suite), []),
-            {run.run: best_known(store, run) for run in runs if run.manifest.kind == RANKED_KIND},
+            _best_known(store, runs, everything),
         )
         for suite, runs in sorted(summaries.items())
     ]
+
+
+def _best_known(
+    store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
+) -> dict[str, BestKnown]:
+    """What is known of the samples of each run, by run; nothing where its table is damaged."""
+    found = {}
+    for run in runs:
+        if run.manifest.kind == RANKED_KIND:
+            with contextlib.suppress(InputError):
+                found[run.run] = best_known(store, run, everything)
+    return found
 
 
 def _notice(store: Store, folder: RunFolder, error: InputError) -> str:

@@ -257,10 +257,10 @@ def _radius(text: str) -> float:
 
 def _seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    number = parse_fraction(text[:-1])
-    if not isinstance(number, float) or not 0 < number < float("inf") or text[-1] not in units:
+    number, unit = parse_fraction(text[:-1]), text[-1:]
+    if not isinstance(number, float) or not 0 < number < float("inf") or unit not in units:
         raise InputError(f"--budget: expected a time such as 45s, 30m or 2h, got {text!r}")
-    return number * units[text[-1]]
+    return number * units[unit]
 
 
 def _check_writable(folder: Path) -> None:

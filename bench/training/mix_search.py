@@ -1,0 +1,258 @@
+"""Chooses the numbers of a mix on held-out images: the most accurate that is robust enough.
+
+What a mix with other numbers says of an image follows from what its bases and its mixing network
+say of it, without another pass. So every setting is judged on every image that any attack has found
+so far, and only a setting that stands all of them is attacked itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.attacks.apgd import APGD
+from bench.attacks.attack import attack_samples
+from bench.attacks.losses import LOSSES, is_targeted, loss_for
+from bench.attacks.mix_apgd import MixAPGD
+from bench.attacks.mix_losses import towards_accurate_base
+from bench.candidates.mix import MixedClassifier, scaled_log_softmax
+from bench.errors import InputError
+from bench.suites.suite import ThreatModel
+from bench.training.mix_settings import MixSettings
+
+BATCH_SIZE = 250
+PUSH = 0.5
+"""Weight of the push towards the accurate base, in the attacks that have one."""
+
+Numbers = dict[str, float]
+"""Arguments of a mix: `alpha`, or `alpha_scale`, `alpha_bias`, `gamma_scale` and `gamma_bias`; and
+`accurate_scale`, `robust_scale`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The numbers chosen, and what was seen of them on the held-out images.
+
+    Attributes:
+        numbers: Of the mix.
+        clean_accuracy: Of the mix, as a fraction.
+        attacked_accuracy: Of the mix: right on every image found for it or for another setting.
+        robust_clean_accuracy: Of the robust base.
+        robust_attacked_accuracy: Of the robust base, under the same attacks on itself.
+        settings: How many there were to choose from.
+        attacked: How many of them were attacked.
+    """
+
+    numbers: Numbers
+    clean_accuracy: float
+    attacked_accuracy: float
+    robust_clean_accuracy: float
+    robust_attacked_accuracy: float
+    settings: int
+    attacked: int
+
+    def record(self, images: int) -> dict[str, Any]:
+        """For a submission: plain values, rounded; without the numbers themselves."""
+        return {
+            "choice": {
+                "held_out_images": images,
+                "clean_accuracy": round(self.clean_accuracy, 4),
+                "attacked_accuracy": round(self.attacked_accuracy, 4),
+                "robust_base_clean_accuracy": round(self.robust_clean_accuracy, 4),
+                "robust_base_attacked_accuracy": round(self.robust_attacked_accuracy, 4),
+                "settings_to_choose_from": self.settings,
+                "settings_attacked": self.attacked,
+            }
+        }
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a mix's parts say of N images.
+
+    Attributes:
+        accurate: (N, K) log-probabilities of the accurate base, unscaled.
+        robust: (N, K) likewise.
+        gamma: (N,) of the mixing network, with scale 1 and bias 0; None if the weight is fixed.
+    """
+
+    accurate: Tensor
+    robust: Tensor
+    gamma: Tensor | None
+
+    def predictions(self, numbers: Numbers) -> Tensor:
+        """(N,) the classes that a mix with these numbers gives."""
+        alpha: float | Tensor
+        if self.gamma is None:
+            alpha = numbers["alpha"]
+        else:
+            gamma = numbers["gamma_scale"] * self.gamma + numbers["gamma_bias"]
+            alpha = numbers["alpha_scale"] * torch.sigmoid(gamma) + numbers["alpha_bias"]
+            alpha = alpha.unsqueeze(1)
+        accurate = scaled_log_softmax(self.accurate, numbers["accurate_scale"]).exp()
+        robust = scaled_log_softmax(self.robust, numbers["robust_scale"]).exp()
+        return torch.lerp(accurate, robust, alpha).argmax(dim=1)
+
+
+def choose(
+    make: Callable[[Numbers], MixedClassifier],
+    neutral: Numbers,
+    grid: Sequence[Numbers],
+    images: Tensor,
+    labels: Tensor,
+    threat_model: ThreatModel,
+    settings: MixSettings,
+    seed: int,
+) -> Choice:
+    """The numbers with the highest clean accuracy among those that are robust enough.
+
+    Robust enough: the attacked accuracy is at most `settings.allowed_loss` below that of the robust
+    base. Of equally accurate ones the one that more images stand is tried first.
+
+    Args:
+        make: From numbers to the mix, in eval mode. One mix is used at a time.
+        neutral: Numbers of a mix whose bases have scale 1, whose gamma has scale 1 and bias 0.
+        grid: Numbers to choose from.
+        images: (N, C, H, W) held-out images.
+        labels: (N,) int64.
+        threat_model: Of the attacks.
+        settings: Of the choice.
+        seed: Of the attacks' draws.
+
+    Raises:
+        InputError: If no numbers of the grid are robust enough.
+    """
+
+    def right(found: Tensor, samples: Tensor) -> Tensor:
+        """(S, n) whether each setting is right on images (n, ...) of samples (n,)."""
+        answers = _answers(make(neutral), found)
+        return torch.stack([answers.predictions(numbers) == labels[samples] for numbers in grid])
+
+    everyone = torch.arange(len(labels), device=labels.device)
+    standing = right(images, everyone)
+    clean = standing.double().mean(dim=1)
+    robust = make(neutral).at_alpha(1.0)
+    with torch.no_grad():
+        of_robust = torch.cat([robust(some) for some in torch.split(images, BATCH_SIZE)])
+    robust_standing = of_robust.argmax(dim=1) == labels
+    robust_clean = float(robust_standing.double().mean())
+    for attack in _attacks_on_network(threat_model, settings, of_robust.shape[1]):
+        found, samples = attack(robust, images, labels, robust_standing, seed)
+        robust_standing[samples] = False
+        standing[:, samples] &= right(found, samples)
+    least = float(robust_standing.double().mean()) - settings.allowed_loss
+    tried = torch.zeros_like(clean, dtype=torch.bool)
+    while True:
+        attacked = standing.double().mean(dim=1)
+        # Accuracies are multiples of 1/N: half of one is no difference.
+        possible = ((attacked >= least - 0.5 / len(labels)) & ~tried).nonzero().flatten()
+        if not len(possible):
+            raise InputError(
+                f"no setting of {len(grid)} keeps {least:.2%} of the held-out images right under "
+                "attack; raise allowed_loss, or add settings nearer to the robust base"
+            )
+        order = clean[possible] + attacked[possible] / (2 * len(labels))
+        best = int(possible[order.argmax()])
+        tried[best] = True
+        for attack in _attacks_on_mix(make(neutral), threat_model, settings, of_robust.shape[1]):
+            found, samples = attack(make(grid[best]), images, labels, standing[best], seed)
+            standing[:, samples] &= right(found, samples)
+            standing[best, samples] = False
+            left = float(standing[best].double().mean())
+            if left < least - 0.5 / len(labels):
+                break
+        else:
+            return Choice(
+                numbers=grid[best],
+                clean_accuracy=float(clean[best]),
+                attacked_accuracy=left,
+                robust_clean_accuracy=robust_clean,
+                robust_attacked_accuracy=float(robust_standing.double().mean()),
+                settings=len(grid),
+                attacked=int(tried.sum()),
+            )
+
+
+SearchAttack = Callable[[MixedClassifier, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""From a mix, all images, their labels, which of them (N,) to attack, and a seed to the adversarial
+images found (n, ...) and the samples (n,) that they belong to."""
+
+
+def _attacks_on_network(
+    threat_model: ThreatModel, settings: MixSettings, classes: int
+) -> list[SearchAttack]:
+    """Auto-PGD on the cross-entropy and on targeted DLR, on a mix's answer alone."""
+    return [
+        _search_attack(
+            f"choice-{name}",
+            APGD(
+                threat_model.norm,
+                threat_model.eps,
+                LOSSES[name],
+                targeted=is_targeted(name),
+                steps=settings.search_steps,
+            ),
+            settings.search_targets if is_targeted(name) else 0,
+        )
+        for name in ("ce", loss_for("dlr-targeted", classes))
+    ]
+
+
+def _attacks_on_mix(
+    mix: MixedClassifier, threat_model: ThreatModel, settings: MixSettings, classes: int
+) -> list[SearchAttack]:
+    """The same, on an adaptive mix also with a push towards its accurate base."""
+    attacks = _attacks_on_network(threat_model, settings, classes)
+    if mix.has_mixing_network:
+        attacks += [
+            _search_attack(
+                f"choice-pushed-{name}",
+                MixAPGD(
+                    threat_model.norm,
+                    threat_model.eps,
+                    [towards_accurate_base(LOSSES[name])],
+                    targeted=is_targeted(name),
+                    steps=settings.search_steps,
+                    weights=[PUSH],
+                ),
+                settings.search_targets if is_targeted(name) else 0,
+            )
+            for name in ("ce", loss_for("dlr-targeted", classes))
+        ]
+    return attacks
+
+
+def _search_attack(name: str, attack: APGD, targets: int) -> SearchAttack:
+    def search(
+        mix: MixedClassifier, images: Tensor, labels: Tensor, chosen: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        samples = chosen.nonzero().flatten()
+        outcome = attack_samples(
+            attack,
+            mix,
+            images[samples],
+            labels[samples],
+            name=name,
+            targets=targets,
+            seed=seed,
+            indices=samples,
+        )
+        return outcome.images[outcome.broken], samples[outcome.broken]
+
+    return search
+
+
+@torch.no_grad()
+def _answers(mix: MixedClassifier, images: Tensor) -> Answers:
+    answers = [mix.answer(some) for some in torch.split(images, BATCH_SIZE)]
+    return Answers(
+        torch.cat([each.accurate for each in answers]),
+        torch.cat([each.robust for each in answers]),
+        torch.cat([each.gamma for each in answers if each.gamma is not None])
+        if mix.has_mixing_network
+        else None,
+    )

@@ -39,9 +39,9 @@ class MixSettings(Settings):
     allowed_loss: float = Field(default=0.015, ge=0, le=1)
     """How much attacked accuracy, as a fraction, the mix may have less than its robust base."""
     accurate_scales: tuple[Scale, ...] = Field(default=(1.0, 2.0), min_length=1)
-    """Factors on the accurate base's logits to choose from."""
+    """Factors on the accurate base's logits to choose from; the first is that of the training."""
     robust_scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1)
-    """Factors on the robust base's logits to choose from."""
+    """Factors on the robust base's logits to choose from; the first is that of the training."""
     search_steps: int = Field(default=20, ge=1)
     """Of each attack on the held-out images."""
     search_targets: int = Field(default=3, ge=1)

@@ -84,18 +84,62 @@ class Answers:
     robust: Tensor
     gamma: Tensor | None
 
-    def predictions(self, numbers: Numbers) -> Tensor:
-        """(N,) the classes that a mix with these numbers gives."""
-        alpha: float | Tensor
+    def right(self, grid: Sequence[Numbers], labels: Tensor) -> Tensor:
+        """(S, N) whether mixes with each of S numbers give the labels (N,).
+
+        A mix is right where its weight lies in an interval that depends on the scales alone.
+        """
+        result = torch.empty(len(grid), len(labels), dtype=torch.bool, device=labels.device)
+        by_scales: dict[tuple[float, float], list[int]] = {}
+        for row, numbers in enumerate(grid):
+            scales = numbers["accurate_scale"], numbers["robust_scale"]
+            by_scales.setdefault(scales, []).append(row)
+        for (accurate, robust), rows in by_scales.items():
+            low, high = right_weights(
+                scaled_log_softmax(self.accurate, accurate).exp(),
+                scaled_log_softmax(self.robust, robust).exp(),
+                labels,
+            )
+            alpha = self._weights([grid[row] for row in rows])
+            result[rows] = (alpha > low) & (alpha < high)
+        return result
+
+    def _weights(self, grid: Sequence[Numbers]) -> Tensor:
+        """(S, N) or (S, 1), each mix's weights of the robust base."""
+
+        def column(name: str) -> Tensor:
+            return self.robust.new_tensor([[numbers[name]] for numbers in grid])
+
         if self.gamma is None:
-            alpha = numbers["alpha"]
-        else:
-            gamma = numbers["gamma_scale"] * self.gamma + numbers["gamma_bias"]
-            alpha = numbers["alpha_scale"] * torch.sigmoid(gamma) + numbers["alpha_bias"]
-            alpha = alpha.unsqueeze(1)
-        accurate = scaled_log_softmax(self.accurate, numbers["accurate_scale"]).exp()
-        robust = scaled_log_softmax(self.robust, numbers["robust_scale"]).exp()
-        return torch.lerp(accurate, robust, alpha).argmax(dim=1)
+            return column("alpha")
+        gamma = column("gamma_scale") * self.gamma + column("gamma_bias")
+        return column("alpha_scale") * torch.sigmoid(gamma) + column("alpha_bias")
+
+
+def right_weights(accurate: Tensor, robust: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The open interval of weights with which a mix gives the labels.
+
+    The label leads class i by (1 - alpha) d_g + alpha d_h, with its leads d_g and d_h in the bases:
+    linear in alpha, so that each class bounds alpha on one side.
+
+    Args:
+        accurate: (N, K) probabilities of the accurate base.
+        robust: (N, K) probabilities of the robust base.
+        labels: (N,) int64.
+
+    Returns:
+        Lower and upper ends (N,), not bounded by 0 and 1; the lower one is above the upper one, or
+        at it, where no weight is right.
+    """
+    column = labels.unsqueeze(1)
+    lead = accurate.gather(1, column) - accurate
+    slope = robust.gather(1, column) - robust - lead
+    crossing = -lead / slope
+    is_other = torch.ones_like(accurate, dtype=torch.bool).scatter(1, column, False)
+    low = crossing.where(is_other & (slope > 0), float("-inf")).amax(dim=1)
+    high = crossing.where(is_other & (slope < 0), float("inf")).amin(dim=1)
+    never = (is_other & (slope == 0) & (lead <= 0)).any(dim=1)
+    return low.masked_fill(never, float("inf")), high
 
 
 def choose(
@@ -129,8 +173,7 @@ def choose(
 
     def right(found: Tensor, samples: Tensor) -> Tensor:
         """(S, n) whether each setting is right on images (n, ...) of samples (n,)."""
-        answers = _answers(make(neutral), found)
-        return torch.stack([answers.predictions(numbers) == labels[samples] for numbers in grid])
+        return _answers(make(neutral), found).right(grid, labels[samples])
 
     everyone = torch.arange(len(labels), device=labels.device)
     standing = right(images, everyone)

@@ -175,7 +175,12 @@ _PRESETS: dict[str, Preset] = {
     "digits-mix": Preset(
         "fixed-mix",
         "digits",
-        FixedMixSettings(suite="digits-linf", accurate="digits-standard", robust="digits-robust"),
+        FixedMixSettings(
+            suite="digits-linf",
+            accurate="digits-standard",
+            robust="digits-robust",
+            held_out=400,
+        ),
         ADAPTIVE_SMOOTHING,
     ),
     "cifar100-mix": Preset("fixed-mix", "cifar100", _cifar_mix("cifar100"), ADAPTIVE_SMOOTHING),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from bench.suites import ThreatModel
 
@@ -170,10 +170,29 @@ class DatasetRecord(_Record):
 
 
 class Selection(_Record):
-    """Which samples: all of the protocol's, the first `n`, `n` at equal distances, or others."""
+    """Which samples of the protocol's: `all`, the `first` n, `every` step-th, n in all, n drawn at
+    `random` or n `listed`.
 
-    kind: Literal["all", "first", "every", "listed"]
+    A random selection is drawn without replacement from `population` samples, all of the
+    protocol's, keyed by `seed`. One that names a `round` grows
+    by so many samples at a time, n at most, and may stop early: when the interval of the robust
+    accuracy is at most `until_width` wide, or when `budget_seconds` are spent.
+    """
+
+    kind: Literal["all", "first", "every", "random", "listed"]
     n: int
+    step: int | None = None
+    seed: int | None = None
+    population: int | None = None
+    round: int | None = None
+    until_width: float | None = None
+    """A fraction: 0.03 is three points."""
+    budget_seconds: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a selection does not have is no part of its record, nor of the run's digest.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class Manifest(_Record):
@@ -256,6 +275,14 @@ class Interval(_Record):
 
     low: float
     high: float
+    kind: Literal["binomial", "hypergeometric", "anytime"] = "binomial"
+    """Of what: the population of images (binomial), or the finite test set of which the samples are
+    a random part, of a size fixed in advance (hypergeometric) or found on the way (anytime)."""
+
+    @property
+    def width(self) -> float:
+        """Its length, a fraction."""
+        return self.high - self.low
 
 
 class Certified(_Record):
@@ -294,6 +321,8 @@ class Summary(_Record):
     robust_accuracy: float
     """After every attack of the run; of a certification, what is certified at the threat model's
     radius, which no attack can undo."""
+    eight_bit_robust_accuracy: float | None = None
+    """After every attack, if a witness counts only as an image file of 8 bits would hold it."""
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]

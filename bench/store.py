@@ -183,8 +183,20 @@ class Store:
         found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
         return sorted(found, key=lambda summary: summary.finished)
 
+    def readable_summaries(self) -> list[Summary]:
+        """Summaries of the complete runs that are neither damaged nor of another schema version."""
+        found = []
+        for run in self.runs():
+            with contextlib.suppress(InputError):
+                if run.is_complete:
+                    found.append(run.summary())
+        return found
+
     def summary(self, reference: str) -> Summary:
-        """The summary that SUITE/CANDIDATE[@RUN] names; without @RUN the newest complete one.
+        """The summary that SUITE/CANDIDATE[@RUN] names.
+
+        Without @RUN the newest complete one, and one of imported witnesses only if there is none
+        else.
 
         Raises:
             InputError: no such run.
@@ -202,7 +214,8 @@ class Store:
                 f"no complete run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
                 f"one of {', '.join(known) or '(none)'}"
             )
-        return found[-1]
+        own = [summary for summary in found if summary.manifest.kind != "imported-witnesses"]
+        return (found if run else own or found)[-1]
 
 
 class RunFolder:
@@ -321,12 +334,15 @@ class RunFolder:
         """
         return _read_table(self.path / ATTEMPTS)
 
-    def witnesses(self, images: ImageArray, indices: Sequence[int]) -> Witnesses | None:
+    def witnesses(
+        self, images: ImageArray, indices: Sequence[int], others: bool = False
+    ) -> Witnesses | None:
         """The witnesses; None if no sample was broken by an attack.
 
         Args:
             images: (N, C, H, W) clean images, float32.
-            indices: (N,) their places in the data set; witnesses of others are left out.
+            indices: (N,) their places in the data set.
+            others: whether the run may have witnesses of other samples too; they are left out.
 
         Raises:
             InputError: the file is damaged.
@@ -336,18 +352,36 @@ class RunFolder:
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                place = {value: position for position, value in enumerate(indices)}
-                wanted = np.array([value in place for value in archive["index"].tolist()], bool)
-                index = archive["index"][wanted]
-                clean = images[[place[value] for value in index.tolist()]]
-                return Witnesses(
-                    index=index,
-                    attack=archive["attack"][wanted],
-                    prediction=archive["prediction"][wanted],
-                    images=_apply_difference(clean, archive["difference"][:, wanted]),
+                arrays = {key: archive[key] for key in archive.files}
+            place = {value: position for position, value in enumerate(indices)}
+            if others:
+                wanted = np.array([value in place for value in arrays["index"].tolist()], bool)
+                arrays["difference"] = arrays["difference"][:, wanted]
+                for name in ("index", "attack", "prediction"):
+                    arrays[name] = arrays[name][wanted]
+            index, difference = arrays["index"], arrays["difference"]
+            strange = [value for value in index.tolist() if value not in place]
+            if strange or difference.shape[1:] != (len(index), *images.shape[1:]):
+                raise InputError(
+                    f"{path}: expected witnesses of shape {images.shape[1:]} for samples of the "
+                    f"run, got {difference.shape[2:]}"
+                    + (f" and one for sample {strange[0]}" if strange else "")
+                    + "; these are witnesses of another data set"
                 )
+            return Witnesses(
+                index=index,
+                attack=arrays["attack"],
+                prediction=arrays["prediction"],
+                images=_apply_difference(images[[place[i] for i in index.tolist()]], difference),
+            )
         except _UNREADABLE as error:
             raise _damaged(path, error) from error
+
+    @property
+    def witness_bytes(self) -> int:
+        """Size of the file with the witnesses; 0 if there are none."""
+        path = self.path / WITNESSES
+        return path.stat().st_size if path.exists() else 0
 
     @property
     def has_tables(self) -> bool:

@@ -11,11 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from bench.claims.rows import read_rows
 from bench.errors import InputError
 from bench.records import Summary
-from bench.validation import StrictModel, validate
+from bench.suites import suite_names
+from bench.validation import StrictModel
 
 FILE = "accepted.csv"
 
@@ -42,6 +44,13 @@ class AcceptedResult(StrictModel):
     run: str
     finished: str
     bench_version: str
+
+    @field_validator("suite")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in suite_names():
+            raise ValueError(f"expected a suite of {', '.join(suite_names())}")
+        return value
 
 
 def accepted_row(summary: Summary) -> AcceptedResult:
@@ -83,15 +92,7 @@ def load_accepted(path: Path | None = None) -> list[AcceptedResult]:
         InputError: the file cannot be read, or a row is wrong (file and row are named).
     """
     path = path or Path(str(resources.files("bench.claims") / FILE))
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return [
-        validate(AcceptedResult, row, f"{path}: row {number}")
-        for number, row in enumerate(rows, start=2)
-    ]
+    return [row for _, row in read_rows(path, AcceptedResult)]
 
 
 def write_accepted(rows: list[AcceptedResult], path: Path) -> None:

@@ -18,6 +18,10 @@ COMMANDS = {
     "list": "List suites, candidates or attacks.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
+    "verify": "Confirm a run by its witnesses; no attack is run.",
+    "import-witnesses": "Add adversarial images that others found.",
+    "check": "Compare results with published numbers.",
+    "export": "Write results for RobustBench or for a paper.",
     "train": "Train a shipped recipe again.",
     "import-certify-log": "Take a published certification log into the records.",
 }

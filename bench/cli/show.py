@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
-from bench.formatting import duration, interval, percent, radius
+from bench.formatting import duration, interval, interval_kind, percent, radius, selection
 from bench.records import Certified, Summary
 from bench.store import Store
 
@@ -28,12 +29,13 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     """
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
-    summary = Store(results_dir).summary(reference)
+    store = Store(results_dir)
+    summary = store.summary(reference)
     if as_json:
         click.echo(summary.model_dump_json(indent=2))
         return
     console = Console()
-    for text in _head(summary):
+    for text in _head(summary, best_known(store, summary)):
         console.print(Text(text), soft_wrap=True)
     console.print(_attacks(summary) if summary.certified is None else _radii(summary.certified))
     for flag in summary.flags:
@@ -47,14 +49,14 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     console.print(_provenance(summary))
 
 
-def _head(summary: Summary) -> list[str]:
+def _head(summary: Summary, joined: BestKnown) -> list[str]:
     manifest = summary.manifest
     bounds = summary.confidence_intervals
     threat = manifest.threat_model
     lines = [
         f"{manifest.suite}/{manifest.candidate}@{summary.run}",
-        f"{threat.norm}, eps {radius(threat.eps)}, {summary.n_examples} samples "
-        f"({manifest.selection.kind})",
+        f"{threat.norm}, eps {radius(threat.eps)}, samples: "
+        f"{selection(manifest.selection, manifest.dataset.size, summary.n_examples)}",
         f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
     ]
     robust = f"{percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]"
@@ -66,6 +68,17 @@ def _head(summary: Summary) -> list[str]:
             f"ACR        {summary.certified.average_certified_radius:.3f}, sigma "
             f"{summary.certified.sigma:g}, abstained {percent(summary.certified.abstained)}%",
         ]
+    lines.append(f"intervals  95%, {interval_kind(bounds['robust_accuracy'])}")
+    if summary.eight_bit_robust_accuracy is not None:
+        lines.append(
+            f"8-bit      {percent(summary.eight_bit_robust_accuracy)}% if witnesses are held as "
+            "8-bit images"
+        )
+    if joined.lowered:
+        lines.append(
+            f"best known {percent(joined.robust_accuracy)}%: {joined.lowered} more samples fell "
+            f"in other runs ({', '.join(joined.runs)})"
+        )
     if summary.is_variant:
         changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
         lines.append(f"variant    {changed}: not ranked with full runs")

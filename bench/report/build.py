@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,10 +16,11 @@ from markupsafe import Markup
 
 import bench
 from bench import formatting
+from bench.best_known import BestKnown, best_known
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
-from bench.report.leaderboard import Leaderboard, make_leaderboard
+from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
 from bench.report.provenance import differences, provenance
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
@@ -29,6 +31,7 @@ FILTERS = (
     formatting.percent,
     formatting.points,
     formatting.interval,
+    formatting.interval_kind,
     formatting.radius,
     formatting.threat_model,
     formatting.count,
@@ -91,6 +94,20 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
     return out / INDEX
 
 
+def leaderboard_of(store: Store, suite: str) -> Leaderboard:
+    """A suite's leaderboard, as its page shows it.
+
+    Raises:
+        InputError: there is no complete run of the suite.
+    """
+    leaderboards = _leaderboards(store)
+    for leaderboard in leaderboards:
+        if leaderboard.suite == suite:
+            return leaderboard
+    known = ", ".join(leaderboard.suite for leaderboard in leaderboards) or "(none)"
+    raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")
+
+
 def page_name(suite: str) -> str:
     """File name of a suite's page."""
     page = f"{safe_name(suite)}.html"
@@ -111,15 +128,29 @@ def _leaderboards(store: Store) -> list[Leaderboard]:
             notices.setdefault(folder.path.parts[-3], []).append(_notice(store, folder, error))
         else:
             summaries.setdefault(summary.manifest.suite, []).append(summary)
+    everything = [run for runs in summaries.values() for run in runs]
     return [
         make_leaderboard(
             suite,
             sorted(runs, key=lambda run: run.finished),
             _definition(suite),
             notices.get(safe_name(suite), []),
+            _best_known(store, runs, everything),
         )
         for suite, runs in sorted(summaries.items())
     ]
+
+
+def _best_known(
+    store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
+) -> dict[str, BestKnown]:
+    """What is known of the samples of each run, by run; nothing where its table is damaged."""
+    found = {}
+    for run in runs:
+        if run.manifest.kind == RANKED_KIND:
+            with contextlib.suppress(InputError):
+                found[run.run] = best_known(store, run, everything)
+    return found
 
 
 def _notice(store: Store, folder: RunFolder, error: InputError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -308,6 +308,11 @@ class SweepPoint(_Record):
     """After the sweep's own attack, which is a cheap one: an upper bound."""
 
 
+def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
+    """The weight at which a sweep's attacked accuracy is highest."""
+    return max(points, key=lambda point: (point.attacked_accuracy, point.clean_accuracy))
+
+
 class Summary(_Record):
     """A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
 
@@ -343,14 +348,6 @@ class Summary(_Record):
     def is_variant(self) -> bool:
         """Whether something differs from the suite as defined; variants are not ranked."""
         return bool(self.manifest.overrides)
-
-    @property
-    def best_point(self) -> SweepPoint | None:
-        """The weight at which a sweep's attacked accuracy is highest; None for other runs."""
-        points = self.sweep or []
-        return max(
-            points, key=lambda point: (point.attacked_accuracy, point.clean_accuracy), default=None
-        )
 
 
 @dataclass(frozen=True)

@@ -465,7 +465,9 @@ def join_blocks(blocks: Sequence[Block]) -> Tables:
     samples["robust"] = samples["clean_correct"] & samples["broken_by"].isna()
     known = attempts["iteration"].astype("Int64")
     attempts["iteration"] = known.where(known >= 0)
-    return Tables(samples.reindex(columns=SAMPLE_SCHEMA.names), attempts[ATTEMPT_SCHEMA.names], witnesses)
+    return Tables(
+        samples.reindex(columns=SAMPLE_SCHEMA.names), attempts[ATTEMPT_SCHEMA.names], witnesses
+    )
 
 
 def certificate_tables(parts: Sequence[Certificates]) -> Tables:

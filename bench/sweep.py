@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from bench.candidates import Candidate, find_candidates
-from bench.candidates.bases import PREFIX
-from bench.candidates.candidate import CandidateReference
+from bench.candidates import Candidate, CandidateReference
+from bench.candidates.bases import PREFIX, digest
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
-from bench.runner import Settings
-from bench.suites import Suite
+from bench.plan import Settings
 from bench.suites.suite import AttackChoice, Protocol
 
 PROTOCOL = "cheap"
@@ -31,12 +29,12 @@ def read_alphas(text: str, option: str) -> tuple[float, ...]:
     Raises:
         InputError: another form, or a weight outside [0, 1]; `option` is named.
     """
-    parts = text.split(":")
+    is_range = ":" in text
     try:
-        numbers = [Fraction(part.strip()) for part in (parts if len(parts) > 1 else text.split(","))]
+        numbers = [Fraction(part.strip()) for part in text.split(":" if is_range else ",")]
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"{option}: expected {SYNTAX}; got {text!r}") from error
-    if len(parts) > 1:
+    if is_range:
         if len(numbers) != 3 or numbers[2] <= 0 or numbers[1] < numbers[0]:
             raise InputError(f"{option}: expected {SYNTAX}, ascending; got {text!r}")
         first, last, step = numbers
@@ -92,7 +90,9 @@ def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
             f"{name}: expected bases that answer alike each time, since a sweep asks them once an "
             "image; got a randomized one. Run its mixes one by one with `bench run`"
         )
-    return replace(candidate, name=name)
+    # Of all weights at once: no run of a mix at one weight is a run of the same candidate.
+    definition = digest({"sweep": candidate.definition_sha256})
+    return replace(candidate, name=name, definition_sha256=definition)
 
 
 def sweep_settings(
@@ -118,8 +118,3 @@ def sweep_settings(
         engine=SweepEngine(alphas, settings.engine.precision),
         protocol=PROTOCOL,
     )
-
-
-def find_mixes(names: Sequence[str], suite: Suite, **places: object) -> list[CandidateReference]:
-    """References to mixes by name; as `find_candidates`."""
-    return find_candidates(names, suite, **places)

@@ -1,8 +1,8 @@
 """The sweep engine: a fixed mix at many weights, under a cheap attack.
 
 One pass through each base gives what the mix says of an image at every weight. So clean accuracies
-need one pass over the samples, and an adversarial image that was found at one weight is tried at all
-others without any.
+need one pass over the samples, and an adversarial image that was found at one weight is tried at
+all others without any.
 
 Weight after weight, ascending: first the images found at other weights are tried, the nearest
 weights first; then APGD on the cross-entropy and targeted APGD search, starting where the search at
@@ -30,6 +30,7 @@ from bench.engines.acceleration import Accelerated, accelerate, tensor_cores
 from bench.engines.engine import Task, batches, plan
 from bench.engines.fast import DEFAULT_BATCH_SIZE
 from bench.errors import InputError
+from bench.flags import image_gradient
 from bench.records import (
     Attempts,
     Block,
@@ -239,7 +240,8 @@ class _Sweep:
             search = _Search(self._model(alpha), each, self.task, self.precision)
             points, steps = self.starts.clone(), torch.zeros(len(standing), dtype=torch.int64)
             before, start = rows, time.perf_counter()
-            classes = likeliest_wrong_classes(self.clean.mixed(alpha), self.task.labels, each.targets)
+            mixed = self.clean.mixed(alpha)
+            classes = likeliest_wrong_classes(mixed, self.task.labels, each.targets)
             for rank in range(max(classes.shape[1], 1)):
                 targets = classes[:, rank] if each.targets else None
                 fresh = rows[~self.has_start[rows]]
@@ -285,12 +287,12 @@ class _Sweep:
             standing = torch.from_numpy(_robust(each))
             entries = self.found.breaking(alpha, standing, self.task.labels)
             rows = self.found.row[entries].numpy()
+            predictions = self.found.answers.predictions(alpha)
             changed = {
-                name: getattr(each, name).copy()
-                for name in ("adversarial_prediction", "found_at")
+                name: getattr(each, name).copy() for name in ("adversarial_prediction", "found_at")
             }
-            changed["adversarial_prediction"][rows] = self.found.answers.predictions(alpha)[entries]
-            changed["found_at"][rows] = self.found.alpha[entries]
+            changed["adversarial_prediction"][rows] = predictions[entries].numpy()
+            changed["found_at"][rows] = self.found.alpha[entries].numpy()
             names = each.broken_by.astype(object)
             names[rows] = NEIGHBOURS
             final.append(replace(each, broken_by=names.astype(np.str_), **changed))
@@ -299,8 +301,7 @@ class _Sweep:
     def _try_found(self, alpha: float, standing: Tensor, outcome: _Outcome) -> Attempts:
         """Try the images of other weights; it takes no pass."""
         start = time.perf_counter()
-        tried = standing.clone()
-        tried[:] = False
+        tried = torch.zeros_like(standing)
         tried[self.found.row] = True
         before = (standing & tried).nonzero().flatten()
         entries = self.found.breaking(alpha, standing, self.task.labels)
@@ -336,6 +337,12 @@ class _Sweep:
         if self._fast is None:
             images = self.task.images[:TRIED_IMAGES].to(self.task.device)
             self._fast = accelerate(self.mix, images, self.precision)
+            labels = self.task.labels[:1].to(self.task.device)
+            if image_gradient(self._fast.model, images[:1], labels) is None:
+                raise InputError(
+                    "expected bases with a gradient, which the attack of a sweep needs; got one "
+                    "without. Run its mixes one by one with `bench run`"
+                )
         return self._fast
 
     def _model(self, alpha: float) -> Callable[[Tensor], Tensor]:

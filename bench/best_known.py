@@ -44,12 +44,17 @@ def best_known(
 ) -> BestKnown:
     """Join a run with all others of its candidate; one that cannot be read adds nothing.
 
+    A certification is joined with nothing: what votes under noise prove is of another classifier.
+
     Args:
         others: the runs to look at; None: all of the store.
 
     Raises:
         InputError: the run's own table of samples is damaged.
     """
+    if summary.manifest.kind not in KINDS:
+        accuracy = summary.robust_accuracy
+        return BestKnown(summary.run, accuracy, accuracy, lowered=0, runs=())
     own = store.folder(summary.manifest).samples()
     standing = set(own.loc[own["robust"], "index"].tolist())
     fallen: dict[str, int] = {}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench import data, runner
+from bench import data, plan, runner
 from bench.candidates import Candidate
 from bench.engines import Engine, Task, make_engine
 from bench.errors import InputError
@@ -125,7 +125,7 @@ def test_a_run_stops_when_its_interval_is_narrow_and_resumes(
 
 def test_a_run_stops_when_its_budget_is_spent(linear_digits: nn.Module, tmp_path: Path) -> None:
     summary = _run(linear_digits, tmp_path, SilentObserver(), budget_seconds=1e-9).summary
-    assert summary.n_examples == runner.SAMPLES_A_ROUND
+    assert summary.n_examples == plan.SAMPLES_A_ROUND
 
 
 def test_a_random_part_has_an_interval_of_the_test_set(

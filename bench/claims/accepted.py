@@ -7,6 +7,7 @@ by changing the row.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,7 @@ class AcceptedResult(StrictModel):
     suite_version: int
     candidate: str
     weights_sha256: str
+    """Of a mix `part=digest`, for each of its parts, with spaces between."""
     protocol: str
     engine: str
     precision: str
@@ -69,7 +71,7 @@ def accepted_row(summary: Summary) -> AcceptedResult:
         suite=manifest.suite,
         suite_version=manifest.suite_version,
         candidate=manifest.candidate,
-        weights_sha256=manifest.weights_sha256.get("weights", ""),
+        weights_sha256=_digests(manifest.weights_sha256),
         protocol=manifest.protocol,
         engine=manifest.engine,
         precision=manifest.precision,
@@ -83,6 +85,12 @@ def accepted_row(summary: Summary) -> AcceptedResult:
         finished=summary.finished,
         bench_version=str(manifest.environment.get("packages", {}).get("tradeoff-bench")),
     )
+
+
+def _digests(weights_sha256: Mapping[str, str]) -> str:
+    if list(weights_sha256) == ["weights"]:
+        return weights_sha256["weights"]
+    return " ".join(f"{part}={digest}" for part, digest in sorted(weights_sha256.items()))
 
 
 def load_accepted(path: Path | None = None) -> list[AcceptedResult]:

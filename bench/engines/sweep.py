@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.attacks import AttackPlan, inside, keyed_draws, likeliest_wrong_classes, select
-from bench.attacks.apgd import APGD
+from bench.attacks import inside, likeliest_wrong_classes
 from bench.attacks.projections import onto_ball_, onto_box_
-from bench.candidates.mix import Mix, as_mix, mix_at_fixed_weight
+from bench.candidates.mix import Mix, as_mix
 from bench.engines.acceleration import Accelerated, accelerate, tensor_cores
 from bench.engines.engine import Task, batches, plan
 from bench.engines.fast import DEFAULT_BATCH_SIZE
+from bench.engines.point_search import PointSearch
+from bench.engines.sweep_found import Answers, Found
 from bench.errors import InputError
 from bench.flags import image_gradient
 from bench.records import (
@@ -107,61 +108,6 @@ def _robust(results: SweepResults) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return robust
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What both bases say of m images: log-probabilities (m, K) on the CPU, as they are mixed."""
-
-    accurate: Tensor
-    robust: Tensor
-
-    def predictions(self, alpha: float) -> Tensor:
-        """(m,) the mix's classes at one weight."""
-        return self.mixed(alpha).max(dim=1)[1]
-
-    def mixed(self, alpha: float) -> Tensor:
-        """(m, K) the mix's log-probabilities at one weight."""
-        return mix_at_fixed_weight(self.accurate, self.robust, alpha)
-
-
-@dataclass
-class _Found:
-    """The adversarial images so far, without the images: m entries in the order of their finding.
-
-    Attributes:
-        row: (m,) places within the task.
-        alpha: (m,) float64, the weights at which they were found.
-        answers: of the bases.
-    """
-
-    row: Tensor
-    alpha: Tensor
-    answers: _Answers
-
-    def add(self, rows: Tensor, alpha: float, answers: _Answers) -> None:
-        """Take further images in."""
-        self.row = torch.cat([self.row, rows])
-        found_at = torch.full((len(rows),), alpha, dtype=torch.float64)
-        self.alpha = torch.cat([self.alpha, found_at])
-        self.answers = _Answers(
-            torch.cat([self.answers.accurate, answers.accurate]),
-            torch.cat([self.answers.robust, answers.robust]),
-        )
-
-    def breaking(self, alpha: float, standing: Tensor, labels: Tensor) -> Tensor:
-        """Entries (b,) that break a standing sample at a weight, one a sample: the nearest.
-
-        Args:
-            standing: (N,) bool.
-            labels: (N,).
-        """
-        predictions = self.answers.predictions(alpha)
-        good = standing[self.row] & (predictions != labels[self.row])
-        entries = good.nonzero().flatten()
-        nearest = entries[torch.argsort((self.alpha[entries] - alpha).abs(), stable=True)]
-        _, first = np.unique(self.row[nearest].numpy(), return_index=True)
-        return nearest[torch.from_numpy(first)]
-
-
 @dataclass
 class _Outcome:
     """What happens to the samples at one weight; rows of the task.
@@ -204,8 +150,8 @@ class _Sweep:
         self.clean = self._ask(task.images)
         self._fast: Accelerated | None = None
         nothing = torch.empty(0, dtype=torch.int64)
-        nobody = _Answers(self.clean.accurate[:0], self.clean.robust[:0])
-        self.found = _Found(nothing, torch.empty(0, dtype=torch.float64), nobody)
+        nobody = Answers(self.clean.accurate[:0], self.clean.robust[:0])
+        self.found = Found(nothing, torch.empty(0, dtype=torch.float64), nobody)
         self.starts = torch.empty_like(task.images)
         self.has_start = torch.zeros(len(task.labels), dtype=torch.bool)
         self.row_of = {index: row for row, index in enumerate(task.indices.tolist())}
@@ -237,7 +183,7 @@ class _Sweep:
         best = {}
         for each in self.plans:
             rows = standing.nonzero().flatten()
-            search = _Search(self._model(alpha), each, self.task, self.precision)
+            search = PointSearch(self._model(alpha), each, self.task, self.precision)
             points, steps = self.starts.clone(), torch.zeros(len(standing), dtype=torch.int64)
             before, start = rows, time.perf_counter()
             mixed = self.clean.mixed(alpha)
@@ -320,7 +266,7 @@ class _Sweep:
         good &= predictions != self.task.labels[rows]
         return good, predictions[good]
 
-    def _ask(self, images: Tensor) -> _Answers:
+    def _ask(self, images: Tensor) -> Answers:
         """What the candidate's own bases say, in float32; one pass through each."""
         rows = torch.arange(len(images))
         parts = []
@@ -329,9 +275,9 @@ class _Sweep:
                 answer = self.mix.answer(images[part].to(self.task.device))
             parts.append((answer.accurate.cpu(), answer.robust.cpu()))
         if not parts:
-            return _Answers(torch.empty(0, self.task.classes), torch.empty(0, self.task.classes))
+            return Answers(torch.empty(0, self.task.classes), torch.empty(0, self.task.classes))
         accurate, robust = zip(*parts, strict=True)
-        return _Answers(torch.cat(accurate), torch.cat(robust))
+        return Answers(torch.cat(accurate), torch.cat(robust))
 
     def _accelerated(self) -> Accelerated:
         if self._fast is None:
@@ -400,76 +346,6 @@ class _Sweep:
 
     def _rows(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
         return torch.tensor([self.row_of[value] for value in index.tolist()], dtype=torch.int64)
-
-
-class _Search:
-    """One APGD from given points."""
-
-    def __init__(
-        self, model: Callable[[Tensor], Tensor], plan: AttackPlan, task: Task, precision: str
-    ) -> None:
-        if not isinstance(plan.attack, APGD):
-            raise InputError(f"expected a sweep's attacks to be APGD, got {plan.name}")
-        self.model = model
-        self.plan = plan
-        self.attack: APGD = plan.attack
-        self.task = task
-        self.precision = precision
-
-    def random_points(self, rows: Tensor, rank: int) -> Tensor:
-        """Where samples start of which no search at another weight is known: as the attack does."""
-        device = self.task.device
-        if not len(rows):
-            return self.task.images[:0]
-        draws = keyed_draws(
-            self.task.seed,
-            self.task.indices[rows].to(device),
-            self.plan.name,
-            restarts=0,
-            targets=rank + 1 if self.plan.targets else 0,
-        )
-        images, labels = self.task.images[rows].to(device), self.task.labels[rows].to(device)
-        targets = labels if self.plan.targets else None
-        return self.attack.start(images, labels, draws, targets).point.cpu()
-
-    def run(
-        self, rows: Tensor, points: Tensor, targets: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Search until broken or at the end of the budget.
-
-        Args:
-            rows: (n,) of the task.
-            points: (n, ...) where to start.
-            targets: (N,) classes to reach, of all samples of the task.
-
-        Returns:
-            best images (n, ...), whether they broke the sample (n,), and steps taken (n,).
-        """
-        images = points.clone()
-        broken = torch.zeros(len(rows), dtype=torch.bool)
-        steps = torch.zeros(len(rows), dtype=torch.int64)
-        device = self.task.device
-        for part in batches(torch.arange(len(rows)), self.task.batch_size):
-            chosen = rows[part]
-            state = self.attack.start_at(
-                points[part].to(device),
-                self.task.images[chosen].to(device),
-                self.task.labels[chosen].to(device),
-                None if targets is None else targets[chosen].to(device),
-            )
-            places = part
-            while len(places):
-                with tensor_cores(self.precision == "tf32"):
-                    self.attack.step(self.model, state)
-                done = self.attack.finished(state)
-                if not bool(done.any()):
-                    continue
-                at = places[done.cpu()]
-                images[at] = self.attack.images(state)[done].cpu()
-                broken[at] = state.broken[done].cpu()
-                steps[at] = state.iteration[done].cpu()
-                places, state = places[~done.cpu()], select(state, ~done)
-        return images, broken, steps
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -17,8 +17,10 @@ from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.engines.convergence import UNTIL_CONVERGED
+from bench.engines.sweep import SweepEngine
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
+from bench.mix_records import describe_mix
 from bench.records import DatasetRecord, Manifest, Selection
 from bench.selection import rows_of
 from bench.suites import Suite
@@ -197,7 +199,7 @@ def make_manifest(
         overrides["eps"] = task.threat_model.eps
     information = candidate.information
     return Manifest(
-        kind="evaluation" if task.smoothing is None else "certification",
+        kind=_kind(settings, task),
         suite=suite.name,
         suite_version=suite.version,
         candidate=candidate.name,
@@ -227,11 +229,18 @@ def make_manifest(
                     "training": information.training,
                     "additional_data": information.additional_data,
                     "claim": information.claim,
+                    "mix": describe_mix(candidate),
                 },
                 default=str,
             )
         ),
     )
+
+
+def _kind(settings: Settings, task: Task) -> Literal["evaluation", "certification", "sweep"]:
+    if task.smoothing is not None:
+        return "certification"
+    return "sweep" if settings.engine.name == SweepEngine.name else "evaluation"
 
 
 def next_repetition(manifest: Manifest) -> Manifest:

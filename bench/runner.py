@@ -18,6 +18,7 @@ from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
 from bench.engines.prediction import predict
 from bench.known_witnesses import known_witnesses
+from bench.mix_records import with_mix_records
 from bench.plan import (
     Settings,
     default_protocol,
@@ -120,8 +121,11 @@ def finish(
         raised: flags that were measured before the attacks.
         record: of the engine.
     """
-    eight_bit = _eight_bit_successes(task, tables.witnesses)
-    summary = summarise(folder.manifest(), tables, raised, record, environment.now(), eight_bit)
+    manifest = folder.manifest()
+    tables = with_mix_records(task, manifest, tables)
+    is_sweep = manifest.kind == "sweep"
+    eight_bit = 0 if is_sweep else _eight_bit_successes(task, tables.witnesses)
+    summary = summarise(manifest, tables, raised, record, environment.now(), eight_bit)
     folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
     return Outcome(summary, folder, reused=False)
 

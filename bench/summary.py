@@ -16,7 +16,15 @@ from bench.engines.convergence import (
     doubled_name,
     expected_share,
 )
-from bench.records import AttackSummary, Convergence, Flag, Manifest, Summary
+from bench.records import (
+    AttackSummary,
+    Convergence,
+    Flag,
+    Manifest,
+    Summary,
+    SweepPoint,
+    best_point,
+)
 from bench.selection import interval_of
 from bench.store import Tables
 
@@ -39,6 +47,8 @@ def summarise(
     """
     if manifest.kind in {"certification", "imported-log"}:
         return summarise_certification(manifest, tables, raised, record, finished)
+    if manifest.kind == "sweep":
+        return summarise_sweep(manifest, tables, raised, record, finished)
     samples, attempts = tables.samples, tables.attempts
     n = len(samples)
     clean = int(samples["clean_correct"].sum())
@@ -111,6 +121,44 @@ def summarise_certification(
         engine_record=dict(record),
         certified=summarise_certificates(certificates, manifest.engine_settings["sigma"]),
         seconds=float(record.get("seconds", 0.0)),
+        started=str(manifest.environment.get("started", "")),
+        finished=finished,
+    )
+
+
+def summarise_sweep(
+    manifest: Manifest,
+    tables: Tables,
+    raised: Sequence[Flag],
+    record: Mapping[str, float | str],
+    finished: str,
+) -> Summary:
+    """A sweep in short; arguments as in `summarise`. Its accuracies are those of the best point."""
+    by_weight = tables.samples.groupby("alpha", sort=True)[["clean_correct", "robust"]].mean()
+    points = [
+        SweepPoint(alpha=alpha, clean_accuracy=clean, attacked_accuracy=attacked)
+        for alpha, clean, attacked in by_weight.itertuples()
+    ]
+    n = len(tables.samples) // len(points)
+    best = best_point(points)
+    return Summary(
+        manifest=manifest,
+        run=manifest.run,
+        n_examples=n,
+        clean_accuracy=best.clean_accuracy,
+        autoattack_accuracy=None,
+        robust_accuracy=best.attacked_accuracy,
+        confidence_intervals={
+            "clean_accuracy": interval_of(manifest.selection, round(best.clean_accuracy * n), n),
+            "robust_accuracy": interval_of(
+                manifest.selection, round(best.attacked_accuracy * n), n
+            ),
+        },
+        attacks=[],
+        flags=list(raised),
+        engine_record=dict(record),
+        sweep=points,
+        seconds=float(tables.attempts["seconds"].sum()),
         started=str(manifest.environment.get("started", "")),
         finished=finished,
     )

@@ -15,6 +15,7 @@ from bench.errors import BenchError, EvaluationError, InputError, Unavailable
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
 COMMANDS = {
     "run": "Evaluate candidates under a suite.",
+    "sweep": "Mix two candidates at many weights.",
     "list": "List suites, candidates or attacks.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",

@@ -193,7 +193,7 @@ def command(
         until_width=None if until_width is None else until_width / 100,
         budget_seconds=None if budget is None else _seconds(budget),
         noise_samples=noise_samples,
-        eps=None if eps is None else _radius(eps),
+        eps=None if eps is None else read_radius(eps),
         again=again,
         seed_witnesses=seed_witnesses,
         until_converged=until_converged,
@@ -206,11 +206,11 @@ def command(
         if dry_run:
             display.plan(_plan(references, settings, protocol, data_dir))
             return
-        _check_writable(results_dir)
+        check_writable(results_dir)
         store = Store(results_dir)
-        samples = _Samples(settings, data_dir)
-        _check_submissions(references, settings, samples)
-        worst = _evaluate_all(references, settings, protocol, samples, store, display)
+        samples = Samples(settings, data_dir)
+        check_submissions(references, settings, samples)
+        worst = evaluate_all(references, settings, protocol, samples, store, display)
     if any(run.is_complete for run in store.runs(suite.name)):
         from bench.report import build_report, page_name  # matplotlib: slow to import
 
@@ -219,7 +219,7 @@ def command(
     sys.exit(worst)
 
 
-class _Samples:
+class Samples:
     """The suite's samples, loaded once unless each model preprocesses them in its own way."""
 
     def __init__(self, settings: runner.Settings, data_dir: Path | None) -> None:
@@ -244,11 +244,11 @@ class _Samples:
         )
 
 
-def _evaluate_all(
+def evaluate_all(
     references: list[CandidateReference],
     settings: runner.Settings,
     protocol: str | None,
-    samples: _Samples,
+    samples: Samples,
     store: Store,
     display: Display,
 ) -> int:
@@ -285,8 +285,8 @@ def _settings_of(
     return replace(settings, protocol=chosen)
 
 
-def _check_submissions(
-    references: list[CandidateReference], settings: runner.Settings, samples: _Samples
+def check_submissions(
+    references: list[CandidateReference], settings: runner.Settings, samples: Samples
 ) -> None:
     """Load and try what is on this disk, so that wrong input is found before anything runs."""
     for reference in references:
@@ -305,7 +305,7 @@ def _plan(
 ) -> list[tuple[str, str, str]]:
     """Rows of candidate, what is missing, and time."""
     absent = data.missing(settings.suite.data, data_dir)
-    samples = _Samples(settings, data_dir)
+    samples = Samples(settings, data_dir)
     rows = []
     for reference in references:
         availability = reference.availability()
@@ -338,7 +338,7 @@ def _check_protocol_options(
             raise InputError(f"{option}: expected nothing, protocol {protocol} {what}; got {value}")
 
 
-def _radius(text: str) -> float:
+def read_radius(text: str) -> float:
     value = parse_fraction(text)
     if not isinstance(value, float) or not 0 < value < float("inf"):
         raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {text!r}")
@@ -353,7 +353,7 @@ def _seconds(text: str) -> float:
     return number * units[unit]
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)

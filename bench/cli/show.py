@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
 from bench.formatting import duration, interval, interval_kind, percent, radius, selection
-from bench.records import Certified, Summary
+from bench.records import Certified, Summary, SweepPoint, best_point
 from bench.store import Store
 
 
@@ -37,7 +38,7 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     console = Console()
     for text in _head(summary, best_known(store, summary)):
         console.print(Text(text), soft_wrap=True)
-    console.print(_attacks(summary) if summary.certified is None else _radii(summary.certified))
+    console.print(_table(summary))
     for flag in summary.flags:
         console.print(
             Text(
@@ -60,7 +61,10 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
         f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
     ]
     robust = f"{percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]"
-    if summary.certified is None:
+    if summary.sweep is not None:
+        best = best_point(summary.sweep)
+        lines.append(f"attacked   {robust} at alpha {best.alpha:g}, the best one; an upper bound")
+    elif summary.certified is None:
         lines += [f"AutoAttack {percent(summary.autoattack_accuracy)}%", f"robust     {robust}"]
     else:
         lines += [
@@ -93,6 +97,12 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
     return lines
 
 
+def _table(summary: Summary) -> Table:
+    if summary.certified is not None:
+        return _radii(summary.certified)
+    return _attacks(summary) if summary.sweep is None else _weights(summary.sweep)
+
+
 def _attacks(summary: Summary) -> Table:
     table = Table("attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients")
     for attack in summary.attacks:
@@ -105,6 +115,14 @@ def _attacks(summary: Summary) -> Table:
             f"{attack.forward_passes:,}",
             f"{attack.backward_passes:,}",
         )
+    return table
+
+
+def _weights(points: Sequence[SweepPoint]) -> Table:
+    table = Table("alpha", "clean accuracy", "after the cheap attack")
+    for point in points:
+        accuracies = (point.clean_accuracy, point.attacked_accuracy)
+        table.add_row(f"{point.alpha:g}", *map(percent, accuracies))
     return table
 
 

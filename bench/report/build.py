@@ -21,6 +21,7 @@ from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
 from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
+from bench.report.mix_figures import mix_figures
 from bench.report.provenance import differences, provenance
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
@@ -84,7 +85,9 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         for leaderboard in leaderboards:
             if wanted is None or leaderboard.suite in wanted:
-                _write(out / page_name(leaderboard.suite), _suite_page(environment, leaderboard))
+                _write(
+                    out / page_name(leaderboard.suite), _suite_page(environment, leaderboard, store)
+                )
         _write(out / INDEX, _index_page(environment, leaderboards, out))
     except OSError as error:
         raise InputError(
@@ -189,14 +192,17 @@ def _static(name: str) -> str:
     return (resources.files("bench.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard) -> str:
+def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store: Store) -> str:
     ranked = leaderboard.ranked
     tradeoff = attacks = None
     if ranked:
         tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
     return environment.get_template("suite.html.jinja").render(
-        board=leaderboard, tradeoff=tradeoff, attacks=attacks
+        board=leaderboard,
+        tradeoff=tradeoff,
+        attacks=attacks,
+        mixes=mix_figures(store, leaderboard.suite),
     )
 
 

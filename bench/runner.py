@@ -17,6 +17,7 @@ from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
 from bench.engines.prediction import predict
+from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
 from bench.plan import (
     Settings,
@@ -91,7 +92,10 @@ def evaluate(
     folder, manifest = _choose_folder(manifest, store, settings.again)
     with folder.locked():
         if folder.is_complete and _is_sound(folder, observer):
-            return Outcome(folder.summary(), folder, reused=True)
+            summary = folder.summary()
+            if settings.flags == "full" and summary.flags_checked == "basic":
+                summary = _check_fully(summary, folder, task, dataset, store, observer)
+            return Outcome(summary, folder, reused=True)
         raised = inspect(candidate, dataset, settings)
         folder.begin(manifest)
         manifest = folder.manifest()
@@ -102,7 +106,30 @@ def evaluate(
             if settings.seed_witnesses:
                 task = replace(task, trials=known_witnesses(manifest, dataset, store))
             tables, record = _run_blocks(task, settings, folder, observer)
-        return finish(folder, task, dataset, tables, raised, record)
+        outcome = finish(folder, task, dataset, tables, raised, record)
+        if settings.flags == "full":
+            summary = _check_fully(outcome.summary, folder, task, dataset, store, observer)
+            outcome = replace(outcome, summary=summary)
+        return outcome
+
+
+def _check_fully(
+    summary: Summary,
+    folder: RunFolder,
+    task: Task,
+    dataset: Dataset,
+    store: Store,
+    observer: Observer,
+) -> Summary:
+    """Measure the flags that need attacks of their own; nothing else of the run changes."""
+    observer.notice("checking its reliability by further attacks")
+    tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
+    raised = extra_flags(task, tables, known_witnesses(summary.manifest, dataset, store))
+    checked = summary.model_copy(
+        update={"flags": [*summary.flags, *raised], "flags_checked": "full"}
+    )
+    folder.write_summary(checked)
+    return checked
 
 
 def finish(

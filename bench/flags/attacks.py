@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scipy.stats import binom
 
-from bench.records import AttackSummary, Flag
+from bench.records import AttackSummary, Convergence, Flag
 
 SQUARE_THRESHOLD = 0.002
 ITERATION_THRESHOLD = 0.01
@@ -64,3 +64,17 @@ def more_iterations_break(broken: int, n: int) -> Flag | None:
         "the run's attacks stopped before they converged.",
         advice="Run --until-converged, or the attacks with more steps and restarts.",
     )
+
+
+def unconverged(convergence: Convergence, standing: int) -> Flag | None:
+    """Whether the last of a run's doublings of the budget still broke many samples.
+
+    Args:
+        convergence: what the doublings brought.
+        standing: samples that stood all of them.
+    """
+    last = convergence.shares_broken[-1] if convergence.shares_broken else 0.0
+    if last >= 1:
+        return None  # nothing stands any more
+    before = round(standing / (1 - last))
+    return more_iterations_break(before - standing, before)

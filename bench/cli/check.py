@@ -86,8 +86,8 @@ def _table(checks: Sequence[Check]) -> Table:
             each.suite,
             each.name,
             each.quantity,
-            percent(each.published),
-            percent(each.measured),
+            _number(each, each.published),
+            _number(each, each.measured),
             "–" if each.n is None else f"{each.n:,}",
             "–" if verdict.interval is None else interval(verdict.interval),
             "–" if verdict.p_value is None else f"{verdict.p_value:.2g}",
@@ -95,6 +95,13 @@ def _table(checks: Sequence[Check]) -> Table:
         style = "bold red" if each.fails else ""
         table.add_row(*(Text(cell) for cell in cells), Text(verdict_text(each), style=style))
     return table
+
+
+def _number(check: Check, value: float | None) -> str:
+    """An accuracy in percent, or a radius as it is."""
+    if not check.is_radius:
+        return percent(value)
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _plan(checks: Sequence[Check]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bench import data, runner
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.engines import make_engine
+from bench.engines import Task, make_engine
 from bench.store import Tables, join_blocks
 from bench.suites import Suite
 from bench.suites.suite import AttackChoice
@@ -24,7 +25,7 @@ WHITE_BOX = (
 )
 
 
-def straight_through() -> AttackChoice:
+def bpda() -> AttackChoice:
     """BPDA at the budget of the others."""
     return AttackChoice(name="apgd-straight-through", parameters={"steps": 20})
 
@@ -99,10 +100,15 @@ def jpeg(images: Tensor) -> Tensor:
     return kept
 
 
+@functools.cache
+def mean_image() -> Tensor:
+    return data.load("digits", "train").images.mean(dim=0)
+
+
 def sparsified(images: Tensor) -> Tensor:
     """What is near the mean of its feature becomes the mean."""
-    mean = data.load("digits", "train").images.mean(dim=0)
-    near = (images - mean).abs() < 0.3
+    mean = mean_image()
+    near = (images - mean).abs() < 0.4
     return torch.where(near, mean * torch.ones_like(images), images)
 
 
@@ -115,8 +121,9 @@ def batch_centred(images: Tensor) -> Tensor:
     return images - images.mean(dim=0)
 
 
-def saturated(logits: Tensor) -> Tensor:
-    return torch.sigmoid(40 * logits)
+def saturated(images: Tensor) -> Tensor:
+    """A sigmoid so steep that it is flat wherever a pixel is."""
+    return torch.sigmoid(1e4 * (images - 0.47))
 
 
 class Purified(nn.Module):
@@ -131,20 +138,30 @@ class Purified(nn.Module):
             inputs = images.detach().requires_grad_()
             sureness = self.network(inputs).logsumexp(dim=1).sum()
             (gradient,) = torch.autograd.grad(sureness, inputs)
-        logits: Tensor = self.network(images + 0.1 * gradient.sign())
+            moved = inputs + 0.05 * gradient.sign()
+        logits: Tensor = self.network(moved.detach())
         return logits
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What attacks made of a module."""
+
+    task: Task
+    tables: Tables
+
+    @property
+    def robust(self) -> float:
+        return float(self.tables.samples["robust"].mean())
+
+
 def evaluate(
-    module: nn.Module, attacks: tuple[AttackChoice, ...], randomized: bool = False
-) -> tuple[float, Tables, runner.Settings]:
-    """Robust accuracy on the samples, and what it was found with."""
-    task = task_for(module, attacks, randomized)
-    tables = join_blocks(list(make_engine("fast").run(task, {}, lambda _: None)))
-    return float(tables.samples["robust"].mean()), tables, task
-
-
-def task_for(module: nn.Module, attacks: tuple[AttackChoice, ...], randomized: bool = False):
+    module: nn.Module,
+    *attacks: AttackChoice,
+    randomized: bool = False,
+    surrogate: nn.Module | None = None,
+) -> Evaluation:
+    """Attack a module on the samples."""
     suite = Suite.model_validate(
         {
             "name": "own",
@@ -155,6 +172,8 @@ def task_for(module: nn.Module, attacks: tuple[AttackChoice, ...], randomized: b
             "protocols": {"standard": {"attacks": [each.model_dump() for each in attacks]}},
         }
     )
-    candidate = Candidate("it", module, {}, "it", randomized=randomized)
+    candidate = Candidate("it", module, {}, "it", randomized=randomized, surrogate=surrogate)
     settings = runner.Settings(suite, make_engine("fast"), n_examples=N)
-    return runner.make_task(candidate, samples(), settings)
+    task = runner.make_task(candidate, samples(), settings)
+    assert [each.name for each in task.attacks] == [each.name for each in attacks]
+    return Evaluation(task, join_blocks(list(settings.engine.run(task, {}, lambda _: None))))

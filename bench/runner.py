@@ -17,6 +17,7 @@ from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
 from bench.engines.prediction import predict
+from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
 from bench.plan import (
@@ -107,6 +108,12 @@ def evaluate(
                 task = replace(task, trials=known_witnesses(manifest, dataset, store))
             tables, record = _run_blocks(task, settings, folder, observer)
         outcome = finish(folder, task, dataset, tables, raised, record)
+        unsound = unsound_certificates(candidate, dataset, manifest, store, settings.device)
+        if unsound is not None:
+            summary = outcome.summary
+            summary = summary.model_copy(update={"flags": [*summary.flags, unsound]})
+            folder.write_summary(summary)
+            outcome = replace(outcome, summary=summary)
         if settings.flags == "full":
             summary = _check_fully(outcome.summary, folder, task, dataset, store, observer)
             outcome = replace(outcome, summary=summary)

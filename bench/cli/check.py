@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.claims.check import Check, check
+from bench.claims.check import check
+from bench.claims.comparison import Check
 from bench.claims.formats import as_github, as_json, as_junit, verdict_text
 from bench.cli import options
 from bench.errors import InputError

@@ -52,7 +52,7 @@ def train_substitute(
             batch = (batch + reach * (2 * noise - 1).to(images.device)).clamp(0, 1)
             loss = nn.functional.cross_entropy(network(batch), answer(batch))
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return network.eval().requires_grad_(requires_grad=False)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench import environment, flags
+from bench.attacks import ATTACKS
 from bench.candidates import Candidate
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
@@ -167,13 +168,19 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
         InputError: unusable logits.
     """
     n = min(INSPECTED_EXAMPLES, len(dataset))
+    protocol = settings.suite.protocol(settings.protocol)
+    # Randomness is no reason for doubt where it is declared and something averages over it.
+    averages = protocol.certification is not None or any(
+        choice.name in ATTACKS and ATTACKS[choice.name].need == "randomness"
+        for choice in protocol.attacks
+    )
     return flags.inspect(
         candidate.name,
         candidate.module.to(settings.device),
         dataset.images[:n].to(settings.device),
         dataset.labels[:n].to(settings.device),
         len(dataset.classes),
-        candidate.randomized,
+        candidate.randomized and averages,
     )
 
 

@@ -52,5 +52,5 @@ def test_the_page_shows_the_groups(tmp_path: Path) -> None:
         save_run(store, make_manifest("digits-linf", name, N), 90, [standing] * 4)
     build_report(store, tmp_path / "reports")
     page = (tmp_path / "reports" / "digits-linf.html").read_text(encoding="utf-8")
-    assert page.count(">A</span>") == 2
-    assert np.all([text in page for text in ("exact McNemar test", "Letters beside ranks")])
+    assert page.count(">group A</span>") == 2
+    assert np.all([text in page for text in ("exact McNemar test", "Chips with letters")])

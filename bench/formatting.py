@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
-from bench.records import Interval, Selection
+from bench.records import Flag, Interval, Selection
 from bench.suites import ThreatModel
 
 
@@ -127,6 +127,14 @@ def setting(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} = {setting(item)}" for key, item in value.items())
     return "–" if value is None or value == "" else str(value)
+
+
+def flag_text(flag: Flag) -> str:
+    """A reliability flag on one line."""
+    return (
+        f"{flag.name}: measured {setting(flag.measured)}, threshold {setting(flag.threshold)}. "
+        f"{flag.meaning} {flag.advice}"
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -48,6 +48,8 @@ class Settings:
         seed_witnesses: try the witnesses of the suite's earlier runs before any attack.
         until_converged: attack what survives on, until larger budgets change next to nothing.
         allow_clean_mismatch: attack although the clean accuracy contradicts the published one.
+        flags: which reliability flags: those that come with the run, or those too that need attacks
+            of their own.
     """
 
     suite: Suite
@@ -68,6 +70,7 @@ class Settings:
     seed_witnesses: bool = False
     until_converged: bool = False
     allow_clean_mismatch: bool = False
+    flags: Literal["basic", "full"] = "basic"
 
 
 def make_selection(settings: Settings, size: int) -> Selection:

@@ -331,6 +331,9 @@ class Summary(_Record):
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]
+    flags_checked: Literal["basic", "full"] = "basic"
+    """Which flags were measured: `full` includes those that need attacks of their own. They may be
+    added to a finished run; its numbers stay."""
     engine_record: dict[str, float | str] = {}
     """How the engine did it: passes the reference would have used, batch fill, and the like."""
     convergence: Convergence | None = None

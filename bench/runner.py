@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from bench import environment, flags
+from bench.attacks import ATTACKS
 from bench.candidates import Candidate
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
 from bench.engines.prediction import predict
+from bench.flags.certificates import unsound_certificates
+from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
 from bench.mix_records import with_mix_records
 from bench.plan import (
@@ -92,7 +95,10 @@ def evaluate(
     folder, manifest = _choose_folder(manifest, store, settings.again)
     with folder.locked():
         if folder.is_complete and _is_sound(folder, observer):
-            return Outcome(folder.summary(), folder, reused=True)
+            summary = folder.summary()
+            if settings.flags == "full" and summary.flags_checked == "basic":
+                summary = _check_fully(summary, folder, task, dataset, store, observer)
+            return Outcome(summary, folder, reused=True)
         raised = inspect(candidate, dataset, settings)
         folder.begin(manifest)
         manifest = folder.manifest()
@@ -103,7 +109,36 @@ def evaluate(
             if settings.seed_witnesses:
                 task = replace(task, trials=known_witnesses(manifest, dataset, store))
             tables, record = _run_blocks(task, settings, folder, observer)
-        return finish(folder, task, dataset, tables, raised, record)
+        outcome = finish(folder, task, dataset, tables, raised, record)
+        unsound = unsound_certificates(candidate, dataset, manifest, store, settings.device)
+        if unsound is not None:
+            summary = outcome.summary
+            summary = summary.model_copy(update={"flags": [*summary.flags, unsound]})
+            folder.write_summary(summary)
+            outcome = replace(outcome, summary=summary)
+        if settings.flags == "full":
+            summary = _check_fully(outcome.summary, folder, task, dataset, store, observer)
+            outcome = replace(outcome, summary=summary)
+        return outcome
+
+
+def _check_fully(
+    summary: Summary,
+    folder: RunFolder,
+    task: Task,
+    dataset: Dataset,
+    store: Store,
+    observer: Observer,
+) -> Summary:
+    """Measure the flags that need attacks of their own; nothing else of the run changes."""
+    observer.notice("checking its reliability by further attacks")
+    tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
+    raised = extra_flags(task, tables, known_witnesses(summary.manifest, dataset, store))
+    checked = summary.model_copy(
+        update={"flags": [*summary.flags, *raised], "flags_checked": "full"}
+    )
+    folder.write_summary(checked)
+    return checked
 
 
 def finish(
@@ -137,13 +172,19 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
         InputError: unusable logits.
     """
     n = min(INSPECTED_EXAMPLES, len(dataset))
+    protocol = settings.suite.protocol(settings.protocol)
+    # Randomness is no reason for doubt where it is declared and something averages over it.
+    averages = protocol.certification is not None or any(
+        choice.name in ATTACKS and ATTACKS[choice.name].need == "randomness"
+        for choice in protocol.attacks
+    )
     return flags.inspect(
         candidate.name,
         candidate.module.to(settings.device),
         dataset.images[:n].to(settings.device),
         dataset.labels[:n].to(settings.device),
         len(dataset.classes),
-        candidate.randomized,
+        candidate.randomized and averages,
     )
 
 

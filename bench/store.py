@@ -316,6 +316,10 @@ class RunFolder:
         _write_json(self.path / SUMMARY, summary)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
+    def write_summary(self, summary: Summary) -> None:
+        """Replace the summary of a complete run, whose tables stay, as a whole."""
+        _write_json(self.path / SUMMARY, summary)
+
     def samples(self) -> pd.DataFrame:
         """One row a sample: columns of `SAMPLE_SCHEMA` or, if certified, `CERTIFICATE_SCHEMA`.
 

@@ -70,7 +70,11 @@ def summarise(
                 backward_passes=round(float(rows["backward_passes"].sum())),
             )
         )
-    square = flags.square_beats_gradients(attacks, n)
+    convergence = _convergence(manifest, attacks, n)
+    found = [
+        flags.square_beats_gradients(attacks, n),
+        flags.unconverged(convergence, robust) if convergence else None,
+    ]
     return Summary(
         manifest=manifest,
         run=manifest.run,
@@ -84,9 +88,9 @@ def summarise(
             "robust_accuracy": interval_of(manifest.selection, robust, n),
         },
         attacks=attacks,
-        flags=[*raised, *([square] if square else [])],
+        flags=[*raised, *(flag for flag in found if flag is not None)],
         engine_record=dict(record),
-        convergence=_convergence(manifest, attacks, n),
+        convergence=convergence,
         seconds=float(attempts["seconds"].sum()),
         started=str(manifest.environment.get("started", "")),
         finished=finished,

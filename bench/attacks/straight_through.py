@@ -3,8 +3,8 @@
 A. Athalye, N. Carlini, D. Wagner, "Obfuscated Gradients Give a False Sense of Security", 2018
 (arXiv 1802.00420): a component that is flat, or cut out of the graph, is run as it is, and in the
 backward pass replaced by one that is close to it and differentiable (BPDA). Where the author of a
-candidate names no stand-in, the identity serves for roundings and for cuts in the graph, and a
-clipped identity for signs.
+candidate names no stand-in, the identity serves for roundings, hard thresholds and cuts in the
+graph, and a clipped identity for signs.
 
 A PyTorch function mode exchanges these operations while the model runs, wherever in its code they
 are called; what the model computes stays the same, bit for bit.
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bench.attacks.attack import Model
+from bench.attacks.hard_thresholds import snapped_values
 
 ROUNDINGS = frozenset({"round", "floor", "ceil", "trunc", "fix"})
 SIGNS = frozenset({"sign", "sgn"})
@@ -62,6 +63,11 @@ class StraightThrough(TorchFunctionMode):
             return None
         if name == "__get__":
             return self._attribute(func, args, kwargs)
+        snapped = snapped_values(name, args, kwargs)
+        if snapped is not None:
+            self.met.add("hard threshold")
+            with torch._C.DisableTorchFunctionSubclass():
+                return cast(Tensor, _Replaced.apply(snapped, func(*args).detach()))
         plain = name.removesuffix("_")
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if first is None or not first.requires_grad or "out" in kwargs:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from bench.best_known import best_known
 from bench.claims.accepted import AcceptedResult, load_accepted
-from bench.claims.certified import load_certified_claims
+from bench.claims.certified_check import certified_checks
 from bench.claims.claims import TEST_SET_SIZES, Claim, claims_for
+from bench.claims.comparison import Check
 from bench.claims.verdict import (
     ATTACK_SPREAD,
     CLEAN_SPREAD,
@@ -26,44 +27,6 @@ from bench.store import Store
 from bench.suites import Suite, load_suite, suite_names
 
 Quantity = Literal["clean", "AutoAttack", "best known"]
-CERTIFIED_SUITE = "certified"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One published number and what was measured.
-
-    Attributes:
-        suite: its name; for certified tables "certified".
-        name: of the model there, or of the candidate.
-        quantity: what the number is.
-        source: who says so.
-        published: a fraction (a radius for the average certified radius).
-        run: SUITE/CANDIDATE@RUN that it is held against; empty if there is none.
-        measured: a fraction; None: not measured.
-        n: samples of the run.
-        required: samples that tell the claim from one that is 1 point lower with power 0.9; None
-            where that is no question.
-    """
-
-    suite: str
-    name: str
-    quantity: str
-    source: str
-    published: float
-    verdict: Verdict
-    run: str = ""
-    measured: float | None = None
-    n: int | None = None
-    required: int | None = None
-
-    @property
-    def fails(self) -> bool:
-        """Whether it calls for exit code 4: lower than published, or clean and different."""
-        outcome = self.verdict.outcome
-        return outcome == "lower than published" or (
-            self.quantity == "clean" and outcome == "higher than published"
-        )
 
 
 def check(
@@ -95,8 +58,7 @@ def check(
         for row in load_accepted() if accepted is None else accepted:
             if row.suite == definition.name:
                 checks += _check_accepted(store, definition, row, runs)
-    if suite is None:
-        checks += list(_certified())
+    checks += certified_checks(store, definitions, assume_exchangeable, everything=suite is None)
     return [each for each in checks if candidate is None or _names(each, candidate)]
 
 
@@ -272,24 +234,3 @@ def _entry(
         n=run.n_examples if run is not None and held else None,
         required=required,
     )
-
-
-def _certified() -> Iterator[Check]:
-    """The certified tables."""
-    for claim in load_certified_claims():
-        accuracy = claim.certified_accuracy
-        published = claim.average_certified_radius if accuracy is None else accuracy
-        assert published is not None
-        yield Check(
-            suite=CERTIFIED_SUITE,
-            name=f"{claim.model_id} {claim.architecture}",
-            quantity=claim.quantity,
-            source=f"{claim.paper}, {claim.source}",
-            published=published,
-            verdict=Verdict("not measured"),
-            required=(
-                None
-                if accuracy is None
-                else required_sample_size(round(accuracy * claim.n_examples), claim.n_examples)
-            ),
-        )

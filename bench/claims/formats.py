@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from bench.claims.check import Check
+from bench.claims.comparison import Check
 from bench.formatting import interval, percent
 
 SKIPPED = ("not measured", "cannot tell")

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.claims.check import Check, check
+from bench.claims.check import check
+from bench.claims.comparison import Check
 from bench.claims.formats import as_github, as_json, as_junit, verdict_text
 from bench.cli import options
 from bench.errors import InputError
@@ -86,8 +87,8 @@ def _table(checks: Sequence[Check]) -> Table:
             each.suite,
             each.name,
             each.quantity,
-            percent(each.published),
-            percent(each.measured),
+            _number(each, each.published),
+            _number(each, each.measured),
             "–" if each.n is None else f"{each.n:,}",
             "–" if verdict.interval is None else interval(verdict.interval),
             "–" if verdict.p_value is None else f"{verdict.p_value:.2g}",
@@ -95,6 +96,13 @@ def _table(checks: Sequence[Check]) -> Table:
         style = "bold red" if each.fails else ""
         table.add_row(*(Text(cell) for cell in cells), Text(verdict_text(each), style=style))
     return table
+
+
+def _number(check: Check, value: float | None) -> str:
+    """An accuracy in percent, or a radius as it is."""
+    if not check.is_radius:
+        return percent(value)
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _plan(checks: Sequence[Check]) -> Table:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import records, runner
-from bench.formatting import duration, interval, percent, radius
+from bench.formatting import duration, flag_text, interval, percent, radius
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -113,7 +113,7 @@ class Display:
             style="bold",
         )
         for flag in summary.flags:
-            self._line(f"  flag {flag.name}: {flag.meaning} {flag.advice}", style="yellow")
+            self._line(f"  flag {flag_text(flag)}", style="yellow")
         self._line(f"  records: {outcome.folder.path}")
 
     def plan(self, rows: Sequence[tuple[str, str, str]]) -> None:

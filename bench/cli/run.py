@@ -123,6 +123,14 @@ from bench.validation import parse_fraction
     is_flag=True,
     help="Attack what survives with ever larger budgets, until they change next to nothing.",
 )
+@click.option(
+    "--flags",
+    type=click.Choice(["basic", "full"]),
+    default="basic",
+    show_default=True,
+    help="Which reliability flags: full adds those that need attacks of their own on a few dozen "
+    "samples, also to a run that is complete.",
+)
 @click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
 @click.option(
     "--allow-clean-mismatch",
@@ -155,6 +163,7 @@ def command(
     eps: str | None,
     seed_witnesses: bool,
     until_converged: bool,
+    flags: Literal["basic", "full"],
     again: bool,
     allow_clean_mismatch: bool,
     dry_run: bool,
@@ -174,6 +183,8 @@ def command(
     if (seed_witnesses or until_converged) and (certifies or engine == "reference"):
         option = "--seed-witnesses" if seed_witnesses else "--until-converged"
         raise InputError(f"{option}: expected an attacking protocol and the fast engine")
+    if flags == "full" and certifies:
+        raise InputError("--flags full: expected an attacking protocol, this one certifies")
     chosen_device = torch_device(device)
     settings = runner.Settings(
         suite=suite,
@@ -198,6 +209,7 @@ def command(
         seed_witnesses=seed_witnesses,
         until_converged=until_converged,
         allow_clean_mismatch=allow_clean_mismatch,
+        flags=flags,
     )
     references = find_candidates(names, suite, model_dir, trust_code)
     if not references:

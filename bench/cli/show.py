@@ -14,7 +14,15 @@ from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
-from bench.formatting import duration, interval, interval_kind, percent, radius, selection
+from bench.formatting import (
+    duration,
+    flag_text,
+    interval,
+    interval_kind,
+    percent,
+    radius,
+    selection,
+)
 from bench.records import Certified, Summary, SweepPoint, best_point
 from bench.store import Store
 
@@ -41,10 +49,7 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     console.print(_table(summary))
     for flag in summary.flags:
         console.print(
-            Text(
-                f"flag {flag.name}: measured {flag.measured}, threshold {flag.threshold}. "
-                f"{flag.meaning} {flag.advice}"
-            ),
+            Text(f"flag {flag_text(flag)}"),
             soft_wrap=True,
         )
     console.print(_provenance(summary))

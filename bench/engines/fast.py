@@ -85,7 +85,8 @@ class FastEngine:
             fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
         outlook = Outlook(survivor_costs(task))
         for stage, each in enumerate(plans):
-            if each.needs_gradient and not differentiable:
+            # A stand-in has a gradient even where the candidate itself has none at all.
+            if each.needs_gradient and not (differentiable or each.view == "straight-through"):
                 key = f"{stage + 1:02d}-{each.name}-00000"
                 if key not in finished:
                     yield _skipped(task, each, key, standing)

@@ -20,6 +20,7 @@ from bench.best_known import BestKnown, best_known
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
+from bench.report.groups import with_groups
 from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
 from bench.report.mix_figures import mix_figures
 from bench.report.provenance import differences, provenance
@@ -133,12 +134,15 @@ def _leaderboards(store: Store) -> list[Leaderboard]:
             summaries.setdefault(summary.manifest.suite, []).append(summary)
     everything = [run for runs in summaries.values() for run in runs]
     return [
-        make_leaderboard(
-            suite,
-            sorted(runs, key=lambda run: run.finished),
-            _definition(suite),
-            notices.get(safe_name(suite), []),
-            _best_known(store, runs, everything),
+        with_groups(
+            make_leaderboard(
+                suite,
+                sorted(runs, key=lambda run: run.finished),
+                _definition(suite),
+                notices.get(safe_name(suite), []),
+                _best_known(store, runs, everything),
+            ),
+            store,
         )
         for suite, runs in sorted(summaries.items())
     ]

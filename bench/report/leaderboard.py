@@ -31,6 +31,7 @@ class Entry:
             for a variant, a flagged run, or one that is published itself.
         older: earlier complete runs of the same, newest first.
         best_known: what all runs of the candidate know together; None: not asked.
+        group: the letter that it shares with those it cannot be told apart from; empty: not asked.
     """
 
     summary: Summary
@@ -41,6 +42,7 @@ class Entry:
     standing: int | None = None
     older: tuple[Summary, ...] = ()
     best_known: BestKnown | None = None
+    group: str = ""
 
     @property
     def manifest(self) -> Manifest:

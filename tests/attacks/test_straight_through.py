@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bench.attacks.straight_through import flat_operations, straight_through, through
 
@@ -28,6 +29,13 @@ def _rounded_in_place(images: Tensor) -> Tensor:
     return _logits(scaled / 8)
 
 
+def _mean_centred(images: Tensor) -> Tensor:
+    mean = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)
+    crop = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+    near = (images - mean).abs() < crop
+    return _logits(torch.where(near, mean * torch.ones_like(images), images))
+
+
 def _gradient(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     inputs = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model(inputs)[:, 0].sum(), inputs)
@@ -43,6 +51,11 @@ def _gradient(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         (lambda images: _logits(images.data), "data"),
         (_without_graph, "no_grad"),
         (_rounded_in_place, "round"),
+        (lambda images: _logits(functional.hardshrink(images, 0.3)), "hard threshold"),
+        (lambda images: _logits(images * (images > 0.3)), "hard threshold"),
+        (lambda images: _logits((images > 0.3).float() * images), "hard threshold"),
+        (lambda images: _logits(images.masked_fill(images < 0.3, 0.0)), "hard threshold"),
+        (_mean_centred, "hard threshold"),
     ],
 )
 def test_the_identity_stands_in(model: Callable[[Tensor], Tensor], operation: str) -> None:
@@ -66,8 +79,19 @@ def test_a_sign_passes_gradients_where_it_is_not_saturated() -> None:
     assert gradient.flatten().tolist() == [1, 0, 1, 0]
 
 
-def test_a_differentiable_model_is_left_alone() -> None:
-    assert flat_operations(_logits, torch.rand(2, 3, 2, 2)) == frozenset()
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda values: values,
+        functional.relu,
+        lambda values: torch.where(values > 0, values, 0.0),
+        lambda values: values * (values > 0),
+        lambda values: values.masked_fill(values < -0.5, -0.5).clamp(max=0.5),
+    ],
+)
+def test_a_differentiable_model_is_left_alone(activation: Callable[[Tensor], Tensor]) -> None:
+    images = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    assert flat_operations(lambda inputs: activation(_logits(inputs)), images) == frozenset()
 
 
 def test_a_named_surrogate_brings_its_gradient_and_not_its_answer() -> None:

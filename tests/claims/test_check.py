@@ -17,7 +17,8 @@ from torch import nn
 from bench import data
 from bench.claims.accepted import AcceptedResult, accepted_row, load_accepted, write_accepted
 from bench.claims.certified import load_certified_claims, read_certified_claims
-from bench.claims.check import Check, check
+from bench.claims.check import check
+from bench.claims.comparison import Check
 from bench.claims.verdict import Published, compare_same_samples, compare_with_sample
 from bench.cli import main
 from bench.errors import InputError

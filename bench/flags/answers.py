@@ -1,70 +1,30 @@
-"""Reliability flags: what makes an attack's number doubtful, measured.
-
-All but the last are measured on a batch before any attack, the last one on the finished records.
-Sources: the checks of AutoAttack (Croce and Hein 2020, arXiv 2003.01690, and its `flags_doc`) and
-Carlini et al. 2019 (arXiv 1902.06705).
-"""
+"""Flags on a candidate's answers: what they are, and whether they stay the same."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-
 import torch
-from scipy.stats import binom
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.records import AttackSummary, Flag
+from bench.records import Flag
 
 PROBABILITY_TOLERANCE = 1e-5
 RANDOMNESS_THRESHOLD = 1e-4
-ZERO_GRADIENT_THRESHOLD = 0.01
 BATCH_THRESHOLD = 1e-3
 """Largest change of logits, relative to their length, that rounding may cause in another batch."""
-SQUARE_THRESHOLD = 0.002
-SQUARE_CHANCE = 0.01
-"""How probable an honest model's excess may be before it counts as more than chance."""
 
 
-def inspect(
-    name: str, module: nn.Module, images: Tensor, labels: Tensor, classes: int, randomized: bool
-) -> list[Flag]:
-    """Check a candidate's answers on a batch before anything is attacked.
+def check_logits(name: str, logits: object, shape: tuple[int, int]) -> None:
+    """Check that a candidate's answer can be attacked at all.
 
     Args:
-        name: of the candidate, for messages.
-        module: on the device of `images`.
-        images: (n, C, H, W) in [0, 1].
-        labels: (n,).
-        classes: K.
-        randomized: whether the candidate declares that two calls may differ.
-
-    Returns:
-        the flags that it raises.
+        name: of the candidate, for the message.
+        logits: whatever it returned.
+        shape: (n, K) that is expected.
 
     Raises:
-        InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity.
+        InputError: it is no floating-point tensor of that shape, or holds NaN or infinity.
     """
-    given = images.clone()
-    with torch.no_grad():
-        first, second = module(given), module(images.clone())
-    _check_logits(name, first, (len(images), classes))
-    flags = [
-        probabilities(first),
-        zero_gradients(module, images, labels),
-        changed_input(images, given),
-        training_mode(module),
-        low_precision(first),
-    ]
-    if not randomized:
-        repeats = randomness(first, second)
-        # An answer that changes by itself also changes with its batch.
-        flags.append(repeats or batch_dependence(module, images, first))
-    return [flag for flag in flags if flag is not None]
-
-
-def _check_logits(name: str, logits: object, shape: tuple[int, int]) -> None:
     expected = f"candidate {name}: expected logits of shape {shape}"
     if not isinstance(logits, Tensor):
         raise InputError(f"{expected}, got {type(logits).__name__}")
@@ -106,25 +66,8 @@ def randomness(first: Tensor, second: Tensor) -> Flag | None:
         threshold=RANDOMNESS_THRESHOLD,
         meaning="Two calls on the same images give different logits. Attacks that expect one "
         "answer overestimate the robustness, and a single success may be luck.",
-        advice="Declare `randomized: true`, and attack the expectation over the randomness.",
-    )
-
-
-def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
-    """Share of images on which the cross-entropy has no gradient at all, or there is no graph."""
-    gradient = image_gradient(module, images, labels)
-    share = 1.0
-    if gradient is not None:
-        share = float((gradient.flatten(1).abs().sum(dim=1) == 0).float().mean())
-    if share <= ZERO_GRADIENT_THRESHOLD:
-        return None
-    return Flag(
-        name="zero-gradients",
-        measured=share,
-        threshold=ZERO_GRADIENT_THRESHOLD,
-        meaning="On this share of images the gradient of the cross-entropy is exactly zero, so "
-        "that gradient attacks cannot move: masked gradients, not robustness.",
-        advice="Attack a differentiable surrogate (BPDA), or rescale the logits.",
+        advice="Declare `randomized: true`, and run --protocol adaptive, which attacks the "
+        "expectation over the randomness.",
     )
 
 
@@ -190,54 +133,6 @@ def low_precision(logits: Tensor) -> Flag | None:
         "and ties decide predictions.",
         advice="Return float32 logits; the passes before them may stay in half precision.",
     )
-
-
-def image_gradient(
-    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
-) -> Tensor | None:
-    """Gradient (n, C, H, W) of the cross-entropy, or None where there is none to be had.
-
-    Args:
-        model: images to logits (n, K).
-        images: (n, C, H, W).
-        labels: (n,).
-    """
-    inputs = images.clone().requires_grad_()
-    with torch.enable_grad():
-        loss = nn.functional.cross_entropy(model(inputs.clone()).float(), labels, reduction="sum")
-        if not loss.requires_grad:
-            return None
-        try:
-            (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # e.g. what the backward pass needs was overwritten in place
-            return None
-    return gradient
-
-
-def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | None:
-    """Whether Square, which sees no gradient, broke samples that the gradient attacks left.
-
-    AutoAttack warns above 0.2% of the samples. On few samples an honest model passes that by a
-    single lucky query, so the excess over 0.2% must also be more than chance (exact binomial test).
-
-    Args:
-        attacks: in their order.
-        n: samples of the run.
-    """
-    for before, after in itertools.pairwise(attacks):
-        broken = round((before.accuracy_after - after.accuracy_after) * n)
-        if after.name == "square" and binom.sf(broken - 1, n, SQUARE_THRESHOLD) < SQUARE_CHANCE:
-            return Flag(
-                name="square-beats-gradients",
-                measured=broken / n,
-                threshold=SQUARE_THRESHOLD,
-                meaning="Square, a query attack without gradients, lowered the accuracy further "
-                "after the gradient attacks: their gradients are probably masked.",
-                advice="Run Square with more queries and restarts, or an adaptive attack.",
-            )
-    return None
 
 
 def _relative_difference(first: Tensor, second: Tensor) -> float:

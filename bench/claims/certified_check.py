@@ -1,0 +1,165 @@
+"""Certifications against the certified tables of papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import norm
+
+from bench.certify.accuracy import certified_counts
+from bench.claims.certified import CertifiedClaim, load_certified_claims
+from bench.claims.claims import TEST_SET_SIZES
+from bench.claims.comparison import Check
+from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with_sample
+from bench.records import Certificates, Summary
+from bench.statistics import required_sample_size
+from bench.statistics.comparison import SIGNIFICANCE
+from bench.store import Store, Tables
+from bench.suites import Suite
+
+CERTIFIED_SUITE = "certified"
+KINDS = ("certification", "imported-log")
+RADIUS_ROUNDING = 0.5e-3
+"""Average certified radii are printed with three decimals."""
+RADIUS_SPREAD = 0.002
+"""Other draws of noise move an average certified radius by so much, a convention as for attacks."""
+SIGMA_TOLERANCE = 1e-6
+HIGHER = "a better classifier than the published one, or more draws of noise"
+
+
+def certified_checks(
+    store: Store, suites: Sequence[Suite], assume_exchangeable: bool, everything: bool
+) -> Iterator[Check]:
+    """Hold certifications and imported logs against all numbers that papers print about them.
+
+    A run is about a claim's model if its candidate names it as its claim, or is called like it; and
+    if data set, norm and sigma agree. Of several the one with most samples counts, then the newest.
+
+    Args:
+        suites: whose runs to look at.
+        assume_exchangeable: take a run's first n samples for a random sample.
+        everything: whether claims without a run are listed too.
+    """
+    runs = [
+        run for suite in suites for run in store.summaries(suite.name) if run.manifest.kind in KINDS
+    ]
+    claims = load_certified_claims()
+    for claim in claims:
+        found = [run for run in runs if _is_about(run, claim)]
+        run = max(found, key=lambda run: (run.n_examples, run.finished), default=None)
+        if run is not None:
+            yield _compare(store, run, claim, _rounding(claim, claims), assume_exchangeable)
+        elif everything:
+            yield _check(claim, Verdict("not measured"))
+
+
+def _is_about(run: Summary, claim: CertifiedClaim) -> bool:
+    manifest = run.manifest
+    names = (str(manifest.information.get("claim")), manifest.candidate)
+    return (
+        claim.model_id.lower() in [name.lower() for name in names]
+        and manifest.dataset.name == claim.dataset
+        and manifest.threat_model.norm == claim.norm
+        and abs(float(manifest.engine_settings["sigma"]) - claim.sigma) < SIGMA_TOLERANCE
+        and "noise_samples" not in manifest.overrides
+    )
+
+
+def _compare(
+    store: Store, run: Summary, claim: CertifiedClaim, rounding: float, assume_exchangeable: bool
+) -> Check:
+    folder = store.folder(run.manifest)
+    tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
+    chosen = _claimed_samples(tables.certificates(), claim)
+    n = len(chosen.index)
+    if n == 0:
+        return _check(claim, Verdict("cannot tell", "none of the published number's samples"), run)
+    if claim.certified_accuracy is None or claim.radius is None:
+        radii = chosen.radius * (chosen.prediction == chosen.label)
+        verdict = _compare_radius(claim, radii, run, assume_exchangeable)
+        return _check(claim, verdict, run, float(radii.mean()), n)
+    (count,) = certified_counts(chosen, [claim.radius])
+    published = Published(claim.certified_accuracy, claim.n_examples, rounding)
+    verdict = compare_with_sample(
+        published, count, n, run.manifest.selection, ATTACK_SPREAD, assume_exchangeable
+    )
+    if verdict.outcome == "higher than published":
+        verdict = replace(verdict, note=HIGHER)
+    return _check(claim, verdict, run, count / n, n)
+
+
+def _claimed_samples(certificates: Certificates, claim: CertifiedClaim) -> Certificates:
+    """Those of the samples that the claim was measured on: every so many-th of the test set."""
+    chosen = certificates.index % (TEST_SET_SIZES[claim.dataset] // claim.n_examples) == 0
+    return Certificates(**{name: value[chosen] for name, value in vars(certificates).items()})
+
+
+def _compare_radius(
+    claim: CertifiedClaim,
+    radii: np.ndarray[tuple[int], np.dtype[np.float64]],
+    run: Summary,
+    assume_exchangeable: bool,
+) -> Verdict:
+    """Hold a mean radius against the published one.
+
+    The normal approximation of a mean over a random part of a finite population; the whole
+    population leaves nothing to chance.
+    """
+    n, population = len(radii), claim.n_examples
+    assert claim.average_certified_radius is not None
+    difference = float(radii.mean()) - claim.average_certified_radius
+    if n < population and run.manifest.selection.kind != "random" and not assume_exchangeable:
+        note = f"the {n} are no random sample: --sample random, or --assume-exchangeable"
+        return Verdict("cannot tell", note)
+    allowed = RADIUS_SPREAD + RADIUS_ROUNDING
+    deviation = float(radii.std()) * math.sqrt((1 - n / population) / n)
+    beyond = max(abs(difference) - allowed, 0.0)
+    p_value = 2 * float(norm.sf(beyond / deviation)) if deviation else float(beyond == 0)
+    if beyond and p_value < SIGNIFICANCE:
+        if difference < 0:
+            return Verdict("lower than published", "", p_value)
+        return Verdict("higher than published", HIGHER, p_value)
+    if n < population and deviation * norm.isf(SIGNIFICANCE / 2) > 0.01:
+        return Verdict("cannot tell", f"n too small ({population} would do)", p_value)
+    return Verdict("reproduced", "", p_value)
+
+
+def _rounding(claim: CertifiedClaim, claims: Sequence[CertifiedClaim]) -> float:
+    """Half a unit of the last digit that the claim's table prints, as a fraction."""
+    percentages = [
+        100 * other.certified_accuracy
+        for other in claims
+        if other.model_id == claim.model_id and other.certified_accuracy is not None
+    ]
+    whole = all(abs(value - round(value)) < 1e-9 for value in percentages)
+    return 0.5e-2 if whole else 0.5e-3
+
+
+def _check(
+    claim: CertifiedClaim,
+    verdict: Verdict,
+    run: Summary | None = None,
+    measured: float | None = None,
+    n: int | None = None,
+) -> Check:
+    accuracy = claim.certified_accuracy
+    published = claim.average_certified_radius if accuracy is None else accuracy
+    assert published is not None
+    required = None
+    if accuracy is not None:
+        required = required_sample_size(round(accuracy * claim.n_examples), claim.n_examples)
+    return Check(
+        suite=CERTIFIED_SUITE,
+        name=f"{claim.model_id} {claim.architecture}",
+        quantity=claim.quantity,
+        source=f"{claim.paper}, {claim.source}",
+        published=published,
+        verdict=verdict,
+        run="" if run is None else f"{run.manifest.suite}/{run.manifest.candidate}@{run.run}",
+        measured=measured,
+        n=n,
+        required=required,
+    )

@@ -1,0 +1,80 @@
+"""Flags on what the attacks of a run did."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from scipy.stats import binom
+
+from bench.records import AttackSummary, Convergence, Flag
+
+SQUARE_THRESHOLD = 0.002
+ITERATION_THRESHOLD = 0.01
+CHANCE = 0.01
+"""How probable an honest model's excess may be before it counts as more than chance."""
+
+
+def beyond_chance(broken: int, n: int, threshold: float) -> bool:
+    """Whether so many of n samples are more than a share of `threshold` explains.
+
+    On few samples an honest model passes a threshold by a single lucky step, so the excess must
+    also be more than chance (exact binomial test at `CHANCE`).
+    """
+    return bool(binom.sf(broken - 1, n, threshold) < CHANCE)
+
+
+def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | None:
+    """Whether Square, which sees no gradient, broke samples that the gradient attacks left.
+
+    AutoAttack warns above 0.2% of the samples; here the excess must be more than chance, too.
+
+    Args:
+        attacks: in their order.
+        n: samples of the run.
+    """
+    for before, after in itertools.pairwise(attacks):
+        broken = round((before.accuracy_after - after.accuracy_after) * n)
+        if after.name == "square" and beyond_chance(broken, n, SQUARE_THRESHOLD):
+            return Flag(
+                name="square-beats-gradients",
+                measured=broken / n,
+                threshold=SQUARE_THRESHOLD,
+                meaning="Square, a query attack without gradients, lowered the accuracy further "
+                "after the gradient attacks: their gradients are probably masked.",
+                advice="Run Square with more queries and restarts, or an adaptive attack.",
+            )
+    return None
+
+
+def more_iterations_break(broken: int, n: int) -> Flag | None:
+    """Whether a larger budget breaks samples that stood the run's attacks.
+
+    Args:
+        broken: samples that fell to the larger budget.
+        n: samples that it was tried on.
+    """
+    if not beyond_chance(broken, n, ITERATION_THRESHOLD):
+        return None
+    return Flag(
+        name="more-iterations-break",
+        measured=broken / n,
+        threshold=ITERATION_THRESHOLD,
+        meaning="Gradient attacks with a larger budget break this share of the samples that stood: "
+        "the run's attacks stopped before they converged.",
+        advice="Run --until-converged, or the attacks with more steps and restarts.",
+    )
+
+
+def unconverged(convergence: Convergence, standing: int) -> Flag | None:
+    """Whether the last of a run's doublings of the budget still broke many samples.
+
+    Args:
+        convergence: what the doublings brought.
+        standing: samples that stood all of them.
+    """
+    last = convergence.shares_broken[-1] if convergence.shares_broken else 0.0
+    if last >= 1:
+        return None  # nothing stands any more
+    before = round(standing / (1 - last))
+    return more_iterations_break(before - standing, before)

@@ -1,0 +1,140 @@
+"""Flags on a candidate's gradients: missing, vanishing, cut off, or used by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from bench.attacks.distances import norms
+from bench.attacks.losses import Loss, cross_entropy, margin
+from bench.attacks.straight_through import flat_operations
+from bench.records import Flag
+
+ZERO_GRADIENT_THRESHOLD = 0.01
+VANISHING_RATIO = 1e-12
+"""Of the cross-entropy's gradient to that of the logits' margin. It is about the probability of all
+wrong classes together: where it is so small, the cross-entropy itself has long been rounded to 0,
+and no attack can tell by it which of two images is the better one."""
+VANISHING_THRESHOLD = 0.5
+
+
+def image_gradient(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: Loss = cross_entropy
+) -> Tensor | None:
+    """Gradient (n, C, H, W) of a loss, or None where there is none to be had.
+
+    Args:
+        model: images to logits (n, K).
+        images: (n, C, H, W).
+        labels: (n,).
+        loss: a value a sample.
+    """
+    inputs = images.clone().requires_grad_()
+    with torch.enable_grad():
+        value = loss(model(inputs.clone()).float(), labels, labels).sum()
+        if not value.requires_grad:
+            return None
+        try:
+            (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # e.g. what the backward pass needs was overwritten in place
+            return None
+    return gradient
+
+
+def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
+    """Share of images on which the cross-entropy has no gradient at all, or there is no graph."""
+    gradient = image_gradient(module, images, labels)
+    share = 1.0
+    if gradient is not None:
+        share = float((gradient.flatten(1).abs().sum(dim=1) == 0).float().mean())
+    if share <= ZERO_GRADIENT_THRESHOLD:
+        return None
+    return Flag(
+        name="zero-gradients",
+        measured=share,
+        threshold=ZERO_GRADIENT_THRESHOLD,
+        meaning="On this share of images the gradient of the cross-entropy is exactly zero, so "
+        "that gradient attacks cannot move: masked gradients, not robustness.",
+        advice="Attack a differentiable surrogate (BPDA), or rescale the logits.",
+    )
+
+
+def vanishing_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
+    """Share of images on which the cross-entropy's gradient vanishes while the logits have one."""
+    gradient = image_gradient(module, images, labels)
+    of_logits = image_gradient(module, images, labels, margin)
+    if gradient is None or of_logits is None:
+        return None  # no gradient at all: the flag for zero gradients says so
+    # In float64: squares of float32 numbers below 1e-19 are zero.
+    size, expected = (norms(each.double(), "L2") for each in (gradient, of_logits))
+    vanishes = (expected > 0) & (size <= VANISHING_RATIO * expected)
+    share = float(vanishes.float().mean())
+    if share <= VANISHING_THRESHOLD:
+        return None
+    return Flag(
+        name="vanishing-gradients",
+        measured=share,
+        threshold=VANISHING_THRESHOLD,
+        meaning="On this share of images the logits lie so far apart that the gradient of the "
+        "cross-entropy is next to nothing beside theirs: attacks on it go nowhere.",
+        advice="Divide the logits by a constant, which changes no prediction, or believe only "
+        "attacks whose loss is scale-free (apgd-t, fab-t).",
+    )
+
+
+def stopped_gradients(module: nn.Module, images: Tensor) -> Flag | None:
+    """Whether roundings, signs, hard thresholds or cuts in the graph stop gradients."""
+    try:
+        found = flat_operations(module, images)
+    except RuntimeError:  # what it writes in place cannot be differentiated in any way
+        return None
+    if not found:
+        return None
+    return Flag(
+        name="stopped-gradients",
+        measured=", ".join(sorted(found)),
+        threshold="none",
+        meaning="Operations between image and logits let no gradient pass, so that gradient "
+        "attacks see only a part of what the candidate does.",
+        advice="Run --protocol adaptive: its apgd-straight-through replaces these operations in "
+        "the backward pass (BPDA), by the candidate's surrogate if it declares one.",
+    )
+
+
+class _CountedGradients(TorchFunctionMode):
+    """Counts the gradients that are computed within this context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def inner_gradients(module: nn.Module, images: Tensor) -> Flag | None:
+    """Whether the forward pass computes gradients: test-time optimization."""
+    with torch.no_grad(), _CountedGradients() as counted:
+        module(images.clone())
+    if not counted.count:
+        return None
+    return Flag(
+        name="gradients-in-forward",
+        measured=float(counted.count),
+        threshold=0.0,
+        meaning="The forward pass computes so many gradients of its own, an optimization at test "
+        "time: standard attacks do not differentiate through it, or not well.",
+        advice="Attack the network without its optimization and try the images on the whole "
+        "(declare the bare network as surrogate, run --protocol adaptive), and see whether the "
+        "optimization adds anything to its robustness.",
+    )

@@ -1,0 +1,63 @@
+"""What is looked at on a batch before anything is attacked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.flags.answers import (
+    batch_dependence,
+    changed_input,
+    check_logits,
+    low_precision,
+    probabilities,
+    randomness,
+    training_mode,
+)
+from bench.flags.gradients import (
+    inner_gradients,
+    stopped_gradients,
+    vanishing_gradients,
+    zero_gradients,
+)
+from bench.records import Flag
+
+
+def inspect(
+    name: str, module: nn.Module, images: Tensor, labels: Tensor, classes: int, randomized: bool
+) -> list[Flag]:
+    """Check a candidate's answers and gradients on a batch.
+
+    Args:
+        name: of the candidate, for messages.
+        module: on the device of `images`.
+        images: (n, C, H, W) in [0, 1].
+        labels: (n,).
+        classes: K.
+        randomized: whether the candidate declares that two calls may differ, and attacks know it.
+
+    Returns:
+        the flags that it raises.
+
+    Raises:
+        InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity.
+    """
+    given = images.clone()
+    with torch.no_grad():
+        first, second = module(given), module(images.clone())
+    check_logits(name, first, (len(images), classes))
+    flags = [
+        probabilities(first),
+        zero_gradients(module, images, labels),
+        vanishing_gradients(module, images, labels),
+        stopped_gradients(module, images),
+        inner_gradients(module, images),
+        changed_input(images, given),
+        training_mode(module),
+        low_precision(first),
+    ]
+    if not randomized:
+        repeats = randomness(first, second)
+        # An answer that changes by itself also changes with its batch.
+        flags.append(repeats or batch_dependence(module, images, first))
+    return [flag for flag in flags if flag is not None]

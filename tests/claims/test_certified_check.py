@@ -1,0 +1,104 @@
+"""Certifications stand beside the certified tables of papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.claims.check import check
+from bench.claims.comparison import Check
+from bench.records import Certificates, Selection
+from bench.store import Store, certificate_tables
+from bench.summary import summarise_certification
+from tests.report.runs import make_manifest
+
+N = 10_000
+RADII = (0.0, 0.25, 0.5, 0.75)
+
+
+def _save(
+    store: Store,
+    name: str,
+    sigma: float,
+    shares: tuple[float, ...],
+    index: np.ndarray,
+    **changes: object,
+) -> None:
+    """A log on the samples of `index` in which these shares are certified at `RADII`."""
+    place = np.random.default_rng(0).permutation(len(index)) / len(index)
+    radius = np.zeros(len(index))
+    for share, certified in zip(shares, RADII, strict=True):
+        radius[place < share] = certified + 0.1
+    labels = np.zeros(len(index), np.int64)
+    right = place < shares[0]
+    unknown = np.full(len(index), -1)
+    manifest = make_manifest(
+        "cifar10-l2",
+        name,
+        len(index),
+        kind="imported-log",
+        protocol="certified",
+        attacks=[],
+        engine_settings={"sigma": sigma},
+        **changes,
+    )
+    tables = certificate_tables(
+        [Certificates(index, labels, np.where(right, 0, 1), radius, unknown, unknown)]
+    )
+    folder = store.folder(manifest)
+    with folder.locked():
+        folder.begin(manifest)
+        summary = summarise_certification(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
+        folder.finish(tables, summary, np.zeros((0, 3, 1, 1), np.float32))
+
+
+def _found(store: Store, model: str, sigma: str) -> list[Check]:
+    checks = check(store, None, f"{model}*")
+    return [
+        each for each in checks if each.name.startswith(model) and f"sigma {sigma}" in each.quantity
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        (0.0, "reproduced"),
+        (-0.02, "lower than published"),
+        (0.02, "higher than published"),
+    ],
+)
+def test_a_log_of_the_whole_test_set(change: float, outcome: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    published = (0.771, 0.679, 0.579, 0.467)
+    moved = tuple(share + change for share in published)
+    _save(store, "smoothmix", 0.25, moved, np.arange(N))
+    *at_radius, average = _found(store, "SmoothMix", "0.25")
+    assert [each.verdict.outcome for each in at_radius] == [outcome] * 4
+    assert [each.fails for each in at_radius] == [outcome == "lower than published"] * 4
+    assert [each.measured for each in at_radius] == pytest.approx(moved, abs=2e-4)
+    # Radii were made up a tenth above the grid, so that their mean is not the published one.
+    assert average.is_radius
+    assert average.measured == pytest.approx(0.25 * sum(moved[1:]) + 0.1 * moved[0], abs=2e-4)
+    assert average.verdict.outcome == "lower than published"
+
+
+def test_every_twentieth_sample_is_taken_where_that_was_published(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    selection = Selection(kind="every", n=500, step=20)
+    shares = (0.75, 0.60, 0.43, 0.27)
+    _save(store, "Gaussian", 0.25, shares, np.arange(0, N, 20), selection=selection)
+    found = _found(store, "Gaussian", "0.25")
+    assert [each.verdict.outcome for each in found] == ["reproduced"] * 3
+    assert [each.n for each in found] == [500] * 3
+    others = _found(store, "Gaussian", "0.50")
+    assert {each.verdict.outcome for each in others} == {"not measured"}
+
+
+def test_the_first_samples_tell_nothing_of_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    selection = Selection(kind="first", n=1000)
+    _save(store, "SmoothMix", 0.25, (0.9, 0.8, 0.7, 0.6), np.arange(1000), selection=selection)
+    found = _found(store, "SmoothMix", "0.25")
+    assert {each.verdict.outcome for each in found} == {"cannot tell"}

@@ -1,0 +1,79 @@
+"""A certificate that attacks and votes contradict is flagged, a sound one is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from bench import data, runner
+from bench.candidates import Candidate
+from bench.candidates.smoothed import Smoothed
+from bench.engines import make_engine
+from bench.engines.certification import CertificationEngine
+from bench.records import Certificates, Selection
+from bench.store import Store, certificate_tables
+from bench.suites import Suite
+from bench.summary import summarise_certification
+from tests.report.runs import make_manifest
+from tests.silent import SilentObserver
+
+N = 12
+SIGMA = 0.15
+SUITE = Suite.model_validate(
+    {
+        "name": "own",
+        "version": 1,
+        "title": "own",
+        "data": "digits",
+        "threat_model": {"norm": "L2", "eps": 0.8},
+        "protocols": {
+            "standard": {"attacks": [{"name": "apgd-ce", "parameters": {"steps": 20}}]},
+            "certified": {"certification": {"selection_samples": 20, "noise_samples": 400}},
+        },
+    }
+)
+
+
+def _candidate(base: nn.Module) -> Candidate:
+    return Candidate(
+        "it", Smoothed(base, SIGMA, 8, 0).eval(), {"w": "w"}, "it", sigma=SIGMA, voter=base
+    )
+
+
+def _flags(candidate: Candidate, store: Store, protocol: str) -> set[str]:
+    engine = make_engine("fast") if protocol == "standard" else CertificationEngine()
+    settings = runner.Settings(SUITE, engine, protocol, n_examples=N)
+    samples = data.load("digits").first(N)
+    outcome = runner.evaluate(candidate, samples, settings, store, SilentObserver())
+    return {flag.name for flag in outcome.summary.flags}
+
+
+def test_a_sound_certificate_stands(linear_digits: nn.Module, tmp_path: Path) -> None:
+    candidate, store = _candidate(linear_digits), Store(tmp_path)
+    assert _flags(candidate, store, "standard") == set()
+    assert _flags(candidate, store, "certified") == set()
+
+
+def test_a_log_that_claims_too_much_is_flagged(linear_digits: nn.Module, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    labels = data.load("digits").first(N).labels.numpy()
+    unknown = np.full(N, -1)
+    manifest = make_manifest(
+        "digits-l2",
+        "it",
+        N,
+        name="own",
+        kind="imported-log",
+        engine_settings={"sigma": SIGMA},
+        selection=Selection(kind="first", n=N),
+    )
+    samples = Certificates(np.arange(N), labels, labels, np.full(N, 5.0), unknown, unknown)
+    tables = certificate_tables([samples])
+    folder = store.folder(manifest)
+    with folder.locked():
+        folder.begin(manifest)
+        summary = summarise_certification(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
+        folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
+    assert _flags(_candidate(linear_digits), store, "standard") == {"unsound-certificate"}

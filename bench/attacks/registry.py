@@ -275,15 +275,13 @@ ATTACKS: Mapping[str, Definition] = MappingProxyType(
             _square,
         ),
         "apgd-alpha-ce": Definition(
-            "Auto-PGD on the cross-entropy that also pushes a mix towards its accurate base "
-            "(Bai et al. 2024)",
+            "Auto-PGD on the cross-entropy and on a mix's weight (Bai et al. 2024)",
             MappingProxyType({"steps": 100, "restarts": len(PUSHES)}),
             _on_mix("ce", pushed, PUSHES),
             "mixing network",
         ),
         "apgd-alpha-t": Definition(
-            "Auto-PGD on targeted DLR that also pushes a mix towards its accurate base "
-            "(Bai et al. 2024)",
+            "Auto-PGD on targeted DLR and on a mix's weight (Bai et al. 2024)",
             MappingProxyType({"steps": 100, "targets": 3, "restarts": len(PUSHES)}),
             _on_mix("dlr-targeted", pushed, PUSHES),
             "mixing network",
@@ -307,20 +305,19 @@ ATTACKS: Mapping[str, Definition] = MappingProxyType(
             "mix",
         ),
         "apgd-other-alpha": Definition(
-            "Auto-PGD on the mix at a weight drawn for each sample, then from there on the mix",
+            "Auto-PGD on the mix at another weight, then from there on the mix",
             _FEW_TARGETS,
             _on_mix("dlr-targeted", other_weight_first, ((0.0, 1.0),)),
             "mix",
         ),
         "apgd-straight-through": Definition(
-            "Auto-PGD with the gradient of a stand-in where the candidate's own stops (BPDA, "
-            "Athalye et al. 2018)",
+            "Auto-PGD with a stand-in where gradients stop (BPDA, Athalye et al. 2018)",
             _FEW_TARGETS,
             _seen_as("straight-through", "dlr-targeted"),
             "stopped gradient",
         ),
         "apgd-expectation": Definition(
-            "Auto-PGD on the mean over draws of a randomized candidate (EOT, Athalye et al. 2018)",
+            "Auto-PGD on the mean over a candidate's draws (EOT, Athalye et al. 2018)",
             _FEW_TARGETS,
             _seen_as("expectation", "dlr-targeted"),
             "randomness",

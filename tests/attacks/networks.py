@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Answer:
+    """As of `bench.attacks.mix_losses.Answer`."""
+
+    log_probabilities: Tensor
+    accurate: Tensor
+    robust: Tensor
+    gamma: Tensor
+
+
+class WithParts:
+    """Lets a network answer like a mix of itself with itself, for attacks that ask for a mix."""
+
+    def answer(self: Any, images: Tensor) -> Answer:
+        """Log-probabilities three times, and the image's mean for gamma."""
+        logs = self(images).log_softmax(dim=1)
+        return Answer(logs, logs, logs, images.flatten(1).mean(dim=1))
+
+
+class Network(WithParts, nn.Sequential):
+    """Layers one after the other."""
 
 
 def small_network(
@@ -11,7 +37,7 @@ def small_network(
 ) -> nn.Module:
     """Two convolutions and a linear layer, weights from a fixed generator."""
     generator = torch.Generator().manual_seed(classes + 100 * channels)
-    network = nn.Sequential(
+    network = Network(
         nn.Conv2d(channels, 8, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(8, 12, 3, stride=2, padding=1),
@@ -36,7 +62,7 @@ def linear_network(classes: int = 10, channels: int = 3, side: int = 8) -> nn.Mo
         pixels = quarters.repeat_interleave(side // 2, 2).repeat_interleave(side // 2, 3)
         layer.weight.copy_(pixels.flatten(1))
         layer.bias.copy_(-layer.weight.sum(dim=1) / 2)  # so that grey is on every boundary
-    return nn.Sequential(nn.Flatten(), layer).eval().requires_grad_(False)
+    return Network(nn.Flatten(), layer).eval().requires_grad_(False)
 
 
 def some_images(

@@ -21,13 +21,22 @@ from bench.attacks.square import square
 from bench.attacks.state import concatenate, insert, reopen, select
 from bench.attacks.tolerance import inside
 from bench.errors import InputError
-from tests.attacks.networks import linear_network, predictions, small_network, some_images
+from tests.attacks.networks import (
+    linear_network,
+    predictions,
+    small_network,
+    some_images,
+)
 
 EPS: dict[Norm, float] = {"Linf": 8 / 255, "L2": 0.4}
 BUDGET = {"steps": 12, "targets": 2, "queries": 40}
 LARGE = 4.0
 """Times eps: a radius at which every attack must succeed on a linear model."""
-EVERY = [(name, norm) for name in ATTACKS for norm in EPS]
+STANDARD = [name for name, definition in ATTACKS.items() if definition.need is None]
+ON_MIXES = [
+    name for name in ATTACKS if plan_attack(name, {}, norm="L2", eps=1, classes=9).view == "mix"
+]
+EVERY = [(name, norm) for name in STANDARD for norm in EPS]
 every_attack = pytest.mark.parametrize(("name", "norm"), EVERY)
 
 
@@ -318,7 +327,7 @@ def test_plain_functions(norm: Norm) -> None:
 def test_few_classes(classes: int, norm: Norm) -> None:
     network, images = linear_network(classes), some_images(8)
     labels = predictions(network, images)
-    for name in ATTACKS:
+    for name in STANDARD:
         # All targets: with two of three classes for a label, one may be out of reach.
         budget = {"queries": 200} if name == "square" else {}
         plan = plan_attack(name, budget, norm=norm, eps=LARGE * EPS[norm], classes=classes)
@@ -373,3 +382,17 @@ def test_inputs_are_checked() -> None:
     network, images = linear_network(side=4), images[:, :, :4, :4]
     with pytest.raises(InputError, match="5 x 5 pixels"):
         square(network, images, predictions(network, images), norm="L2", eps=9.0)
+
+
+@pytest.mark.parametrize("norm", list(EPS))
+@pytest.mark.parametrize("name", ON_MIXES)
+def test_attacks_on_a_mix_stay_in_the_ball_and_fool_a_linear_one(name: str, norm: Norm) -> None:
+    network, images = linear_network(), some_images(6)
+    labels = predictions(network, images)
+    outcome = run(plan_for(name, norm, scale=LARGE), network, images, labels)
+    assert outcome.broken.all()
+    assert (predictions(network, outcome.images) != labels).all()
+    assert inside(outcome.images, images, norm, LARGE * EPS[norm]).all()
+    alone = run(plan_for(name, norm), network, images[:1], labels[:1])
+    together = run(plan_for(name, norm), network, images, labels)
+    assert bool(alone.broken[0]) == bool(together.broken[0])

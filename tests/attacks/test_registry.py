@@ -107,7 +107,7 @@ class Counter:
         self.backward += len(gradient)
 
 
-@pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.parametrize("name", [name for name, each in ATTACKS.items() if not each.need])
 def test_passes_of_the_reference(name: str) -> None:
     images = some_images(12)
     labels = predictions(small_network(), images)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,8 +54,8 @@ class Trained:
     measurements: tuple[Measurement, ...]
 
 
-BatchLoss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""Scalar loss of a network in train mode on images (N, C, H, W) with labels (N,)."""
+BatchLoss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, int], Tensor]
+"""Scalar loss of a network in train mode on images (N, C, H, W) with labels (N,), in an epoch."""
 
 Measure = Callable[[int, nn.Module, Tensor, Tensor], Measurement]
 """After an epoch, accuracies of a network in eval mode on images (N, C, H, W), labels (N,)."""
@@ -72,8 +73,10 @@ def fit(
     resume: bool,
     progress: ProgressCallback,
     device: torch.device,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    learning_rate: Callable[[int, int], float] | None = None,
 ) -> Trained:
-    """Minimise a loss by stochastic gradient descent with Nesterov momentum.
+    """Minimise a loss by stochastic gradient descent.
 
     The result depends on the arguments only, bit for bit on the same machine with the same number
     of threads; also when the training was interrupted and resumed at a checkpoint.
@@ -89,11 +92,17 @@ def fit(
         resume: Whether to start from that file, if it exists.
         progress: Called every few steps and after every epoch.
         device: Where the passes run. Draws are made on the CPU, the same for each device.
+        optimizer: Makes the network's optimizer; None for one with Nesterov momentum.
+        learning_rate: From a step, from 0, and the number of all steps; None for one cycle.
 
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
     """
-    training = _Training(network, data, settings, batch_loss, seed, device)
+    make_optimizer = optimizer or partial(_nesterov, settings=settings)
+    rate = learning_rate or partial(
+        one_cycle, peak=settings.peak_learning_rate, warm_up=settings.warm_up
+    )
+    training = _Training(network, data, settings, batch_loss, make_optimizer, rate, seed, device)
     if resume and checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
     while training.epoch < settings.epochs:
@@ -116,6 +125,8 @@ class _Training:
         data: TrainingData,
         settings: Settings,
         batch_loss: BatchLoss,
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        rate: Callable[[int, int], float],
         seed: int,
         device: torch.device,
     ) -> None:
@@ -127,7 +138,7 @@ class _Training:
         # An incomplete last batch would disturb the statistics of batch normalisation; who is left
         # out differs from epoch to epoch.
         self.batches = len(self.images) // self.batch_size
-        self.optimizer = _optimizer(network, settings)
+        self.optimizer, self.rate = make_optimizer(network), rate
         self.average = AveragedWeights(network, settings.average_decay)
         self.epoch = self.step = 0
         self.loss = self.learning_rate = 0.0
@@ -164,15 +175,10 @@ class _Training:
             generator,
         ).to(self.device)
         labels = self.data.labels[chosen].to(self.device)
-        self.learning_rate = one_cycle(
-            self.step,
-            settings.epochs * self.batches,
-            settings.peak_learning_rate,
-            settings.warm_up,
-        )
+        self.learning_rate = self.rate(self.step, settings.epochs * self.batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        loss = self.batch_loss(self.network, images, labels, generator)
+        loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -258,7 +264,7 @@ def _split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.SGD:
+def _nesterov(network: nn.Module, settings: Settings) -> torch.optim.SGD:
     # Decay on biases and on batch normalisation regularises nothing and costs accuracy.
     groups: list[dict[str, Any]] = [
         {"params": [each for each in network.parameters() if each.ndim > 1]},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bench.candidates.candidate import Paper
 from bench.errors import InputError
 from bench.training.settings import AdversarialSettings, Settings
+from bench.training.smoothing_presets import smoothing_presets
 
 _RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
 _DIGITS_NETWORK = "bench.candidates.architectures:digits_network"
@@ -134,6 +135,10 @@ _PRESETS: dict[str, Preset] = {
         "standard", "cifar10", _cifar_standard(10, **_CIFAR10), RESIDUAL_LEARNING
     ),
     "cifar10-robust": Preset("adversarial", "cifar10", _cifar_robust(10, **_CIFAR10), NOISE_FGSM),
+    **{
+        name: Preset(recipe, dataset, settings, paper)
+        for name, recipe, dataset, settings, paper in smoothing_presets()
+    },
 }
 
 
@@ -143,7 +148,7 @@ def presets() -> dict[str, Preset]:
 
 
 def preset_for(recipe: str, dataset: str) -> str:
-    """Name of the preset of a recipe for a data set.
+    """Name of the preset of a recipe for a data set; the first of several, its default.
 
     Raises:
         InputError: If there is none.

@@ -6,10 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.training import adversarial, standard
+from bench.training import (
+    adversarial,
+    consistency,
+    gaussian,
+    macer,
+    smoothadv,
+    smoothmix,
+    stability,
+    standard,
+)
 from bench.training.loop import Trained, TrainingData
 from bench.training.progress import ProgressCallback
 from bench.training.settings import AdversarialSettings, Settings
+from bench.training.smoothing_settings import (
+    ConsistencySettings,
+    GaussianSettings,
+    MacerSettings,
+    SmoothAdvSettings,
+    SmoothMixSettings,
+    StabilitySettings,
+)
 
 
 class Train(Protocol):
@@ -55,6 +72,37 @@ def recipes() -> dict[str, Recipe]:
             "cross-entropy on images attacked in the Linf ball",
             AdversarialSettings,
             adversarial.train,
+        ),
+        Recipe("gaussian", "cross-entropy on noisy images", GaussianSettings, gaussian.train),
+        Recipe(
+            "smoothmix",
+            "noisy images, mixed with adversarial ones of less certain labels",
+            SmoothMixSettings,
+            smoothmix.train,
+        ),
+        Recipe(
+            "smoothadv",
+            "cross-entropy on images attacked in the L2 ball through the noise",
+            SmoothAdvSettings,
+            smoothadv.train,
+        ),
+        Recipe(
+            "consistency",
+            "noisy images, and one answer for all copies of one",
+            ConsistencySettings,
+            consistency.train,
+        ),
+        Recipe(
+            "stability",
+            "clean images, and their answers for noisy ones",
+            StabilitySettings,
+            stability.train,
+        ),
+        Recipe(
+            "macer",
+            "noisy images, and a large certified radius",
+            MacerSettings,
+            macer.train,
         ),
     )
     return {recipe.name: recipe for recipe in known}

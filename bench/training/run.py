@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 import bench
 from bench.candidates.submission import FILE, Submission, read_submission
@@ -21,6 +22,8 @@ from bench.training.presets import Preset, presets
 from bench.training.progress import ProgressCallback, ignore
 from bench.training.recipes import recipes
 from bench.training.settings import AdversarialSettings, Settings
+from bench.training.smoothing import smoothed_submission
+from bench.training.smoothing_settings import SmoothingSettings
 from bench.training.submission_folder import readable_radius, write_submission
 from bench.validation import validate
 
@@ -78,13 +81,14 @@ def run(
         progress=progress,
         device=device,
     )
+    network, architecture, arguments = _submitted(trained.network, settings)
     submission = write_submission(
         out,
-        trained.network,
+        network,
         dataset=chosen.dataset,
         threat_models=_threat_models(settings),
-        architecture=settings.architecture,
-        architecture_args=settings.architecture_args,
+        architecture=architecture,
+        architecture_args=arguments,
         paper=chosen.paper,
         training=_record(recipe, preset, settings, seed, device, trained),
     )
@@ -154,6 +158,13 @@ def _finished(
     # A kill between the two leaves a checkpoint beside the finished submission.
     checkpoint.unlink(missing_ok=True)
     return submission
+
+
+def _submitted(network: nn.Module, settings: Settings) -> tuple[nn.Module, str, dict[str, Any]]:
+    """What is submitted of a trained network, its architecture and the architecture's arguments."""
+    if isinstance(settings, SmoothingSettings):
+        return smoothed_submission(network, settings)
+    return network, settings.architecture, settings.architecture_args
 
 
 def _threat_models(settings: Settings) -> list[dict[str, Any]]:

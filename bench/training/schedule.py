@@ -25,3 +25,21 @@ def one_cycle(step: int, steps: int, peak: float, warm_up: float) -> float:
     if position < summit:
         return peak * position / summit
     return peak * (steps - position) / (steps - summit)
+
+
+def divided(step: int, steps: int, epochs: int, start: float, every: int) -> float:
+    """Learning rate of one step: ``start``, divided by 10 after every so many epochs.
+
+    Args:
+        step: 0, ..., steps - 1.
+        steps: Length of the training.
+        epochs: The same in epochs.
+        start: The learning rate of the first step.
+        every: Epochs from one division to the next.
+
+    Raises:
+        ValueError: If the step is not one of the training's.
+    """
+    if not 0 <= step < steps:
+        raise ValueError(f"expected a step from 0 to {steps - 1}, got {step}")
+    return float(start * 0.1 ** (step * epochs // steps // every))

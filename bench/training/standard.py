@@ -42,7 +42,7 @@ def train(
     """
 
     def batch_loss(
-        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
         return functional.cross_entropy(
             logits(network, images, settings.precision),

@@ -6,6 +6,8 @@ and Scalable Robust Training via Maximizing Certified Radius", ICLR 2020 (arXiv 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,8 @@ def radius_loss(settings: MacerSettings, scores: Tensor, labels: Tensor) -> Tens
         counts = (guess == labels) & gap.isfinite() & (gap <= settings.hinge)
     # Chosen before the quantiles are taken: an infinite one would bring a NaN into the gradient.
     difference = torch.special.ndtri(first[counts]) - torch.special.ndtri(second[counts])
-    return (settings.hinge - difference).sum().mul(settings.sigma / 2 / len(labels))
+    hinged = cast(Tensor, settings.hinge - difference)
+    return hinged.sum() * settings.sigma / 2 / len(labels)
 
 
 train = SmoothingTraining(MacerSettings, loss)

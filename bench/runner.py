@@ -12,6 +12,7 @@ import torch
 from bench import environment, flags
 from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
+from bench.candidates.mix import Mix
 from bench.certify.accuracy import certified_counts
 from bench.certify.accuracy import summarise as summarise_certificates
 from bench.certify.smoothing import Smoothing
@@ -128,7 +129,14 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
         device=settings.device,
         until_converged=settings.until_converged,
         smoothing=smoothing,
+        mix=_certified_mix(candidate, settings) if smoothing is not None else None,
     )
+
+
+def _certified_mix(candidate: Candidate, settings: Settings) -> Mix | None:
+    """The candidate as a mix whose robust base votes, on the device; None if it is no mix."""
+    module = candidate.module
+    return module.to(settings.device) if isinstance(module, Mix) else None
 
 
 def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing | None:
@@ -142,9 +150,9 @@ def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing | None:
         return None
     if candidate.sigma is None or candidate.voter is None:
         raise InputError(
-            f"candidate {candidate.name}: expected a smoothed classifier, which alone can be "
-            "certified; got one without sigma. Wrap it by the architecture "
-            "bench.candidates.smoothed:smoothed"
+            f"candidate {candidate.name}: expected a smoothed classifier, or a mix of fixed weight "
+            "whose robust base is one: they alone can be certified; got one without sigma. Wrap it "
+            "by the architecture bench.candidates.smoothed:smoothed"
         )
     smoothing = Smoothing(candidate.sigma, **certification.model_dump())
     if settings.noise_samples is None:

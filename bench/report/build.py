@@ -18,6 +18,8 @@ from bench import formatting
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
+from bench.report.certified import CertifiedBoard, certified_board
+from bench.report.certified_plot import certified_plot, envelope_plot
 from bench.report.leaderboard import Leaderboard, make_leaderboard
 from bench.report.provenance import differences, provenance
 from bench.report.tradeoff_plot import tradeoff_plot
@@ -81,7 +83,9 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         for leaderboard in leaderboards:
             if wanted is None or leaderboard.suite in wanted:
-                _write(out / page_name(leaderboard.suite), _suite_page(environment, leaderboard))
+                certified = certified_board(store, leaderboard.suite)
+                page = _suite_page(environment, leaderboard, certified)
+                _write(out / page_name(leaderboard.suite), page)
         _write(out / INDEX, _index_page(environment, leaderboards, out))
     except OSError as error:
         raise InputError(
@@ -158,14 +162,21 @@ def _static(name: str) -> str:
     return (resources.files("bench.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard) -> str:
+def _suite_page(
+    environment: jinja2.Environment, leaderboard: Leaderboard, certified: CertifiedBoard | None
+) -> str:
     ranked = leaderboard.ranked
     tradeoff = attacks = None
     if ranked:
         tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
     return environment.get_template("suite.html.jinja").render(
-        board=leaderboard, tradeoff=tradeoff, attacks=attacks
+        board=leaderboard,
+        tradeoff=tradeoff,
+        attacks=attacks,
+        certified=certified,
+        certified_curves=certified_plot(certified, "certified-curves") if certified else None,
+        envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
     )
 
 

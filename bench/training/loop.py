@@ -17,6 +17,7 @@ from bench.errors import InputError
 from bench.training.augmentation import augment
 from bench.training.average import AveragedWeights
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
+from bench.training.image_folder import FolderImages
 from bench.training.initialization import generator_for
 from bench.training.progress import Measurement, Progress, ProgressCallback
 from bench.training.schedule import one_cycle
@@ -29,8 +30,8 @@ class TrainingData(Protocol):
     """What a recipe reads of a data set."""
 
     @property
-    def images(self) -> Tensor:
-        """(N, C, H, W), float32, in [0, 1]."""
+    def images(self) -> Tensor | FolderImages:
+        """(N, C, H, W), float32, in [0, 1]; or files, which are read batch by batch."""
 
     @property
     def labels(self) -> Tensor:
@@ -167,8 +168,13 @@ class _Training:
 
     def _run_step(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
         settings = self.settings
+        source = self.data.images
+        if isinstance(source, FolderImages):
+            images = source.random_crops(chosen, generator)
+        else:
+            images = source[chosen]
         images = augment(
-            self.data.images[chosen],
+            images,
             settings.crop_padding,
             settings.flip,
             settings.cutout,

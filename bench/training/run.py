@@ -15,9 +15,10 @@ from torch import nn
 
 import bench
 from bench.candidates.submission import FILE, Submission, read_submission
-from bench.data import load
+from bench.data import default_data_dir, load
 from bench.errors import InputError
-from bench.training.loop import Trained
+from bench.training.image_folder import FolderData
+from bench.training.loop import Trained, TrainingData
 from bench.training.presets import Preset, presets
 from bench.training.progress import ProgressCallback, ignore
 from bench.training.recipes import recipes
@@ -71,7 +72,7 @@ def run(
     finished = _finished(out, preset, settings, seed, resume)
     if finished is not None:
         return finished
-    data = load(chosen.dataset, "train", data_dir)
+    data = _training_data(chosen.dataset, data_dir)
     trained = recipes()[recipe].train(
         settings,
         data,
@@ -158,6 +159,13 @@ def _finished(
     # A kill between the two leaves a checkpoint beside the finished submission.
     checkpoint.unlink(missing_ok=True)
     return submission
+
+
+def _training_data(dataset: str, data_dir: Path | None) -> TrainingData:
+    """The training images: in memory, or, of ImageNet, in the folder `train`."""
+    if dataset == "imagenet":
+        return FolderData((data_dir or default_data_dir()) / "train")
+    return load(dataset, "train", data_dir)
 
 
 def _submitted(network: nn.Module, settings: Settings) -> tuple[nn.Module, str, dict[str, Any]]:

@@ -52,8 +52,17 @@ class Dataset:
 
     def first(self, n: int) -> Dataset:
         """The first `n` samples."""
+        return self.take(torch.arange(min(n, len(self))))
+
+    def take(self, rows: Tensor) -> Dataset:
+        """The samples in `rows` (n,), in that order."""
         return Dataset(
-            self.name, self.images[:n], self.labels[:n], self.indices[:n], self.classes, self.size
+            self.name,
+            self.images[rows],
+            self.labels[rows],
+            self.indices[rows],
+            self.classes,
+            self.size,
         )
 
     def every(self, step: int) -> Dataset:
@@ -115,11 +124,13 @@ def load_source(
     data_dir: Path | None = None,
     n_examples: int | None = None,
     preprocessing: Callable[[Any], Tensor] | None = None,
+    choose: Callable[[int], Tensor] | None = None,
 ) -> Dataset:
     """The test samples of a suite.
 
     Args:
         n_examples: only the first so many; None: all.
+        choose: from the data set's size to the rows (n,) that are wanted, instead of `n_examples`.
         preprocessing: from a PIL image to (C, H, W) in [0, 1]; for ImageNet, where each model
             has its own, and for folders of images of different sizes.
 
@@ -127,9 +138,10 @@ def load_source(
         InputError: missing or damaged data, or `n_examples` beyond the data set.
     """
     directory = data_dir or default_data_dir()
+    choose = choose or (lambda size: _first(size, n_examples, source.label))
     if source.name == "imagenet":
-        dataset = _imagenet(directory, n_examples, preprocessing)
-    elif source.name is not None:
+        return _imagenet(directory, choose, preprocessing)
+    if source.name is not None:
         dataset = load(source.name, "test", directory)
     elif source.torchvision is not None:
         dataset = _torchvision(source, directory, preprocessing)
@@ -138,12 +150,13 @@ def load_source(
     else:
         assert source.npz is not None
         dataset = _npz(source.npz)
-    if n_examples is not None and n_examples > dataset.size:
-        raise InputError(
-            f"expected at most {dataset.size} examples, the size of {dataset.name}; "
-            f"got {n_examples}"
-        )
-    return dataset if n_examples is None else dataset.first(n_examples)
+    return dataset.take(choose(dataset.size))
+
+
+def _first(size: int, n: int | None, name: str) -> Tensor:
+    if n is not None and n > size:
+        raise InputError(f"expected at most {size} examples, the size of {name}; got {n}")
+    return torch.arange(size if n is None else n)
 
 
 def missing(source: DataSource, data_dir: Path | None = None) -> str | None:
@@ -233,14 +246,17 @@ def _check_file(path: Path, md5: str, name: str) -> None:
 
 
 def _imagenet(
-    directory: Path, n_examples: int | None, preprocessing: Callable[[Any], Tensor] | None
+    directory: Path,
+    choose: Callable[[int], Tensor],
+    preprocessing: Callable[[Any], Tensor] | None,
 ) -> Dataset:
     from bench.robustbench import imagenet_samples
 
     size, classes, samples = imagenet_samples(directory)
-    chosen = samples if n_examples is None else samples[:n_examples]
+    rows = choose(size)
+    chosen = [samples[row] for row in rows.tolist()]  # only what is wanted is decoded
     images, labels = _read_images(chosen, preprocessing, "imagenet")
-    return Dataset("imagenet", images, labels, torch.arange(len(chosen)), classes, size)
+    return Dataset("imagenet", images, labels, rows, classes, size)
 
 
 def _folder(folder: Path, preprocessing: Callable[[Any], Tensor] | None) -> Dataset:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
-from bench.records import Interval
+from bench.records import Interval, Selection
 from bench.suites import ThreatModel
 
 
@@ -29,6 +29,26 @@ def points(difference: float) -> str:
 def interval(value: Interval) -> str:
     """An interval of fractions, in percent."""
     return f"{percent(value.low)} – {percent(value.high)}"
+
+
+def interval_kind(value: Interval) -> str:
+    """What an interval tells of, and how it was made."""
+    return {
+        "binomial": "exact binomial: of the population of images",
+        "hypergeometric": "exact hypergeometric: of the whole test set",
+        "anytime": "anytime-valid: of the whole test set, wherever the run stopped",
+    }[value.kind]
+
+
+def selection(value: Selection, size: int, evaluated: int) -> str:
+    """Which samples of a data set of `size` a run took, of which `evaluated` were reached."""
+    if value.kind == "all":
+        return f"all {count(value.n)}"
+    if value.kind == "first":
+        return f"the first {count(value.n)} of {count(size)}"
+    if value.kind == "listed":
+        return f"{count(value.n)} listed ones of {count(size)}"
+    return f"{count(evaluated)} of {count(value.population or size)} at random, seed {value.seed}"
 
 
 def radius(eps: float) -> str:

@@ -13,9 +13,10 @@ from bench.certify.log import read_certification_log
 from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
 from bench.records import DatasetRecord, IntArray, Manifest, Selection
-from bench.runner import Outcome, summarise_certification
+from bench.runner import Outcome
 from bench.store import Store, certificate_tables
 from bench.suites import Suite
+from bench.summary import summarise_certification
 
 PROTOCOL = "certified"
 
@@ -88,5 +89,5 @@ def _selection(index: IntArray, size: int) -> tuple[Selection, dict[str, object]
     if np.array_equal(index, np.arange(n)):
         return Selection(kind="first", n=n), {"n_examples": n}
     if np.array_equal(index, np.arange(0, size, step)):
-        return Selection(kind="every", n=n), {"every": step}
+        return Selection(kind="every", n=n, step=step), {"every": step}
     return Selection(kind="listed", n=n), {"n_examples": n}

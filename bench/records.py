@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from bench.suites import ThreatModel
 
@@ -101,6 +101,42 @@ class Certificates:
 
 
 @dataclass(frozen=True)
+class SweepResults:
+    """What a sweep says of a mix, one entry a sample at one weight.
+
+    Attributes:
+        alpha: (n,) weights of the robust base.
+        index: (n,) places in the data set.
+        label: (n,) true classes.
+        clean_prediction: (n,) predicted classes without attack.
+        broken_by: (n,) names of attacks; empty where nothing broke the sample.
+        adversarial_prediction: (n,) what the mix says of the witness; -1 where there is none.
+        found_at: (n,) the weight at which the witness was found; NaN where there is none.
+    """
+
+    alpha: FloatArray
+    index: IntArray
+    label: IntArray
+    clean_prediction: IntArray
+    broken_by: TextArray
+    adversarial_prediction: IntArray
+    found_at: FloatArray
+
+
+@dataclass(frozen=True)
+class SweepStarts:
+    """The best points of searches that broke nothing: where those at the next weight start.
+
+    Attributes:
+        index: (n,) places in the data set.
+        perturbation: (n, C, H, W) float16, from the clean image.
+    """
+
+    index: IntArray
+    perturbation: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
 class Block:
     """What one finished piece of work brought; it is saved whole or not at all.
 
@@ -115,6 +151,8 @@ class Block:
     attempts: Attempts | None = None
     witnesses: Witnesses | None = None
     certificates: Certificates | None = None
+    sweep: SweepResults | None = None
+    starts: SweepStarts | None = None
     record: Mapping[str, float | str] = field(default_factory=dict)
     """How the engine did it; over a run's blocks numbers add up, and texts are alike."""
 
@@ -132,10 +170,29 @@ class DatasetRecord(_Record):
 
 
 class Selection(_Record):
-    """Which samples: all of the protocol's, the first `n`, `n` at equal distances, or others."""
+    """Which samples of the protocol's: `all`, the `first` n, `every` step-th, n in all, n drawn at
+    `random` or n `listed`.
 
-    kind: Literal["all", "first", "every", "listed"]
+    A random selection is drawn without replacement from `population` samples, all of the
+    protocol's, keyed by `seed`. One that names a `round` grows
+    by so many samples at a time, n at most, and may stop early: when the interval of the robust
+    accuracy is at most `until_width` wide, or when `budget_seconds` are spent.
+    """
+
+    kind: Literal["all", "first", "every", "random", "listed"]
     n: int
+    step: int | None = None
+    seed: int | None = None
+    population: int | None = None
+    round: int | None = None
+    until_width: float | None = None
+    """A fraction: 0.03 is three points."""
+    budget_seconds: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a selection does not have is no part of its record, nor of the run's digest.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class Manifest(_Record):
@@ -218,6 +275,14 @@ class Interval(_Record):
 
     low: float
     high: float
+    kind: Literal["binomial", "hypergeometric", "anytime"] = "binomial"
+    """Of what: the population of images (binomial), or the finite test set of which the samples are
+    a random part, of a size fixed in advance (hypergeometric) or found on the way (anytime)."""
+
+    @property
+    def width(self) -> float:
+        """Its length, a fraction."""
+        return self.high - self.low
 
 
 class Certified(_Record):
@@ -234,6 +299,20 @@ class Certified(_Record):
     """Draws that bounded a sample's probability; None where a log does not say."""
 
 
+class SweepPoint(_Record):
+    """A mix at one weight; accuracies are fractions in [0, 1]."""
+
+    alpha: float
+    clean_accuracy: float
+    attacked_accuracy: float
+    """After the sweep's own attack, which is a cheap one: an upper bound."""
+
+
+def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
+    """The weight at which a sweep's attacked accuracy is highest."""
+    return max(points, key=lambda point: (point.attacked_accuracy, point.clean_accuracy))
+
+
 class Summary(_Record):
     """A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
 
@@ -247,6 +326,8 @@ class Summary(_Record):
     robust_accuracy: float
     """After every attack of the run; of a certification, what is certified at the threat model's
     radius, which no attack can undo."""
+    eight_bit_robust_accuracy: float | None = None
+    """After every attack, if a witness counts only as an image file of 8 bits would hold it."""
     confidence_intervals: dict[str, Interval]
     attacks: list[AttackSummary]
     flags: list[Flag]
@@ -256,6 +337,8 @@ class Summary(_Record):
     """Of runs that attacked until convergence."""
     certified: Certified | None = None
     """Of a certification or an imported log."""
+    sweep: list[SweepPoint] | None = None
+    """Of a sweep, by ascending weight; its accuracies are those of `best_point`."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str

@@ -39,11 +39,23 @@ from bench.records import (
     ImageArray,
     Manifest,
     Summary,
+    SweepResults,
+    SweepStarts,
     Witnesses,
 )
 
 MANIFEST, SUMMARY = "manifest.json", "run.json"
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
+
+MIX_COLUMNS = (
+    "alpha_clean",
+    "alpha_adversarial",
+    "accurate_margin_clean",
+    "robust_margin_clean",
+    "accurate_margin_adversarial",
+    "robust_margin_adversarial",
+)
+"""Of the samples of a mix, see `bench.mix_records`; null for other candidates."""
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -54,6 +66,20 @@ SAMPLE_SCHEMA = pa.schema(
         ("robust", pa.bool_()),
         ("broken_by", pa.string()),
         ("adversarial_prediction", pa.int64()),
+        *((name, pa.float64()) for name in MIX_COLUMNS),
+    ]
+)
+SWEEP_SCHEMA = pa.schema(
+    [
+        ("alpha", pa.float64()),
+        ("index", pa.int64()),
+        ("label", pa.int64()),
+        ("clean_prediction", pa.int64()),
+        ("clean_correct", pa.bool_()),
+        ("robust", pa.bool_()),
+        ("broken_by", pa.string()),
+        ("adversarial_prediction", pa.int64()),
+        ("witness", pa.int64()),
     ]
 )
 CERTIFICATE_SCHEMA = pa.schema(
@@ -77,6 +103,7 @@ ATTEMPT_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
+SWEEP_ATTEMPT_SCHEMA = ATTEMPT_SCHEMA.insert(0, pa.field("alpha", pa.float64()))
 
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
@@ -97,9 +124,11 @@ class Tables:
 
     Attributes:
         samples: columns of `SAMPLE_SCHEMA`, or of `CERTIFICATE_SCHEMA` where samples were
-            certified; sorted by index.
-        attempts: columns of `ATTEMPT_SCHEMA`, in the order of the blocks.
-        witnesses: sorted by index.
+            certified; sorted by index. Of a sweep, columns of `SWEEP_SCHEMA`, by weight and index.
+        attempts: columns of `ATTEMPT_SCHEMA`, of a sweep `SWEEP_ATTEMPT_SCHEMA`, in the order of
+            the blocks.
+        witnesses: sorted by index; of a sweep, which may have several of a sample, in the order in
+            which they were found.
     """
 
     samples: pd.DataFrame
@@ -154,8 +183,20 @@ class Store:
         found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
         return sorted(found, key=lambda summary: summary.finished)
 
+    def readable_summaries(self) -> list[Summary]:
+        """Summaries of the complete runs that are neither damaged nor of another schema version."""
+        found = []
+        for run in self.runs():
+            with contextlib.suppress(InputError):
+                if run.is_complete:
+                    found.append(run.summary())
+        return found
+
     def summary(self, reference: str) -> Summary:
-        """The summary that SUITE/CANDIDATE[@RUN] names; without @RUN the newest complete one.
+        """The summary that SUITE/CANDIDATE[@RUN] names.
+
+        Without @RUN the newest complete one, and one of imported witnesses only if there is none
+        else.
 
         Raises:
             InputError: no such run.
@@ -173,7 +214,8 @@ class Store:
                 f"no complete run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
                 f"one of {', '.join(known) or '(none)'}"
             )
-        return found[-1]
+        own = [summary for summary in found if summary.manifest.kind != "imported-witnesses"]
+        return (found if run else own or found)[-1]
 
 
 class RunFolder:
@@ -266,10 +308,9 @@ class RunFolder:
         Args:
             clean_images: (n, C, H, W), one for each witness, against which it is packed.
         """
-        certified = "radius" in tables.samples
-        schema = CERTIFICATE_SCHEMA if certified else SAMPLE_SCHEMA
-        _write_table(self.path / SAMPLES, tables.samples, schema)
-        _write_table(self.path / ATTEMPTS, tables.attempts, ATTEMPT_SCHEMA)
+        sample_schema, attempt_schema = _schemas(tables)
+        _write_table(self.path / SAMPLES, tables.samples, sample_schema)
+        _write_table(self.path / ATTEMPTS, tables.attempts, attempt_schema)
         if tables.witnesses is not None:
             _write(self.path / WITNESSES, _pack_witnesses(tables.witnesses, clean_images))
         _write_json(self.path / SUMMARY, summary)
@@ -277,6 +318,8 @@ class RunFolder:
 
     def samples(self) -> pd.DataFrame:
         """One row a sample: columns of `SAMPLE_SCHEMA` or, if certified, `CERTIFICATE_SCHEMA`.
+
+        Of a sweep, one row a sample at one weight: columns of `SWEEP_SCHEMA`.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -291,12 +334,15 @@ class RunFolder:
         """
         return _read_table(self.path / ATTEMPTS)
 
-    def witnesses(self, images: ImageArray, indices: Sequence[int]) -> Witnesses | None:
+    def witnesses(
+        self, images: ImageArray, indices: Sequence[int], others: bool = False
+    ) -> Witnesses | None:
         """The witnesses; None if no sample was broken by an attack.
 
         Args:
             images: (N, C, H, W) clean images, float32.
-            indices: (N,) their places in the data set; witnesses of others are left out.
+            indices: (N,) their places in the data set.
+            others: whether the run may have witnesses of other samples too; they are left out.
 
         Raises:
             InputError: the file is damaged.
@@ -306,18 +352,36 @@ class RunFolder:
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                place = {value: position for position, value in enumerate(indices)}
-                wanted = np.array([value in place for value in archive["index"].tolist()], bool)
-                index = archive["index"][wanted]
-                clean = images[[place[value] for value in index.tolist()]]
-                return Witnesses(
-                    index=index,
-                    attack=archive["attack"][wanted],
-                    prediction=archive["prediction"][wanted],
-                    images=_apply_difference(clean, archive["difference"][:, wanted]),
+                arrays = {key: archive[key] for key in archive.files}
+            place = {value: position for position, value in enumerate(indices)}
+            if others:
+                wanted = np.array([value in place for value in arrays["index"].tolist()], bool)
+                arrays["difference"] = arrays["difference"][:, wanted]
+                for name in ("index", "attack", "prediction"):
+                    arrays[name] = arrays[name][wanted]
+            index, difference = arrays["index"], arrays["difference"]
+            strange = [value for value in index.tolist() if value not in place]
+            if strange or difference.shape[1:] != (len(index), *images.shape[1:]):
+                raise InputError(
+                    f"{path}: expected witnesses of shape {images.shape[1:]} for samples of the "
+                    f"run, got {difference.shape[2:]}"
+                    + (f" and one for sample {strange[0]}" if strange else "")
+                    + "; these are witnesses of another data set"
                 )
+            return Witnesses(
+                index=index,
+                attack=arrays["attack"],
+                prediction=arrays["prediction"],
+                images=_apply_difference(images[[place[i] for i in index.tolist()]], difference),
+            )
         except _UNREADABLE as error:
             raise _damaged(path, error) from error
+
+    @property
+    def witness_bytes(self) -> int:
+        """Size of the file with the witnesses; 0 if there are none."""
+        path = self.path / WITNESSES
+        return path.stat().st_size if path.exists() else 0
 
     @property
     def has_tables(self) -> bool:
@@ -373,6 +437,8 @@ def join_blocks(blocks: Sequence[Block]) -> Tables:
     certificates = [block.certificates for block in blocks if block.certificates is not None]
     if certificates:
         return certificate_tables(certificates)
+    if any(block.sweep is not None for block in blocks):
+        return sweep_tables(blocks)
     clean = [block.clean for block in blocks if block.clean is not None]
     samples = pd.concat([pd.DataFrame(vars(part)) for part in clean], ignore_index=True)
     samples = samples.rename(columns={"prediction": "clean_prediction"})
@@ -399,7 +465,9 @@ def join_blocks(blocks: Sequence[Block]) -> Tables:
     samples["robust"] = samples["clean_correct"] & samples["broken_by"].isna()
     known = attempts["iteration"].astype("Int64")
     attempts["iteration"] = known.where(known >= 0)
-    return Tables(samples[SAMPLE_SCHEMA.names], attempts[ATTEMPT_SCHEMA.names], witnesses)
+    return Tables(
+        samples.reindex(columns=SAMPLE_SCHEMA.names), attempts[ATTEMPT_SCHEMA.names], witnesses
+    )
 
 
 def certificate_tables(parts: Sequence[Certificates]) -> Tables:
@@ -411,6 +479,55 @@ def certificate_tables(parts: Sequence[Certificates]) -> Tables:
         samples[name] = known.where(known >= 0)
     attempts = pd.DataFrame(columns=ATTEMPT_SCHEMA.names)
     return Tables(samples[CERTIFICATE_SCHEMA.names], attempts, None)
+
+
+def sweep_tables(blocks: Sequence[Block]) -> Tables:
+    """The tables of a sweep: the last block's results at all weights, and every witness."""
+    results = [block.sweep for block in blocks if block.sweep is not None]
+    samples = pd.DataFrame(vars(results[-1]))
+    attempts = [pd.DataFrame(columns=SWEEP_ATTEMPT_SCHEMA.names)]
+    found: list[Witnesses] = []
+    places: dict[tuple[float, int], int] = {}
+    for block in blocks:
+        if block.attempts is not None and block.sweep is not None:
+            part = pd.DataFrame(vars(block.attempts))
+            attempts.append(part.assign(alpha=block.sweep.alpha[0]))
+        if block.witnesses is not None and block.sweep is not None:
+            alpha = float(block.sweep.alpha[0])
+            for index in block.witnesses.index.tolist():
+                places[alpha, index] = len(places)
+            found.append(block.witnesses)
+    keys = zip(samples["found_at"].tolist(), samples["index"].tolist(), strict=True)
+    samples["witness"] = pd.array([places.get(key) for key in keys], dtype="Int64")
+    samples["clean_correct"] = samples["clean_prediction"] == samples["label"]
+    samples["robust"] = samples["clean_correct"] & (samples["broken_by"] == "")
+    samples["broken_by"] = samples["broken_by"].where(samples["broken_by"] != "", None)
+    predicted = samples["adversarial_prediction"].astype("Int64")
+    samples["adversarial_prediction"] = predicted.where(predicted >= 0)
+    joined = pd.concat(attempts, ignore_index=True)
+    known = joined["iteration"].astype("Int64")
+    joined["iteration"] = known.where(known >= 0)
+    return Tables(
+        samples[SWEEP_SCHEMA.names],
+        joined[SWEEP_ATTEMPT_SCHEMA.names],
+        _concatenate_witnesses(found) if found else None,
+    )
+
+
+def _concatenate_witnesses(parts: Sequence[Witnesses]) -> Witnesses:
+    names = [field.name for field in fields(Witnesses)]
+    return Witnesses(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    )
+
+
+def _schemas(tables: Tables) -> tuple[pa.Schema, pa.Schema]:
+    """Of samples and attempts."""
+    if "radius" in tables.samples:
+        return CERTIFICATE_SCHEMA, ATTEMPT_SCHEMA
+    if "alpha" in tables.samples:
+        return SWEEP_SCHEMA, SWEEP_ATTEMPT_SCHEMA
+    return SAMPLE_SCHEMA, ATTEMPT_SCHEMA
 
 
 def _join_witnesses(parts: Sequence[Witnesses]) -> Witnesses | None:
@@ -506,7 +623,7 @@ def _block_arrays(block: Block) -> dict[str, Any]:
         "seconds": np.float64(block.seconds),
         "record": np.array(json.dumps(dict(block.record))),
     }
-    for part in ("clean", "attempts", "witnesses", "certificates"):
+    for part in ("clean", "attempts", "witnesses", "certificates", "sweep", "starts"):
         records = getattr(block, part)
         if records is not None:
             arrays |= {f"{part}.{name}": value for name, value in vars(records).items()}
@@ -530,6 +647,8 @@ def _read_block(path: Path) -> Block:
         attempts=read("attempts", Attempts),
         witnesses=read("witnesses", Witnesses),
         certificates=read("certificates", Certificates),
+        sweep=read("sweep", SweepResults),
+        starts=read("starts", SweepStarts),
         record=json.loads(str(arrays["record"])),
     )
 

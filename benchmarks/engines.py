@@ -5,12 +5,18 @@
 Both engines attack the same samples of the same candidate with the same seed, in one process. The
 pass limit is the time that the fast engine's passes would take at the network's best measured rates
 at that precision: (forward passes / forward rate) + (forward-backward passes / their rate). The
-share of the limit that is reached is the limit divided by the time taken. Results are appended to
-benchmarks/results/engines.jsonl with the machine they were measured on.
+share of the limit that is reached is the limit divided by the time taken; the share of the device's
+peak is the floating-point operations of those passes against the rate of a large matrix product.
+Results are appended to benchmarks/results/engines.jsonl with the machine they were measured on.
+
+Networks without trained weights can be timed too: --architecture builds one, and --own-labels
+takes its own predictions for labels; at a small --eps most samples then survive, as those of a
+robust network do.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -20,9 +26,12 @@ from typing import Any
 
 import click
 import torch
+import yaml
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import data, environment, runner
+from bench.candidates import Candidate
 from bench.candidates.registry import find_candidates
 from bench.engines import Engine, Task, make_engine
 from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
@@ -38,6 +47,11 @@ SECONDS_A_RATE = 1.5
 @click.command()
 @click.option("--suite", "suite_name", default="digits-linf", show_default=True)
 @click.option("--candidate", default="digits-robust", show_default=True)
+@click.option(
+    "--architecture", help="module:function[:YAML arguments] with random weights instead."
+)
+@click.option("--own-labels", is_flag=True, help="Labels are the network's clean predictions.")
+@click.option("--attack", "attacks", multiple=True, help="Only these of the protocol's attacks.")
 @click.option("--n-examples", default=100, show_default=True)
 @click.option("--eps", type=float, help="Another radius than the suite's.")
 @click.option("--seed", default=0, show_default=True)
@@ -48,6 +62,9 @@ SECONDS_A_RATE = 1.5
 def main(
     suite_name: str,
     candidate: str,
+    architecture: str | None,
+    own_labels: bool,
+    attacks: tuple[str, ...],
     n_examples: int,
     eps: float | None,
     seed: int,
@@ -58,7 +75,11 @@ def main(
 ) -> None:
     """Print the table, and keep it."""
     suite = load_suite(suite_name)
-    (reference,) = find_candidates([candidate], suite)
+    if architecture is None:
+        (reference,) = find_candidates([candidate], suite)
+        loaded = reference.load()
+    else:
+        candidate, loaded = architecture, _random(architecture)
     samples = data.load_source(suite.data, data_dir, n_examples)
     settings = runner.Settings(
         suite,
@@ -68,7 +89,11 @@ def main(
         n_examples=n_examples,
         eps=eps,
     )
-    task = runner.make_task(reference.load(), samples, settings)
+    task = runner.make_task(loaded, samples, settings)
+    if attacks:
+        task = replace(task, attacks=tuple(each for each in task.attacks if each.name in attacks))
+    if own_labels:
+        task = replace(task, labels=_predictions(task))
     limits = _rates(task, precision)
     row: dict[str, Any] = {
         "suite": suite.name,
@@ -77,6 +102,8 @@ def main(
         "eps": task.threat_model.eps,
         "precision": precision,
         "rates": limits,
+        "flops": _flops(task),
+        "peak_flops": _peak_flops(task.device, precision),
         "environment": environment.describe(settings.device),
     }
     engine: Engine = FastEngine(precision)
@@ -87,8 +114,57 @@ def main(
         row["reference"] = _measure(make_engine("reference"), task, None)
         row["ratio"] = row["reference"]["seconds"] / row["fast"]["seconds"]
     _print(row)
+    RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def _random(architecture: str) -> Candidate:
+    """A network with random weights."""
+    location, _, rest = architecture.partition(":")
+    name, _, arguments = rest.partition(":")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = getattr(importlib.import_module(location), name)(
+            **yaml.safe_load(arguments or "{}")
+        )
+    return Candidate(architecture, module.eval(), {}, architecture)
+
+
+def _predictions(task: Task) -> Tensor:
+    with torch.no_grad():
+        parts = [
+            task.module(part.to(task.device)).argmax(dim=1).cpu()
+            for part in task.images.split(task.batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def _flops(task: Task) -> dict[str, float]:
+    """Floating-point operations of an image's passes."""
+    flops = {}
+    images = task.images[:8].to(task.device)
+    for name in ("forward", "forward_backward"):
+        inputs = images.clone().requires_grad_()
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
+            value = task.module(inputs).logsumexp(dim=1).sum()
+            if name == "forward_backward":
+                torch.autograd.grad(value, inputs)
+        flops[name] = counter.get_total_flops() / len(images)
+    return flops
+
+
+def _peak_flops(device: torch.device, precision: str) -> float:
+    """Operations a second of a large matrix product at a precision."""
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    left = torch.randn(size, size, device=device, dtype=dtype)
+
+    def product(right: Tensor) -> None:
+        torch.mm(left, right)
+
+    with tensor_cores(precision == "tf32"):
+        return 2 * size**3 * _calls_a_second(product, left)
 
 
 def _rates(task: Task, precision: str) -> dict[str, float]:
@@ -168,6 +244,13 @@ def _print(row: dict[str, Any]) -> None:
     limit = sum(attack["limit"] for attack in fast.values())
     whole = row.get("reference", {}).get("seconds")
     click.echo(_line("all", whole, row["fast"]["seconds"], limit))
+    operations = sum(
+        attack[name] * row["flops"][name]
+        for attack in fast.values()
+        for name in ("forward", "forward_backward")
+    )
+    share = operations / row["fast"]["seconds"] / row["peak_flops"]
+    click.echo(f"of the device's measured peak, {row['peak_flops']:.2e} FLOP/s: {100 * share:.0f}%")
     accuracies = [f"fast {row['fast']['robust_accuracy']:.4f}"]
     if "reference" in row:
         accuracies.append(f"reference {row['reference']['robust_accuracy']:.4f}")

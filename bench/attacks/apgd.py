@@ -9,8 +9,10 @@ best loss did not improve.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -93,7 +95,7 @@ class APGD(Attack[APGDState]):
         Raises:
             InputError: a parameter is out of its range.
         """
-        if norm not in ("Linf", "L2"):
+        if norm not in MOVES:
             raise InputError(f"expected norm Linf or L2 for APGD, got {norm}")
         if not eps > 0 or steps < 1 or phases < 1:
             raise InputError(
@@ -115,8 +117,7 @@ class APGD(Attack[APGDState]):
             needed[place] = rho * length
         self._needed = [*(needed * phases), float("-inf")]
         self._needed_on: dict[torch.device, Tensor] = {}
-        move = _move_linf if norm == "Linf" else _move_l2
-        self._move = RowFunction(partial(move, eps))
+        self._move = RowFunction(partial(MOVES[norm], eps))
         self.arithmetic = (self._move,)
 
     def start(
@@ -183,6 +184,25 @@ class APGD(Attack[APGDState]):
         state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
         back = self._checkpoint(state, losses, first)
         weight = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
+        self.move(state, gradient, keep, back, weight)
+        state.broken.logical_or_(wrong)
+        state.iteration.add_(searching)
+        return state
+
+    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K), losses (N,) and their gradients (N, ...) at the items' points.
+
+        Attacks on a loss that needs more than the model's logits override this.
+        """
+        return loss_and_gradient(model, state.point, state.labels, state.targets, self._loss)
+
+    def move(
+        self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
+    ) -> None:
+        """The way to x^(k+1), in place; arguments as for `_move_linf`.
+
+        Attacks whose items have radii of their own override this.
+        """
         self._move(
             state.point,
             state.previous,
@@ -195,16 +215,6 @@ class APGD(Attack[APGDState]):
             state.step_size,
             weight,
         )
-        state.broken.logical_or_(wrong)
-        state.iteration.add_(searching)
-        return state
-
-    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), losses (N,) and their gradients (N, ...) at the items' points.
-
-        Attacks on a loss that needs more than the model's logits override this.
-        """
-        return loss_and_gradient(model, state.point, state.labels, state.targets, self._loss)
 
     def _begin_phase(self, state: APGDState, beginning: Tensor) -> None:
         """Let the items in `beginning` (N,) start a search at their best point, in place."""
@@ -242,7 +252,7 @@ class APGD(Attack[APGDState]):
 
 
 def _move_linf(
-    eps: float,
+    eps: float | Tensor,
     point: Tensor,
     previous: Tensor,
     best: Tensor,
@@ -257,7 +267,7 @@ def _move_linf(
     """Keep or restore the best point, then step from x^(k) to x^(k+1), in place; in Linf.
 
     Args:
-        eps: radius of the ball.
+        eps: radius of the ball, or (N,) one for each image.
         point: (N, ...) x^(k), becomes x^(k+1).
         previous: (N, ...) x^(k-1), becomes x^(k).
         best: (N, ...) best points.
@@ -271,6 +281,7 @@ def _move_linf(
     """
     _keep_or_go_back(point, best, best_gradient, gradient, keep, back)
     step_size, weight = per_image(step_size, point), per_image(weight, point)
+    eps = per_image(eps, point) if isinstance(eps, Tensor) else eps
     lower, upper = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
     ahead = onto_box_(gradient.sign_().mul_(step_size).add_(point), lower, upper)
     last_movement = previous.neg_().add_(point).mul_(1 - weight)
@@ -281,7 +292,7 @@ def _move_linf(
 
 
 def _move_l2(
-    eps: float,
+    eps: float | Tensor,
     point: Tensor,
     previous: Tensor,
     best: Tensor,
@@ -303,6 +314,10 @@ def _move_l2(
     onto_ball_(ahead, clean, eps)
     previous.copy_(point)
     point.copy_(ahead)
+
+
+MOVES: Mapping[str, Callable[..., None]] = MappingProxyType({"Linf": _move_linf, "L2": _move_l2})
+"""The way from x^(k) to x^(k+1), by norm; the first argument is the radius."""
 
 
 def _keep_or_go_back(

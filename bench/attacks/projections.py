@@ -32,7 +32,7 @@ def onto_box_(points: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return points.clamp_(lower, upper)
 
 
-def onto_ball_(points: Tensor, centres: Tensor, eps: float) -> Tensor:
+def onto_ball_(points: Tensor, centres: Tensor, eps: float | Tensor) -> Tensor:
     """Scale into the L2 ball, then clamp to [0, 1], in place.
 
     Not the nearest point of the intersection, but Auto-PGD's step: both parts only shorten.
@@ -40,7 +40,7 @@ def onto_ball_(points: Tensor, centres: Tensor, eps: float) -> Tensor:
     Args:
         points: (N, ...).
         centres: (N, ...) in [0, 1].
-        eps: radius.
+        eps: radius, or (N,) one for each point.
     """
     points.sub_(centres)
     length = norms(points, "L2")

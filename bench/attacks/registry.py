@@ -1,12 +1,23 @@
-"""Attacks by name, as suites write them, with the budgets of standard AutoAttack as defaults."""
+"""Attacks by name, as suites write them; those of standard AutoAttack with its budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+from bench.attacks.adaptive import (
+    PUSHES,
+    Phases,
+    accurate_base_first,
+    averaged_apgd,
+    margin_of_probabilities,
+    mix_apgd,
+    other_weight_first,
+    pushed,
+    robust_base_first,
+)
 from bench.attacks.apgd import APGD
 from bench.attacks.attack import Attack, Passes
 from bench.attacks.distances import Norm
@@ -17,6 +28,14 @@ from bench.errors import InputError
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Standard AutoAttack's sequence (Croce and Hein 2020, arXiv 2003.01690)."""
+
+
+View = Literal["logits", "mix", "straight-through", "expectation"]
+"""What an attack is shown of a candidate: its logits; a mix with its parts; its logits with the
+gradient of a differentiable stand-in; the mean of several draws of its logits."""
+
+Need = Literal["mix", "mixing network", "stopped gradient", "randomness"]
+"""What a candidate must have for an attack to apply."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,7 @@ class AttackPlan:
         restarts: for each target.
         parameters: what was used, for the record.
         note: what differs from what was asked for, and why; empty if nothing does.
+        view: what the attack is shown of the candidate.
     """
 
     name: str
@@ -38,6 +58,7 @@ class AttackPlan:
     restarts: int
     parameters: Mapping[str, Any]
     note: str
+    view: View = "logits"
 
     @property
     def needs_gradient(self) -> bool:
@@ -88,11 +109,13 @@ class Definition:
         defaults: parameters that a suite may change, with the protocol's values; all are integers
             of at least 1.
         build: makes the plan from name, norm, radius, number of classes and parameters.
+        need: what a candidate must have; None: nothing.
     """
 
     description: str
     defaults: Mapping[str, int]
     build: Callable[[str, Norm, float, int, Mapping[str, int]], AttackPlan]
+    need: Need | None = None
 
 
 def plan_attack(
@@ -168,11 +191,49 @@ def _square(
     return _plan(name, attack, 0, parameters, "")
 
 
+def _on_mix(
+    loss: str,
+    phases: Phases,
+    weights: Sequence[float | tuple[float, float]] = (0.0,),
+) -> Callable[[str, Norm, float, int, Mapping[str, int]], AttackPlan]:
+    make = mix_apgd(loss, phases, weights)
+
+    def build(
+        name: str, norm: Norm, eps: float, classes: int, parameters: Mapping[str, int]
+    ) -> AttackPlan:
+        attack, used = make(norm, eps, classes, parameters)
+        targets, note = _targets(classes, parameters)
+        return _plan(name, attack, targets, {**parameters, "loss": used}, note, "mix")
+
+    return build
+
+
+def _seen_as(
+    view: View, loss: str
+) -> Callable[[str, Norm, float, int, Mapping[str, int]], AttackPlan]:
+    def build(
+        name: str, norm: Norm, eps: float, classes: int, parameters: Mapping[str, int]
+    ) -> AttackPlan:
+        plan = _apgd(loss)(name, norm, eps, classes, parameters)
+        if view == "expectation":
+            used = plan.parameters["loss"]
+            plan = replace(plan, attack=averaged_apgd(norm, eps, used, parameters["steps"]))
+        return replace(plan, view=view)
+
+    return build
+
+
 def _plan(
-    name: str, attack: Attack[Any], targets: int, parameters: Mapping[str, Any], note: str
+    name: str,
+    attack: Attack[Any],
+    targets: int,
+    parameters: Mapping[str, Any],
+    note: str,
+    view: View = "logits",
 ) -> AttackPlan:
     record = {**parameters, "targets": targets} if targets else dict(parameters)
-    return AttackPlan(name, attack, targets, parameters["restarts"], MappingProxyType(record), note)
+    restarts = parameters["restarts"]
+    return AttackPlan(name, attack, targets, restarts, MappingProxyType(record), note, view)
 
 
 def _targets(classes: int, parameters: Mapping[str, int]) -> tuple[int, str]:
@@ -188,6 +249,7 @@ def _join(*notes: str) -> str:
 
 _STEPS = MappingProxyType({"steps": 100, "restarts": 1})
 _TARGETED_STEPS = MappingProxyType({"steps": 100, "targets": 9, "restarts": 1})
+_FEW_TARGETS = MappingProxyType({"steps": 100, "targets": 3, "restarts": 1})
 
 ATTACKS: Mapping[str, Definition] = MappingProxyType(
     {
@@ -211,6 +273,57 @@ ATTACKS: Mapping[str, Definition] = MappingProxyType(
             "Square attack: random search without gradients (Andriushchenko et al. 2020)",
             MappingProxyType({"queries": 5000, "restarts": 1}),
             _square,
+        ),
+        "apgd-alpha-ce": Definition(
+            "Auto-PGD on the cross-entropy that also pushes a mix towards its accurate base "
+            "(Bai et al. 2024)",
+            MappingProxyType({"steps": 100, "restarts": len(PUSHES)}),
+            _on_mix("ce", pushed, PUSHES),
+            "mixing network",
+        ),
+        "apgd-alpha-t": Definition(
+            "Auto-PGD on targeted DLR that also pushes a mix towards its accurate base "
+            "(Bai et al. 2024)",
+            MappingProxyType({"steps": 100, "targets": 3, "restarts": len(PUSHES)}),
+            _on_mix("dlr-targeted", pushed, PUSHES),
+            "mixing network",
+        ),
+        "apgd-mix-margin": Definition(
+            "Auto-PGD on the margin of a mix's probabilities",
+            _STEPS,
+            _on_mix("margin", margin_of_probabilities),
+            "mix",
+        ),
+        "apgd-accurate": Definition(
+            "Auto-PGD on a mix's accurate base alone, then from there on the mix",
+            _FEW_TARGETS,
+            _on_mix("dlr-targeted", accurate_base_first),
+            "mix",
+        ),
+        "apgd-robust": Definition(
+            "Auto-PGD on a mix's robust base alone, then from there on the mix",
+            _FEW_TARGETS,
+            _on_mix("dlr-targeted", robust_base_first),
+            "mix",
+        ),
+        "apgd-other-alpha": Definition(
+            "Auto-PGD on the mix at a weight drawn for each sample, then from there on the mix",
+            _FEW_TARGETS,
+            _on_mix("dlr-targeted", other_weight_first, ((0.0, 1.0),)),
+            "mix",
+        ),
+        "apgd-straight-through": Definition(
+            "Auto-PGD with the gradient of a stand-in where the candidate's own stops (BPDA, "
+            "Athalye et al. 2018)",
+            _FEW_TARGETS,
+            _seen_as("straight-through", "dlr-targeted"),
+            "stopped gradient",
+        ),
+        "apgd-expectation": Definition(
+            "Auto-PGD on the mean over draws of a randomized candidate (EOT, Athalye et al. 2018)",
+            _FEW_TARGETS,
+            _seen_as("expectation", "dlr-targeted"),
+            "randomness",
         ),
     }
 )

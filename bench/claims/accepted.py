@@ -7,15 +7,18 @@ by changing the row.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from bench.claims.rows import read_rows
 from bench.errors import InputError
 from bench.records import Summary
-from bench.validation import StrictModel, validate
+from bench.suites import suite_names
+from bench.validation import StrictModel
 
 FILE = "accepted.csv"
 
@@ -29,6 +32,7 @@ class AcceptedResult(StrictModel):
     suite_version: int
     candidate: str
     weights_sha256: str
+    """Of a mix `part=digest`, for each of its parts, with spaces between."""
     protocol: str
     engine: str
     precision: str
@@ -42,6 +46,13 @@ class AcceptedResult(StrictModel):
     run: str
     finished: str
     bench_version: str
+
+    @field_validator("suite")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in suite_names():
+            raise ValueError(f"expected a suite of {', '.join(suite_names())}")
+        return value
 
 
 def accepted_row(summary: Summary) -> AcceptedResult:
@@ -60,7 +71,7 @@ def accepted_row(summary: Summary) -> AcceptedResult:
         suite=manifest.suite,
         suite_version=manifest.suite_version,
         candidate=manifest.candidate,
-        weights_sha256=manifest.weights_sha256.get("weights", ""),
+        weights_sha256=_digests(manifest.weights_sha256),
         protocol=manifest.protocol,
         engine=manifest.engine,
         precision=manifest.precision,
@@ -76,6 +87,12 @@ def accepted_row(summary: Summary) -> AcceptedResult:
     )
 
 
+def _digests(weights_sha256: Mapping[str, str]) -> str:
+    if list(weights_sha256) == ["weights"]:
+        return weights_sha256["weights"]
+    return " ".join(f"{part}={digest}" for part, digest in sorted(weights_sha256.items()))
+
+
 def load_accepted(path: Path | None = None) -> list[AcceptedResult]:
     """The accepted results, of the package or of another file.
 
@@ -83,15 +100,7 @@ def load_accepted(path: Path | None = None) -> list[AcceptedResult]:
         InputError: the file cannot be read, or a row is wrong (file and row are named).
     """
     path = path or Path(str(resources.files("bench.claims") / FILE))
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return [
-        validate(AcceptedResult, row, f"{path}: row {number}")
-        for number, row in enumerate(rows, start=2)
-    ]
+    return [row for _, row in read_rows(path, AcceptedResult)]
 
 
 def write_accepted(rows: list[AcceptedResult], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -12,15 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from bench.claims.rows import read_rows
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel
-from bench.validation import Number, StrictModel, validate
+from bench.validation import Number, StrictModel
 
 EPS_TOLERANCE = 1e-6
 """Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 
 
-def _none_if_empty(value: Any) -> Any:
+def none_if_empty(value: Any) -> Any:
+    """Turn an empty field into None; leave everything else to the field's own validation."""
     return None if value == "" else value
 
 
@@ -37,6 +38,8 @@ def _fraction_of_percent(value: Any) -> Any:
 
 
 CLAIM_FILES = ("robustbench.csv",)
+TEST_SET_SIZES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
+"""Images that a data set's claims were measured on."""
 
 Accuracy = Annotated[float | None, BeforeValidator(_fraction_of_percent)]
 """A fraction in [0, 1], written as a percentage in the file."""
@@ -64,7 +67,7 @@ class Claim(StrictModel):
     link: Annotated[str, Field(pattern=r"^https?://\S+$")]
     venue: Annotated[str, BeforeValidator(_one_line)]
     architecture: Text
-    eps: Annotated[Annotated[Number, Field(gt=0)] | None, BeforeValidator(_none_if_empty)]
+    eps: Annotated[Annotated[Number, Field(gt=0)] | None, BeforeValidator(none_if_empty)]
     """Radius of the attack in the [0, 1] pixel scale, as the source gives it."""
     clean_accuracy: Annotated[Accuracy, Field(alias="clean_acc")]
     autoattack_accuracy: Annotated[Accuracy, Field(alias="autoattack_acc")]
@@ -74,15 +77,13 @@ class Claim(StrictModel):
     reported: Accuracy
     """Robust accuracy as the paper itself says."""
     corruptions_accuracy: Annotated[Accuracy, Field(alias="corruptions_acc")]
-    corruptions_mce: Annotated[
-        Annotated[float, Field(ge=0)] | None, BeforeValidator(_none_if_empty)
-    ]
+    corruptions_mce: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(none_if_empty)]
     """Mean corruption error, in percent of AlexNet's."""
     additional_data: bool
     """Whether data beyond the training set was used."""
     forward_passes: Annotated[int, Field(alias="number_forward_passes", ge=1)]
     """Forward passes of a network that one prediction takes."""
-    unreliable: Annotated[bool | None, BeforeValidator(_none_if_empty)]
+    unreliable: Annotated[bool | None, BeforeValidator(none_if_empty)]
     """Whether the source doubts its robust accuracy; None: it does not say."""
     source: Text
 
@@ -121,34 +122,16 @@ def read_claims(path: Path) -> list[Claim]:
         InputError: the file cannot be read, a column is missing or unknown, a field is wrong, or
             a model stands twice on a leaderboard. Rows are counted from 1, which is the header.
     """
-    columns = [field.alias or name for name, field in Claim.model_fields.items()]
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    header = rows[0] if rows else []
-    if sorted(header) != sorted(columns):
-        missing = ", ".join(sorted(set(columns) - set(header))) or "none"
-        unknown = ", ".join(sorted(set(header) - set(columns))) or "none"
-        raise InputError(
-            f"{path}: row 1: expected the columns {', '.join(columns)}; missing: {missing}; "
-            f"unknown or repeated: {unknown}"
-        )
     claims: list[Claim] = []
-    first_row: dict[tuple[str, str, str], int] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        origin = f"{path}: row {number}"
-        if len(row) != len(header):
-            raise InputError(f"{origin}: expected {len(header)} fields, got {len(row)}")
-        claim = validate(Claim, dict(zip(header, row, strict=True)), origin)
+    first_row: dict[tuple[str, str, str], str] = {}
+    for origin, claim in read_rows(path, Claim):
         key = (claim.dataset, claim.norm, claim.model_id)
         if key in first_row:
             raise InputError(
                 f"{origin}: field model_id: expected each model once a leaderboard, got "
-                f"{claim.model_id!r} again (first in row {first_row[key]})"
+                f"{claim.model_id!r} again (first in {first_row[key]})"
             )
-        first_row[key] = number
+        first_row[key] = origin.rpartition(": ")[2]
         claims.append(claim)
     return claims
 

@@ -134,6 +134,8 @@ class Display:
 
 def _robustness(summary: records.Summary) -> str:
     """What a run's robust accuracy is."""
+    if summary.sweep is not None:
+        return f"at best (alpha {records.best_point(summary.sweep).alpha:g}) attacked"
     if summary.certified is None:
         return "robust"
     average = summary.certified.average_certified_radius

@@ -15,9 +15,14 @@ from bench.errors import BenchError, EvaluationError, InputError, Unavailable
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
 COMMANDS = {
     "run": "Evaluate candidates under a suite.",
+    "sweep": "Mix two candidates at many weights.",
     "list": "List suites, candidates or attacks.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
+    "verify": "Confirm a run by its witnesses; no attack is run.",
+    "import-witnesses": "Add adversarial images that others found.",
+    "check": "Compare results with published numbers.",
+    "export": "Write results for RobustBench or for a paper.",
     "train": "Train a shipped recipe again.",
     "import-certify-log": "Take a published certification log into the records.",
 }

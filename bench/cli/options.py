@@ -51,3 +51,17 @@ def results_dir(command: Command) -> Command:
         show_default=True,
         help="Where records are kept.",
     )(command)
+
+
+def device(command: Command) -> Command:
+    """--device."""
+    return click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    )(command)
+
+
+def trust_code(command: Command) -> Command:
+    """--trust-code."""
+    return click.option(
+        "--trust-code", is_flag=True, help="Let submissions run their own Python code."
+    )(command)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
-import torch
 
 from bench import data, runner
 from bench.candidates import Candidate, CandidateReference
@@ -15,6 +16,7 @@ from bench.candidates.bases import MixReference
 from bench.candidates.registry import find_candidates
 from bench.candidates.submission import SubmissionReference
 from bench.cli import options
+from bench.cli.devices import torch_device
 from bench.cli.display import Display
 from bench.data import Dataset
 from bench.engines import DEFAULT_ENGINE, ENGINES, make_engine
@@ -38,7 +40,30 @@ from bench.validation import parse_fraction
     "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the suite's.",
 )
 @click.option(
-    "--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant)."
+    "--n-examples", type=click.IntRange(min=1), help="Only N samples, the first (a variant)."
+)
+@click.option(
+    "--sample",
+    type=click.Choice(["first", "random"]),
+    default="first",
+    show_default=True,
+    help="Which N: the first, or drawn at random without replacement.",
+)
+@click.option(
+    "--sample-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the random draw of samples.",
+)
+@click.option(
+    "--until-width",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    help="With --sample random: stop when the robust accuracy's 95% interval is at most so many "
+    "points wide.",
+)
+@click.option(
+    "--budget", help="With --sample random: stop when this time is spent, such as 45s, 30m, 2h."
 )
 @options.data_dir
 @options.model_dir
@@ -50,10 +75,11 @@ from bench.validation import parse_fraction
     show_default=True,
     help="Where the pages are written.",
 )
+@options.device
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--protocol",
+    help="standard, adaptive or certified. Default: adaptive for mixes, else standard.",
 )
-@click.option("--protocol", default="standard", show_default=True)
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
@@ -98,18 +124,27 @@ from bench.validation import parse_fraction
     help="Attack what survives with ever larger budgets, until they change next to nothing.",
 )
 @click.option("--again", is_flag=True, help="Make a new run although a complete one is there.")
+@click.option(
+    "--allow-clean-mismatch",
+    is_flag=True,
+    help="Attack although the clean accuracy contradicts the published one.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
-@click.option("--trust-code", is_flag=True, help="Let submissions run their own Python code.")
+@options.trust_code
 def command(
     suite_name: str,
     names: tuple[str, ...],
     n_examples: int | None,
+    sample: Literal["first", "random"],
+    sample_seed: int,
+    until_width: float | None,
+    budget: str | None,
     data_dir: Path | None,
     model_dir: Path | None,
     results_dir: Path,
     report_dir: Path,
     device: str,
-    protocol: str,
+    protocol: str | None,
     engine: str | None,
     procedure: str | None,
     noise_samples: int | None,
@@ -121,6 +156,7 @@ def command(
     seed_witnesses: bool,
     until_converged: bool,
     again: bool,
+    allow_clean_mismatch: bool,
     dry_run: bool,
     trust_code: bool,
 ) -> None:
@@ -132,12 +168,13 @@ def command(
     unavailable; 0 all evaluated.
     """
     suite = load_suite(suite_name)
-    certifies = suite.protocol(protocol).certification is not None
-    _check_protocol_options(protocol, certifies, engine, procedure, noise_samples)
+    named = protocol or "standard"
+    certifies = suite.protocol(named).certification is not None
+    _check_protocol_options(named, certifies, engine, procedure, noise_samples)
     if (seed_witnesses or until_converged) and (certifies or engine == "reference"):
         option = "--seed-witnesses" if seed_witnesses else "--until-converged"
         raise InputError(f"{option}: expected an attacking protocol and the fast engine")
-    chosen_device = _device(device)
+    chosen_device = torch_device(device)
     settings = runner.Settings(
         suite=suite,
         engine=(
@@ -145,30 +182,35 @@ def command(
             if certifies
             else make_engine(engine or DEFAULT_ENGINE, precision, chosen_device)
         ),
-        protocol=protocol,
+        protocol=named,
         seed=seed,
         batch_size=batch_size,
         device=chosen_device,
         n_examples=n_examples,
         every=every,
+        sample=sample,
+        sample_seed=sample_seed,
+        until_width=None if until_width is None else until_width / 100,
+        budget_seconds=None if budget is None else _seconds(budget),
         noise_samples=noise_samples,
-        eps=None if eps is None else _radius(eps),
+        eps=None if eps is None else read_radius(eps),
         again=again,
         seed_witnesses=seed_witnesses,
         until_converged=until_converged,
+        allow_clean_mismatch=allow_clean_mismatch,
     )
     references = find_candidates(names, suite, model_dir, trust_code)
     if not references:
         raise InputError(f"suite {suite.name} ships no candidates; name some by --candidate")
     with Display() as display:
         if dry_run:
-            display.plan(_plan(references, settings, data_dir))
+            display.plan(_plan(references, settings, protocol, data_dir))
             return
-        _check_writable(results_dir)
+        check_writable(results_dir)
         store = Store(results_dir)
-        samples = _Samples(settings, data_dir)
-        _check_submissions(references, settings, samples)
-        worst = _evaluate_all(references, settings, samples, store, display)
+        samples = Samples(settings, data_dir)
+        check_submissions(references, settings, samples)
+        worst = evaluate_all(references, settings, protocol, samples, store, display)
     if any(run.is_complete for run in store.runs(suite.name)):
         from bench.report import build_report, page_name  # matplotlib: slow to import
 
@@ -177,7 +219,7 @@ def command(
     sys.exit(worst)
 
 
-class _Samples:
+class Samples:
     """The suite's samples, loaded once unless each model preprocesses them in its own way."""
 
     def __init__(self, settings: runner.Settings, data_dir: Path | None) -> None:
@@ -194,19 +236,19 @@ class _Samples:
         return self._shared
 
     def _load(self, candidate: Candidate) -> Dataset:
-        samples = data.load_source(
+        return data.load_source(
             self.settings.suite.data,
             self.data_dir,
-            runner.selected_examples(self.settings),
-            candidate.preprocessing,
+            preprocessing=candidate.preprocessing,
+            choose=lambda size: runner.selected_rows(self.settings, size),
         )
-        return samples.every(self.settings.every)
 
 
-def _evaluate_all(
+def evaluate_all(
     references: list[CandidateReference],
     settings: runner.Settings,
-    samples: _Samples,
+    protocol: str | None,
+    samples: Samples,
     store: Store,
     display: Display,
 ) -> int:
@@ -217,7 +259,8 @@ def _evaluate_all(
         display.candidate(reference.name)
         try:
             candidate = reference.load()
-            outcome = runner.evaluate(candidate, samples.of(candidate), settings, store, display)
+            own = _settings_of(candidate, settings, protocol)
+            outcome = runner.evaluate(candidate, samples.of(candidate), own, store, display)
         except Unavailable as error:
             unavailable.append(reference.name)
             display.failure(reference.name, f"unavailable: {error}")
@@ -234,8 +277,16 @@ def _evaluate_all(
     return 1 if failed else 3 if unavailable else 0
 
 
-def _check_submissions(
-    references: list[CandidateReference], settings: runner.Settings, samples: _Samples
+def _settings_of(
+    candidate: Candidate, settings: runner.Settings, protocol: str | None
+) -> runner.Settings:
+    """The settings for a candidate: its own protocol where the user named none."""
+    chosen = protocol or runner.default_protocol(candidate, settings.suite)
+    return replace(settings, protocol=chosen)
+
+
+def check_submissions(
+    references: list[CandidateReference], settings: runner.Settings, samples: Samples
 ) -> None:
     """Load and try what is on this disk, so that wrong input is found before anything runs."""
     for reference in references:
@@ -247,11 +298,14 @@ def _check_submissions(
 
 
 def _plan(
-    references: list[CandidateReference], settings: runner.Settings, data_dir: Path | None
+    references: list[CandidateReference],
+    settings: runner.Settings,
+    protocol: str | None,
+    data_dir: Path | None,
 ) -> list[tuple[str, str, str]]:
     """Rows of candidate, what is missing, and time."""
     absent = data.missing(settings.suite.data, data_dir)
-    samples = _Samples(settings, data_dir)
+    samples = Samples(settings, data_dir)
     rows = []
     for reference in references:
         availability = reference.availability()
@@ -259,7 +313,8 @@ def _plan(
         time = "unknown until it is here"
         if availability.here and absent is None:
             candidate = reference.load()
-            task = runner.make_task(candidate, samples.of(candidate), settings)
+            own = _settings_of(candidate, settings, protocol)
+            task = runner.make_task(candidate, samples.of(candidate), own)
             bounds = estimate(task)
             time = f"{duration(bounds.low)} to {duration(bounds.high)}"
         rows.append((reference.name, "; ".join(missing) or "all here", time))
@@ -283,21 +338,22 @@ def _check_protocol_options(
             raise InputError(f"{option}: expected nothing, protocol {protocol} {what}; got {value}")
 
 
-def _device(name: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("--device: expected a CUDA device, torch sees none; use --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
-def _radius(text: str) -> float:
+def read_radius(text: str) -> float:
     value = parse_fraction(text)
     if not isinstance(value, float) or not 0 < value < float("inf"):
         raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {text!r}")
     return value
 
 
-def _check_writable(folder: Path) -> None:
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    number, unit = parse_fraction(text[:-1]), text[-1:]
+    if not isinstance(number, float) or not 0 < number < float("inf") or unit not in units:
+        raise InputError(f"--budget: expected a time such as 45s, 30m or 2h, got {text!r}")
+    return number * units[unit]
+
+
+def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)

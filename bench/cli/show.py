@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -9,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.errors import InputError
-from bench.formatting import duration, interval, percent, radius
-from bench.records import Certified, Summary
+from bench.formatting import duration, interval, interval_kind, percent, radius, selection
+from bench.records import Certified, Summary, SweepPoint, best_point
 from bench.store import Store
 
 
@@ -28,14 +30,15 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     """
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
-    summary = Store(results_dir).summary(reference)
+    store = Store(results_dir)
+    summary = store.summary(reference)
     if as_json:
         click.echo(summary.model_dump_json(indent=2))
         return
     console = Console()
-    for text in _head(summary):
+    for text in _head(summary, best_known(store, summary)):
         console.print(Text(text), soft_wrap=True)
-    console.print(_attacks(summary) if summary.certified is None else _radii(summary.certified))
+    console.print(_table(summary))
     for flag in summary.flags:
         console.print(
             Text(
@@ -47,18 +50,21 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     console.print(_provenance(summary))
 
 
-def _head(summary: Summary) -> list[str]:
+def _head(summary: Summary, joined: BestKnown) -> list[str]:
     manifest = summary.manifest
     bounds = summary.confidence_intervals
     threat = manifest.threat_model
     lines = [
         f"{manifest.suite}/{manifest.candidate}@{summary.run}",
-        f"{threat.norm}, eps {radius(threat.eps)}, {summary.n_examples} samples "
-        f"({manifest.selection.kind})",
+        f"{threat.norm}, eps {radius(threat.eps)}, samples: "
+        f"{selection(manifest.selection, manifest.dataset.size, summary.n_examples)}",
         f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
     ]
     robust = f"{percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]"
-    if summary.certified is None:
+    if summary.sweep is not None:
+        best = best_point(summary.sweep)
+        lines.append(f"attacked   {robust} at alpha {best.alpha:g}, the best one; an upper bound")
+    elif summary.certified is None:
         lines += [f"AutoAttack {percent(summary.autoattack_accuracy)}%", f"robust     {robust}"]
     else:
         lines += [
@@ -66,6 +72,17 @@ def _head(summary: Summary) -> list[str]:
             f"ACR        {summary.certified.average_certified_radius:.3f}, sigma "
             f"{summary.certified.sigma:g}, abstained {percent(summary.certified.abstained)}%",
         ]
+    lines.append(f"intervals  95%, {interval_kind(bounds['robust_accuracy'])}")
+    if summary.eight_bit_robust_accuracy is not None:
+        lines.append(
+            f"8-bit      {percent(summary.eight_bit_robust_accuracy)}% if witnesses are held as "
+            "8-bit images"
+        )
+    if joined.lowered:
+        lines.append(
+            f"best known {percent(joined.robust_accuracy)}%: {joined.lowered} more samples fell "
+            f"in other runs ({', '.join(joined.runs)})"
+        )
     if summary.is_variant:
         changed = ", ".join(f"{key} = {value}" for key, value in manifest.overrides.items())
         lines.append(f"variant    {changed}: not ranked with full runs")
@@ -80,6 +97,12 @@ def _head(summary: Summary) -> list[str]:
     return lines
 
 
+def _table(summary: Summary) -> Table:
+    if summary.certified is not None:
+        return _radii(summary.certified)
+    return _attacks(summary) if summary.sweep is None else _weights(summary.sweep)
+
+
 def _attacks(summary: Summary) -> Table:
     table = Table("attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients")
     for attack in summary.attacks:
@@ -92,6 +115,14 @@ def _attacks(summary: Summary) -> Table:
             f"{attack.forward_passes:,}",
             f"{attack.backward_passes:,}",
         )
+    return table
+
+
+def _weights(points: Sequence[SweepPoint]) -> Table:
+    table = Table("alpha", "clean accuracy", "after the cheap attack")
+    for point in points:
+        accuracies = (point.clean_accuracy, point.attacked_accuracy)
+        table.add_row(f"{point.alpha:g}", *map(percent, accuracies))
     return table
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.attacks import AttackPlan, plan_attack
 from bench.candidates.mix import Mix
 from bench.certify.smoothing import Smoothing
-from bench.records import Block, CleanResults, Progress
+from bench.records import Block, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
 
@@ -46,6 +46,8 @@ class Task:
         seed: of every random draw.
         batch_size: samples in one pass.
         device: where passes run.
+        randomized: whether two calls may give two answers; the mean over draws is then what counts.
+        surrogate: a differentiable stand-in for `module`, on `device`; None: there is none.
         trials: images to try first; None: none.
         until_converged: whether what survives is attacked on with ever larger budgets.
         smoothing: what is certified, if anything is: `module` under this noise.
@@ -62,6 +64,8 @@ class Task:
     seed: int
     batch_size: int
     device: torch.device
+    randomized: bool = False
+    surrogate: nn.Module | None = None
     trials: Trials | None = None
     until_converged: bool = False
     smoothing: Smoothing | None = None
@@ -153,23 +157,6 @@ def plan(task: Task, attack: AttackChoice) -> AttackPlan:
         norm=task.threat_model.norm,
         eps=task.threat_model.eps,
         classes=task.classes,
-    )
-
-
-def predict(module: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Predicted classes (n,) of images (n, C, H, W), on the CPU."""
-    with torch.no_grad():
-        logits: Tensor = module(images.to(device))
-    return logits.max(dim=1)[1].cpu()
-
-
-def clean_results(task: Task, rows: Tensor) -> CleanResults:
-    """Predictions without attack on the samples in `rows` (n,)."""
-    prediction = predict(task.module, task.images[rows], task.device)
-    return CleanResults(
-        index=task.indices[rows].numpy(),
-        label=task.labels[rows].numpy(),
-        prediction=prediction.numpy(),
     )
 
 

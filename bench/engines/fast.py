@@ -26,11 +26,11 @@ from bench.engines.engine import (
     Task,
     batches,
     broken_rows,
-    clean_results,
     plan,
     survivor_cost,
     survivor_costs,
 )
+from bench.engines.prediction import CONFIRMATION_DRAWS, clean_results
 from bench.engines.search import Search
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
@@ -56,8 +56,10 @@ class FastEngine:
         return DEFAULT_BATCH_SIZE[device.type]
 
     def settings(self, task: Task) -> dict[str, Any]:
-        """Nothing: batch size, order and restarts change no result."""
-        return {}
+        """Nothing: batch size, order and restarts change no result; but a random candidate's do."""
+        if not task.randomized:
+            return {}
+        return {"batch_size": task.batch_size, "confirmation_draws": CONFIRMATION_DRAWS}
 
     def run(
         self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]

@@ -23,10 +23,9 @@ from bench.engines.engine import (
     Task,
     batches,
     broken_rows,
-    clean_results,
-    predict,
     survivor_costs,
 )
+from bench.engines.prediction import clean_results, predict
 from bench.errors import InputError
 from bench.records import Attempts, Block, Progress, Witnesses
 from bench.suites.suite import AttackChoice

@@ -40,6 +40,8 @@ from bench.engines.engine import (
     batches,
     broken_rows,
 )
+from bench.engines.prediction import decide, own_randomness
+from bench.engines.views import view
 from bench.records import Attempts, Block, Progress, Witnesses
 
 SECONDS_A_BLOCK = 20.0
@@ -75,6 +77,8 @@ class Search:
         self.done: list[Sample] = []
         self.targets = torch.empty(0, 0, dtype=torch.int64)
         self.target_row: dict[int, int] = {}
+        self.model = view(plan.view, fast, task)
+        self.steps_made = 0
         self.filled_steps = 0
         self.slot_steps = 0
 
@@ -139,9 +143,13 @@ class Search:
         state = self.batch.view()
         looks = STEPS_BETWEEN_LOOKS[self.task.device.type]
         start = time.perf_counter()
-        with tensor_cores(self.precision == "tf32"):
+        self.steps_made += looks
+        with (
+            tensor_cores(self.precision == "tf32"),
+            own_randomness(self.task, self.stage, self.steps_made),
+        ):
             for _ in range(looks):
-                self.plan.attack.step(self.fast.model, state)
+                self.plan.attack.step(self.model, state)
         passes = self.plan.attack.passes
         cost = passes.forward + GRADIENT_COST * passes.forward_backward
         self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
@@ -250,8 +258,7 @@ class Search:
         if len(chosen):
             rows = torch.tensor([items[place][0].row for place in chosen.tolist()])
             clean = self.task.images[rows].to(images.device)
-            with torch.no_grad(), tensor_cores(False):
-                predicted = self.task.module(images[chosen].clone()).max(dim=1)[1]
+            predicted = decide(self.task, images[chosen])
             threat = self.task.threat_model
             good = inside(images[chosen], clean, threat.norm, threat.eps)
             wrong[chosen] = (predicted != state.labels[chosen]) & good

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,12 +16,14 @@ from markupsafe import Markup
 
 import bench
 from bench import formatting
+from bench.best_known import BestKnown, best_known
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
-from bench.report.certified import CertifiedBoard, certified_board
+from bench.report.certified import certified_board
 from bench.report.certified_plot import certified_plot, envelope_plot
-from bench.report.leaderboard import Leaderboard, make_leaderboard
+from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
+from bench.report.mix_figures import mix_figures
 from bench.report.provenance import differences, provenance
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
@@ -31,6 +34,7 @@ FILTERS = (
     formatting.percent,
     formatting.points,
     formatting.interval,
+    formatting.interval_kind,
     formatting.radius,
     formatting.threat_model,
     formatting.count,
@@ -83,8 +87,7 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         for leaderboard in leaderboards:
             if wanted is None or leaderboard.suite in wanted:
-                certified = certified_board(store, leaderboard.suite)
-                page = _suite_page(environment, leaderboard, certified)
+                page = _suite_page(environment, leaderboard, store)
                 _write(out / page_name(leaderboard.suite), page)
         _write(out / INDEX, _index_page(environment, leaderboards, out))
     except OSError as error:
@@ -93,6 +96,20 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
             "with --out"
         ) from error
     return out / INDEX
+
+
+def leaderboard_of(store: Store, suite: str) -> Leaderboard:
+    """A suite's leaderboard, as its page shows it.
+
+    Raises:
+        InputError: there is no complete run of the suite.
+    """
+    leaderboards = _leaderboards(store)
+    for leaderboard in leaderboards:
+        if leaderboard.suite == suite:
+            return leaderboard
+    known = ", ".join(leaderboard.suite for leaderboard in leaderboards) or "(none)"
+    raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")
 
 
 def page_name(suite: str) -> str:
@@ -115,15 +132,29 @@ def _leaderboards(store: Store) -> list[Leaderboard]:
             notices.setdefault(folder.path.parts[-3], []).append(_notice(store, folder, error))
         else:
             summaries.setdefault(summary.manifest.suite, []).append(summary)
+    everything = [run for runs in summaries.values() for run in runs]
     return [
         make_leaderboard(
             suite,
             sorted(runs, key=lambda run: run.finished),
             _definition(suite),
             notices.get(safe_name(suite), []),
+            _best_known(store, runs, everything),
         )
         for suite, runs in sorted(summaries.items())
     ]
+
+
+def _best_known(
+    store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
+) -> dict[str, BestKnown]:
+    """What is known of the samples of each run, by run; nothing where its table is damaged."""
+    found = {}
+    for run in runs:
+        if run.manifest.kind == RANKED_KIND:
+            with contextlib.suppress(InputError):
+                found[run.run] = best_known(store, run, everything)
+    return found
 
 
 def _notice(store: Store, folder: RunFolder, error: InputError) -> str:
@@ -162,14 +193,13 @@ def _static(name: str) -> str:
     return (resources.files("bench.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _suite_page(
-    environment: jinja2.Environment, leaderboard: Leaderboard, certified: CertifiedBoard | None
-) -> str:
+def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store: Store) -> str:
     ranked = leaderboard.ranked
     tradeoff = attacks = None
     if ranked:
         tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
+    certified = certified_board(store, leaderboard.suite)
     return environment.get_template("suite.html.jinja").render(
         board=leaderboard,
         tradeoff=tradeoff,
@@ -177,6 +207,7 @@ def _suite_page(
         certified=certified,
         certified_curves=certified_plot(certified, "certified-curves") if certified else None,
         envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
+        mixes=mix_figures(store, leaderboard.suite),
     )
 
 

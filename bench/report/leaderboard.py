@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
+from bench.best_known import BestKnown
 from bench.claims import Claim, claims_at, claims_at_other_radii, find_claim
 from bench.records import Interval, Manifest, Summary
 from bench.report.pareto import pareto_front
-from bench.statistics import exact_binomial_interval
+from bench.selection import interval_of
 from bench.suites import Suite
 
 RANKED_KIND = "evaluation"
@@ -28,6 +30,7 @@ class Entry:
         standing: which place it would take by robust accuracy among the published models; None
             for a variant, a flagged run, or one that is published itself.
         older: earlier complete runs of the same, newest first.
+        best_known: what all runs of the candidate know together; None: not asked.
     """
 
     summary: Summary
@@ -37,6 +40,7 @@ class Entry:
     distant_claim: Claim | None = None
     standing: int | None = None
     older: tuple[Summary, ...] = ()
+    best_known: BestKnown | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -77,6 +81,16 @@ class Entry:
         ]
 
     @property
+    def robust_notes(self) -> list[tuple[str, float]]:
+        """Other robust accuracies of the same run: name and fraction."""
+        notes = []
+        if self.summary.eight_bit_robust_accuracy is not None:
+            notes.append(("as 8-bit images", self.summary.eight_bit_robust_accuracy))
+        if self.best_known is not None and self.best_known.lowered:
+            notes.append(("best known", self.best_known.robust_accuracy))
+        return notes
+
+    @property
     def additional_data(self) -> bool:
         """Whether data beyond the training set was used, by the candidate's or the claim's word."""
         claims = [claim for claim in (self.claim, self.distant_claim) if claim is not None]
@@ -90,7 +104,7 @@ class Entry:
         if recorded is not None or fraction is None:
             return recorded
         n = self.summary.n_examples
-        return exact_binomial_interval(round(fraction * n), n)
+        return interval_of(self.manifest.selection, round(fraction * n), n)
 
     def after(self, attack: str) -> float | None:
         """Accuracy after an attack of the run; None if it is not one of them."""
@@ -188,12 +202,14 @@ def make_leaderboard(
     summaries: Sequence[Summary],
     definition: Suite | None,
     notices: Sequence[str] = (),
+    best_known: Mapping[str, BestKnown] = MappingProxyType({}),
 ) -> Leaderboard:
     """Sort a suite's complete runs into ranked ones, variants and outdated ones.
 
     Args:
         summaries: at least one, oldest first.
         definition: the suite as it ships, if it does.
+        best_known: by run.
     """
     runs = [run for run in summaries if run.manifest.kind == RANKED_KIND]
     full = [run for run in runs if not run.is_variant]
@@ -211,9 +227,9 @@ def make_leaderboard(
         suite=suite,
         definition=definition,
         reference=reference.manifest,
-        ranked=_rank(_newest_first(comparable)),
-        variants=tuple(_newest_first([run for run in runs if run.is_variant])),
-        outdated=tuple(_newest_first(others)),
+        ranked=_rank(_newest_first(comparable, best_known)),
+        variants=tuple(_newest_first([run for run in runs if run.is_variant], best_known)),
+        outdated=tuple(_newest_first(others, best_known)),
         published=tuple(claims_at(dataset, threat_model)),
         published_elsewhere=tuple(claims_at_other_radii(dataset, threat_model)),
         notices=tuple(notices),
@@ -229,17 +245,17 @@ def _meaning(run: Summary) -> tuple[object, ...]:
     return (manifest.suite_version, manifest.threat_model, run.n_examples)
 
 
-def _newest_first(runs: Sequence[Summary]) -> list[Entry]:
+def _newest_first(runs: Sequence[Summary], best_known: Mapping[str, BestKnown]) -> list[Entry]:
     """One entry for each candidate and set of overrides, the newest run of it on top."""
     groups: dict[tuple[str, str, str], list[Summary]] = {}
     for run in reversed(runs):
         what = json.dumps(run.manifest.overrides, sort_keys=True)
         version = repr(_meaning(run))
         groups.setdefault((run.manifest.candidate, what, version), []).append(run)
-    return [_entry(group) for group in groups.values()]
+    return [_entry(group, best_known.get(group[0].run)) for group in groups.values()]
 
 
-def _entry(runs: Sequence[Summary]) -> Entry:
+def _entry(runs: Sequence[Summary], best_known: BestKnown | None) -> Entry:
     manifest = runs[0].manifest
     claim_id = manifest.information.get("claim")
     name = claim_id if isinstance(claim_id, str) else None
@@ -257,6 +273,7 @@ def _entry(runs: Sequence[Summary]) -> Entry:
             else None
         ),
         older=tuple(runs[1:]),
+        best_known=best_known,
     )
 
 
@@ -278,14 +295,6 @@ def _rank(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     for place, entry in enumerate(ordered):
         tied = ranked and ranked[-1].summary.robust_accuracy == entry.summary.robust_accuracy
         ranked.append(
-            Entry(
-                summary=entry.summary,
-                rank=ranked[-1].rank if tied else place + 1,
-                on_front=place in front,
-                claim=entry.claim,
-                distant_claim=entry.distant_claim,
-                standing=entry.standing,
-                older=entry.older,
-            )
+            replace(entry, rank=ranked[-1].rank if tied else place + 1, on_front=place in front)
         )
     return tuple(ranked)

@@ -12,6 +12,7 @@ from bench.formatting import (
     flatten,
     moment,
     radius,
+    selection,
     setting,
     threat_model,
     web_link,
@@ -66,7 +67,8 @@ def differences(manifest: Manifest, suite: Suite | None) -> list[str]:
     for name, value in manifest.overrides.items():
         if name == "n_examples" and isinstance(value, int):
             whole = (suite and suite.n_examples) or manifest.dataset.size
-            texts.append(f"first {count(value)} of {count(whole)} images")
+            which = "first " if manifest.selection.kind == "first" else ""
+            texts.append(f"{which}{count(value)} of {count(whole)} images")
         elif name == "eps" and isinstance(value, (int, float)):
             usual = f" (suite: {radius(suite.threat_model.eps)})" if suite else ""
             texts.append(f"eps {radius(value)}{usual}")
@@ -77,13 +79,9 @@ def differences(manifest: Manifest, suite: Suite | None) -> list[str]:
 
 def _run(summary: Summary) -> list[Fact]:
     manifest = summary.manifest
-    data, selection = manifest.dataset, manifest.selection
+    data = manifest.dataset
     reference = f"{manifest.suite}/{safe_name(manifest.candidate)}@{manifest.run}"
-    samples = (
-        f"all {count(selection.n)}"
-        if selection.kind == "all"
-        else f"the first {count(selection.n)} of {count(data.size)}"
-    )
+    samples = selection(manifest.selection, data.size, summary.n_examples)
     attacks = tuple(
         f"{attack.get('name', '')}{_in_brackets(attack.get('parameters'))}"
         for attack in manifest.attacks

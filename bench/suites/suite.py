@@ -115,7 +115,7 @@ class Suite(StrictModel):
     n_examples: Annotated[int, Field(ge=1)] | None = None
     """How many samples the protocol takes; None: the whole data set."""
     threat_model: ThreatModel
-    protocols: dict[Literal["standard", "certified"], Protocol]
+    protocols: dict[Literal["standard", "adaptive", "certified"], Protocol]
     candidates: tuple[str, ...] = ()
     """The shipped submissions that are evaluated unless others are asked for."""
 

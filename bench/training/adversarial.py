@@ -8,42 +8,32 @@ Adversarial Training", 2022 (arXiv 2202.01181), it costs less than two standard 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.training.initialization import generator_for
-from bench.training.loop import Trained, TrainingData, fit
 from bench.training.measure import clean_accuracy, pgd_accuracy
-from bench.training.network import make_network
+from bench.training.network import train_network
 from bench.training.perturbation import perturb, under_attack
 from bench.training.precision import logits
-from bench.training.progress import Measurement, ProgressCallback, ignore
+from bench.training.progress import Measurement
 from bench.training.settings import AdversarialSettings, Settings
+from bench.training.trained import Conditions, Trained, TrainingData
 
 
 def train(
     settings: Settings,
     data: TrainingData,
-    *,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    progress: ProgressCallback = ignore,
-    device: str = "cpu",
+    conditions: Conditions,
 ) -> Trained:
     """Train a network for accuracy on images attacked within the threat model.
 
     Args:
         settings: See ``AdversarialSettings``.
         data: Training images and labels.
-        seed: Of the initial weights and of every draw.
-        checkpoint: File written after every epoch; None for none.
-        resume: Whether to go on from that file, if it exists.
-        progress: Called every few steps and after every epoch.
-        device: Where the training runs, as torch names it.
+        conditions: Seed, checkpoint and device.
 
     Raises:
         InputError: If the settings do not fit the data or the checkpoint.
@@ -78,19 +68,13 @@ def train(
             epoch,
             clean_accuracy(network, images, labels, settings.precision),
             pgd_accuracy(
-                network, images, labels, settings.eps, settings.precision, generator_for(seed, 2)
+                network,
+                images,
+                labels,
+                settings.eps,
+                settings.precision,
+                generator_for(conditions.seed, 2),
             ),
         )
 
-    return fit(
-        make_network(settings, seed),
-        data,
-        settings,
-        batch_loss,
-        measure,
-        seed=seed,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
-        device=torch.device(device),
-    )
+    return train_network(settings, data, batch_loss, measure, conditions)

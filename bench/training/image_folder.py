@@ -71,13 +71,14 @@ class FolderData:
     """A folder with one subfolder of images a class, as a recipe reads it.
 
     Args:
-        folder: the data set's training part.
+        name: of the data set.
+        folder: its training part.
 
     Raises:
         InputError: there is no such folder, or it is laid out in another way.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         from torchvision.datasets import ImageFolder
 
         try:
@@ -86,6 +87,7 @@ class FolderData:
             raise InputError(
                 f"{folder}: expected a folder with one subfolder of images a class; {error}"
             ) from error
+        self.name = name
         self.images = FolderImages([Path(path) for path, _ in listing.samples])
         self.labels = torch.tensor(listing.targets, dtype=torch.int64)
 

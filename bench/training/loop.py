@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,31 +18,20 @@ from bench.training.average import AveragedWeights
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
 from bench.training.image_folder import FolderImages
 from bench.training.initialization import generator_for
+from bench.training.optimization import Optimization
 from bench.training.progress import Measurement, Progress, ProgressCallback
-from bench.training.schedule import one_cycle
-from bench.training.settings import Settings
+from bench.training.settings import LoopSettings
+from bench.training.trained import Conditions, TrainingData
 
 STEPS_BETWEEN_REPORTS = 50
 
 
-class TrainingData(Protocol):
-    """What a recipe reads of a data set."""
-
-    @property
-    def images(self) -> Tensor | FolderImages:
-        """(N, C, H, W), float32, in [0, 1]; or files, which are read batch by batch."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,), int64."""
-
-
 @dataclass(frozen=True)
-class Trained:
-    """A finished training.
+class Fitted:
+    """A network whose training has ended.
 
     Attributes:
-        network: The network with its averaged weights, in eval mode.
+        network: With its averaged weights, in eval mode.
         seconds: Wall-clock time, in earlier runs of a resumed training too.
         started: When its first run began, in ISO 8601, UTC.
         measurements: On the held-out images, oldest first.
@@ -65,54 +53,48 @@ Measure = Callable[[int, nn.Module, Tensor, Tensor], Measurement]
 def fit(
     network: nn.Module,
     data: TrainingData,
-    settings: Settings,
+    settings: LoopSettings,
+    optimization: Optimization,
     batch_loss: BatchLoss,
-    measure: Measure,
+    conditions: Conditions,
     *,
-    seed: int,
-    checkpoint: Path | None,
-    resume: bool,
-    progress: ProgressCallback,
-    device: torch.device,
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
-    learning_rate: Callable[[int, int], float] | None = None,
-) -> Trained:
-    """Minimise a loss by stochastic gradient descent.
+    measure: Measure | None = None,
+    measure_every: int = 1,
+    bases: Mapping[str, str] | None = None,
+) -> Fitted:
+    """Minimise a loss, epoch by epoch.
 
     The result depends on the arguments only, bit for bit on the same machine with the same number
     of threads; also when the training was interrupted and resumed at a checkpoint.
 
     Args:
-        network: Changed in place; the averaged weights are those of the result.
+        network: On the conditions' device. Changed in place; the averaged weights are those of the
+            result.
         data: Training images and labels.
         settings: The recipe's settings.
+        optimization: Of the network's parameters.
         batch_loss: The loss of a batch.
+        conditions: The seed is that of the order of the images, the augmentation and the loss's
+            draws.
         measure: Called on the averaged weights and the held-out images.
-        seed: Of the order of the images, the augmentation and the loss's draws.
-        checkpoint: File written after every epoch; None for none.
-        resume: Whether to start from that file, if it exists.
-        progress: Called every few steps and after every epoch.
-        device: Where the passes run. Draws are made on the CPU, the same for each device.
-        optimizer: Makes the network's optimizer; None for one with Nesterov momentum.
-        learning_rate: From a step, from 0, and the number of all steps; None for one cycle.
+        measure_every: Epochs from one measurement to the next; the last epoch has one in any case.
+        bases: Digests of what else the loss depends on, by name: a checkpoint belongs to them.
 
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
     """
-    make_optimizer = optimizer or partial(_nesterov, settings=settings)
-    rate = learning_rate or partial(
-        one_cycle, peak=settings.peak_learning_rate, warm_up=settings.warm_up
-    )
-    training = _Training(network, data, settings, batch_loss, make_optimizer, rate, seed, device)
-    if resume and checkpoint is not None and checkpoint.exists():
+    training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
+    checkpoint = conditions.checkpoint
+    if conditions.resume and checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
     while training.epoch < settings.epochs:
-        training.run_epoch(progress)
-        measurement = training.run_measurement(measure) if training.measurement_is_due else None
+        training.run_epoch(conditions.progress)
+        is_due = training.epoch == settings.epochs or training.epoch % measure_every == 0
+        measurement = training.run_measurement(measure) if measure and is_due else None
         if checkpoint is not None:
             training.save(checkpoint)
-        progress(training.state(measurement))
-    return Trained(
+        conditions.progress(training.state(measurement))
+    return Fitted(
         training.average.network, training.seconds, training.started, tuple(training.measurements)
     )
 
@@ -124,22 +106,23 @@ class _Training:
         self,
         network: nn.Module,
         data: TrainingData,
-        settings: Settings,
+        settings: LoopSettings,
+        optimization: Optimization,
         batch_loss: BatchLoss,
-        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-        rate: Callable[[int, int], float],
-        seed: int,
-        device: torch.device,
+        conditions: Conditions,
+        bases: Mapping[str, str],
     ) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)
         self.data, self.settings, self.batch_loss = data, settings, batch_loss
-        self.seed, self.device = seed, device
-        self.images, self.held_out = _split(len(data.labels), settings.held_out, seed)
-        self.batch_size = min(settings.batch_size, len(self.images))
+        self.optimization, self.optimizer = optimization, optimization.optimizer
+        self.seed, self.device = conditions.seed, torch.device(conditions.device)
+        self.bases = dict(bases)
+        self.images, self.held_out = split(len(data.labels), settings.held_out, self.seed)
+        images = min(settings.images_per_epoch or len(self.images), len(self.images))
+        self.batch_size = min(settings.batch_size, images)
         # An incomplete last batch would disturb the statistics of batch normalisation; who is left
         # out differs from epoch to epoch.
-        self.batches = len(self.images) // self.batch_size
-        self.optimizer, self.rate = make_optimizer(network), rate
+        self.batches = images // self.batch_size
         self.average = AveragedWeights(network, settings.average_decay)
         self.epoch = self.step = 0
         self.loss = self.learning_rate = 0.0
@@ -168,37 +151,24 @@ class _Training:
 
     def _run_step(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
         settings = self.settings
-        source = self.data.images
-        if isinstance(source, FolderImages):
-            images = source.random_crops(chosen, generator)
-        else:
-            images = source[chosen]
-        images = augment(
-            images,
-            settings.crop_padding,
-            settings.flip,
-            settings.cutout,
-            generator,
-        ).to(self.device)
+        images = training_images(self.data, chosen, settings, generator).to(self.device)
         labels = self.data.labels[chosen].to(self.device)
-        self.learning_rate = self.rate(self.step, settings.epochs * self.batches)
+        self.learning_rate = self.optimization.schedule(self.step, settings.epochs * self.batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.optimization.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.gradient_clip)
         self.optimizer.step()
         self.average.update(self.network)
         self.step += 1
         return loss.detach()
 
-    @property
-    def measurement_is_due(self) -> bool:
-        is_last = self.epoch == self.settings.epochs
-        is_due = is_last or self.epoch % self.settings.measure_every == 0
-        return is_due and len(self.held_out) > 0
-
-    def run_measurement(self, measure: Measure) -> Measurement:
+    def run_measurement(self, measure: Measure) -> Measurement | None:
+        if not len(self.held_out):
+            return None
         measurement = measure(
             self.epoch,
             self.average.network,
@@ -257,29 +227,41 @@ class _Training:
             "settings": self.settings.model_dump_json(),
             "seed": self.seed,
             "images": len(self.data.labels),
+            **({"bases": self.bases} if self.bases else {}),
         }
 
 
-def _split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to train on, and of the held-out ones."""
+def training_images(
+    data: TrainingData, chosen: Tensor, settings: LoopSettings, generator: torch.Generator
+) -> Tensor:
+    """Images (n, C, H, W) of a step, augmented; of files, random parts.
+
+    Args:
+        data: Training images.
+        chosen: Which of them, (n,).
+        settings: The recipe's settings.
+        generator: Source of the draws; on the CPU.
+    """
+    source = data.images
+    if isinstance(source, FolderImages):
+        images = source.random_crops(chosen, generator)
+    else:
+        images = source[chosen]
+    return augment(images, settings.crop_padding, settings.flip, settings.cutout, generator)
+
+
+def split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the images to train on, and of the held-out ones.
+
+    They depend on the arguments only: trainings with the same seed on the same data that hold out
+    the same number hold out the same images.
+
+    Raises:
+        InputError: If no image is left to train on.
+    """
     if held_out >= count:
         raise InputError(
             f"expected held_out below the {count} training images, got {held_out}; lower it"
         )
     order = torch.randperm(count, generator=generator_for(seed, 0))
     return order[held_out:].sort().values, order[:held_out].sort().values
-
-
-def _nesterov(network: nn.Module, settings: Settings) -> torch.optim.SGD:
-    # Decay on biases and on batch normalisation regularises nothing and costs accuracy.
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in network.parameters() if each.ndim > 1]},
-        {"params": [each for each in network.parameters() if each.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        groups,
-        lr=settings.peak_learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-        weight_decay=settings.weight_decay,
-    )

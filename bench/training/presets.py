@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from bench.candidates.candidate import Paper
 from bench.errors import InputError
-from bench.training.settings import AdversarialSettings, Settings
+from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
+from bench.training.settings import AdversarialSettings, NetworkSettings, Settings
 from bench.training.smoothing_presets import smoothing_presets
 
 _RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
@@ -31,6 +32,11 @@ NOISE_FGSM = Paper(
     link="https://arxiv.org/abs/2202.01181",
     venue="NeurIPS 2022",
 )
+ADAPTIVE_SMOOTHING = Paper(
+    title="Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
+    link="https://arxiv.org/abs/2301.12554",
+    venue="SIMODS 2024",
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Preset:
 
 
 def _cifar_standard(num_classes: int, **normalization: list[float]) -> Settings:
-    return Settings(
+    return NetworkSettings(
         architecture=_RESIDUAL_NETWORK,
         architecture_args={
             "num_classes": num_classes,
@@ -94,13 +100,45 @@ def _cifar_robust(num_classes: int, **normalization: list[float]) -> Settings:
     )
 
 
+def _cifar_adaptive_mix(dataset: str, product: float) -> Settings:
+    return MixingNetworkSettings(
+        suite=f"{dataset}-linf",
+        accurate=f"{dataset}-standard",
+        robust=f"{dataset}-robust",
+        # 16x16 and 8x8 pixels in both bases.
+        accurate_layers=("stages.0", "stages.1"),
+        robust_layers=("stages.0", "stages.1"),
+        planes=(64, 96, 128),
+        batch_size=16,
+        images_per_epoch=1280,
+        peak_learning_rate=1e-3,
+        crop_padding=4,
+        flip=True,
+        product=product,
+        attack_steps=10,
+        attack_targets=2,
+        search_steps=10,
+        search_targets=2,
+    )
+
+
+def _cifar_mix(dataset: str) -> Settings:
+    return FixedMixSettings(
+        suite=f"{dataset}-linf",
+        accurate=f"{dataset}-standard",
+        robust=f"{dataset}-robust",
+        search_steps=10,
+        search_targets=2,
+    )
+
+
 _CIFAR10 = {"mean": CIFAR10_MEAN, "standard_deviation": CIFAR10_STANDARD_DEVIATION}
 
 _PRESETS: dict[str, Preset] = {
     "digits-standard": Preset(
         "standard",
         "digits",
-        Settings(
+        NetworkSettings(
             architecture=_DIGITS_NETWORK,
             epochs=20,
             batch_size=64,
@@ -135,6 +173,45 @@ _PRESETS: dict[str, Preset] = {
         "standard", "cifar10", _cifar_standard(10, **_CIFAR10), RESIDUAL_LEARNING
     ),
     "cifar10-robust": Preset("adversarial", "cifar10", _cifar_robust(10, **_CIFAR10), NOISE_FGSM),
+    "digits-mix": Preset(
+        "fixed-mix",
+        "digits",
+        FixedMixSettings(
+            suite="digits-linf",
+            accurate="digits-standard",
+            robust="digits-robust",
+            held_out=400,
+        ),
+        ADAPTIVE_SMOOTHING,
+    ),
+    "cifar100-mix": Preset("fixed-mix", "cifar100", _cifar_mix("cifar100"), ADAPTIVE_SMOOTHING),
+    "cifar10-mix": Preset("fixed-mix", "cifar10", _cifar_mix("cifar10"), ADAPTIVE_SMOOTHING),
+    "digits-adaptive-mix": Preset(
+        "mixing-network",
+        "digits",
+        MixingNetworkSettings(
+            suite="digits-linf",
+            accurate="digits-standard",
+            robust="digits-robust",
+            accurate_layers=("stages.0", "stages.1"),
+            robust_layers=("stages.0", "stages.1"),
+            planes=(16, 24),
+            held_out=400,
+            batch_size=16,
+            images_per_epoch=512,
+            peak_learning_rate=2e-3,
+            crop_padding=1,
+            attack_steps=15,
+            attack_targets=2,
+        ),
+        ADAPTIVE_SMOOTHING,
+    ),
+    "cifar100-adaptive-mix": Preset(
+        "mixing-network", "cifar100", _cifar_adaptive_mix("cifar100", 0.2), ADAPTIVE_SMOOTHING
+    ),
+    "cifar10-adaptive-mix": Preset(
+        "mixing-network", "cifar10", _cifar_adaptive_mix("cifar10", 0.3), ADAPTIVE_SMOOTHING
+    ),
     **{
         name: Preset(recipe, dataset, settings, paper)
         for name, recipe, dataset, settings, paper in smoothing_presets()

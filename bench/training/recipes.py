@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from bench.training import (
     adversarial,
     consistency,
+    fixed_mix,
     gaussian,
     macer,
+    mixing_network,
     smoothadv,
     smoothmix,
     stability,
     standard,
 )
-from bench.training.loop import Trained, TrainingData
-from bench.training.progress import ProgressCallback
-from bench.training.settings import AdversarialSettings, Settings
+from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
+from bench.training.settings import AdversarialSettings, NetworkSettings, Settings
 from bench.training.smoothing_settings import (
     ConsistencySettings,
     GaussianSettings,
@@ -27,23 +27,10 @@ from bench.training.smoothing_settings import (
     SmoothMixSettings,
     StabilitySettings,
 )
+from bench.training.trained import Conditions, Trained, TrainingData
 
-
-class Train(Protocol):
-    """What a recipe's ``train`` looks like."""
-
-    def __call__(
-        self,
-        settings: Settings,
-        data: TrainingData,
-        *,
-        seed: int,
-        checkpoint: Path | None,
-        resume: bool,
-        progress: ProgressCallback,
-        device: str,
-    ) -> Trained:
-        """Train a network; see the recipe's own docstring."""
+Train = Callable[[Settings, TrainingData, Conditions], Trained]
+"""From settings, training images and conditions to a finished training."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,12 @@ class Recipe:
 def recipes() -> dict[str, Recipe]:
     """Every recipe by its name."""
     known = (
-        Recipe("standard", "cross-entropy on augmented clean images", Settings, standard.train),
+        Recipe(
+            "standard",
+            "cross-entropy on augmented clean images",
+            NetworkSettings,
+            standard.train,
+        ),
         Recipe(
             "adversarial",
             "cross-entropy on images attacked in the Linf ball",
@@ -103,6 +95,18 @@ def recipes() -> dict[str, Recipe]:
             "noisy images, and a large certified radius",
             MacerSettings,
             macer.train,
+        ),
+        Recipe(
+            "mixing-network",
+            "the mixing network of an adaptive mix, on clean and on attacked images",
+            MixingNetworkSettings,
+            mixing_network.train,
+        ),
+        Recipe(
+            "fixed-mix",
+            "no training: the weight of a fixed mix, chosen on held-out training images",
+            FixedMixSettings,
+            fixed_mix.train,
         ),
     )
     return {recipe.name: recipe for recipe in known}

@@ -11,21 +11,18 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 import bench
 from bench.candidates.submission import FILE, Submission, read_submission
 from bench.data import default_data_dir, load
 from bench.errors import InputError
 from bench.training.image_folder import FolderData
-from bench.training.loop import Trained, TrainingData
 from bench.training.presets import Preset, presets
 from bench.training.progress import ProgressCallback, ignore
 from bench.training.recipes import recipes
-from bench.training.settings import AdversarialSettings, Settings
-from bench.training.smoothing import smoothed_submission
-from bench.training.smoothing_settings import SmoothingSettings
-from bench.training.submission_folder import readable_radius, write_submission
+from bench.training.settings import Settings
+from bench.training.submission_folder import write_submission
+from bench.training.trained import Conditions, Trained, TrainingData
 from bench.validation import validate
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,7 +40,7 @@ def run(
     resume: bool = False,
     device: str = "cpu",
 ) -> Submission:
-    """Train, and write `weights.safetensors` and `submission.yaml` into a folder.
+    """Train, and write `submission.yaml` and the weights that were trained into a folder.
 
     While it runs, the folder holds `checkpoint.pt`, written after every epoch; the checkpoint goes
     when the submission is complete.
@@ -73,27 +70,17 @@ def run(
     if finished is not None:
         return finished
     data = _training_data(chosen.dataset, data_dir)
-    trained = recipes()[recipe].train(
-        settings,
-        data,
-        seed=seed,
-        checkpoint=out / CHECKPOINT,
-        resume=resume,
-        progress=progress,
-        device=device,
-    )
-    network, architecture, arguments = _submitted(trained.network, settings)
+    conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
+    trained = recipes()[recipe].train(settings, data, conditions)
     submission = write_submission(
         out,
-        network,
+        trained,
         dataset=chosen.dataset,
-        threat_models=_threat_models(settings),
-        architecture=architecture,
-        architecture_args=arguments,
+        threat_models=settings.threat_models(),
         paper=chosen.paper,
-        training=_record(recipe, preset, settings, seed, device, trained),
+        training=_record(recipe, preset, settings, conditions, trained),
     )
-    (out / CHECKPOINT).unlink()
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return submission
 
 
@@ -110,7 +97,7 @@ def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
         except yaml.YAMLError as error:
             raise InputError(f"setting {key}: expected a YAML value, got {value!r}") from error
         field, _, argument = key.partition(".")
-        if argument and field == "architecture_args":
+        if argument and field == "architecture_args" and field in content:
             content[field] = {**content[field], argument: parsed}
         else:
             content[key] = parsed
@@ -164,31 +151,19 @@ def _finished(
 def _training_data(dataset: str, data_dir: Path | None) -> TrainingData:
     """The training images: in memory, or, of ImageNet, in the folder `train`."""
     if dataset == "imagenet":
-        return FolderData((data_dir or default_data_dir()) / "train")
+        return FolderData(dataset, (data_dir or default_data_dir()) / "train")
     return load(dataset, "train", data_dir)
 
 
-def _submitted(network: nn.Module, settings: Settings) -> tuple[nn.Module, str, dict[str, Any]]:
-    """What is submitted of a trained network, its architecture and the architecture's arguments."""
-    if isinstance(settings, SmoothingSettings):
-        return smoothed_submission(network, settings)
-    return network, settings.architecture, settings.architecture_args
-
-
-def _threat_models(settings: Settings) -> list[dict[str, Any]]:
-    if isinstance(settings, AdversarialSettings):
-        return [{"norm": "Linf", "eps": readable_radius(settings.eps)}]
-    return []
-
-
 def _record(
-    recipe: str, preset: str, settings: Settings, seed: int, device: str, trained: Trained
+    recipe: str, preset: str, settings: Settings, conditions: Conditions, trained: Trained
 ) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "preset": preset,
-        "seed": seed,
+        "seed": conditions.seed,
         "settings": settings.model_dump(mode="json"),
+        **trained.record,
         "measurements": [
             {
                 "epoch": each.epoch,
@@ -204,7 +179,7 @@ def _record(
             "bench": bench.__version__,
             **{package: _version(package) for package in PACKAGES},
         },
-        "device": device,
+        "device": conditions.device,
         "threads": torch.get_num_threads(),
         "started": trained.started,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,20 +7,20 @@ smoothed classifier around it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.candidates.smoothed import Smoothed
-from bench.training.loop import Trained, TrainingData, fit
+from bench.training.loop import fit
 from bench.training.measure import clean_accuracy
 from bench.training.network import make_network
-from bench.training.progress import Measurement, ProgressCallback, ignore
-from bench.training.schedule import divided
+from bench.training.optimization import plain_sgd
+from bench.training.progress import Measurement
 from bench.training.settings import Settings
 from bench.training.smoothing_settings import SmoothingSettings
+from bench.training.trained import Conditions, Trained, TrainingData
 
 BANK_DRAWS = 16
 """Of the smoothed classifier that is measured and submitted, as attacks see it."""
@@ -47,27 +47,13 @@ class SmoothingTraining(Generic[SettingsType]):
         self.settings_type = settings_type
         self.loss = loss
 
-    def __call__(
-        self,
-        settings: Settings,
-        data: TrainingData,
-        *,
-        seed: int = 0,
-        checkpoint: Path | None = None,
-        resume: bool = False,
-        progress: ProgressCallback = ignore,
-        device: str = "cpu",
-    ) -> Trained:
+    def __call__(self, settings: Settings, data: TrainingData, conditions: Conditions) -> Trained:
         """Train a base for accuracy and certified radius under noise.
 
         Args:
             settings: Of the recipe's own type.
             data: Training images and labels.
-            seed: Of the initial weights and of every draw.
-            checkpoint: File written after every epoch; None for none.
-            resume: Whether to go on from that file, if it exists.
-            progress: Called every few steps and after every epoch.
-            device: Where the training runs, as torch names it.
+            conditions: Seed, checkpoint and device.
 
         Raises:
             InputError: If the settings do not fit the data or the checkpoint.
@@ -92,50 +78,33 @@ class SmoothingTraining(Generic[SettingsType]):
             classifier = Smoothed(network, own.sigma, BANK_DRAWS, BANK_SEED)
             return Measurement(epoch, clean_accuracy(classifier, images, labels, own.precision))
 
-        def learning_rate(step: int, steps: int) -> float:
-            return divided(step, steps, own.epochs, own.peak_learning_rate, own.decay_every)
-
-        return fit(
-            make_network(own, seed),
+        base = make_network(own, conditions.seed).to(conditions.device)
+        fitted = fit(
+            base,
             data,
             own,
+            plain_sgd(base, own),
             batch_loss,
-            measure,
-            seed=seed,
-            checkpoint=checkpoint,
-            resume=resume,
-            progress=progress,
-            device=torch.device(device),
-            optimizer=lambda network: plain_sgd(network, own),
-            learning_rate=learning_rate,
+            conditions,
+            measure=measure,
+            measure_every=own.measure_every,
         )
-
-
-def plain_sgd(network: nn.Module, settings: SmoothingSettings) -> torch.optim.SGD:
-    """Stochastic gradient descent as the papers have it: plain momentum, decay on all weights."""
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=settings.peak_learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+        return Trained(
+            Smoothed(fitted.network, own.sigma, BANK_DRAWS, BANK_SEED),
+            "bench.candidates.smoothed:smoothed",
+            {
+                "base_architecture": own.architecture,
+                "base_args": own.architecture_args,
+                "sigma": own.sigma,
+                "noise_samples": BANK_DRAWS,
+                "seed": BANK_SEED,
+            },
+            fitted.seconds,
+            fitted.started,
+            fitted.measurements,
+        )
 
 
 def warm_up(epoch: int, epochs: int) -> float:
     """A factor that rises to 1 within so many epochs; the first of them, 0, has 1 / epochs."""
     return min(1.0, (epoch + 1) / epochs)
-
-
-def smoothed_submission(
-    network: nn.Module, settings: SmoothingSettings
-) -> tuple[nn.Module, str, dict[str, Any]]:
-    """The smoothed classifier around a base, its architecture and the architecture's arguments."""
-    arguments = {
-        "base_architecture": settings.architecture,
-        "base_args": settings.architecture_args,
-        "sigma": settings.sigma,
-        "noise_samples": BANK_DRAWS,
-        "seed": BANK_SEED,
-    }
-    module = Smoothed(network, settings.sigma, BANK_DRAWS, BANK_SEED)
-    return module, "bench.candidates.smoothed:smoothed", arguments

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bench.training.settings import Precision, Settings
+from bench.training.settings import NetworkSettings, Precision
 
 
-class SmoothingSettings(Settings):
+class SmoothingSettings(NetworkSettings):
     """What every recipe for smoothed classifiers needs, as the papers have it.
 
     The learning rate starts at ``peak_learning_rate`` and is divided by 10 at equal distances; the

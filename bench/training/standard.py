@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.training.loop import Trained, TrainingData, fit
 from bench.training.measure import clean_accuracy
-from bench.training.network import make_network
+from bench.training.network import train_network
 from bench.training.precision import logits
-from bench.training.progress import Measurement, ProgressCallback, ignore
-from bench.training.settings import Settings
+from bench.training.progress import Measurement
+from bench.training.settings import NetworkSettings, Settings
+from bench.training.trained import Conditions, Trained, TrainingData
 
 
 def train(
     settings: Settings,
     data: TrainingData,
-    *,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    progress: ProgressCallback = ignore,
-    device: str = "cpu",
+    conditions: Conditions,
 ) -> Trained:
     """Train a network for accuracy on clean images.
 
     Args:
-        settings: See ``Settings``.
+        settings: See ``NetworkSettings``.
         data: Training images and labels.
-        seed: Of the initial weights and of every draw.
-        checkpoint: File written after every epoch; None for none.
-        resume: Whether to go on from that file, if it exists.
-        progress: Called every few steps and after every epoch.
-        device: Where the training runs, as torch names it.
+        conditions: Seed, checkpoint and device.
 
     Raises:
         InputError: If the settings do not fit the data or the checkpoint.
+        TypeError: If the settings are not ``NetworkSettings``.
     """
+    if not isinstance(settings, NetworkSettings):
+        raise TypeError(f"expected NetworkSettings, got {type(settings).__name__}")
 
     def batch_loss(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
@@ -53,15 +45,4 @@ def train(
     def measure(epoch: int, network: nn.Module, images: Tensor, labels: Tensor) -> Measurement:
         return Measurement(epoch, clean_accuracy(network, images, labels, settings.precision))
 
-    return fit(
-        make_network(settings, seed),
-        data,
-        settings,
-        batch_loss,
-        measure,
-        seed=seed,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
-        device=torch.device(device),
-    )
+    return train_network(settings, data, batch_loss, measure, conditions)

@@ -16,7 +16,8 @@ from bench.candidates import registry
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.candidates.candidate import Candidate
 from bench.candidates.mix import Mix
-from bench.candidates.registry import find_candidates
+from bench.candidates.registry import find_candidates, shipped_submissions
+from bench.candidates.submission import read_submission
 from bench.errors import InputError
 from bench.suites import load_suite
 from tests.candidates.networks import adaptive_mix
@@ -63,11 +64,13 @@ def _load(name: str | Path) -> Candidate:
 
 
 def test_command_line_and_file_give_the_same_mix() -> None:
-    shipped, named = _load("digits-mix"), _load(COMMAND + "alpha=0.7")
+    shipped = _load("digits-mix")
+    arguments = read_submission(shipped_submissions()["digits-mix"]).architecture_args
+    named = _load(COMMAND + ",".join(f"{key}={value}" for key, value in arguments.items()))
     images = data.load("digits").images[:20]
     assert torch.equal(shipped.module(images), named.module(images))
     assert shipped.mix is shipped.module
-    assert shipped.mix.alpha_range == (0.7, 0.7)
+    assert shipped.mix.alpha_range == (arguments["alpha"],) * 2
     assert shipped.bases["robust"].name == "digits-robust"
     assert shipped.bases["robust"].mix is None
     digests = {role: _load(base).weights_sha256["weights"] for role, base in BASES.items()}

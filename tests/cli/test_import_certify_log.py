@@ -64,7 +64,12 @@ def test_a_log_becomes_a_run(tmp_path: Path) -> None:
         (("radius\t", ""), "0.25", "digits-l2", "line 1: expected columns"),
         (("\t0.5\t1\t", "\tfar\t1\t"), "0.25", "digits-l2", "line 2: expected a radius >= 0"),
         (("", ""), "0", "digits-l2", "expected sigma > 0, got 0.0"),
-        (("", ""), "0.25", "digits-linf", "expected a protocol of standard; got 'certified'"),
+        (
+            ("", ""),
+            "0.25",
+            "digits-linf",
+            "expected a protocol of standard, adaptive; got 'certified'",
+        ),
     ],
 )
 def test_nothing_is_imported_from_wrong_input(

@@ -86,6 +86,8 @@ def test_dry_run_computes_nothing(
         ({}, ["--n-examples", "0"], "0 is not in the range x>=1"),
         ({}, ["--n-examples", "361"], "at most 360 examples"),
         ({}, ["--eps", "wide"], "--eps: expected a number > 0"),
+        ({}, ["--sample", "random", "--budget", "half an hour"], "--budget: expected a time"),
+        ({}, ["--until-width", "3"], "add --sample random"),
         ({"sha256": "0" * 64}, [], "weights.safetensors: expected SHA-256 0000"),
         ({"weights": "../weights.safetensors"}, [], "expected a path inside the folder"),
         ({"architecture": "os:system"}, [], "field architecture: expected a module below"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from bench.records import (
     Manifest,
     Selection,
     Summary,
+    SweepPoint,
 )
 from bench.statistics import exact_binomial_interval
 from bench.store import RunFolder, Store, join_blocks
@@ -102,14 +105,23 @@ def save_run(
     standing: Sequence[int],
     flags: Sequence[Flag] = (),
     finished: str = "2026-01-01T11:00:00+00:00",
+    columns: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({}),
+    sweep: list[SweepPoint] | None = None,
 ) -> RunFolder:
-    """Write a finished run; counts as in `make_summary`."""
+    """Write a finished run; counts as in `make_summary`.
+
+    Args:
+        columns: of the samples' table, by name.
+        sweep: of the summary.
+    """
     folder = store.folder(manifest)
     index = np.arange(manifest.selection.n)
     # The report reads the summary alone: the tables need not say the same.
     tables = join_blocks([Block("clean", 1.0, clean=CleanResults(index, index, index))])
+    tables = replace(tables, samples=tables.samples.assign(**columns))
     with folder.locked():
         folder.begin(manifest)
         summary = make_summary(manifest, clean, standing, flags, finished)
+        summary = summary.model_copy(update={"sweep": sweep})
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     return folder

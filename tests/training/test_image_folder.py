@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_images_are_read_in_the_order_asked_for(folder: Path) -> None:
-    data = FolderData(folder / "train")
+    data = FolderData("imagenet", folder / "train")
     assert data.labels.tolist() == [0, 0, 1, 1]
     chosen = torch.tensor([3, 0, 2])
     for images in (data.images[chosen], data.images.random_crops(chosen, generator_for(0))):
@@ -66,4 +66,4 @@ def test_imagenet_presets_train_from_a_folder(folder: Path, tmp_path: Path) -> N
         bench.training.run("gaussian", "imagenet-gaussian", tmp_path, tmp_path / "no", 0, changes)
     (folder / "train" / "cat" / "a.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"a\.png: expected an image"):
-        FolderData(folder / "train").images[torch.tensor([0])]
+        FolderData("imagenet", folder / "train").images[torch.tensor([0])]

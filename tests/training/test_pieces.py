@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,8 +14,8 @@ from bench.training.augmentation import augment
 from bench.training.average import AveragedWeights, decay_at
 from bench.training.initialization import generator_for, initialised
 from bench.training.perturbation import perturb, under_attack
-from bench.training.schedule import one_cycle
-from bench.training.submission_folder import readable_radius
+from bench.training.schedule import cosine, one_cycle
+from bench.training.settings import readable_radius
 
 
 @given(
@@ -31,6 +33,21 @@ def test_one_cycle_rises_to_the_peak_once_and_falls_towards_zero(
     assert rates[summit:] == sorted(rates[summit:], reverse=True)
     with pytest.raises(ValueError, match=f"expected a step from 0 to {steps - 1}"):
         one_cycle(steps, steps, peak, warm_up)
+
+
+@given(steps=st.integers(1, 500), peak=st.floats(1e-6, 1), warm_up=st.floats(0, 0.99))
+def test_the_cosine_warms_up_and_falls(steps: int, peak: float, warm_up: float) -> None:
+    rates = [cosine(step, steps, peak, warm_up) for step in range(steps)]
+    assert all(0 < rate <= peak for rate in rates)
+    plain = [cosine(step, steps, peak, 0) for step in range(steps)]
+    warmth = [rate / bare for rate, bare in zip(rates, plain, strict=True)]
+    assert plain[0] == peak
+    assert plain == sorted(plain, reverse=True)
+    assert warmth == pytest.approx(sorted(warmth))
+    if warm_up:
+        assert warmth[0] == pytest.approx(1 - math.exp(-1 / (warm_up * steps)))
+    with pytest.raises(ValueError, match=f"expected a step from 0 to {steps - 1}"):
+        cosine(-1, steps, peak, warm_up)
 
 
 def test_the_average_of_constant_weights_is_those_weights_from_the_first_update_on() -> None:

@@ -13,10 +13,10 @@ from bench.candidates.submission import SubmissionReference, read_submission
 from bench.data import load
 from bench.errors import InputError
 from bench.training import Progress
-from bench.training.loop import Trained
 from bench.training.measure import clean_accuracy
 from bench.training.recipes import recipes
 from bench.training.run import override
+from bench.training.trained import Conditions, Trained
 
 TINY = {
     "epochs": 3,
@@ -44,11 +44,7 @@ def train_tiny(recipe: str, checkpoint: Path, kill_after: int | None = None, **c
     return recipes()[recipe].train(
         override(preset.settings, tiny | changes),
         data,
-        seed=5,
-        checkpoint=checkpoint,
-        resume=True,
-        progress=progress,
-        device="cpu",
+        Conditions(5, checkpoint, resume=True, progress=progress),
     )
 
 
@@ -60,6 +56,8 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(
     with pytest.raises(Killed):
         train_tiny(recipe, tmp_path / "killed.pt", kill_after=1)
     resumed = train_tiny(recipe, tmp_path / "killed.pt")
+    assert resumed.network is not None
+    assert whole.network is not None
     state, expected = resumed.network.state_dict(), whole.network.state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert resumed.measurements == whole.measurements

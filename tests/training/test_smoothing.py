@@ -19,7 +19,6 @@ from bench.data import load
 from bench.errors import InputError
 from bench.training import consistency, gaussian, macer, smoothadv, smoothmix, stability
 from bench.training.initialization import generator_for, initialised
-from bench.training.loop import Trained
 from bench.training.noise import ascent_direction, into_ball, log_mean_softmax
 from bench.training.recipes import recipes
 from bench.training.run import override
@@ -32,6 +31,7 @@ from bench.training.smoothing_settings import (
     SmoothMixSettings,
     StabilitySettings,
 )
+from bench.training.trained import Conditions, Trained
 
 RECIPES = ("gaussian", "smoothmix", "smoothadv", "consistency", "stability", "macer")
 CLASSES = 3
@@ -288,20 +288,15 @@ def test_a_killed_training_resumes_to_the_same_weights(recipe: str, tmp_path: Pa
             if kill and state.epoch == 1:
                 raise Killed
 
-        return recipes()[recipe].train(
-            settings,
-            data,
-            seed=5,
-            checkpoint=checkpoint,
-            resume=True,
-            progress=progress,
-            device="cpu",
-        )
+        conditions = Conditions(5, checkpoint, True, progress)
+        return recipes()[recipe].train(settings, data, conditions)
 
     whole = train(tmp_path / "whole.pt", kill=False)
     with pytest.raises(Killed):
         train(tmp_path / "killed.pt", kill=True)
     resumed = train(tmp_path / "killed.pt", kill=False)
+    assert resumed.network is not None
+    assert whole.network is not None
     state, expected = resumed.network.state_dict(), whole.network.state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert resumed.measurements == whole.measurements

@@ -1,0 +1,101 @@
+"""Best-known robust accuracy: what all runs of one candidate know together.
+
+A sample that any run broke is broken, whoever ran it and however. Runs are joined if they are of
+the same weights and definition, on the same data, under the same norm at the same radius or a
+smaller one: a witness of the smaller ball lies in the larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bench.claims.claims import EPS_TOLERANCE
+from bench.errors import InputError
+from bench.records import Summary
+from bench.store import Store
+
+KINDS = ("evaluation", "imported-witnesses")
+
+
+@dataclass(frozen=True)
+class BestKnown:
+    """The lowest robust accuracy known on the samples of a run.
+
+    Attributes:
+        run: whose samples they are.
+        own_accuracy: what the run alone found.
+        robust_accuracy: after all joined runs.
+        lowered: samples that stood this run and fell to another.
+        runs: names of the runs that broke those, most first.
+    """
+
+    run: str
+    own_accuracy: float
+    robust_accuracy: float
+    lowered: int
+    runs: tuple[str, ...]
+
+
+def best_known(
+    store: Store, summary: Summary, others: Sequence[Summary] | None = None
+) -> BestKnown:
+    """Join a run with all others of its candidate; one that cannot be read adds nothing.
+
+    A certification is joined with nothing: what votes under noise prove is of another classifier.
+
+    Args:
+        others: the runs to look at; None: all of the store.
+
+    Raises:
+        InputError: the run's own table of samples is damaged.
+    """
+    if summary.manifest.kind not in KINDS:
+        accuracy = summary.robust_accuracy
+        return BestKnown(summary.run, accuracy, accuracy, lowered=0, runs=())
+    own = store.folder(summary.manifest).samples()
+    standing = set(own.loc[own["robust"], "index"].tolist())
+    fallen: dict[str, int] = {}
+    for other in store.readable_summaries() if others is None else others:
+        if other.run == summary.run or not _joins(other, summary):
+            continue
+        try:
+            samples = store.folder(other.manifest).samples()
+        except InputError:
+            continue
+        if not _same_labels(own, samples):
+            continue
+        broken = standing & set(samples.loc[~samples["robust"], "index"].tolist())
+        if broken:
+            fallen[other.run] = len(broken)
+            standing -= broken
+    lowered = sum(fallen.values())
+    return BestKnown(
+        run=summary.run,
+        own_accuracy=summary.robust_accuracy,
+        robust_accuracy=summary.robust_accuracy - lowered / summary.n_examples,
+        lowered=lowered,
+        runs=tuple(sorted(fallen, key=lambda run: -fallen[run])),
+    )
+
+
+def _joins(other: Summary, summary: Summary) -> bool:
+    """Whether what another run broke is broken for this one."""
+    theirs, ours = other.manifest, summary.manifest
+    return (
+        theirs.kind in KINDS
+        and theirs.weights_sha256 == ours.weights_sha256
+        and theirs.definition_sha256 == ours.definition_sha256
+        and (theirs.dataset.name, theirs.dataset.size) == (ours.dataset.name, ours.dataset.size)
+        and theirs.threat_model.norm == ours.threat_model.norm
+        and theirs.threat_model.eps <= ours.threat_model.eps + EPS_TOLERANCE
+        and (theirs.selection != ours.selection or theirs.dataset.sha256 == ours.dataset.sha256)
+    )
+
+
+def _same_labels(own: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two runs mean the same samples, as far as labels tell."""
+    shared = own[["index", "label"]].merge(other[["index", "label"]], on="index")
+    return bool((shared["label_x"] == shared["label_y"]).all())

@@ -1,0 +1,53 @@
+"""What a candidate has that adaptive attacks can use, and which attacks that leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from bench.attacks import ATTACKS
+from bench.attacks.registry import Need
+from bench.attacks.straight_through import flat_operations
+from bench.candidates import Candidate
+from bench.suites.suite import AttackChoice
+
+TRIED_IMAGES = 4
+
+
+def capabilities(candidate: Candidate, images: Tensor) -> frozenset[Need]:
+    """What attacks may ask of a candidate.
+
+    Args:
+        images: (n, C, H, W) a few, on the candidate's device.
+    """
+    found: set[Need] = set()
+    if candidate.mix is not None:
+        found.add("mix")
+        if candidate.mix.has_mixing_network:
+            found.add("mixing network")
+    if candidate.surrogate is not None or _stops_gradients(candidate, images):
+        found.add("stopped gradient")
+    if candidate.randomized:
+        found.add("randomness")
+    return frozenset(found)
+
+
+def applicable(
+    attacks: Sequence[AttackChoice], candidate: Candidate, images: Tensor
+) -> tuple[AttackChoice, ...]:
+    """Those attacks of a protocol that a candidate has everything for; unknown ones stay."""
+    needs = {choice.name: ATTACKS[choice.name].need for choice in attacks if choice.name in ATTACKS}
+    if not any(needs.values()):
+        return tuple(attacks)
+    has = capabilities(candidate, images)
+    return tuple(
+        choice for choice in attacks if (need := needs.get(choice.name)) is None or need in has
+    )
+
+
+def _stops_gradients(candidate: Candidate, images: Tensor) -> bool:
+    try:
+        return bool(flat_operations(candidate.module, images[:TRIED_IMAGES]))
+    except RuntimeError:  # what it writes in place cannot be differentiated in any way
+        return False

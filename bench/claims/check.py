@@ -1,0 +1,295 @@
+"""Results against claims: each published number a regression test."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bench.best_known import best_known
+from bench.claims.accepted import AcceptedResult, load_accepted
+from bench.claims.certified import load_certified_claims
+from bench.claims.claims import TEST_SET_SIZES, Claim, claims_for
+from bench.claims.verdict import (
+    ATTACK_SPREAD,
+    CLEAN_SPREAD,
+    PRINTED_ROUNDING,
+    Published,
+    Verdict,
+    compare_same_samples,
+    compare_with_sample,
+)
+from bench.records import Summary
+from bench.statistics import exact_binomial_interval, required_sample_size
+from bench.store import Store
+from bench.suites import Suite, load_suite, suite_names
+
+Quantity = Literal["clean", "AutoAttack", "best known"]
+CERTIFIED_SUITE = "certified"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One published number and what was measured.
+
+    Attributes:
+        suite: its name; for certified tables "certified".
+        name: of the model there, or of the candidate.
+        quantity: what the number is.
+        source: who says so.
+        published: a fraction (a radius for the average certified radius).
+        run: SUITE/CANDIDATE@RUN that it is held against; empty if there is none.
+        measured: a fraction; None: not measured.
+        n: samples of the run.
+        required: samples that tell the claim from one that is 1 point lower with power 0.9; None
+            where that is no question.
+    """
+
+    suite: str
+    name: str
+    quantity: str
+    source: str
+    published: float
+    verdict: Verdict
+    run: str = ""
+    measured: float | None = None
+    n: int | None = None
+    required: int | None = None
+
+    @property
+    def fails(self) -> bool:
+        """Whether it calls for exit code 4: lower than published, or clean and different."""
+        outcome = self.verdict.outcome
+        return outcome == "lower than published" or (
+            self.quantity == "clean" and outcome == "higher than published"
+        )
+
+
+def check(
+    store: Store,
+    suite: str | None = None,
+    candidate: str | None = None,
+    assume_exchangeable: bool = False,
+    accepted: Sequence[AcceptedResult] | None = None,
+) -> list[Check]:
+    """Compare complete runs with all claims about them.
+
+    Args:
+        suite: only claims of this one.
+        candidate: only claims about candidates of this name or pattern, or under this published id.
+        assume_exchangeable: take a run's first n samples for a random sample.
+        accepted: own results of earlier; None: those that ship.
+
+    Raises:
+        InputError: an unknown suite, a wrong claims file, or damaged runs.
+    """
+    definitions = [load_suite(name) for name in ([suite] if suite else suite_names())]
+    checks: list[Check] = []
+    for definition in definitions:
+        runs = [
+            run for run in store.summaries(definition.name) if run.manifest.kind == "evaluation"
+        ]
+        for claim in claims_for(definition):
+            checks += _check_claim(store, definition, claim, runs, assume_exchangeable)
+        for row in load_accepted() if accepted is None else accepted:
+            if row.suite == definition.name:
+                checks += _check_accepted(store, definition, row, runs)
+    if suite is None:
+        checks += list(_certified())
+    return [each for each in checks if candidate is None or _names(each, candidate)]
+
+
+def _names(each: Check, wanted: str) -> bool:
+    own = each.run.partition("/")[2].partition("@")[0]
+    return any(fnmatch.fnmatchcase(name, wanted) for name in (each.name, own))
+
+
+def _check_claim(
+    store: Store, suite: Suite, claim: Claim, runs: Sequence[Summary], assume_exchangeable: bool
+) -> Iterator[Check]:
+    """Clean, AutoAttack's and best-known accuracy of the largest, then newest run of a model."""
+    measurements = [
+        run
+        for run in runs
+        if run.manifest.information.get("claim") == claim.model_id
+        and run.manifest.threat_model == suite.threat_model
+    ]
+    run = max(measurements, key=lambda run: (run.n_examples, run.finished), default=None)
+    population = suite.n_examples or TEST_SET_SIZES[claim.dataset]
+    numbers: list[tuple[Quantity, float | None]] = [
+        ("clean", claim.clean_accuracy),
+        ("AutoAttack", claim.autoattack_accuracy),
+        ("best known", claim.best_known_accuracy),
+    ]
+    for quantity, accuracy in numbers:
+        if accuracy is None:
+            continue
+        published = Published(accuracy, population, PRINTED_ROUNDING)
+        measured = None if run is None else _measured(store, run, quantity)
+        verdict = Verdict("not measured")
+        if run is not None and measured is not None:
+            spread = CLEAN_SPREAD if quantity == "clean" else seed_spread(run, runs)
+            verdict = compare_with_sample(
+                published,
+                round(measured * run.n_examples),
+                run.n_examples,
+                run.manifest.selection,
+                spread,
+                assume_exchangeable,
+            )
+        required = required_sample_size(published.nearest(accuracy), population)
+        yield _entry(
+            suite.name,
+            claim.model_id,
+            quantity,
+            claim.source,
+            accuracy,
+            verdict,
+            run,
+            measured,
+            required,
+        )
+
+
+def _check_accepted(
+    store: Store, suite: Suite, row: AcceptedResult, runs: Sequence[Summary]
+) -> Iterator[Check]:
+    """The same numbers of our own, on the same samples."""
+    run = _counterpart(row, runs)
+    numbers: list[tuple[Quantity, float]] = [
+        ("clean", row.clean_accuracy),
+        ("AutoAttack", row.autoattack_accuracy),
+        ("best known", row.robust_accuracy),
+    ]
+    for quantity, accuracy in numbers:
+        measured = None if run is None else _measured(store, run, quantity)
+        verdict = Verdict("not measured")
+        if run is not None and measured is not None:
+            n = run.n_examples
+            spread = CLEAN_SPREAD if quantity == "clean" else seed_spread(run, runs)
+            pair = _pair(store, row, run, quantity)
+            net = round((measured - accuracy) * n)
+            lost, gained = pair or (max(-net, 0), max(net, 0))
+            verdict = replace(
+                compare_same_samples(lost, gained, n, spread, paired=pair is not None),
+                interval=exact_binomial_interval(round(measured * n), n),
+            )
+        source = f"accepted run {row.run} of {row.finished}"
+        yield _entry(
+            suite.name, row.candidate, quantity, source, accuracy, verdict, run, measured, None
+        )
+
+
+def _counterpart(row: AcceptedResult, runs: Sequence[Summary]) -> Summary | None:
+    """The newest run of what was accepted; those by the same engine and seed before others.
+
+    Weights may differ: whether they moved a number is the question.
+    """
+    same = [
+        run
+        for run in runs
+        if run.manifest.candidate == row.candidate
+        and run.manifest.suite_version == row.suite_version
+        and run.manifest.protocol == row.protocol
+        and run.n_examples == row.n_examples
+        and run.manifest.selection.kind in ("all", "first")
+        and set(run.manifest.overrides) <= {"n_examples"}
+    ]
+
+    def nearness(run: Summary) -> tuple[bool, bool, str]:
+        manifest = run.manifest
+        engine = (manifest.engine, manifest.precision) == (row.engine, row.precision)
+        return engine, manifest.seed == row.seed, run.finished
+
+    return max(same, key=nearness, default=None)
+
+
+def _pair(
+    store: Store, row: AcceptedResult, run: Summary, quantity: Quantity
+) -> tuple[int, int] | None:
+    """Samples lost and gained since the accepted run; None if that is not in the store."""
+    columns = {"clean": "clean_correct", "AutoAttack": "robust"}
+    before = next(
+        (old for old in store.summaries(row.suite, row.candidate) if old.run == row.run), None
+    )
+    if before is None or before.manifest.dataset != run.manifest.dataset:
+        return None
+    if quantity not in columns or any(
+        each.robust_accuracy != each.autoattack_accuracy for each in (before, run)
+    ):
+        return None  # the tables hold what stood all attacks of a run, and nothing between
+    old, new = (
+        store.folder(each.manifest).samples().set_index("index")[columns[quantity]]
+        for each in (before, run)
+    )
+    return int((old & ~new).sum()), int((new & ~old).sum())
+
+
+def _measured(store: Store, run: Summary, quantity: Quantity) -> float | None:
+    if quantity == "clean":
+        return run.clean_accuracy
+    if quantity == "AutoAttack":
+        return run.autoattack_accuracy
+    return best_known(store, run).robust_accuracy
+
+
+def seed_spread(run: Summary, runs: Sequence[Summary]) -> float:
+    """How far runs that differ from `run` in nothing but the seed lie apart.
+
+    Returns:
+        a fraction, at least `ATTACK_SPREAD`.
+    """
+    found = [other.robust_accuracy for other in runs if _but_for_seed(other) == _but_for_seed(run)]
+    return max(max(found) - min(found), ATTACK_SPREAD)
+
+
+def _but_for_seed(run: Summary) -> str:
+    return run.manifest.model_copy(update={"seed": 0, "repetition": 0}).run
+
+
+def _entry(
+    suite: str,
+    name: str,
+    quantity: str,
+    source: str,
+    published: float,
+    verdict: Verdict,
+    run: Summary | None,
+    measured: float | None,
+    required: int | None,
+) -> Check:
+    held = run is not None and measured is not None
+    return Check(
+        suite=suite,
+        name=name,
+        quantity=quantity,
+        source=source,
+        published=published,
+        verdict=verdict,
+        run=f"{suite}/{run.manifest.candidate}@{run.run}" if run is not None and held else "",
+        measured=measured,
+        n=run.n_examples if run is not None and held else None,
+        required=required,
+    )
+
+
+def _certified() -> Iterator[Check]:
+    """The certified tables."""
+    for claim in load_certified_claims():
+        accuracy = claim.certified_accuracy
+        published = claim.average_certified_radius if accuracy is None else accuracy
+        assert published is not None
+        yield Check(
+            suite=CERTIFIED_SUITE,
+            name=f"{claim.model_id} {claim.architecture}",
+            quantity=claim.quantity,
+            source=f"{claim.paper}, {claim.source}",
+            published=published,
+            verdict=Verdict("not measured"),
+            required=(
+                None
+                if accuracy is None
+                else required_sample_size(round(accuracy * claim.n_examples), claim.n_examples)
+            ),
+        )

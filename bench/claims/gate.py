@@ -1,0 +1,60 @@
+"""Clean accuracy against the published one, before days of attack on a model loaded wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.claims.claims import TEST_SET_SIZES, claims_at_other_radii, claims_for, find_claim
+from bench.claims.verdict import (
+    CLEAN_SPREAD,
+    PRINTED_ROUNDING,
+    Published,
+    compare_with_sample,
+)
+from bench.errors import EvaluationError
+from bench.formatting import interval, percent
+from bench.records import Block, Manifest
+from bench.suites import Suite
+
+GATE_SIGNIFICANCE = 0.001
+"""The first samples are taken for random ones here, which they are not quite: be slow to refuse."""
+
+
+def check_clean_accuracy(suite: Suite, manifest: Manifest, blocks: Iterable[Block]) -> None:
+    """Hold a run's clean predictions against the claim about its candidate, if there is one.
+
+    Args:
+        blocks: finished so far. Nothing is said before the clean predictions of all samples, or of
+            the first round of a selection that grows, are there.
+
+    Raises:
+        EvaluationError: the measured clean accuracy contradicts the published one.
+    """
+    claims = [*claims_for(suite), *claims_at_other_radii(suite.data.label, suite.threat_model)]
+    claim = find_claim(claims, manifest.information.get("claim"))
+    clean = [block.clean for block in blocks if block.clean is not None]
+    n = sum(len(part.index) for part in clean)
+    selection = manifest.selection
+    expected = min(selection.round or selection.n, selection.n)
+    if claim is None or claim.clean_accuracy is None or n < expected:
+        return
+    right = sum(int((part.prediction == part.label).sum()) for part in clean)
+    population = suite.n_examples or TEST_SET_SIZES[claim.dataset]
+    verdict = compare_with_sample(
+        Published(claim.clean_accuracy, population, PRINTED_ROUNDING),
+        right,
+        n,
+        selection,
+        CLEAN_SPREAD,
+        assume_exchangeable=True,
+    )
+    differs = verdict.outcome in ("lower than published", "higher than published")
+    if not differs or verdict.p_value is None or verdict.p_value >= GATE_SIGNIFICANCE:
+        return
+    bounds = "" if verdict.interval is None else f", 95% interval {interval(verdict.interval)}"
+    raise EvaluationError(
+        f"{manifest.candidate}: expected clean accuracy {percent(claim.clean_accuracy)}% as "
+        f"published for {claim.model_id} ({claim.source}), got {percent(right / n)}% on {n} "
+        f"samples{bounds}. The usual reasons are a wrong normalization, a wrong preprocessing or "
+        "wrong weights; nothing was attacked. If it is right, go on with --allow-clean-mismatch"
+    )

@@ -1,0 +1,111 @@
+"""`bench check`: results against published numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.claims.check import Check, check
+from bench.claims.formats import as_github, as_json, as_junit, verdict_text
+from bench.cli import options
+from bench.errors import InputError
+from bench.formatting import interval, percent
+from bench.store import Store
+
+MISMATCH = 4
+WIDTH = 160
+"""Of tables in files and logs, where a terminal's width says nothing."""
+FORMATS = {"json": as_json, "junit": as_junit, "github": as_github}
+
+
+@click.command("check")
+@options.suite(required=False)
+@click.option("--candidate", help="A candidate's name or published id, or a pattern.")
+@options.results_dir
+@click.option(
+    "--format", "style", type=click.Choice(["table", *FORMATS]), default="table", show_default=True
+)
+@click.option(
+    "--plan", is_flag=True, help="How many samples tell each claim from one that is 1 point lower."
+)
+@click.option(
+    "--assume-exchangeable",
+    is_flag=True,
+    help="Take a run's first N samples for a random sample.",
+)
+def command(
+    suite_name: str | None,
+    candidate: str | None,
+    results_dir: Path,
+    style: str,
+    plan: bool,
+    assume_exchangeable: bool,
+) -> None:
+    """Compare results with published numbers and with this project's own accepted ones.
+
+    Exit codes: 4 a measured accuracy is lower than published beyond chance, or a clean one differs
+    beyond chance; 2 wrong usage or input; 0 else.
+    """
+    checks = check(Store(results_dir), suite_name, candidate, assume_exchangeable)
+    if not checks:
+        named = " and ".join(part for part in (suite_name, candidate) if part)
+        raise InputError(f"no claim about {named}; `bench check --plan` lists them all")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    if plan:
+        console.print(_plan(checks))
+        return
+    if style == "table":
+        measured = [each for each in checks if each.measured is not None]
+        # Hundreds of models that nobody asked for would hide the few that were measured.
+        shown = checks if candidate else measured
+        if shown:
+            console.print(_table(shown))
+        if len(shown) < len(checks):
+            click.echo(f"{len(checks) - len(shown)} published numbers are not measured")
+        for each in checks:
+            if each.fails:
+                click.echo(f"{each.suite}/{each.name}: {each.quantity} {verdict_text(each)}")
+    else:
+        click.echo(FORMATS[style](checks))
+    sys.exit(MISMATCH if any(each.fails for each in checks) else 0)
+
+
+def _table(checks: Sequence[Check]) -> Table:
+    table = Table("suite", "model", "number", "published", "measured", "n", "95%", "p", "verdict")
+    for each in checks:
+        verdict = each.verdict
+        cells = (
+            each.suite,
+            each.name,
+            each.quantity,
+            percent(each.published),
+            percent(each.measured),
+            "–" if each.n is None else f"{each.n:,}",
+            "–" if verdict.interval is None else interval(verdict.interval),
+            "–" if verdict.p_value is None else f"{verdict.p_value:.2g}",
+        )
+        style = "bold red" if each.fails else ""
+        table.add_row(*(Text(cell) for cell in cells), Text(verdict_text(each), style=style))
+    return table
+
+
+def _plan(checks: Sequence[Check]) -> Table:
+    table = Table("suite", "model", "number", "published", "n for 1 point, power 0.9")
+    for each in checks:
+        if each.required is not None:
+            table.add_row(
+                Text(each.suite),
+                Text(each.name),
+                each.quantity,
+                percent(each.published),
+                f"{each.required:,}",
+            )
+    return table

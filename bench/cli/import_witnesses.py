@@ -1,0 +1,74 @@
+"""`bench import-witnesses`: adversarial images that others found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench import data, runner
+from bench.best_known import best_known
+from bench.candidates.registry import find_candidates
+from bench.cli import options
+from bench.cli.devices import torch_device
+from bench.engines import make_engine
+from bench.errors import InputError
+from bench.formatting import percent
+from bench.import_witnesses import import_witnesses, read_images
+from bench.store import Store
+from bench.suites import load_suite
+
+
+@click.command("import-witnesses")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.suite(required=True)
+@click.option("--candidate", "name", required=True, help="As for `bench run`; exactly one.")
+@click.option("--source", required=True, help="Who found the images, and how.")
+@options.results_dir
+@options.data_dir
+@options.model_dir
+@options.device
+@click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
+@options.trust_code
+def command(
+    file: Path,
+    suite_name: str,
+    name: str,
+    source: str,
+    results_dir: Path,
+    data_dir: Path | None,
+    model_dir: Path | None,
+    device: str,
+    batch_size: int,
+    trust_code: bool,
+) -> None:
+    """Check adversarial images that others found, and keep those that break their samples.
+
+    FILE is a .pt or .npz file: the first n test images, perturbed, or `images` with their places as
+    `index`. They are kept as a run of their own, which lowers the best-known robust accuracy where
+    it breaks a sample that stood.
+    """
+    imported = read_images(file)
+    suite = load_suite(suite_name)
+    found = find_candidates([name], suite, model_dir, trust_code)
+    if len(found) != 1:
+        raise InputError(f"--candidate: expected one candidate, got {len(found)}")
+    candidate = found[0].load()
+    dataset = data.load_source(suite.data, data_dir, suite.n_examples, candidate.preprocessing)
+    settings = runner.Settings(
+        suite, make_engine("reference"), batch_size=batch_size, device=torch_device(device)
+    )
+    store = Store(results_dir)
+    outcome = import_witnesses(imported, source, candidate, dataset, settings, store)
+    summary = outcome.summary
+    broken = sum(attack.broken for attack in summary.attacks)
+    known = " (imported before)" if outcome.reused else ""
+    click.echo(
+        f"{suite.name}/{candidate.name}@{summary.run}: {broken} of {summary.n_examples} images "
+        f"break their samples{known}"
+    )
+    joined = best_known(store, store.summary(f"{suite.name}/{candidate.name}"))
+    click.echo(
+        f"best known robust accuracy of @{joined.run}: {percent(joined.robust_accuracy)}%, "
+        f"{joined.lowered} samples below its own {percent(joined.own_accuracy)}%"
+    )

@@ -1,0 +1,143 @@
+"""`bench sweep`: mix two candidates at many weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bench import sweep
+from bench.candidates.registry import find_candidates
+from bench.cli import options
+from bench.cli.devices import torch_device
+from bench.cli.display import Display
+from bench.cli.run import (
+    Samples,
+    check_writable,
+    evaluate_all,
+    read_radius,
+)
+from bench.engines import DEFAULT_ENGINE, make_engine
+from bench.engines.acceleration import PRECISIONS
+from bench.plan import Settings
+from bench.runner import evaluate
+from bench.store import Store
+from bench.suites import load_suite
+
+_SCALE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("sweep")
+@options.suite(required=True)
+@click.option("--accurate", required=True, help="The accurate base, named as for bench run.")
+@click.option("--robust", required=True, help="The robust base.")
+@click.option(
+    "--alphas",
+    default="0:1:0.05",
+    show_default=True,
+    help="Weights of the robust base: first:last:step, or numbers with commas.",
+)
+@click.option("--full", help="Weights for the full standard protocol too, such as 0.5,0.7.")
+@click.option("--accurate-scale", type=_SCALE, help="Factor on the accurate base's logits.")
+@click.option("--robust-scale", type=_SCALE, help="Factor on the robust base's logits.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=sweep.DEFAULT_STEPS,
+    show_default=True,
+    help="Of each search of the cheap attack.",
+)
+@click.option(
+    "--targets",
+    type=click.IntRange(min=1),
+    default=sweep.DEFAULT_TARGETS,
+    show_default=True,
+    help="Of the cheap attack's targeted APGD.",
+)
+@click.option(
+    "--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant)."
+)
+@options.data_dir
+@options.model_dir
+@options.results_dir
+@click.option(
+    "--report-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Where the pages are written.",
+)
+@options.device
+@click.option("--batch-size", type=click.IntRange(min=1), help="Default: the engine's own.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="As of bench run.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--eps", help="Another radius, such as 4/255 (a variant).")
+@click.option("--again", is_flag=True, help="Make new runs although complete ones are there.")
+@options.trust_code
+def command(
+    suite_name: str,
+    accurate: str,
+    robust: str,
+    alphas: str,
+    full: str | None,
+    accurate_scale: float | None,
+    robust_scale: float | None,
+    steps: int,
+    targets: int,
+    n_examples: int | None,
+    data_dir: Path | None,
+    model_dir: Path | None,
+    results_dir: Path,
+    report_dir: Path,
+    device: str,
+    batch_size: int | None,
+    precision: str | None,
+    seed: int,
+    eps: str | None,
+    again: bool,
+    trust_code: bool,
+) -> None:
+    """Draw the trade-off curve of two candidates, mixed at many weights, and write the report.
+
+    One pass through each base gives the clean accuracy at every weight. The attacked accuracy is
+    measured by a cheap attack, which gives an upper bound; --full adds runs under the full
+    protocol. Interrupted sweeps are resumed by the same command.
+
+    Exit codes: as of bench run.
+    """
+    weights = sweep.read_alphas(alphas, "--alphas")
+    full_weights = () if full is None else sweep.read_alphas(full, "--full")
+    suite = load_suite(suite_name)
+    chosen_device = torch_device(device)
+    settings = Settings(
+        suite=suite,
+        engine=make_engine(DEFAULT_ENGINE, precision, chosen_device),
+        seed=seed,
+        batch_size=batch_size,
+        device=chosen_device,
+        n_examples=n_examples,
+        eps=None if eps is None else read_radius(eps),
+        again=again,
+    )
+
+    def name(alpha: float | None = None) -> str:
+        return sweep.mix_name(accurate, robust, alpha, accurate_scale, robust_scale)
+
+    (reference,) = find_candidates([name(sweep.INSPECTED_ALPHA)], suite, model_dir, trust_code)
+    mixes = [name(each) for each in full_weights]
+    references = find_candidates(mixes, suite, model_dir, trust_code) if mixes else []
+    with Display() as display:
+        check_writable(results_dir)
+        store = Store(results_dir)
+        samples = Samples(settings, data_dir)
+        display.candidate(name())
+        candidate = sweep.sweep_candidate(reference, name())
+        swept = sweep.sweep_settings(settings, weights, steps, targets)
+        display.outcome(evaluate(candidate, samples.of(candidate), swept, store, display))
+        worst = evaluate_all(references, settings, "standard", samples, store, display)
+    from bench.report import build_report, page_name  # matplotlib: slow to import
+
+    build_report(store, report_dir, [suite.name])
+    click.echo(f"report: {(report_dir / page_name(suite.name)).resolve()}")
+    sys.exit(worst)

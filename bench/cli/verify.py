@@ -1,0 +1,90 @@
+"""`bench verify`: confirm a run by its witnesses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bench.candidates.registry import find_candidates
+from bench.cli import options
+from bench.cli.devices import torch_device
+from bench.errors import InputError
+from bench.formatting import count, duration, percent
+from bench.selection import dataset_of
+from bench.store import Store
+from bench.suites import load_suite
+from bench.verify import Verification, verify
+
+SHOWN_FAILURES = 20
+
+
+@click.command("verify")
+@click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
+@options.suite(required=False)
+@click.option("--candidate", "name", help="The folder of a submission that was named by its path.")
+@options.results_dir
+@options.data_dir
+@options.model_dir
+@options.device
+@click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
+@options.trust_code
+def command(
+    reference: str,
+    suite_name: str | None,
+    name: str | None,
+    results_dir: Path,
+    data_dir: Path | None,
+    model_dir: Path | None,
+    device: str,
+    batch_size: int,
+    trust_code: bool,
+) -> None:
+    """Confirm a run's robust accuracy as an upper bound by its witnesses; no attack is run.
+
+    Checks each witness against the eps-ball and [0, 1], and runs the candidate once on it. A suite
+    of your own is named by --suite, a submission that was named by its path by --candidate.
+
+    Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
+    """
+    if "/" not in reference:
+        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
+    store = Store(results_dir)
+    summary = store.summary(reference)
+    manifest = summary.manifest
+    folder = store.folder(manifest)
+    suite = load_suite(suite_name or manifest.suite)
+    found = find_candidates([name or manifest.candidate], suite, model_dir, trust_code)
+    if len(found) != 1:
+        raise InputError(f"--candidate: expected one candidate, got {len(found)}")
+    candidate = found[0].load()
+    listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
+    dataset = dataset_of(manifest, suite, data_dir, candidate.preprocessing, listed)
+    result = verify(folder, candidate, dataset, torch_device(device), batch_size)
+    for line in _lines(result):
+        click.echo(line)
+    for failure in result.failures[:SHOWN_FAILURES]:
+        click.echo(f"failed: {failure}")
+    if len(result.failures) > SHOWN_FAILURES:
+        click.echo(f"failed: and {len(result.failures) - SHOWN_FAILURES} more")
+    verdict = "confirmed" if result.is_confirmed else "NOT confirmed"
+    click.echo(
+        f"{manifest.suite}/{manifest.candidate}@{summary.run}: {verdict}: robust accuracy is at "
+        f"most {percent(result.confirmed)}%, claimed {percent(result.claimed)}%"
+    )
+    sys.exit(0 if result.is_confirmed else 1)
+
+
+def _lines(result: Verification) -> list[str]:
+    each = result.witness_bytes / max(result.witnesses, 1)
+    return [
+        f"witnesses   {count(result.witnesses)} of {count(result.n_examples)} samples, "
+        f"{count(result.witness_bytes)} bytes ({count(each)} each)",
+        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are held as 8-bit "
+        "images",
+        f"time        {duration(result.seconds)} of {duration(result.run_seconds)}: "
+        f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",
+        f"passes      {count(result.passes)} of {count(result.run_passes)}: "
+        f"1/{count(result.run_passes / max(result.passes, 1))}",
+    ]

@@ -1,0 +1,355 @@
+"""The sweep engine: a fixed mix at many weights, under a cheap attack.
+
+One pass through each base gives what the mix says of an image at every weight. So clean accuracies
+need one pass over the samples, and an adversarial image that was found at one weight is tried at
+all others without any.
+
+Weight after weight, ascending: first the images found at other weights are tried, the nearest
+weights first; then APGD on the cross-entropy and targeted APGD search, starting where the search at
+the weight before ended: at the image that broke the sample there, or at the best point if none did.
+At the end every image is tried at every weight. The steps are few, so what survives is an upper
+bound of the accuracy under the full protocol.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.attacks import inside, likeliest_wrong_classes
+from bench.attacks.projections import onto_ball_, onto_box_
+from bench.candidates.mix import Mix, as_mix
+from bench.engines.acceleration import Accelerated, accelerate, tensor_cores
+from bench.engines.engine import Task, batches, plan
+from bench.engines.fast import DEFAULT_BATCH_SIZE
+from bench.engines.point_search import PointSearch
+from bench.engines.sweep_found import Answers, Found
+from bench.errors import InputError
+from bench.flags import image_gradient
+from bench.records import (
+    Attempts,
+    Block,
+    Progress,
+    SweepResults,
+    SweepStarts,
+    Witnesses,
+)
+
+NEIGHBOURS = "neighbours"
+"""What an image counts as that was found at another weight."""
+TRIED_IMAGES = 16
+
+
+class SweepEngine:
+    """Sweeps the weight of a fixed mix.
+
+    Args:
+        alphas: the weights, ascending, each in [0, 1].
+        precision: of the search; what it finds is confirmed in float32.
+    """
+
+    name = "sweep"
+
+    def __init__(self, alphas: Sequence[float], precision: str = "float32") -> None:
+        self.alphas = tuple(alphas)
+        self.precision = precision
+
+    def default_batch_size(self, device: torch.device) -> int:
+        """As of the fast engine."""
+        return DEFAULT_BATCH_SIZE[device.type]
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """The weights: searches start where those at other weights ended."""
+        return {"alphas": list(self.alphas)}
+
+    def run(
+        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+    ) -> Iterator[Block]:
+        """One block a weight, then one that tries every image at every weight.
+
+        Raises:
+            InputError: the task's module is no fixed mix.
+        """
+        sweep = _Sweep(task, self.precision)
+        blocks = []
+        for number, alpha in enumerate(self.alphas):
+            key = f"01-alpha-{number:05d}"
+            block = finished.get(key)
+            if block is None:
+                standing = sweep.right_at(alpha)
+                report(_progress(alpha, 0, standing))
+                block = sweep.attack(key, alpha, standing)
+                yield block
+            sweep.take(block)
+            blocks.append(block)
+            assert block.sweep is not None
+            robust = torch.from_numpy(_robust(block.sweep))
+            report(_progress(alpha, len(task.labels), robust))
+        key = f"02-{NEIGHBOURS}-00000"
+        if key not in finished:
+            yield sweep.try_everywhere(key, [block.sweep for block in blocks if block.sweep])
+
+
+def _progress(alpha: float, done: int, standing: Tensor) -> Progress:
+    n = len(standing)
+    return Progress(f"alpha {alpha:g}", done, n, int(standing.sum()), n)
+
+
+def _robust(results: SweepResults) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    robust: np.ndarray[Any, np.dtype[np.bool_]] = (results.clean_prediction == results.label) & (
+        results.broken_by == ""
+    )
+    return robust
+
+
+@dataclass
+class _Outcome:
+    """What happens to the samples at one weight; rows of the task.
+
+    Attributes:
+        broken_by: names, empty for none.
+        prediction: of the witness, -1 for none.
+        found_at: the weight at which the witness was found, NaN for none.
+    """
+
+    n: int
+    broken_by: list[str] = field(init=False)
+    prediction: Tensor = field(init=False)
+    found_at: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.broken_by = [""] * self.n
+        self.prediction = torch.full((self.n,), -1)
+        self.found_at = torch.full((self.n,), torch.nan, dtype=torch.float64)
+
+    def set(self, rows: Tensor, attack: str, predictions: Tensor, found_at: Tensor | float) -> None:
+        """Note that `attack` broke the samples in `rows`."""
+        for row in rows.tolist():
+            self.broken_by[row] = attack
+        self.prediction[rows] = predictions
+        self.found_at[rows] = torch.as_tensor(found_at, dtype=torch.float64)
+
+
+class _Sweep:
+    """A sweep under way: the samples, what the bases say of them, and what was found."""
+
+    def __init__(self, task: Task, precision: str) -> None:
+        mix = as_mix(task.module)
+        if not isinstance(mix, Mix):
+            raise InputError("expected a fixed mix to sweep, got another candidate")
+        self.task = task
+        self.mix = mix
+        self.precision = precision
+        self.plans = [plan(task, attack) for attack in task.attacks]
+        self.clean = self._ask(task.images)
+        self._fast: Accelerated | None = None
+        nothing = torch.empty(0, dtype=torch.int64)
+        nobody = Answers(self.clean.accurate[:0], self.clean.robust[:0])
+        self.found = Found(nothing, torch.empty(0, dtype=torch.float64), nobody)
+        self.starts = torch.empty_like(task.images)
+        self.has_start = torch.zeros(len(task.labels), dtype=torch.bool)
+        self.row_of = {index: row for row, index in enumerate(task.indices.tolist())}
+
+    def right_at(self, alpha: float) -> Tensor:
+        """(N,) bool, which samples are right without attack."""
+        return self.clean.predictions(alpha) == self.task.labels
+
+    def take(self, block: Block) -> None:
+        """Know what a finished block of one weight found; starts are the same after any restart."""
+        assert block.sweep is not None
+        if block.witnesses is not None:
+            rows = self._rows(block.witnesses.index)
+            images = torch.from_numpy(block.witnesses.images)
+            self.found.add(rows, float(block.sweep.alpha[0]), self._ask(images))
+            self.starts[rows], self.has_start[rows] = images, True
+        if block.starts is not None:
+            rows = self._rows(block.starts.index)
+            clean = self.task.images[rows]
+            points = clean + torch.from_numpy(block.starts.perturbation).float()
+            self.starts[rows], self.has_start[rows] = self._into_ball(points, clean), True
+
+    def attack(self, key: str, alpha: float, standing: Tensor) -> Block:
+        """Everything at one weight; `standing` (N,) is updated."""
+        begin = time.perf_counter()
+        outcome = _Outcome(len(standing))
+        attempts = [self._try_found(alpha, standing, outcome)]
+        witnesses: list[Witnesses] = []
+        best = {}
+        for each in self.plans:
+            rows = standing.nonzero().flatten()
+            search = PointSearch(self._model(alpha), each, self.task, self.precision)
+            points, steps = self.starts.clone(), torch.zeros(len(standing), dtype=torch.int64)
+            before, start = rows, time.perf_counter()
+            mixed = self.clean.mixed(alpha)
+            classes = likeliest_wrong_classes(mixed, self.task.labels, each.targets)
+            for rank in range(max(classes.shape[1], 1)):
+                targets = classes[:, rank] if each.targets else None
+                fresh = rows[~self.has_start[rows]]
+                points[fresh] = search.random_points(fresh, rank)
+                images, broken, taken = search.run(rows, points[rows], targets)
+                steps[rows] += taken
+                confirmed, predictions = self._confirm(rows[broken], images[broken], alpha)
+                good = rows[broken][confirmed]
+                outcome.set(good, each.name, predictions, alpha)
+                standing[good] = False
+                if len(good):
+                    witnesses.append(
+                        Witnesses(
+                            index=self.task.indices[good].numpy(),
+                            attack=np.full(len(good), each.name),
+                            prediction=predictions.numpy(),
+                            images=images[broken][confirmed].numpy(),
+                        )
+                    )
+                left = standing[rows]
+                if not each.targets:
+                    best = dict(zip(rows[left].tolist(), images[left], strict=True))
+                rows = rows[left]
+            attempts.append(
+                self._attempts(each.name, before, standing, steps, time.perf_counter() - start)
+            )
+        return Block(
+            key=key,
+            seconds=time.perf_counter() - begin,
+            attempts=_joined(attempts),
+            witnesses=_joined(witnesses) if witnesses else None,
+            sweep=self._results(alpha, outcome),
+            starts=self._best_points(best, standing),
+            record=dict(self._accelerated().record),
+        )
+
+    def try_everywhere(self, key: str, results: Sequence[SweepResults]) -> Block:
+        """The final results of all weights: every image found is tried at every weight."""
+        begin = time.perf_counter()
+        final = []
+        for each in results:
+            alpha = float(each.alpha[0])
+            standing = torch.from_numpy(_robust(each))
+            entries = self.found.breaking(alpha, standing, self.task.labels)
+            rows = self.found.row[entries].numpy()
+            predictions = self.found.answers.predictions(alpha)
+            changed = {
+                name: getattr(each, name).copy() for name in ("adversarial_prediction", "found_at")
+            }
+            changed["adversarial_prediction"][rows] = predictions[entries].numpy()
+            changed["found_at"][rows] = self.found.alpha[entries].numpy()
+            names = each.broken_by.astype(object)
+            names[rows] = NEIGHBOURS
+            final.append(replace(each, broken_by=names.astype(np.str_), **changed))
+        return Block(key, time.perf_counter() - begin, sweep=_joined(final))
+
+    def _try_found(self, alpha: float, standing: Tensor, outcome: _Outcome) -> Attempts:
+        """Try the images of other weights; it takes no pass."""
+        start = time.perf_counter()
+        tried = torch.zeros_like(standing)
+        tried[self.found.row] = True
+        before = (standing & tried).nonzero().flatten()
+        entries = self.found.breaking(alpha, standing, self.task.labels)
+        rows = self.found.row[entries]
+        predictions = self.found.answers.predictions(alpha)[entries]
+        outcome.set(rows, NEIGHBOURS, predictions, self.found.alpha[entries])
+        standing[rows] = False
+        none = torch.zeros(len(standing), dtype=torch.int64)
+        return self._attempts(NEIGHBOURS, before, standing, none, time.perf_counter() - start)
+
+    def _confirm(self, rows: Tensor, images: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        """Which images (m, ...) count, (m,) bool, and the classes that the mix gives to those."""
+        threat = self.task.threat_model
+        predictions = self._ask(images).predictions(alpha)
+        good = inside(images, self.task.images[rows], threat.norm, threat.eps)
+        good &= predictions != self.task.labels[rows]
+        return good, predictions[good]
+
+    def _ask(self, images: Tensor) -> Answers:
+        """What the candidate's own bases say, in float32; one pass through each."""
+        rows = torch.arange(len(images))
+        parts = []
+        for part in batches(rows, self.task.batch_size):
+            with torch.no_grad(), tensor_cores(False):
+                answer = self.mix.answer(images[part].to(self.task.device))
+            parts.append((answer.accurate.cpu(), answer.robust.cpu()))
+        if not parts:
+            return Answers(torch.empty(0, self.task.classes), torch.empty(0, self.task.classes))
+        accurate, robust = zip(*parts, strict=True)
+        return Answers(torch.cat(accurate), torch.cat(robust))
+
+    def _accelerated(self) -> Accelerated:
+        if self._fast is None:
+            images = self.task.images[:TRIED_IMAGES].to(self.task.device)
+            self._fast = accelerate(self.mix, images, self.precision)
+            labels = self.task.labels[:1].to(self.task.device)
+            if image_gradient(self._fast.model, images[:1], labels) is None:
+                raise InputError(
+                    "expected bases with a gradient, which the attack of a sweep needs; got one "
+                    "without. Run its mixes one by one with `bench run`"
+                )
+        return self._fast
+
+    def _model(self, alpha: float) -> Callable[[Tensor], Tensor]:
+        fast = self._accelerated().module
+        assert isinstance(fast, Mix)
+        mix = fast.at_alpha(alpha).eval()
+
+        def call(images: Tensor) -> Tensor:
+            logits: Tensor = mix(images.clone())
+            return logits.to(images.dtype)
+
+        return call
+
+    def _into_ball(self, points: Tensor, clean: Tensor) -> Tensor:
+        eps = self.task.threat_model.eps
+        if self.task.threat_model.norm == "L2":
+            return onto_ball_(points, clean, eps)
+        return onto_box_(points, (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1))
+
+    def _best_points(self, best: Mapping[int, Tensor], standing: Tensor) -> SweepStarts | None:
+        rows = [row for row in best if bool(standing[row])]
+        if not rows:
+            return None
+        points = torch.stack([best[row] for row in rows])
+        perturbation = (points - self.task.images[rows]).half()
+        return SweepStarts(self.task.indices[rows].numpy(), perturbation.numpy())
+
+    def _attempts(
+        self, attack: str, rows: Tensor, standing: Tensor, steps: Tensor, seconds: float
+    ) -> Attempts:
+        taken = steps[rows].double().numpy()
+        broken = ~standing[rows].numpy()
+        searched = bool(taken.any())
+        return Attempts(
+            index=self.task.indices[rows].numpy(),
+            attack=np.full(len(rows), attack),
+            outcome=np.where(broken, "broken", "survived"),
+            iteration=np.where(broken & searched, steps[rows].numpy(), -1),
+            forward_passes=np.zeros(len(rows)),
+            backward_passes=taken,
+            seconds=seconds * (taken / taken.sum() if searched else taken + 1 / max(len(rows), 1)),
+        )
+
+    def _results(self, alpha: float, outcome: _Outcome) -> SweepResults:
+        n = outcome.n
+        return SweepResults(
+            alpha=np.full(n, alpha),
+            index=self.task.indices.numpy(),
+            label=self.task.labels.numpy(),
+            clean_prediction=self.clean.predictions(alpha).numpy(),
+            broken_by=np.array(outcome.broken_by, dtype=np.str_),
+            adversarial_prediction=outcome.prediction.numpy(),
+            found_at=outcome.found_at.numpy(),
+        )
+
+    def _rows(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        return torch.tensor([self.row_of[value] for value in index.tolist()], dtype=torch.int64)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Records of one kind as one."""
+    return type(parts[0])(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    )

@@ -1,0 +1,66 @@
+"""What a sweep knows of images: both bases' answers, which tell the mix's at every weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.candidates.mix import mix_at_fixed_weight
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both bases say of m images: log-probabilities (m, K) on the CPU, as they are mixed."""
+
+    accurate: Tensor
+    robust: Tensor
+
+    def predictions(self, alpha: float) -> Tensor:
+        """(m,) the mix's classes at one weight."""
+        return self.mixed(alpha).max(dim=1)[1]
+
+    def mixed(self, alpha: float) -> Tensor:
+        """(m, K) the mix's log-probabilities at one weight."""
+        return mix_at_fixed_weight(self.accurate, self.robust, alpha)
+
+
+@dataclass
+class Found:
+    """The adversarial images so far, without the images: m entries in the order of their finding.
+
+    Attributes:
+        row: (m,) places within the task.
+        alpha: (m,) float64, the weights at which they were found.
+        answers: of the bases.
+    """
+
+    row: Tensor
+    alpha: Tensor
+    answers: Answers
+
+    def add(self, rows: Tensor, alpha: float, answers: Answers) -> None:
+        """Take further images in."""
+        self.row = torch.cat([self.row, rows])
+        found_at = torch.full((len(rows),), alpha, dtype=torch.float64)
+        self.alpha = torch.cat([self.alpha, found_at])
+        self.answers = Answers(
+            torch.cat([self.answers.accurate, answers.accurate]),
+            torch.cat([self.answers.robust, answers.robust]),
+        )
+
+    def breaking(self, alpha: float, standing: Tensor, labels: Tensor) -> Tensor:
+        """Entries (b,) that break a standing sample at a weight, one a sample: the nearest.
+
+        Args:
+            standing: (N,) bool.
+            labels: (N,).
+        """
+        predictions = self.answers.predictions(alpha)
+        good = standing[self.row] & (predictions != labels[self.row])
+        entries = good.nonzero().flatten()
+        nearest = entries[torch.argsort((self.alpha[entries] - alpha).abs(), stable=True)]
+        _, first = np.unique(self.row[nearest].numpy(), return_index=True)
+        return nearest[torch.from_numpy(first)]

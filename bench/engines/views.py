@@ -1,0 +1,52 @@
+"""What attacks are shown of a candidate, beside its logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor
+
+from bench.attacks import Model
+from bench.attacks.expectation import expectation
+from bench.attacks.registry import View
+from bench.attacks.straight_through import straight_through, through
+from bench.candidates.mix import MixAnswer, MixedClassifier, as_mix
+from bench.engines.acceleration import Accelerated
+from bench.engines.engine import Task
+
+
+@dataclass(frozen=True)
+class MixView:
+    """A mix as attacks on its parts call it; called like a model it gives its logits."""
+
+    mix: MixedClassifier
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Log-probabilities (N, K)."""
+        return cast(Tensor, self.mix(images.clone())).to(images.dtype)
+
+    def answer(self, images: Tensor) -> MixAnswer:
+        """Everything about images (N, C, H, W), from one pass through each base."""
+        return self.mix.answer(images.clone())
+
+
+def view(name: View, fast: Accelerated, task: Task) -> Model:
+    """The model that a search calls for an attack.
+
+    Raises:
+        ValueError: the candidate has nothing of the kind; such attacks are to be left out.
+    """
+    if name == "mix":
+        mix = as_mix(fast.module)
+        if mix is None:
+            raise ValueError("expected a mix for an attack on its parts")
+        return MixView(mix)
+    if name == "straight-through":
+        # The candidate as its author wrote it: a trace may have lost what stops gradients.
+        if task.surrogate is not None:
+            return through(task.module, task.surrogate)
+        return straight_through(lambda images: cast(Tensor, task.module(images.clone())))
+    if name == "expectation":
+        return expectation(fast.model)
+    return fast.model

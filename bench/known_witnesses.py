@@ -1,0 +1,46 @@
+"""Adversarial images that earlier runs of a suite found, to be tried on a candidate first."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bench.data import Dataset
+from bench.engines import Trials
+from bench.records import Manifest
+from bench.store import Store
+
+
+def known_witnesses(manifest: Manifest, dataset: Dataset, store: Store) -> Trials | None:
+    """Witnesses of the suite's complete runs on the same data, newest first.
+
+    Runs of this very candidate are left out, so that its result stays its attacks' own; those of an
+    earlier state of it, with other weights, count.
+    """
+    images, indices = dataset.images.numpy(), dataset.indices.tolist()
+    found = []
+    for run in store.runs(manifest.suite):
+        if not run.is_complete:
+            continue
+        other = run.manifest()
+        same_candidate = (
+            other.weights_sha256 == manifest.weights_sha256
+            and other.definition_sha256 == manifest.definition_sha256
+        )
+        same_images = other.dataset.name == manifest.dataset.name
+        if (
+            same_candidate
+            or not same_images
+            or other.threat_model.norm != manifest.threat_model.norm
+        ):
+            continue
+        witnesses = run.witnesses(images, indices, others=True)
+        if witnesses is not None and len(witnesses.index):
+            found.append((run.summary().finished, witnesses))
+    if not found:
+        return None
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    return Trials(
+        torch.from_numpy(np.concatenate([witnesses.index for _, witnesses in found])),
+        torch.from_numpy(np.concatenate([witnesses.images for _, witnesses in found])),
+    )

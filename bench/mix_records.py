@@ -1,0 +1,108 @@
+"""What is recorded of a mix beside its answers: its weights and its bases' confidence margins.
+
+The paper's explanation of why a mix can be both (Bai et al., arXiv 2301.12554, section 3): a robust
+base is more confident where it is right on clean images than where an attack made it wrong, so that
+the accurate base may correct the one and cannot spoil the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.candidates import Candidate
+from bench.candidates.mix import MixedClassifier, as_mix
+from bench.engines import Task
+from bench.engines.engine import batches
+from bench.records import FloatArray, Manifest
+from bench.store import Tables
+
+RECORDED_KINDS = ("evaluation", "imported-witnesses")
+
+
+def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
+    """How a mix is made, for the manifest; None for another candidate."""
+    mix = candidate.mix
+    if mix is None:
+        return None
+    names = {role: base.name for role, base in candidate.bases.items()}
+    return {
+        "accurate": names.get("accurate"),
+        "robust": names.get("robust"),
+        "accurate_scale": mix.accurate_scale,
+        "robust_scale": mix.robust_scale,
+        "alpha_range": list(mix.alpha_range),
+        "adaptive": mix.has_mixing_network,
+    }
+
+
+def with_mix_records(task: Task, manifest: Manifest, tables: Tables) -> Tables:
+    """A run's tables with what its mix says of the clean images and of the witnesses.
+
+    One pass each. The columns, all of them null for other candidates, and those of the adversarial
+    image where there is none: the weights `alpha_clean` and `alpha_adversarial`, and both bases'
+    `signed_margins` on both images.
+    """
+    mix = as_mix(task.module)
+    if mix is None or manifest.kind not in RECORDED_KINDS:
+        return tables
+    row_of = {index: row for row, index in enumerate(task.indices.tolist())}
+
+    def columns(kind: str, index: list[int], images: Tensor) -> dict[str, FloatArray]:
+        labels = task.labels[[row_of[value] for value in index]]
+        alpha, accurate, robust = _observe(mix, task, images, labels)
+        return {
+            f"alpha_{kind}": alpha,
+            f"accurate_margin_{kind}": accurate,
+            f"robust_margin_{kind}": robust,
+        }
+
+    samples = tables.samples.copy()
+    index = samples["index"].tolist()
+    clean = task.images[[row_of[value] for value in index]]
+    for name, values in columns("clean", index, clean).items():
+        samples[name] = values
+    if tables.witnesses is not None:
+        broken = tables.witnesses.index.tolist()
+        images = torch.from_numpy(tables.witnesses.images)
+        for name, values in columns("adversarial", broken, images).items():
+            found = dict(zip(broken, values.tolist(), strict=True))
+            samples[name] = np.array([found.get(value, np.nan) for value in index])
+    return replace(tables, samples=samples)
+
+
+def signed_margins(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Confidence margins (n,), in [-1, 1]: negative where the prediction is wrong.
+
+    The size is the paper's margin, the difference of the two highest probabilities.
+
+    Args:
+        log_probabilities: (n, K).
+        labels: (n,).
+    """
+    highest = log_probabilities.double().exp().topk(2, dim=1).values
+    right = log_probabilities.argmax(dim=1) == labels
+    return (highest[:, 0] - highest[:, 1]) * torch.where(right, 1.0, -1.0)
+
+
+def _observe(
+    mix: MixedClassifier, task: Task, images: Tensor, labels: Tensor
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weights (n,), and the margins (n,) of the accurate and of the robust base, as mixed."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows in batches(torch.arange(len(images)), task.batch_size):
+        with torch.no_grad():
+            answer = mix.answer(images[rows].to(task.device))
+        parts.append(
+            (
+                answer.alpha.double().cpu(),
+                signed_margins(answer.accurate.cpu(), labels[rows]),
+                signed_margins(answer.robust.cpu(), labels[rows]),
+            )
+        )
+    alpha, accurate, robust = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    return alpha, accurate, robust

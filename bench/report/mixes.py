@@ -1,0 +1,197 @@
+"""What a suite's page says of mixes: which runs belong together, and their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import InputError
+from bench.records import FloatArray, Summary
+from bench.store import MIX_COLUMNS, Store
+
+ROLES = ("accurate", "robust")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Mixes of the same two bases, measured on the same samples under one threat model.
+
+    Attributes:
+        names: of the accurate and the robust base; None where they are no candidates.
+        bases: runs of the two bases themselves, None where there is none.
+        sweeps: the newest one for each pair of base scales.
+        fixed: runs of mixes with one weight, by that weight.
+        adaptive: runs of mixes with a mixing network, by name.
+    """
+
+    names: tuple[str | None, str | None]
+    bases: tuple[Summary | None, Summary | None]
+    sweeps: tuple[Summary, ...]
+    fixed: tuple[Summary, ...]
+    adaptive: tuple[Summary, ...]
+
+    @property
+    def title(self) -> str:
+        """Both bases' names, or the mixes' where those are unknown."""
+        known = [name for name in self.names if name]
+        mixes = [mix.manifest.candidate for mix in (*self.adaptive, *self.fixed)]
+        return " and ".join(known or mixes)
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether there is something to draw beside the mixes."""
+        return bool(self.sweeps or any(self.bases))
+
+
+@dataclass(frozen=True)
+class Margins:
+    """One base's confidence margins, in [0, 1].
+
+    Attributes:
+        clean_right: (n,) on the clean images of which it is right.
+        attacked_wrong: (m,) on the adversarial images of which it is wrong.
+    """
+
+    clean_right: FloatArray
+    attacked_wrong: FloatArray
+
+
+@dataclass(frozen=True)
+class MixSamples:
+    """What a run of a mix records of its samples.
+
+    Attributes:
+        candidate: the mix's name.
+        alpha_clean: (n,) weights on the clean images.
+        alpha_adversarial: (m,) weights on the images that broke the mix.
+        margins: of the accurate and of the robust base.
+    """
+
+    candidate: str
+    alpha_clean: FloatArray
+    alpha_adversarial: FloatArray
+    margins: tuple[Margins, Margins]
+
+
+def families(summaries: Iterable[Summary]) -> list[Family]:
+    """Sort a suite's runs into families, those with the most mixes first."""
+    runs = list(summaries)
+    groups: dict[tuple[object, ...], list[Summary]] = {}
+    for run in runs:
+        if mix_of(run):
+            groups.setdefault(_key(run), []).append(run)
+    found = [_family(group, runs) for group in groups.values()]
+    return sorted(found, key=lambda each: (-len(each.fixed) - len(each.adaptive), each.title))
+
+
+def mix_of(run: Summary) -> Mapping[str, Any]:
+    """What the manifest says of the mix; empty for other candidates and kinds of runs."""
+    described = run.manifest.information.get("mix")
+    if run.manifest.kind not in {"evaluation", "sweep"} or not isinstance(described, Mapping):
+        return {}
+    return described
+
+
+def weight_of(run: Summary) -> float:
+    """The weight of a fixed mix."""
+    return float(mix_of(run)["alpha_range"][0])
+
+
+def read_mix_samples(store: Store, run: Summary) -> MixSamples | None:
+    """The samples of a run of a mix; None where they cannot be read or say nothing of it."""
+    try:
+        samples = store.folder(run.manifest).samples()
+    except InputError:
+        return None
+    if not set(MIX_COLUMNS) <= set(samples.columns) or samples["alpha_clean"].isna().all():
+        return None
+    return MixSamples(
+        candidate=run.manifest.candidate,
+        alpha_clean=_known(samples, "alpha_clean"),
+        alpha_adversarial=_known(samples, "alpha_adversarial"),
+        margins=(_margins(samples, "accurate"), _margins(samples, "robust")),
+    )
+
+
+def _margins(samples: pd.DataFrame, role: str) -> Margins:
+    clean = _known(samples, f"{role}_margin_clean")
+    adversarial = _known(samples, f"{role}_margin_adversarial")
+    return Margins(clean[clean > 0], -adversarial[adversarial < 0])
+
+
+def _known(samples: pd.DataFrame, column: str) -> FloatArray:
+    values: FloatArray = samples[column].dropna().to_numpy(dtype=float)
+    return values
+
+
+def _key(run: Summary) -> tuple[object, ...]:
+    weights = [tuple(sorted(_base_weights(run, role).items())) for role in ROLES]
+    who = weights if all(weights) else [run.manifest.candidate]
+    return (*_circumstances(run), *who)
+
+
+def _circumstances(run: Summary) -> tuple[object, ...]:
+    """What must agree for accuracies to stand on the same axes."""
+    manifest = run.manifest
+    threat = manifest.threat_model
+    samples = (manifest.dataset.sha256, run.n_examples)
+    return (manifest.suite_version, threat.norm, threat.eps, *samples)
+
+
+def _base_weights(run: Summary, role: str) -> dict[str, str]:
+    """Digests of a base's weights, as a run of the base itself names them."""
+    found = {}
+    for name, digest in run.manifest.weights_sha256.items():
+        if name == role:
+            found["weights"] = digest
+        elif name.startswith(f"{role}."):
+            found[name.removeprefix(f"{role}.")] = digest
+    return found
+
+
+def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
+    first = runs[0]
+    evaluations = _best([run for run in runs if run.manifest.kind == "evaluation"])
+    sweeps = {
+        (mix_of(run).get("accurate_scale"), mix_of(run).get("robust_scale")): run
+        for run in sorted(runs, key=lambda run: run.finished)
+        if run.sweep
+    }
+    names = [next(filter(None, (mix_of(run).get(role) for run in runs)), None) for role in ROLES]
+    accurate, robust = (_base(first, role, everything) for role in ROLES)
+    fixed = [run for run in evaluations if not mix_of(run)["adaptive"]]
+    return Family(
+        names=(names[0], names[1]),
+        bases=(accurate, robust),
+        sweeps=tuple(sweeps.values()),
+        fixed=tuple(sorted(fixed, key=weight_of)),
+        adaptive=tuple(run for run in evaluations if mix_of(run)["adaptive"]),
+    )
+
+
+def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
+    weights = _base_weights(mix, role)
+    found = _best(
+        [
+            run
+            for run in runs
+            if weights
+            and run.manifest.kind == "evaluation"
+            and run.manifest.weights_sha256 == weights
+            and _circumstances(run) == _circumstances(mix)
+        ]
+    )
+    return found[0] if found else None
+
+
+def _best(runs: Sequence[Summary]) -> list[Summary]:
+    """One run a candidate, by name: the one whose attacks broke most, then the newest."""
+    chosen: dict[str, Summary] = {}
+    for run in sorted(runs, key=lambda run: run.finished, reverse=True):
+        name = run.manifest.candidate
+        if name not in chosen or run.robust_accuracy < chosen[name].robust_accuracy:
+            chosen[name] = run
+    return [chosen[name] for name in sorted(chosen)]

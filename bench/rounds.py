@@ -1,0 +1,116 @@
+"""Random selections that grow round by round, and stop as soon as enough is known.
+
+Each round is an ordinary call of the engine on the next samples of the draw, taken through all
+attacks; its blocks carry the round's number before their own keys, so that a run that was killed
+goes on where it was. Whether to stop is decided between rounds, from the blocks alone: the same
+blocks lead to the same decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from bench.engines import Engine, Task
+from bench.formatting import duration, percent
+from bench.records import Block, Progress, Selection
+from bench.statistics import anytime_interval
+
+
+class Listener(Protocol):
+    """Is told how far the work is."""
+
+    def progress(self, progress: Progress) -> None:
+        """A block is finished, or a stage begins."""
+
+    def notice(self, text: str) -> None:
+        """Something the user should know that is no error."""
+
+
+def run_in_rounds(
+    task: Task,
+    engine: Engine,
+    selection: Selection,
+    finished: Mapping[str, Block],
+    listener: Listener,
+) -> Iterator[Block]:
+    """Take the samples of a task through all attacks, one round after the other.
+
+    Args:
+        task: all samples that may be taken, in the order of the draw.
+        finished: blocks of an earlier, interrupted run by key; they are not done again.
+    """
+    assert selection.round is not None
+    assert selection.population is not None
+    robust, seconds = 0, 0.0
+    total = len(task.labels)
+    for number, start in enumerate(range(0, total, selection.round)):
+        end = min(start + selection.round, total)
+        prefix = f"round-{number:04d}-"
+        part = replace(
+            task,
+            images=task.images[start:end],
+            labels=task.labels[start:end],
+            indices=task.indices[start:end],
+        )
+        known = {
+            key.removeprefix(prefix): block
+            for key, block in finished.items()
+            if key.startswith(prefix)
+        }
+        blocks = dict(known)
+        for block in engine.run(part, known, _shifted(listener.progress, start, robust)):
+            blocks[block.key] = block
+            yield replace(block, key=prefix + block.key)
+        robust += _robust(blocks)
+        seconds += sum(block.seconds for block in blocks.values())
+        interval = anytime_interval(robust, end, selection.population)
+        reason = _reason_to_stop(selection, interval.width, seconds, number + 1)
+        listener.notice(
+            f"{end} samples: robust {percent(robust / end)}% "
+            f"[{percent(interval.low)} – {percent(interval.high)}]" + (reason and f"; {reason}")
+        )
+        if reason:
+            return
+
+
+def _reason_to_stop(selection: Selection, width: float, seconds: float, rounds: int) -> str:
+    """Why no further round is made; empty if one is."""
+    if selection.until_width is not None and width <= selection.until_width:
+        return f"stopped: {percent(width)} points wide"
+    budget = selection.budget_seconds
+    if budget is not None and seconds + seconds / rounds > budget:
+        return f"stopped: {duration(seconds)} spent, another round would exceed the budget"
+    return ""
+
+
+def _robust(blocks: Mapping[str, Block]) -> int:
+    """Samples of a round that are right and that no attack broke."""
+    right: set[int] = set()
+    broken: set[int] = set()
+    for block in blocks.values():
+        if block.clean is not None:
+            hits = block.clean.prediction == block.clean.label
+            right.update(block.clean.index[hits].tolist())
+        if block.witnesses is not None:
+            broken.update(block.witnesses.index.tolist())
+    return len(right - broken)
+
+
+def _shifted(
+    report: Callable[[Progress], None], examples: int, robust: int
+) -> Callable[[Progress], None]:
+    """Adds the samples of earlier rounds to what is reported."""
+
+    def shifted(progress: Progress) -> None:
+        report(
+            replace(
+                progress,
+                robust=progress.robust + robust,
+                examples=progress.examples + examples,
+                seconds_left=None,
+            )
+        )
+
+    return shifted

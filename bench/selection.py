@@ -1,0 +1,105 @@
+"""Which samples a run takes, and the same samples again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import data
+from bench.data import Dataset
+from bench.errors import InputError
+from bench.records import Interval, Manifest, Selection
+from bench.statistics import (
+    anytime_interval,
+    exact_binomial_interval,
+    exact_hypergeometric_interval,
+)
+from bench.suites import Suite
+
+
+def permutation(size: int, seed: int) -> list[int]:
+    """A random order of 0 ... size - 1 that depends on `seed` alone, on no library's generator."""
+    return sorted(
+        range(size), key=lambda place: hashlib.sha256(f"{seed}/{place}".encode()).digest()
+    )
+
+
+def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -> Tensor:
+    """Places (n,) in the data set that a selection means.
+
+    Args:
+        population: how many samples the protocol takes in all; they are the first of the data set.
+        listed: the places of a `listed` selection.
+
+    Raises:
+        InputError: more samples than there are.
+    """
+    if (selection.n - 1) * (selection.step or 1) >= population:
+        raise InputError(
+            f"expected at most {population} examples, all that the protocol takes; "
+            f"got {selection.n}"
+        )
+    if selection.kind == "listed":
+        return torch.tensor(listed, dtype=torch.int64)
+    if selection.kind != "random":
+        return torch.arange(selection.n) * (selection.step or 1)
+    assert selection.seed is not None
+    rows = torch.tensor(permutation(population, selection.seed)[: selection.n])
+    # One that grows is worked off in the order of the draw; the order of the other is of no matter.
+    return rows if selection.round else rows.sort().values
+
+
+def interval_of(selection: Selection, successes: int, n: int) -> Interval:
+    """The 95% interval that a selection allows of an accuracy.
+
+    The whole test set, and its first samples, count as a sample of the population of images: an
+    exact binomial interval, which says nothing about the rest of the test set. A random part tells
+    of the test set itself; where it was not fixed in advance how many are drawn, an interval that
+    holds whenever one stops.
+
+    Args:
+        successes: samples of the n for which the accuracy counts.
+        n: samples that were evaluated; fewer than the selection's if it stopped early.
+    """
+    if selection.kind != "random":
+        return exact_binomial_interval(successes, n)
+    assert selection.population is not None
+    if selection.round is None:
+        return exact_hypergeometric_interval(successes, n, selection.population)
+    return anytime_interval(successes, n, selection.population)
+
+
+def dataset_of(
+    manifest: Manifest,
+    suite: Suite,
+    data_dir: Path | None,
+    preprocessing: Callable[[Any], Tensor] | None,
+    listed: Sequence[int] = (),
+) -> Dataset:
+    """The samples that a run was made for, equal by digest.
+
+    Args:
+        listed: places of the samples, if the run's selection is `listed`.
+
+    Raises:
+        InputError: the suite's data are not those of the run, or cannot be loaded.
+    """
+    dataset = data.load_source(
+        suite.data,
+        data_dir,
+        preprocessing=preprocessing,
+        choose=lambda size: rows_of(manifest.selection, suite.n_examples or size, listed),
+    )
+    if dataset.sha256() != manifest.dataset.sha256:
+        raise InputError(
+            f"{manifest.suite}/{manifest.candidate}@{manifest.run}: expected the samples that it "
+            f"was made with, {manifest.dataset.name} with SHA-256 "
+            f"{manifest.dataset.sha256[:16]}..., got {dataset.name} with "
+            f"{dataset.sha256()[:16]}...; name the suite by --suite and the data by --data-dir"
+        )
+    return dataset

@@ -1,0 +1,21 @@
+"""Intervals and tests for counts of 0/1 outcomes: exact, or valid whenever one stops."""
+
+from bench.statistics.comparison import (
+    claim_p_value,
+    mcnemar_p_value,
+    power,
+    required_sample_size,
+)
+from bench.statistics.intervals import exact_binomial_interval, exact_hypergeometric_interval
+from bench.statistics.sequential import anytime_interval, anytime_p_value
+
+__all__ = [
+    "anytime_interval",
+    "anytime_p_value",
+    "claim_p_value",
+    "exact_binomial_interval",
+    "exact_hypergeometric_interval",
+    "mcnemar_p_value",
+    "power",
+    "required_sample_size",
+]

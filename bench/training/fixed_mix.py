@@ -1,0 +1,73 @@
+"""A fixed mix: nothing is trained, the weight and the bases' scales are chosen.
+
+Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
+SIMODS 2024, arXiv 2301.12554, section 3.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from itertools import product
+
+from bench.candidates.mix import Mix
+from bench.training.loop import split
+from bench.training.mix_bases import LoadedBases, with_fast_bases
+from bench.training.mix_search import Numbers, choose
+from bench.training.mix_settings import FixedMixSettings
+from bench.training.settings import Settings
+from bench.training.trained import Conditions, Trained, TrainingData
+
+
+def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Trained:
+    """Choose the numbers of a fixed mix on held-out training images.
+
+    Args:
+        settings: See ``FixedMixSettings``.
+        data: Training images and labels.
+        conditions: Seed and device. There are no checkpoints: it takes minutes.
+
+    Raises:
+        InputError: If the settings do not fit the data or the bases.
+        TypeError: If the settings are not ``FixedMixSettings``.
+    """
+    if not isinstance(settings, FixedMixSettings):
+        raise TypeError(f"expected FixedMixSettings, got {type(settings).__name__}")
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    _, held_out = split(len(data.labels), settings.held_out, conditions.seed)
+    bases = LoadedBases(settings, data.name)
+    images, labels = (each[held_out].to(conditions.device) for each in (data.images, data.labels))
+    mix = Mix(bases.accurate, bases.robust, 0.5).to(conditions.device).eval()
+    fast = with_fast_bases(mix, images[:8])
+    choice = choose(
+        lambda numbers: Mix(fast.accurate, fast.robust, **numbers),
+        {"alpha": 0.5, "accurate_scale": 1.0, "robust_scale": 1.0},
+        number_grid(settings),
+        images,
+        labels,
+        bases.threat_model,
+        settings,
+        conditions.seed,
+    )
+    return Trained(
+        network=None,
+        architecture="bench.candidates.mix:Mix",
+        architecture_args=dict(choice.numbers),
+        seconds=time.monotonic() - began,
+        started=started,
+        bases=bases.names,
+        record={"bases_sha256": bases.sha256} | choice.record(len(images)),
+    )
+
+
+def number_grid(settings: FixedMixSettings) -> list[Numbers]:
+    """Every combination of weight and scales that the settings allow."""
+    weights = [
+        round(1 - settings.alpha_step * step, 6) for step in range(int(1 / settings.alpha_step) + 1)
+    ]
+    return [
+        {"alpha": max(alpha, 0.0), "accurate_scale": accurate, "robust_scale": robust}
+        for alpha, accurate, robust in product(
+            weights, settings.accurate_scales, settings.robust_scales
+        )
+    ]

@@ -1,0 +1,232 @@
+"""The attacked copies of images that a mixing network is trained on.
+
+Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
+SIMODS 2024, arXiv 2301.12554, section 4: attacks on the mix as it is, of different strength, which
+also push its weight towards the accurate base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bench.attacks.apgd import MOVES, APGDState
+from bench.attacks.attack import Model, likeliest_wrong_classes
+from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.draws import Draws, keyed_draws
+from bench.attacks.losses import LOSSES, cross_entropy, loss_for
+from bench.attacks.mix_apgd import MixAPGD, MixState
+from bench.attacks.mix_losses import towards_accurate_base
+from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
+from bench.attacks.rowwise import RowFunction
+from bench.candidates.adaptive_mix import AdaptiveMix
+from bench.suites.suite import ThreatModel
+from bench.training.mix_settings import MixingNetworkSettings
+
+_RADIUS_EVENT = 2
+"""Start and weight of an item's search are events 0 and 1 of its stream."""
+_PGD_REACH = 2.5
+"""Radii that the steps of PGD cover together."""
+
+
+@dataclass(frozen=True)
+class RadiusState(MixState):
+    """See `MixState`.
+
+    Attributes:
+        radii: (N,) of each item's ball.
+    """
+
+    radii: Tensor
+
+
+class TrainingAPGD(MixAPGD):
+    """Auto-PGD for the highest loss, each item in a ball of its own.
+
+    Nothing counts as broken: a search that stopped at the first wrong answer would leave images at
+    their start that the mix gets wrong without attack.
+    """
+
+    def __init__(
+        self,
+        norm: Norm,
+        eps: float,
+        *,
+        steps: int,
+        radius_factors: tuple[float, float],
+        push_weights: tuple[float, float],
+    ) -> None:
+        """Make an attack.
+
+        Args:
+            norm: of the balls, Linf or L2.
+            eps: the radius of the threat model.
+            steps: gradient steps.
+            radius_factors: ends of the interval that each item's radius is drawn from, times eps.
+            push_weights: ends of the interval that each item's w is drawn from.
+
+        Raises:
+            InputError: a parameter is out of its range.
+        """
+        loss = towards_accurate_base(cross_entropy_or_dlr)
+        super().__init__(norm, eps, [loss], targeted=True, steps=steps, weights=[push_weights])
+        self._radius_factors = radius_factors
+        self._move_inside = RowFunction(partial(_move_inside, MOVES[norm]))
+        self.arithmetic = (self._move_inside,)
+
+    def start(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        targets: Tensor | None = None,
+        restarts: Tensor | None = None,
+    ) -> RadiusState:
+        """From a random point of the items' balls; see `Attack.start`.
+
+        An item whose target is its own label ascends the cross-entropy, one with another target the
+        targeted difference of logits ratio.
+        """
+        state = super().start(images, labels, draws, targets, restarts)
+        low, high = self._radius_factors
+        events = torch.full_like(labels, _RADIUS_EVENT)
+        factors = low + (high - low) * draws.uniform(events, 1, images.dtype)[:, 0]
+        point = state.clean + per_image(factors, images) * (state.point - state.clean)
+        point.clamp_(0, 1)
+        values = {field.name: getattr(state, field.name) for field in fields(state)} | {
+            "point": point,
+            "previous": point.clone(),
+            "best": point.clone(),
+            "step_size": state.step_size * factors,
+        }
+        return RadiusState(**values, radii=self.eps * factors)
+
+    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
+        """The right answer in place of the mix's, and the loss with its gradient."""
+        logits, losses, gradient = super().evaluate(model, state)
+        return functional.one_hot(state.labels, logits.shape[1]).to(logits), losses, gradient
+
+    def move(
+        self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
+    ) -> None:
+        """See `APGD.move`."""
+        assert isinstance(state, RadiusState)
+        self._move_inside(
+            state.radii,
+            state.point,
+            state.previous,
+            state.best,
+            state.best_gradient,
+            gradient,
+            state.clean,
+            keep,
+            back,
+            state.step_size,
+            weight,
+        )
+
+
+def attacked_copies(
+    mix: AdaptiveMix,
+    images: Tensor,
+    labels: Tensor,
+    threat_model: ThreatModel,
+    settings: MixingNetworkSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Images attacked on a mix: once on the cross-entropy, and once for each target.
+
+    Args:
+        mix: In a mode where no image depends on the others in its batch.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) int64.
+        threat_model: Its radius is the unit of the settings' radii.
+        settings: Of the attack.
+        generator: Source of every draw; on the CPU.
+
+    Returns:
+        ((1 + targets) N, C, H, W): all images under the first run, then all under the next, ....
+        Where there are fewer wrong classes than targets, fewer.
+    """
+    with torch.no_grad():
+        ranked = likeliest_wrong_classes(mix(images), labels, settings.attack_targets)
+    targets = torch.cat((labels.unsqueeze(1), ranked), dim=1).T.flatten()
+    runs = len(targets) // len(labels)
+    attack = TrainingAPGD(
+        threat_model.norm,
+        threat_model.eps,
+        steps=steps_of_run(settings.attack_steps, generator),
+        radius_factors=settings.radius_factors,
+        push_weights=settings.push_weights,
+    )
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    draws = keyed_draws(seed, torch.arange(len(targets), device=labels.device), "training")
+    state = attack.start(images.repeat(runs, 1, 1, 1), labels.repeat(runs), draws, targets)
+    if settings.attack == "pgd":
+        low, high = settings.momentum_decays
+        decay = low + (high - low) * float(torch.rand((), generator=generator))
+        return momentum_pgd(attack, mix, state, decay)
+    for _ in range(attack.steps):
+        attack.step(mix, state)
+    return attack.images(state)
+
+
+def momentum_pgd(
+    attack: TrainingAPGD, mix: AdaptiveMix, state: RadiusState, decay: float
+) -> Tensor:
+    """Steps of one size along a momentum of the gradients.
+
+    Y. Dong et al., "Boosting Adversarial Attacks with Momentum", 2018.
+
+    Args:
+        attack: Its losses and number of steps are used.
+        mix: To attack.
+        state: Items at their start; changed in place.
+        decay: Of the momentum, in [0, 1).
+
+    Returns:
+        (N, ...) the last points.
+    """
+    steps = attack.phase_steps - 1
+    radii, point = per_image(state.radii, state.point), state.point
+    momentum = torch.zeros_like(point)
+    for _ in range(steps):
+        _, _, gradient = attack.evaluate(mix, state)
+        size = norms(gradient, "L1") + SMALLEST_NORM
+        momentum.mul_(decay).add_(gradient / per_image(size, gradient))
+        reach = radii * (_PGD_REACH / steps)
+        if attack.norm == "Linf":
+            point.add_(momentum.sign() * reach)
+            onto_box_(
+                point, (state.clean - radii).clamp_(min=0), (state.clean + radii).clamp_(max=1)
+            )
+        else:
+            length = norms(momentum, "L2") + SMALLEST_NORM
+            point.add_(momentum / per_image(length, momentum) * reach)
+            onto_ball_(point, state.clean, state.radii)
+    return point
+
+
+def steps_of_run(degrees_of_freedom: int, generator: torch.Generator) -> int:
+    """A chi-squared number of steps, rounded, at least 1."""
+    squares = torch.randn(degrees_of_freedom, generator=generator).square()
+    return max(1, round(float(squares.sum())))
+
+
+def cross_entropy_or_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """(N,) cross-entropy where the target is the label, else the targeted DLR."""
+    targeted = LOSSES[loss_for("dlr-targeted", logits.shape[1])]
+    return torch.where(
+        targets == labels,
+        cross_entropy(logits, labels, targets),
+        targeted(logits, labels, targets),
+    )
+
+
+def _move_inside(move: Callable[..., None], radii: Tensor, *rest: Tensor) -> None:
+    move(radii, *rest)

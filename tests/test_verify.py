@@ -1,0 +1,269 @@
+"""Witnesses: confirmed without an attack, refused where they prove nothing, added from others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from torch import nn
+
+from bench import data, runner
+from bench.best_known import best_known
+from bench.candidates import Candidate
+from bench.cli import main
+from bench.engines import make_engine
+from bench.errors import InputError
+from bench.import_witnesses import import_witnesses, read_images
+from bench.store import Store, Tables
+from bench.suites import load_suite
+from bench.verify import verify
+from tests.silent import SilentObserver
+
+N, EPS = 24, 0.05
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def candidate(linear_digits: nn.Module) -> Candidate:
+    """The linear classifier, with a digest of its own."""
+    return Candidate("linear", linear_digits, {"weights": "1" * 64}, "2" * 64)
+
+
+def _settings(**changes: object) -> runner.Settings:
+    suite = load_suite("digits-linf")
+    suite = suite.model_copy(
+        update={
+            "threat_model": suite.threat_model.model_copy(update={"eps": EPS}),
+            "protocols": {
+                "standard": suite.protocol("standard").model_copy(
+                    update={"attacks": suite.protocol("standard").attacks[:1]}
+                )
+            },
+        }
+    )
+    fields = {"suite": suite, "engine": make_engine("fast"), "n_examples": N, "batch_size": 64}
+    return runner.Settings(**(fields | changes))
+
+
+def _run(candidate: Candidate, root: Path, **changes: object) -> runner.Outcome:
+    settings = _settings(**changes)
+    samples = data.load("digits")
+    rows = runner.selected_rows(settings, samples.size)
+    return runner.evaluate(candidate, samples.take(rows), settings, Store(root), SilentObserver())
+
+
+def test_an_honest_run_is_confirmed(candidate: Candidate, tmp_path: Path) -> None:
+    outcome = _run(candidate, tmp_path)
+    result = verify(outcome.folder, candidate, data.load("digits").first(N), CPU)
+    assert result.is_confirmed, result.failures
+    assert result.confirmed == pytest.approx(outcome.summary.robust_accuracy)
+    assert 0 < result.confirmed < outcome.summary.clean_accuracy
+    assert result.eight_bit == pytest.approx(outcome.summary.eight_bit_robust_accuracy)
+    assert result.eight_bit >= result.confirmed
+    assert result.passes < result.run_passes / 10
+
+
+def _rewrite(outcome: runner.Outcome, change: Callable[[Tables, np.ndarray], None]) -> None:
+    """Write the run again with changed witnesses, as a forger would."""
+    samples = data.load("digits").first(N)
+    images = samples.images.numpy()
+    tables = outcome.folder.tables(images, samples.indices.tolist())
+    assert tables.witnesses is not None
+    clean = images[tables.witnesses.index]
+    change(tables, clean)
+    outcome.folder.finish(tables, outcome.summary, clean)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda witness, clean: np.copyto(witness, clean), "the candidate is right on it"),
+        (lambda witness, clean: np.copyto(witness, 1 - clean), "got distance"),
+        (lambda witness, clean: np.copyto(witness, np.nan), "expected an image in [0, 1]"),
+    ],
+)
+def test_what_a_witness_does_not_prove_is_named(
+    candidate: Candidate, tmp_path: Path, change: Callable[..., None], expected: str
+) -> None:
+    outcome = _run(candidate, tmp_path)
+
+    def forge(tables: Tables, clean: np.ndarray) -> None:
+        assert tables.witnesses is not None
+        change(tables.witnesses.images[0], clean[0])
+
+    _rewrite(outcome, forge)
+    result = verify(outcome.folder, candidate, data.load("digits").first(N), CPU)
+    assert len(result.failures) == 1
+    assert expected in result.failures[0]
+    assert result.confirmed == pytest.approx(result.claimed + 1 / N)
+
+
+def test_missing_witnesses_and_a_better_sounding_summary_are_named(
+    candidate: Candidate, tmp_path: Path
+) -> None:
+    outcome = _run(candidate, tmp_path)
+    (outcome.folder.path / "witnesses.npz").unlink()
+    path = outcome.folder.path / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"robust_accuracy": 0.01}))
+    result = verify(outcome.folder, candidate, data.load("digits").first(N), CPU)
+    assert "run.json says robust accuracy 1.00%" in result.failures[0]
+    assert "without a witness" in result.failures[1]
+
+
+def test_another_candidate_and_other_data_are_refused(candidate: Candidate, tmp_path: Path) -> None:
+    outcome = _run(candidate, tmp_path)
+    samples = data.load("digits").first(N)
+    other = replace(candidate, weights_sha256={"weights": "9" * 64})
+    with pytest.raises(InputError, match="expected weights with SHA-256 weights 1111"):
+        verify(outcome.folder, other, samples, CPU)
+    with pytest.raises(InputError, match="witnesses of another data set"):
+        verify(outcome.folder, candidate, replace(samples, indices=samples.indices + 900), CPU)
+    wide = replace(samples, images=samples.images.repeat(1, 3, 1, 1))
+    with pytest.raises(InputError, match=r"expected witnesses of shape \(3, 8, 8\)"):
+        verify(outcome.folder, candidate, wide, CPU)
+
+
+def _attacked(candidate: Candidate, n: int) -> torch.Tensor:
+    """The first n images, each one step along the gradient of the cross-entropy."""
+    samples = data.load("digits").first(n)
+    images = samples.images.clone().requires_grad_()
+    loss = nn.functional.cross_entropy(candidate.module(images), samples.labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, images)
+    return (samples.images + EPS * gradient.sign()).clamp(0, 1)
+
+
+def test_imported_images_lower_the_best_known_accuracy(
+    candidate: Candidate, tmp_path: Path
+) -> None:
+    weak = _settings().suite.protocol("standard").attacks[0]
+    weak = weak.model_copy(update={"name": "square", "parameters": {"queries": 2}})
+    settings = _settings()
+    suite = settings.suite.model_copy(
+        update={
+            "protocols": {
+                "standard": settings.suite.protocols["standard"].model_copy(
+                    update={"attacks": (weak,)}
+                )
+            }
+        }
+    )
+    own = _run(candidate, tmp_path, suite=suite).summary
+    store = Store(tmp_path)
+    assert best_known(store, own).lowered == 0
+
+    path = tmp_path / "found.npz"
+    images = _attacked(candidate, 12)
+    order = np.array([7, 3, *range(3), *range(4, 7), *range(8, 12)])
+    np.savez(path, images=images.numpy()[order], index=order)
+    samples = data.load("digits")
+    outcome = import_witnesses(
+        read_images(path), "one step", candidate, samples, _settings(), store
+    )
+    summary = outcome.summary
+    assert summary.manifest.kind == "imported-witnesses"
+    assert summary.manifest.selection.kind == "listed"
+    assert summary.attacks[0].broken > 0
+    joined = best_known(store, own)
+    alone = store.folder(own.manifest).samples().set_index("index")["robust"]
+    theirs = outcome.folder.samples().set_index("index")["robust"]
+    both = [bool(alone[i]) and bool(theirs.get(i, True)) for i in range(N)]
+    assert joined.robust_accuracy == pytest.approx(sum(both) / N)
+    assert joined.lowered > 0
+    assert joined.runs == (summary.run,)
+    assert verify(outcome.folder, candidate, samples.first(12), CPU).is_confirmed
+    again = import_witnesses(read_images(path), "one step", candidate, samples, _settings(), store)
+    assert again.reused
+    assert store.summary("digits-linf/linear").run == own.run
+    assert store.summary(f"digits-linf/linear@{summary.run}").run == summary.run
+
+
+class _Runs:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (eval, ("1 + 1",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.npz", {"images": np.zeros((2, 3, 8, 8), np.float32)}, r"shape \(1, 8, 8\)"),
+        ("a.npz", {"images": np.ones((2, 1, 8, 8), np.float32)}, "the first is sample 0"),
+        ("a.npz", {"images": np.zeros((400, 1, 8, 8), np.float32)}, r"places in \[0, 359\]"),
+        (
+            "a.npz",
+            {"images": np.zeros((2, 1, 8, 8), np.float32), "index": np.array([1, 1])},
+            "each sample once",
+        ),
+        ("a.npz", {"images": np.zeros((2, 8, 8), np.float32)}, r"shape \(n, C, H, W\), got images"),
+        ("a.npz", {"images": np.array([_Runs()], dtype=object)}, "damaged or not .npz"),
+        ("a.pt", _Runs(), "runs code when it is loaded"),
+        ("a.pt", "text", "got no arrays"),
+        ("a.jpg", b"", "expected a .pt or .npz file"),
+    ],
+)
+def test_wrong_files_are_named_and_nothing_is_kept(
+    candidate: Candidate, tmp_path: Path, name: str, content: object, expected: str
+) -> None:
+    path = tmp_path / name
+    if name.endswith(".npz"):
+        assert isinstance(content, dict)
+        np.savez(path, **content)
+    elif name.endswith(".pt"):
+        torch.save(content, path)
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=expected):
+        import_witnesses(
+            read_images(path), "x", candidate, data.load("digits"), _settings(), Store(tmp_path)
+        )
+    assert Store(tmp_path).runs() == []
+
+
+def test_commands(write_submission: Callable[..., Path], tmp_path: Path) -> None:
+    suite = tmp_path / "quick.yaml"
+    suite.write_text(
+        yaml.safe_dump(
+            {
+                "name": "quick",
+                "version": 1,
+                "title": "Quick",
+                "data": "digits",
+                "n_examples": N,
+                "threat_model": {"norm": "Linf", "eps": EPS},
+                "protocols": {"standard": {"attacks": ["apgd-ce"]}},
+            }
+        )
+    )
+    folder = write_submission()
+    results = ["--results-dir", f"{tmp_path}/results"]
+    named = ["--suite", str(suite), "--candidate", str(folder), *results]
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments)
+
+    assert call("run", *named, "--report-dir", f"{tmp_path}/reports").exit_code == 0
+    confirmed = call("verify", "quick/linear", *named)
+    assert confirmed.exit_code == 0, confirmed.output
+    assert "confirmed: robust accuracy is at most" in confirmed.output
+    assert call("verify", "quick/linear", *results).exit_code == 2
+    (record,) = tmp_path.glob("results/quick/linear/*/run.json")
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps(content | {"robust_accuracy": 0.0}))
+    refused = call("verify", "quick/linear", *named)
+    assert refused.exit_code == 1
+    assert "NOT confirmed" in refused.output
+
+    record.write_text(json.dumps(content))
+    images = data.load("digits").first(N).images
+    torch.save(images, tmp_path / "found.pt")
+    added = call("import-witnesses", f"{tmp_path}/found.pt", *named, "--source", "nobody")
+    assert added.exit_code == 0, added.output
+    assert f"0 of {N} images break their samples" in added.output
+    assert "8-bit" in call("show", "quick/linear", *results).output

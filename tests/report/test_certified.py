@@ -10,8 +10,8 @@ import pytest
 from bench.records import Certificates, Manifest
 from bench.report import build_report
 from bench.report.certified import CertifiedBoard, certified_board
-from bench.runner import summarise_certification
 from bench.store import Store, certificate_tables
+from bench.summary import summarise_certification
 
 from .runs import make_manifest, save_run
 

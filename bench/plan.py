@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench import environment
 from bench.candidates import Candidate
+from bench.candidates.mix import Mix
 from bench.capabilities import applicable
 from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
@@ -142,7 +143,14 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
         randomized=candidate.randomized and smoothing is None,
         surrogate=None if candidate.surrogate is None else candidate.surrogate.to(settings.device),
         smoothing=smoothing,
+        mix=_certified_mix(candidate, settings) if smoothing is not None else None,
     )
+
+
+def _certified_mix(candidate: Candidate, settings: Settings) -> Mix | None:
+    """The candidate as a mix whose robust base votes, on the device; None if it is no mix."""
+    module = candidate.module
+    return module.to(settings.device) if isinstance(module, Mix) else None
 
 
 def default_protocol(candidate: Candidate, suite: Suite) -> str:
@@ -162,9 +170,9 @@ def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing | None:
         return None
     if candidate.sigma is None or candidate.voter is None:
         raise InputError(
-            f"candidate {candidate.name}: expected a smoothed classifier, which alone can be "
-            "certified; got one without sigma. Wrap it by the architecture "
-            "bench.candidates.smoothed:smoothed"
+            f"candidate {candidate.name}: expected a smoothed classifier, or a mix of fixed weight "
+            "whose robust base is one: they alone can be certified; got one without sigma. Wrap it "
+            "by the architecture bench.candidates.smoothed:smoothed"
         )
     smoothing = Smoothing(candidate.sigma, **certification.model_dump())
     if settings.noise_samples is None:

@@ -28,6 +28,8 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STANDARD_DEVIATION = (0.2471, 0.2435, 0.2616)
 CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 CIFAR100_STANDARD_DEVIATION = (0.2673, 0.2564, 0.2762)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
 DIGITS_MEAN = (0.3053,)
 DIGITS_STANDARD_DEVIATION = (0.3760,)
 
@@ -215,6 +217,14 @@ def wide_resnet(
         std=tuple(standard_deviation),
     )
     return network
+
+
+def imagenet_resnet50(num_classes: int = 1000) -> nn.Module:
+    """torchvision's ResNet-50, freshly initialised, with ImageNet's normalisation before it."""
+    from torchvision.models import resnet50
+
+    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STANDARD_DEVIATION)
+    return nn.Sequential(normalization, resnet50(num_classes=num_classes))
 
 
 def pyautoattack_resnet18() -> nn.Module:

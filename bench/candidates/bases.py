@@ -17,6 +17,7 @@ from bench.candidates.candidate import (
     Information,
 )
 from bench.candidates.mix import Mix, as_mix, fraction, positive
+from bench.candidates.smoothed import Smoothed
 from bench.data import IMAGE_SHAPES
 from bench.errors import InputError
 from bench.validation import StrictModel
@@ -77,6 +78,7 @@ class MixReference:
         bases = {role: reference.load() for role, reference in self.bases.items()}
         module = Mix(bases["accurate"].module, bases["robust"].module, **self.numbers)
         check_answers(module, self.dataset, self.name)
+        voting = smoothed_part(module, bases)
         return Candidate(
             name=self.name,
             module=module.eval(),
@@ -93,6 +95,8 @@ class MixReference:
             randomized=any(base.randomized for base in bases.values()),
             preprocessing=bases["robust"].preprocessing,
             bases=bases,
+            sigma=voting.sigma if voting else None,
+            voter=voting.base if voting else None,
         )
 
 
@@ -181,6 +185,18 @@ def weights_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
 def definitions_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
     """The bases' definition digests."""
     return {role: base.definition_sha256 for role, base in bases.items()}
+
+
+def smoothed_part(module: nn.Module, bases: Mapping[str, Candidate]) -> Smoothed | None:
+    """What votes under noise: the module itself, or the robust base of a mix with a fixed weight.
+
+    Of other mixes nothing is certified: their weight, or what they make of the robust base's
+    answers, is not what the certificate assumes.
+    """
+    if isinstance(module, Smoothed):
+        return module
+    robust = bases["robust"].module if isinstance(module, Mix) and bases else None
+    return robust if isinstance(robust, Smoothed) else None
 
 
 def digest(content: object) -> str:

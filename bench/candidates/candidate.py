@@ -50,8 +50,9 @@ class Candidate:
         surrogate: a differentiable stand-in for `module`, which attacks may use for the backward
             pass; None where the module's own gradient is all there is.
         bases: of a mix that was declared from candidates, by "accurate" and "robust".
-        sigma: of the Gaussian noise, in the [0, 1] pixel scale, if it is a smoothed classifier.
-        voter: of a smoothed classifier, the base whose vote under noise is certified.
+        sigma: of the Gaussian noise, in the [0, 1] pixel scale, if it is a smoothed classifier, or
+            a mix whose robust base is one.
+        voter: what votes under that noise: the smoothed classifier's own base.
     """
 
     name: str

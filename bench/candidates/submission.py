@@ -25,6 +25,7 @@ from bench.candidates.bases import (
     check_norms,
     definitions_of,
     digest,
+    smoothed_part,
     weights_of,
 )
 from bench.candidates.candidate import (
@@ -36,7 +37,6 @@ from bench.candidates.candidate import (
 )
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
-from bench.candidates.smoothed import Smoothed
 from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
 from bench.data import IMAGE_SHAPES
 from bench.errors import InputError, Unavailable
@@ -147,7 +147,7 @@ class SubmissionReference:
         module = self._build(bases)
         if bases:
             check_answers(module, self.submission.dataset, f"{self.folder / FILE}: field bases")
-        smoothed = module if isinstance(module, Smoothed) else None
+        smoothed = smoothed_part(module, bases)
         return Candidate(
             name=self.name,
             module=module.eval(),

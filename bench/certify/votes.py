@@ -22,6 +22,10 @@ from bench.records import IntArray
 
 ABSTAINED = -1
 
+Conclude = Callable[[int, IntArray, IntArray], tuple[int, float] | None]
+"""From an image's row and its votes (K,) of the guessing and of the bounding draws to a class and
+its certified radius; None: abstained."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -64,6 +68,7 @@ def certify(
     procedure: Procedure,
     noise: Noise,
     batch_size: int,
+    conclude: Conclude | None = None,
 ) -> Iterator[tuple[list[Certificate], int]]:
     """Certify images, yielding after each batch.
 
@@ -73,6 +78,8 @@ def certify(
         indices: (N,) their places in the data set.
         classes: K.
         batch_size: noisy images in one pass.
+        conclude: what the votes of an image that has all its draws mean; None: the class that was
+            guessed, with the procedure's radius.
 
     Yields:
         the certificates that the batch settled, and how many draws it had.
@@ -111,7 +118,7 @@ def certify(
             start += piece.count
             if piece.first + piece.count < image.wanted:
                 continue
-            found = _judge(image, procedure)
+            found = _judge(image, procedure, conclude)
             if found is None:
                 queue.append(image)
             else:
@@ -133,7 +140,7 @@ def _count(image: _Image, piece: Piece, votes: IntArray, procedure: Procedure) -
     image.votes += np.bincount(votes[guessing:], minlength=classes)
 
 
-def _judge(image: _Image, procedure: Procedure) -> Certificate | None:
+def _judge(image: _Image, procedure: Procedure, conclude: Conclude | None) -> Certificate | None:
     """The certificate of an image that has the draws it wanted; None if it wants more."""
     smoothing, evidence = procedure.smoothing, image.evidence
     guess = int(image.guesses.argmax())
@@ -142,12 +149,17 @@ def _judge(image: _Image, procedure: Procedure) -> Certificate | None:
     if not procedure.judge(evidence)[0]:
         image.wanted = smoothing.selection_samples + procedure.next_look(drawn)
         return None
-    radius = float(procedure.radii(evidence)[0])
-    abstained = np.isnan(radius)
+    concluded: tuple[int, float] | None
+    if conclude is None:
+        radius = float(procedure.radii(evidence)[0])
+        concluded = None if np.isnan(radius) else (guess, radius)
+    else:
+        concluded = conclude(image.row, image.guesses, image.votes)
+    prediction, radius = concluded or (ABSTAINED, 0.0)
     return Certificate(
         row=image.row,
-        prediction=ABSTAINED if abstained else guess,
-        radius=0.0 if abstained else radius,
-        certified_count=int(image.votes[guess]),
+        prediction=prediction,
+        radius=radius,
+        certified_count=int(image.votes[guess if concluded is None else prediction]),
         noise_samples=drawn,
     )

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.candidates.mix import Mix, logits_of
+from bench.certify.mixed_vote import MixedVote
 from bench.certify.noise import Noise, Piece, noise_for
 from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
@@ -22,6 +24,8 @@ from bench.records import Block, Certificates, Progress
 PROCEDURES = ("fixed", "sequential")
 
 DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
+ACCURATE_BATCH = 128
+"""Images in one pass through the accurate base of a mix; it sees them without noise, once each."""
 TRIED_IMAGES = 16
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -29,7 +33,7 @@ STAGE = "certify"
 
 
 class CertificationEngine:
-    """Certifies a smoothed classifier.
+    """Certifies a smoothed classifier, or a mix whose robust base is one.
 
     Args:
         procedure: fixed (Cohen et al.'s CERTIFY) or sequential.
@@ -62,6 +66,7 @@ class CertificationEngine:
             **vars(smoothing),
             **self._procedure(smoothing).settings,
             "noise": noise_for(task.seed, task.device).name,
+            **({} if task.mix is None else {"mixed_vote": {"alpha": task.mix.alpha}}),
         }
 
     def run(
@@ -100,6 +105,7 @@ class CertificationEngine:
             procedure,
             noise,
             _fitting_size(predict, noise, images, task.batch_size),
+            None if task.mix is None else self._mixed_vote(task.mix, images, procedure),
         )
         for settled, drawn in batches:
             now = time.perf_counter()
@@ -118,6 +124,20 @@ class CertificationEngine:
             seconds = time.perf_counter() - block_start
             yield _block(task, rows, number, certificates, draws, seconds, fast.record)
         report(progress.at(time.perf_counter()))
+
+    def _mixed_vote(self, mix: Mix, images: Tensor, procedure: Procedure) -> MixedVote:
+        if not isinstance(procedure, FixedProcedure):
+            raise InputError(
+                f"--procedure: expected fixed for a mix, which needs the votes of all classes; got "
+                f"{procedure.name}"
+            )
+        with torch.no_grad():
+            parts = [
+                mix.accurate_log_probabilities(logits_of(mix.accurate(some))).exp().cpu()
+                for some in torch.split(images, ACCURATE_BATCH)
+            ]
+        accurate = torch.cat(parts).double().numpy()
+        return MixedVote(accurate, mix.alpha, procedure.smoothing)
 
     def _procedure(self, smoothing: Smoothing) -> Procedure:
         return (

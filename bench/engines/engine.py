@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, plan_attack
+from bench.candidates.mix import Mix
 from bench.certify.smoothing import Smoothing
 from bench.records import Block, Progress
 from bench.suites import ThreatModel
@@ -50,6 +51,7 @@ class Task:
         trials: images to try first; None: none.
         until_converged: whether what survives is attacked on with ever larger budgets.
         smoothing: what is certified, if anything is: `module` under this noise.
+        mix: what is certified instead: this mix, `module` voting for its robust base.
     """
 
     module: nn.Module
@@ -67,6 +69,7 @@ class Task:
     trials: Trials | None = None
     until_converged: bool = False
     smoothing: Smoothing | None = None
+    mix: Mix | None = None
 
 
 class Engine(Protocol):

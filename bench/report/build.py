@@ -20,6 +20,8 @@ from bench.best_known import BestKnown, best_known
 from bench.errors import InputError
 from bench.records import Summary
 from bench.report.attack_plot import attack_plot
+from bench.report.certified import certified_board
+from bench.report.certified_plot import certified_plot, envelope_plot
 from bench.report.groups import with_groups
 from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
 from bench.report.mix_figures import mix_figures
@@ -86,9 +88,8 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         for leaderboard in leaderboards:
             if wanted is None or leaderboard.suite in wanted:
-                _write(
-                    out / page_name(leaderboard.suite), _suite_page(environment, leaderboard, store)
-                )
+                page = _suite_page(environment, leaderboard, store)
+                _write(out / page_name(leaderboard.suite), page)
         _write(out / INDEX, _index_page(environment, leaderboards, out))
     except OSError as error:
         raise InputError(
@@ -202,10 +203,14 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
     if ranked:
         tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
+    certified = certified_board(store, leaderboard.suite)
     return environment.get_template("suite.html.jinja").render(
         board=leaderboard,
         tradeoff=tradeoff,
         attacks=attacks,
+        certified=certified,
+        certified_curves=certified_plot(certified, "certified-curves") if certified else None,
+        envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
         mixes=mix_figures(store, leaderboard.suite),
     )
 

@@ -43,7 +43,7 @@ def train(
         raise TypeError(f"expected AdversarialSettings, got {type(settings).__name__}")
 
     def batch_loss(
-        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
         with under_attack(network, training=settings.attack_mode == "train"):
             adversarial = perturb(

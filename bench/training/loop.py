@@ -16,6 +16,7 @@ from bench.errors import InputError
 from bench.training.augmentation import augment
 from bench.training.average import AveragedWeights
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
+from bench.training.image_folder import FolderImages
 from bench.training.initialization import generator_for
 from bench.training.optimization import Optimization
 from bench.training.progress import Measurement, Progress, ProgressCallback
@@ -42,8 +43,8 @@ class Fitted:
     measurements: tuple[Measurement, ...]
 
 
-BatchLoss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""Scalar loss of a network in train mode on images (N, C, H, W) with labels (N,)."""
+BatchLoss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, int], Tensor]
+"""Scalar loss of a network in train mode on images (N, C, H, W) with labels (N,), in an epoch."""
 
 Measure = Callable[[int, nn.Module, Tensor, Tensor], Measurement]
 """After an epoch, accuracies of a network in eval mode on images (N, C, H, W), labels (N,)."""
@@ -150,23 +151,12 @@ class _Training:
 
     def _run_step(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
         settings = self.settings
-        images = augment(
-            self.data.images[chosen],
-            settings.crop_padding,
-            settings.flip,
-            settings.cutout,
-            generator,
-        ).to(self.device)
+        images = training_images(self.data, chosen, settings, generator).to(self.device)
         labels = self.data.labels[chosen].to(self.device)
-        self.learning_rate = self.optimization.schedule(
-            self.step,
-            settings.epochs * self.batches,
-            settings.peak_learning_rate,
-            settings.warm_up,
-        )
+        self.learning_rate = self.optimization.schedule(self.step, settings.epochs * self.batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        loss = self.batch_loss(self.network, images, labels, generator)
+        loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.optimization.gradient_clip is not None:
@@ -239,6 +229,25 @@ class _Training:
             "images": len(self.data.labels),
             **({"bases": self.bases} if self.bases else {}),
         }
+
+
+def training_images(
+    data: TrainingData, chosen: Tensor, settings: LoopSettings, generator: torch.Generator
+) -> Tensor:
+    """Images (n, C, H, W) of a step, augmented; of files, random parts.
+
+    Args:
+        data: Training images.
+        chosen: Which of them, (n,).
+        settings: The recipe's settings.
+        generator: Source of the draws; on the CPU.
+    """
+    source = data.images
+    if isinstance(source, FolderImages):
+        images = source.random_crops(chosen, generator)
+    else:
+        images = source[chosen]
+    return augment(images, settings.crop_padding, settings.flip, settings.cutout, generator)
 
 
 def split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,8 @@ from torch.nn import functional
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.candidates.mix import MixAnswer
 from bench.candidates.mixing_network import MixingNetwork
-from bench.training.augmentation import augment
 from bench.training.initialization import initialised
-from bench.training.loop import fit, split
+from bench.training.loop import fit, split, training_images
 from bench.training.mix_attack import attacked_copies
 from bench.training.mix_bases import LoadedBases, with_fast_bases
 from bench.training.mix_search import Numbers, choose
@@ -61,20 +60,14 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
     mix = _make_mix(settings, bases, data, conditions)
 
     def batch_loss(
-        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
         # Attacked in eval mode, where no image depends on the others in its batch.
         network.eval()
         attacked = attacked_copies(mix, images, labels, bases.threat_model, settings, generator)
         network.train()
         drawn = torch.randint(len(training), (len(attacked),), generator=generator)
-        clean = augment(
-            data.images[training[drawn]],
-            settings.crop_padding,
-            settings.flip,
-            settings.cutout,
-            generator,
-        )
+        clean = training_images(data, training[drawn], settings, generator)
         clean_labels = data.labels[training[drawn]].to(labels.device)
         warm_up_norm(mix.mixing_network.bn)
         answer = mix.answer(torch.cat((attacked, clean.to(attacked.device))))
@@ -87,7 +80,7 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
         mix.mixing_network,
         data,
         settings,
-        adamw(mix.mixing_network, settings.weight_decay, settings.gradient_clip),
+        adamw(mix.mixing_network, settings, settings.gradient_clip),
         batch_loss,
         conditions,
         bases=bases.sha256,
@@ -200,12 +193,13 @@ def _make_mix(
     settings: MixingNetworkSettings, bases: LoadedBases, data: TrainingData, conditions: Conditions
 ) -> AdaptiveMix:
     """A mix of fast copies of the bases and a fresh mixing network, as it is trained."""
+    examples = data.images[torch.arange(min(len(data.labels), 8))]
 
     def make() -> AdaptiveMix:
         return AdaptiveMix(
             bases.accurate,
             bases.robust,
-            image_shape=data.images.shape[1:],
+            image_shape=examples.shape[1:],
             accurate_layers=settings.accurate_layers,
             robust_layers=settings.robust_layers,
             alpha_scale=1.0,
@@ -218,7 +212,7 @@ def _make_mix(
 
     mix = initialised(make, conditions.seed).to(conditions.device).eval()
     assert isinstance(mix, AdaptiveMix)
-    fast = with_fast_bases(mix, data.images[:8].to(conditions.device))
+    fast = with_fast_bases(mix, examples.to(conditions.device))
     # Acceleration froze and folded the mixing network too: the one that is trained takes its place.
     network: MixingNetwork = mix.mixing_network
     network.bare = True

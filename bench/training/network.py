@@ -39,7 +39,7 @@ def train_network(
         network,
         data,
         settings,
-        sgd(network, settings.momentum, settings.weight_decay),
+        sgd(network, settings),
         batch_loss,
         conditions,
         measure=measure,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from bench.training.schedule import Schedule, cosine, one_cycle
+from bench.training.schedule import Schedule, cosine, divided, one_cycle
+from bench.training.settings import LoopSettings, NetworkSettings
+from bench.training.smoothing_settings import SmoothingSettings
 
 
 @dataclass(frozen=True)
@@ -26,32 +29,51 @@ class Optimization:
     gradient_clip: float | None = None
 
 
-def sgd(network: nn.Module, momentum: float, weight_decay: float) -> Optimization:
+def sgd(network: nn.Module, settings: NetworkSettings) -> Optimization:
     """Stochastic gradient descent with Nesterov momentum, in one cycle.
 
-    Args:
-        network: What is trained.
-        momentum: In [0, 1).
-        weight_decay: On the weights of convolutions and linear layers only: on biases and on batch
-            normalisation it regularises nothing and costs accuracy.
+    Weight decay is on the weights of convolutions and linear layers only: on biases and on batch
+    normalisation it regularises nothing and costs accuracy.
     """
     groups: list[dict[str, Any]] = [
         {"params": [each for each in network.parameters() if each.ndim > 1]},
         {"params": [each for each in network.parameters() if each.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.SGD(
-        groups, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay
+        groups,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+        weight_decay=settings.weight_decay,
     )
-    return Optimization(optimizer, one_cycle)
+    schedule = partial(one_cycle, peak=settings.peak_learning_rate, warm_up=settings.warm_up)
+    return Optimization(optimizer, schedule)
 
 
-def adamw(network: nn.Module, weight_decay: float, gradient_clip: float) -> Optimization:
-    """AdamW, in a cosine with an exponential warm-up.
+def plain_sgd(network: nn.Module, settings: SmoothingSettings) -> Optimization:
+    """Stochastic gradient descent as the papers on smoothed classifiers have it.
+
+    Plain momentum, weight decay on every parameter, and a learning rate that is divided by 10.
+    """
+    optimizer = torch.optim.SGD(
+        network.parameters(), momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    schedule = partial(
+        divided,
+        epochs=settings.epochs,
+        start=settings.peak_learning_rate,
+        every=settings.decay_every,
+    )
+    return Optimization(optimizer, schedule)
+
+
+def adamw(network: nn.Module, settings: LoopSettings, gradient_clip: float) -> Optimization:
+    """AdamW, in a cosine with an exponential warm-up; weight decay is on every parameter.
 
     Args:
         network: What is trained.
-        weight_decay: On every parameter.
+        settings: The recipe's settings.
         gradient_clip: Largest L2 norm of all gradients together.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay)
-    return Optimization(optimizer, cosine, gradient_clip)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
+    schedule = partial(cosine, peak=settings.peak_learning_rate, warm_up=settings.warm_up)
+    return Optimization(optimizer, schedule, gradient_clip)

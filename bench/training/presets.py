@@ -8,6 +8,7 @@ from bench.candidates.candidate import Paper
 from bench.errors import InputError
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
 from bench.training.settings import AdversarialSettings, NetworkSettings, Settings
+from bench.training.smoothing_presets import smoothing_presets
 
 _RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
 _DIGITS_NETWORK = "bench.candidates.architectures:digits_network"
@@ -211,6 +212,10 @@ _PRESETS: dict[str, Preset] = {
     "cifar10-adaptive-mix": Preset(
         "mixing-network", "cifar10", _cifar_adaptive_mix("cifar10", 0.3), ADAPTIVE_SMOOTHING
     ),
+    **{
+        name: Preset(recipe, dataset, settings, paper)
+        for name, recipe, dataset, settings, paper in smoothing_presets()
+    },
 }
 
 
@@ -220,7 +225,7 @@ def presets() -> dict[str, Preset]:
 
 
 def preset_for(recipe: str, dataset: str) -> str:
-    """Name of the preset of a recipe for a data set.
+    """Name of the preset of a recipe for a data set; the first of several, its default.
 
     Raises:
         InputError: If there is none.

@@ -5,9 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.training import adversarial, fixed_mix, mixing_network, standard
+from bench.training import (
+    adversarial,
+    consistency,
+    fixed_mix,
+    gaussian,
+    macer,
+    mixing_network,
+    smoothadv,
+    smoothmix,
+    stability,
+    standard,
+)
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
 from bench.training.settings import AdversarialSettings, NetworkSettings, Settings
+from bench.training.smoothing_settings import (
+    ConsistencySettings,
+    GaussianSettings,
+    MacerSettings,
+    SmoothAdvSettings,
+    SmoothMixSettings,
+    StabilitySettings,
+)
 from bench.training.trained import Conditions, Trained, TrainingData
 
 Train = Callable[[Settings, TrainingData, Conditions], Trained]
@@ -45,6 +64,37 @@ def recipes() -> dict[str, Recipe]:
             "cross-entropy on images attacked in the Linf ball",
             AdversarialSettings,
             adversarial.train,
+        ),
+        Recipe("gaussian", "cross-entropy on noisy images", GaussianSettings, gaussian.train),
+        Recipe(
+            "smoothmix",
+            "noisy images, mixed with adversarial ones of less certain labels",
+            SmoothMixSettings,
+            smoothmix.train,
+        ),
+        Recipe(
+            "smoothadv",
+            "cross-entropy on images attacked in the L2 ball through the noise",
+            SmoothAdvSettings,
+            smoothadv.train,
+        ),
+        Recipe(
+            "consistency",
+            "noisy images, and one answer for all copies of one",
+            ConsistencySettings,
+            consistency.train,
+        ),
+        Recipe(
+            "stability",
+            "clean images, and their answers for noisy ones",
+            StabilitySettings,
+            stability.train,
+        ),
+        Recipe(
+            "macer",
+            "noisy images, and a large certified radius",
+            MacerSettings,
+            macer.train,
         ),
         Recipe(
             "mixing-network",

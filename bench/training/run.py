@@ -14,14 +14,15 @@ import yaml
 
 import bench
 from bench.candidates.submission import FILE, Submission, read_submission
-from bench.data import load
+from bench.data import default_data_dir, load
 from bench.errors import InputError
+from bench.training.image_folder import FolderData
 from bench.training.presets import Preset, presets
 from bench.training.progress import ProgressCallback, ignore
 from bench.training.recipes import recipes
 from bench.training.settings import Settings
 from bench.training.submission_folder import write_submission
-from bench.training.trained import Conditions, Trained
+from bench.training.trained import Conditions, Trained, TrainingData
 from bench.validation import validate
 
 CHECKPOINT = "checkpoint.pt"
@@ -68,7 +69,7 @@ def run(
     finished = _finished(out, preset, settings, seed, resume)
     if finished is not None:
         return finished
-    data = load(chosen.dataset, "train", data_dir)
+    data = _training_data(chosen.dataset, data_dir)
     conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
     trained = recipes()[recipe].train(settings, data, conditions)
     submission = write_submission(
@@ -145,6 +146,13 @@ def _finished(
     # A kill between the two leaves a checkpoint beside the finished submission.
     checkpoint.unlink(missing_ok=True)
     return submission
+
+
+def _training_data(dataset: str, data_dir: Path | None) -> TrainingData:
+    """The training images: in memory, or, of ImageNet, in the folder `train`."""
+    if dataset == "imagenet":
+        return FolderData(dataset, (data_dir or default_data_dir()) / "train")
+    return load(dataset, "train", data_dir)
 
 
 def _record(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-Schedule = Callable[[int, int, float, float], float]
-"""From the step, the number of steps, the peak and the share of the warm-up to a learning rate."""
+Schedule = Callable[[int, int], float]
+"""From the step, 0, 1, ..., and the number of steps to a learning rate."""
 
 
 def one_cycle(step: int, steps: int, peak: float, warm_up: float) -> float:
@@ -50,6 +50,23 @@ def cosine(step: int, steps: int, peak: float, warm_up: float) -> float:
     _check(step, steps)
     warmth = -math.expm1(-(step + 1) / (warm_up * steps)) if warm_up else 1.0
     return peak * warmth * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def divided(step: int, steps: int, epochs: int, start: float, every: int) -> float:
+    """Learning rate of one step: ``start``, divided by 10 after every so many epochs.
+
+    Args:
+        step: 0, ..., steps - 1.
+        steps: Length of the training.
+        epochs: The same in epochs.
+        start: The learning rate of the first step.
+        every: Epochs from one division to the next.
+
+    Raises:
+        ValueError: If the step is not one of the training's.
+    """
+    _check(step, steps)
+    return float(start * 0.1 ** (step * epochs // steps // every))
 
 
 def _check(step: int, steps: int) -> None:

@@ -34,7 +34,7 @@ def train(
         raise TypeError(f"expected NetworkSettings, got {type(settings).__name__}")
 
     def batch_loss(
-        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
         return functional.cross_entropy(
             logits(network, images, settings.precision),

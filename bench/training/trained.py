@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from bench.training.image_folder import FolderImages
 from bench.training.progress import Measurement, ProgressCallback, ignore
 
 
@@ -20,8 +21,8 @@ class TrainingData(Protocol):
         """As suites and submissions write it."""
 
     @property
-    def images(self) -> Tensor:
-        """(N, C, H, W), float32, in [0, 1]."""
+    def images(self) -> Tensor | FolderImages:
+        """(N, C, H, W), float32, in [0, 1]; or files, which are read batch by batch."""
 
     @property
     def labels(self) -> Tensor:

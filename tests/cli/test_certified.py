@@ -159,3 +159,29 @@ def test_the_vote_is_attacked_as_another_classifier(
     (summary,) = Store(tmp_path / "results").summaries("quick")
     assert summary.manifest.kind == "evaluation"
     assert summary.certified is None
+
+
+def test_a_mix_is_certified_by_its_robust_bases_vote(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    mix = ("--candidate", "digits-mix-smoothmix")
+    result = call(*mix)
+    assert result.exit_code == 0, result.output
+    base = call("--candidate", "digits-smoothmix")
+    assert base.exit_code == 0, base.output
+    runs = {run.manifest.candidate: run for run in Store(tmp_path / "results").summaries("quick")}
+    certified, alone = (
+        runs[name].certified for name in ("digits-mix-smoothmix", "digits-smoothmix")
+    )
+    assert certified is not None
+    assert alone is not None
+    # What the accurate base may do costs radius.
+    assert 0 < certified.average_certified_radius < alone.average_certified_radius
+    manifest = runs["digits-mix-smoothmix"].manifest
+    assert manifest.engine_settings["mixed_vote"] == {"alpha": 0.7}
+    assert set(manifest.weights_sha256) == {"accurate", "robust"}
+    sequential = call(*mix, "--procedure", "sequential")
+    assert sequential.exit_code == 2
+    assert "--procedure: expected fixed for a mix" in sequential.output
+    named = call("--candidate", "mix:accurate=digits-standard,robust=digits-smoothmix,alpha=0.9")
+    assert named.exit_code == 0, named.output

@@ -1,0 +1,57 @@
+"""Certificates of a mix whose robust base is a smoothed classifier that votes.
+
+The mix says (1 - alpha) p_g(x) + alpha p_h(x), p_g the accurate base's probabilities and p_h the
+probabilities with which the robust base votes under noise. Within the radius the vote alone decides
+it, whatever the accurate base says there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.certify.bounds import vote_bounds
+from bench.certify.mix import smoothing_radius
+from bench.certify.smoothing import Smoothing
+from bench.records import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class MixedVote:
+    """Concludes from votes what a mix with a fixed weight says.
+
+    Attributes:
+        accurate: (N, K) p_g of the images, without noise.
+        alpha: the weight of the vote, in [0, 1].
+        smoothing: of the robust base.
+    """
+
+    accurate: FloatArray
+    alpha: float
+    smoothing: Smoothing
+
+    def __call__(self, row: int, guesses: IntArray, votes: IntArray) -> tuple[int, float] | None:
+        """The class of image `row` and the L2 radius within which it cannot change.
+
+        Over the draws, the probability that the mix says another class at the image, or anywhere
+        within the radius, is at most `smoothing.failure_probability`.
+
+        Args:
+            guesses: (K,) votes of the draws that choose the class.
+            votes: (K,) votes of the draws that bound the probabilities.
+
+        Returns:
+            None if the draws do not tell the class. The radius is 0 where the class is certain at
+            the image, but the vote alone does not decide.
+        """
+        p_g = self.accurate[row]
+        guess = int(((1 - self.alpha) * p_g + self.alpha * guesses / guesses.sum()).argmax())
+        bounds = vote_bounds(votes[None], np.array([guess]), self.smoothing.failure_probability)
+        others = np.arange(len(votes)) != guess
+        lead = (1 - self.alpha) * (p_g[guess] - p_g[others])
+        lead += self.alpha * (bounds.right[0] - bounds.others[0])
+        if lead.min() <= 0:
+            return None
+        (radius,) = smoothing_radius(bounds.right, bounds.others, self.alpha, self.smoothing.sigma)
+        return guess, float(radius)

@@ -1,0 +1,222 @@
+"""The certified leaderboard: what is proved of each classifier, beside what attacks broke of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bench.certify.accuracy import RADII
+from bench.errors import InputError
+from bench.formatting import count, percent
+from bench.records import Certified, FloatArray, Manifest, Summary
+from bench.store import RunFolder, Store
+
+KINDS = ("certification", "imported-log")
+GRID_STEP = 0.01
+"""Of the radii at which curves are drawn."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CertifiedEntry:
+    """A certification, or an imported log: the newest of its kind.
+
+    Attributes:
+        summary: of the run.
+        radii: (n_right,) certified radii of the samples that are right, ascending.
+        attacked: the newest full evaluation of the same weights by attacks, under the suite's
+            threat model; None: there is none.
+    """
+
+    summary: Summary
+    radii: FloatArray
+    attacked: Summary | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return self.summary.manifest
+
+    @property
+    def certified(self) -> Certified:
+        """What the run proved, in short."""
+        assert self.summary.certified is not None  # every certification's summary has it
+        return self.summary.certified
+
+    @property
+    def method(self) -> str:
+        """The candidate without the mention of its sigma: what several sigmas have in common."""
+        digits = f"{self.certified.sigma:g}"
+        number = re.escape(digits) + ("0*" if "." in digits else r"(\.0+)?")
+        name = self.manifest.candidate
+        return re.sub(rf"[-_ ]*(sigma|noise)?[-_= ]*(?<![\d.]){number}(?![\d.])", "", name) or name
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether somebody else certified it."""
+        return self.manifest.kind == "imported-log"
+
+    @property
+    def origin(self) -> str:
+        """How it was certified, or who says so."""
+        settings = self.manifest.engine_settings
+        if self.is_imported:
+            source = str(self.manifest.information.get("source") or "no source named")
+            return f"imported log: {source}"
+        return (
+            f"{settings.get('procedure')}, failure probability "
+            f"{settings.get('failure_probability')}, {self.manifest.precision}, seed "
+            f"{self.manifest.seed}"
+        )
+
+    @property
+    def samples(self) -> str:
+        """Which samples."""
+        selection = self.manifest.selection
+        words = {"all": "all", "first": "the first", "every": "every k-th:", "listed": "listed:"}
+        return f"{words[selection.kind]} {count(selection.n)}"
+
+    def accuracy_at(self, radius: float) -> float:
+        """Share of all samples that are right with a certified radius of at least `radius`."""
+        beyond = len(self.radii) - int(np.searchsorted(self.radii, radius, side="left"))
+        return beyond / self.summary.n_examples
+
+    def curve(self, grid: FloatArray) -> FloatArray:
+        """Certified accuracy at each radius of an ascending grid (g,)."""
+        beyond = len(self.radii) - np.searchsorted(self.radii, grid, side="left")
+        return np.asarray(beyond / self.summary.n_examples, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class CertifiedBoard:
+    """All certifications of a suite.
+
+    Attributes:
+        eps: radius of the suite's threat model, in the [0, 1] pixel scale.
+        entries: at least one, largest average certified radius first.
+    """
+
+    eps: float
+    entries: tuple[CertifiedEntry, ...]
+
+    @property
+    def columns(self) -> list[float]:
+        """The papers' radii, as far as something is certified there."""
+        farthest = self.farthest
+        return [radius for radius in RADII if 0 < radius <= farthest]
+
+    @property
+    def farthest(self) -> float:
+        """The largest certified radius of a right sample; 0: nothing is certified."""
+        return max(
+            (float(entry.radii[-1]) for entry in self.entries if len(entry.radii)), default=0
+        )
+
+    @cached_property
+    def grid(self) -> FloatArray:
+        """Radii from 0 to just beyond the farthest."""
+        return np.arange(0.0, self.farthest + 2 * GRID_STEP, GRID_STEP)
+
+    @property
+    def methods(self) -> dict[str, list[CertifiedEntry]]:
+        """Entries by method, a method's sigmas ascending."""
+        found: dict[str, list[CertifiedEntry]] = {}
+        for entry in sorted(self.entries, key=lambda each: each.certified.sigma):
+            found.setdefault(entry.method, []).append(entry)
+        return found
+
+    @property
+    def envelopes(self) -> dict[str, FloatArray]:
+        """Of each method with several sigmas: the best certified accuracy at each radius (g,)."""
+        return {
+            method: np.max([entry.curve(self.grid) for entry in entries], axis=0)
+            for method, entries in self.methods.items()
+            if len({entry.certified.sigma for entry in entries}) > 1
+        }
+
+
+def certified_board(store: Store, suite: str) -> CertifiedBoard | None:
+    """The certified leaderboard of a suite; None if nothing was certified.
+
+    A run whose tables cannot be read is left out and logged.
+    """
+    certifications: dict[str, tuple[Summary, RunFolder]] = {}
+    evaluations: list[Summary] = []
+    for folder in store.runs(suite):
+        if not folder.is_complete:
+            continue
+        try:
+            summary = folder.summary()
+        except InputError:
+            continue  # named on the page already
+        if summary.manifest.kind == "evaluation" and not summary.is_variant:
+            evaluations.append(summary)
+        elif summary.manifest.kind in KINDS and summary.certified is not None:
+            key = _key(summary)
+            before = certifications.get(key)
+            if before is None or before[0].finished < summary.finished:
+                certifications[key] = summary, folder
+    entries = []
+    for summary, folder in certifications.values():
+        try:
+            samples = folder.samples()
+        except InputError as error:
+            _logger.warning("left out of the certified leaderboard: %s", error)
+            continue
+        right = samples["prediction"] == samples["label"]
+        radii = np.sort(samples.loc[right, "radius"].to_numpy(np.float64))
+        entries.append(CertifiedEntry(summary, radii, _attacked(summary, evaluations)))
+    if not entries:
+        return None
+    newest = max(entries, key=lambda entry: entry.summary.finished)
+    entries.sort(key=lambda entry: (-entry.certified.average_certified_radius, _key(entry.summary)))
+    return CertifiedBoard(newest.manifest.threat_model.eps, tuple(entries))
+
+
+def _key(summary: Summary) -> str:
+    """What makes two runs stand in two rows: everything but repetition, time and machine."""
+    manifest, settings = summary.manifest, summary.manifest.engine_settings
+    what = (
+        manifest.candidate,
+        manifest.kind,
+        settings.get("sigma"),
+        settings.get("procedure"),
+        manifest.precision,
+        manifest.overrides,
+    )
+    return json.dumps(what, sort_keys=True, default=str)
+
+
+def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | None:
+    """The newest evaluation of the candidate as it was certified."""
+    manifest = summary.manifest
+    if not manifest.weights_sha256:
+        return None
+    same = [
+        each
+        for each in evaluations
+        if each.manifest.candidate == manifest.candidate
+        and each.manifest.weights_sha256 == manifest.weights_sha256
+        and each.manifest.definition_sha256 == manifest.definition_sha256
+        and each.manifest.threat_model == manifest.threat_model
+    ]
+    return max(same, key=lambda each: each.finished, default=None)
+
+
+def describe(board: CertifiedBoard) -> str:
+    """The board in one sentence, for those who do not see a drawing of it."""
+    names = ", ".join(
+        f"{entry.manifest.candidate} (sigma {entry.certified.sigma:g}) ACR "
+        f"{entry.certified.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "
+        "at radius 0"
+        for entry in board.entries[:8]
+    )
+    more = f" and {len(board.entries) - 8} more" if len(board.entries) > 8 else ""
+    return f"Certified accuracy against L2 radius: {names}{more}."

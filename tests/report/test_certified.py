@@ -1,0 +1,126 @@
+"""The certified leaderboard: rows, curves, envelopes, and what it is joined with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.records import Certificates, Manifest
+from bench.report import build_report
+from bench.report.certified import CertifiedBoard, certified_board
+from bench.store import Store, certificate_tables
+from bench.summary import summarise_certification
+
+from .runs import make_manifest, save_run
+
+
+def save_certification(
+    store: Store, manifest: Manifest, radii: list[float], wrong: int, abstained: int
+) -> None:
+    """Right samples with these radii, then wrong ones and abstentions."""
+    n = len(radii) + wrong + abstained
+    index = np.arange(n)
+    prediction = np.array([1] * len(radii) + [2] * wrong + [-1] * abstained)
+    certificates = Certificates(
+        index=index,
+        label=np.ones(n, dtype=np.int64),
+        prediction=prediction,
+        radius=np.array([*radii, *[0.9] * wrong, *[0.0] * abstained]),
+        certified_count=np.full(n, 90),
+        noise_samples=np.full(n, 100),
+    )
+    tables = certificate_tables([certificates])
+    folder = store.folder(manifest)
+    with folder.locked():
+        folder.begin(manifest)
+        summary = summarise_certification(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
+        folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
+
+
+def certification(candidate: str, sigma: float, **changes: object) -> Manifest:
+    fields = {
+        "kind": "certification",
+        "protocol": "certified",
+        "attacks": [],
+        "engine": "certification",
+        "engine_settings": {"sigma": sigma, "procedure": "fixed", "failure_probability": 0.001},
+    }
+    return make_manifest("digits-l2", candidate, 10, **(fields | changes))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "results")
+    save_run(store, make_manifest("digits-l2", "ours-0.25", 10), 9, [8, 8, 7, 7])
+    save_run(store, make_manifest("digits-l2", "other", 10), 9, [8, 8, 7, 7])
+    narrow = [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.6]
+    save_certification(store, certification("ours-0.25", 0.25), narrow, 2, 1)
+    save_certification(store, certification("ours-1.00", 1.0), [0.3, 1.0, 1.2], 5, 2)
+    imported = certification(
+        "theirs",
+        0.5,
+        kind="imported-log",
+        engine_settings={"sigma": 0.5},
+        weights_sha256={},
+        information={"source": "<b>paper</b>"},
+        precision="as published",
+    )
+    save_certification(store, imported, [0.05] * 9, 1, 0)
+    return store
+
+
+def board_of(store: Store) -> CertifiedBoard:
+    board = certified_board(store, "digits-l2")
+    assert board is not None
+    return board
+
+
+def test_rows_are_ranked_by_acr_and_joined_with_the_attacked_candidate(store: Store) -> None:
+    board = board_of(store)
+    assert [entry.manifest.candidate for entry in board.entries] == [
+        "ours-0.25",
+        "ours-1.00",
+        "theirs",
+    ]
+    ours, wide, theirs = board.entries
+    assert ours.attacked is not None
+    assert ours.attacked.robust_accuracy == 0.7
+    assert ours.attacked.robust_accuracy >= ours.accuracy_at(board.eps) == 0.3
+    assert wide.attacked is None
+    assert theirs.attacked is None
+    assert [ours.accuracy_at(radius) for radius in (0, 0.2, 0.5, 0.51, 0.7)] == [
+        *(0.7, 0.6, 0.3, 0.1, 0.0)
+    ]
+    assert ours.certified.abstained == 0.1
+    assert board.columns == [0.25, 0.5, 0.75, 1.0]
+    curve = ours.curve(board.grid)
+    assert np.all(np.diff(curve) <= 0)
+    assert curve[0] == ours.summary.clean_accuracy
+
+
+def test_the_envelope_is_the_best_of_a_methods_sigmas(store: Store) -> None:
+    board = board_of(store)
+    assert list(board.methods) == ["ours", "theirs"]
+    envelopes = board.envelopes
+    assert list(envelopes) == ["ours"]
+    small, large = (entry.curve(board.grid) for entry in board.methods["ours"])
+    np.testing.assert_array_equal(envelopes["ours"], np.maximum(small, large))
+
+
+def test_the_page_shows_both_kinds_and_escapes_sources(store: Store, tmp_path: Path) -> None:
+    build_report(store, tmp_path / "reports")
+    page = (tmp_path / "reports" / "digits-l2.html").read_text(encoding="utf-8")
+    assert 'id="certified"' in page
+    assert "Envelope over sigma" in page
+    assert "&lt;b&gt;paper&lt;/b&gt;" in page
+    assert "<b>paper</b>" not in page
+
+
+def test_a_suite_without_certifications_has_no_such_section(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    save_run(store, make_manifest("digits-l2", "other", 10), 9, [8, 8, 7, 7])
+    assert certified_board(store, "digits-l2") is None
+    build_report(store, tmp_path / "reports")
+    assert 'id="certified"' not in (tmp_path / "reports" / "digits-l2.html").read_text()

@@ -54,14 +54,15 @@ def unsound_certificates(
     """Whether votes at witnesses inside certified radii contradict the certificates.
 
     Args:
-        candidate: None is found of one that is no smoothed classifier.
+        candidate: None is found of one that is no smoothed classifier, nor of a mix with one, whose
+            certificate does not rest on half of the votes.
         dataset: whose samples count.
         manifest: of one of the candidate's runs; all of its suite are joined.
         store: where they are.
         device: where the votes are taken.
     """
     voter = candidate.voter
-    if voter is None or candidate.sigma is None:
+    if voter is None or candidate.sigma is None or candidate.mix is not None:
         return None
     contested = _contested(candidate.sigma, dataset, manifest, store)
     n = len(contested.index)

@@ -73,9 +73,10 @@ def test_hypergeometric_coverage_is_never_below_the_confidence(n: int, populatio
 def test_martingale_never_gains_at_the_truth(counts: tuple[int, int, int]) -> None:
     ones, n, population = counts[0], counts[1], counts[2]
     seen = np.arange(max(0, n - (population - ones)), min(n, ones) + 1)
-    chance = hypergeom.pmf(seen, population, ones, n)
-    values = np.exp(log_martingale(ones, seen, n, population))
-    assert (chance * values).sum() <= 1 + 1e-6
+    # Chances below the smallest float meet values beyond the largest one: multiply as logarithms.
+    chance = hypergeom.logpmf(seen, population, ones, n)
+    expected = np.exp(chance + log_martingale(ones, seen, n, population)).sum()
+    assert expected <= 1 + 1e-6
 
 
 @pytest.mark.parametrize(("ones", "population"), [(0, 50), (210, 500), (499, 500)])

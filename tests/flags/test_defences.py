@@ -109,7 +109,10 @@ def test_scaled_logits_fall_to_a_loss_that_rescales_them() -> None:
 def test_noise_falls_to_the_expectation_over_it() -> None:
     module = Defence(base(), noisy).eval()
     attack = AttackChoice(name="apgd-expectation", parameters={"steps": 10, "targets": 2})
-    assert evaluate(module, attack, randomized=True).robust <= evaluate(base(), *WHITE_BOX).robust
+    # Averaged over its noise, it stands no better than what it adds the noise to; by its nature
+    # the mean over draws decides a sample or two the other way.
+    stands = evaluate(module, attack, randomized=True).robust
+    assert stands <= evaluate(base(), *WHITE_BOX).robust + 2 / N
 
 
 def test_shattered_gradients_lose_to_queries_and_to_transfer() -> None:
@@ -130,7 +133,9 @@ def test_a_gradient_that_points_nowhere_leaves_samples_in_any_ball() -> None:
 
 
 def test_luck_that_more_iterations_bring_is_noticed() -> None:
-    assert "more-iterations-break" in _extra(_left_on())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert "more-iterations-break" in _extra(_left_on())
 
 
 def _extra(module: nn.Module, *attacks: AttackChoice) -> set[str]:

@@ -27,7 +27,8 @@ from bench.engines import Task
 from bench.engines.prediction import clean_results, predict
 from bench.errors import InputError
 from bench.records import Attempts, Block, Manifest, Selection, Witnesses
-from bench.store import Store, join_blocks
+from bench.store import Store
+from bench.tables import join_blocks
 
 ATTACK = "imported"
 IMAGE_KEYS = ("images", "x_adv", "adversarial", "adv_complete")

@@ -14,9 +14,10 @@ from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
 from bench.records import DatasetRecord, IntArray, Manifest, Selection
 from bench.runner import Outcome
-from bench.store import Store, certificate_tables
+from bench.store import Store
 from bench.suites import Suite
 from bench.summary import summarise_certification
+from bench.tables import certificate_tables
 
 PROTOCOL = "certified"
 

@@ -19,7 +19,7 @@ from bench.candidates.mix import MixedClassifier, as_mix
 from bench.engines import Task
 from bench.engines.engine import batches
 from bench.records import FloatArray, Manifest
-from bench.store import Tables
+from bench.tables import Tables
 
 RECORDED_KINDS = ("evaluation", "imported-witnesses")
 

@@ -34,8 +34,9 @@ from bench.plan import (
 )
 from bench.records import Block, Flag, ImageArray, Manifest, Progress, Summary, Witnesses
 from bench.rounds import run_in_rounds
-from bench.store import RunFolder, Store, Tables, join_blocks
+from bench.store import RunFolder, Store
 from bench.summary import summarise
+from bench.tables import Tables, join_blocks
 
 __all__ = [
     "Observer",

@@ -26,7 +26,7 @@ from bench.records import (
     best_point,
 )
 from bench.selection import interval_of
-from bench.store import Tables
+from bench.tables import Tables
 
 
 def summarise(

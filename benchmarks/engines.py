@@ -36,8 +36,8 @@ from bench.candidates.registry import find_candidates
 from bench.engines import Engine, Task, make_engine
 from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
 from bench.engines.fast import FastEngine
-from bench.store import Tables, join_blocks
 from bench.suites import load_suite
+from bench.tables import Tables, join_blocks
 
 RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
 RATE_BATCHES = (64, 128, 256, 512)

@@ -22,9 +22,9 @@ import torch
 from bench import data, runner
 from bench.candidates.registry import find_candidates
 from bench.engines import make_engine
-from bench.store import join_blocks
 from bench.suites import load_suite
 from bench.suites.suite import AttackChoice
+from bench.tables import join_blocks
 
 NETWORK = Path(__file__).parent / "networks" / "residual-relu"
 ATTACKS = (

@@ -26,8 +26,8 @@ from bench import data, environment, runner
 from bench.candidates.registry import find_candidates
 from bench.engines import Engine, make_engine
 from bench.engines.acceleration import PRECISIONS
-from bench.store import join_blocks
 from bench.suites import load_suite
+from bench.tables import join_blocks
 
 HERE = Path(__file__).parent
 NETWORKS = HERE / "networks"

@@ -14,8 +14,8 @@ from bench.candidates.mix import Mix
 from bench.engines import Task
 from bench.mix_records import signed_margins, with_mix_records
 from bench.records import Block, CleanResults, Witnesses
-from bench.store import MIX_COLUMNS, Tables, join_blocks
 from bench.suites import ThreatModel
+from bench.tables import MIX_COLUMNS, Tables, join_blocks
 from tests.candidates.networks import adaptive_mix
 from tests.report.runs import make_manifest
 

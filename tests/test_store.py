@@ -16,7 +16,8 @@ from bench.candidates import Candidate
 from bench.engines import make_engine
 from bench.errors import InputError
 from bench.records import Block, CleanResults
-from bench.store import RunFolder, Store, _apply_difference, _difference, safe_name
+from bench.store import RunFolder, Store, safe_name
+from bench.store.packing import apply_difference, difference
 from bench.suites import load_suite
 from tests.silent import SilentObserver
 
@@ -27,7 +28,7 @@ IMAGES = arrays.arrays(
 
 @given(IMAGES, IMAGES)
 def test_witnesses_are_kept_bit_for_bit(clean: np.ndarray, images: np.ndarray) -> None:
-    restored = _apply_difference(clean, _difference(clean, images))
+    restored = apply_difference(clean, difference(clean, images))
     assert restored.tobytes() == images.tobytes()
 
 

@@ -21,8 +21,9 @@ from bench.cli import main
 from bench.engines import make_engine
 from bench.errors import InputError
 from bench.import_witnesses import import_witnesses, read_images
-from bench.store import Store, Tables
+from bench.store import Store
 from bench.suites import load_suite
+from bench.tables import Tables
 from bench.verify import verify
 from tests.silent import SilentObserver
 

@@ -17,8 +17,9 @@ from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with
 from bench.records import Certificates, Summary
 from bench.statistics import required_sample_size
 from bench.statistics.comparison import SIGNIFICANCE
-from bench.store import Store, Tables
+from bench.store import Store
 from bench.suites import Suite
+from bench.tables import Tables
 
 CERTIFIED_SUITE = "certified"
 KINDS = ("certification", "imported-log")

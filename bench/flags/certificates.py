@@ -21,7 +21,8 @@ from bench.certify.noise import Piece, noise_for
 from bench.data import Dataset
 from bench.flags.attacks import beyond_chance
 from bench.records import Certificates, Flag, Manifest
-from bench.store import RunFolder, Store, Tables
+from bench.store import RunFolder, Store
+from bench.tables import Tables
 
 VOTES = 1000
 VOTES_A_BATCH = 250

@@ -21,8 +21,8 @@ from bench.engines.trials import try_images
 from bench.flags.attacks import SQUARE_THRESHOLD, beyond_chance, more_iterations_break
 from bench.flags.substitute import train_substitute, transfer_images
 from bench.records import Flag
-from bench.store import Tables, join_blocks
 from bench.suites.suite import AttackChoice
+from bench.tables import Tables, join_blocks
 
 SAMPLES = 32
 RADIUS_FACTOR = 4.0

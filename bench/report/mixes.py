@@ -10,7 +10,8 @@ import pandas as pd
 
 from bench.errors import InputError
 from bench.records import FloatArray, Summary
-from bench.store import MIX_COLUMNS, Store
+from bench.store import Store
+from bench.tables import MIX_COLUMNS
 
 ROLES = ("accurate", "robust")
 

@@ -10,8 +10,9 @@ import pytest
 from bench.claims.check import check
 from bench.claims.comparison import Check
 from bench.records import Certificates, Selection
-from bench.store import Store, certificate_tables
+from bench.store import Store
 from bench.summary import summarise_certification
+from bench.tables import certificate_tables
 from tests.report.runs import make_manifest
 
 N = 10_000

@@ -32,7 +32,8 @@ from bench.records import (
     Witnesses,
 )
 from bench.selection import interval_of
-from bench.store import Store, join_blocks
+from bench.store import Store
+from bench.tables import join_blocks
 from tests.report.runs import ATTACKS, make_manifest, save_run
 
 CIFAR = "cifar100-linf"

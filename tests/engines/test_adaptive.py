@@ -15,9 +15,9 @@ from bench.candidates.mix import Mix, MixAnswer, MixedClassifier
 from bench.capabilities import capabilities
 from bench.data import Dataset
 from bench.engines import make_engine
-from bench.store import join_blocks
 from bench.suites import Suite
 from bench.suites.suite import AttackChoice
+from bench.tables import join_blocks
 
 N = 40
 EPS = 0.1

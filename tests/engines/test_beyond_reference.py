@@ -16,8 +16,9 @@ from bench.candidates import Candidate
 from bench.engines import Task, Trials, make_engine
 from bench.engines.convergence import expected_share, harder_plans
 from bench.engines.fast import FastEngine
-from bench.store import Store, join_blocks
+from bench.store import Store
 from bench.suites import Suite
+from bench.tables import join_blocks
 from tests.silent import SilentObserver
 
 

@@ -16,9 +16,9 @@ from bench.engines import Task, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.fast import FastEngine
 from bench.records import Block
-from bench.store import Tables, join_blocks
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
+from bench.tables import Tables, join_blocks
 
 ATTACKS = (
     AttackChoice(name="apgd-ce", parameters={"steps": 12}),

@@ -17,9 +17,10 @@ from bench.engines import Task
 from bench.engines.sweep import NEIGHBOURS, SweepEngine
 from bench.errors import InputError
 from bench.records import Block
-from bench.store import RunFolder, Tables, join_blocks
+from bench.store import RunFolder
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
+from bench.tables import Tables, join_blocks
 
 ALPHAS = (0.0, 0.4, 0.6, 0.8, 1.0)
 ATTACKS = (

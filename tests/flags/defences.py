@@ -13,9 +13,9 @@ from bench import data, runner
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Task, make_engine
-from bench.store import Tables, join_blocks
 from bench.suites import Suite
 from bench.suites.suite import AttackChoice
+from bench.tables import Tables, join_blocks
 
 N = 40
 EPS = 0.1

@@ -13,9 +13,10 @@ from bench.candidates.smoothed import Smoothed
 from bench.engines import make_engine
 from bench.engines.certification import CertificationEngine
 from bench.records import Certificates, Selection
-from bench.store import Store, certificate_tables
+from bench.store import Store
 from bench.suites import Suite
 from bench.summary import summarise_certification
+from bench.tables import certificate_tables
 from tests.report.runs import make_manifest
 from tests.silent import SilentObserver
 

@@ -21,8 +21,9 @@ from bench.records import (
     SweepPoint,
 )
 from bench.statistics import exact_binomial_interval
-from bench.store import RunFolder, Store, join_blocks
+from bench.store import RunFolder, Store
 from bench.suites import load_suite
+from bench.tables import join_blocks
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 

@@ -10,8 +10,9 @@ import pytest
 from bench.records import Certificates, Manifest
 from bench.report import build_report
 from bench.report.certified import CertifiedBoard, certified_board
-from bench.store import Store, certificate_tables
+from bench.store import Store
 from bench.summary import summarise_certification
+from bench.tables import certificate_tables
 
 from .runs import make_manifest, save_run
 

@@ -1,0 +1,123 @@
+"""Files that appear whole or not at all, and are named when they are damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import InputError
+from bench.records import SCHEMA_VERSION
+
+RecordType = TypeVar("RecordType", bound=BaseModel)
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    pa.ArrowException,
+)
+"""What reading a cut or changed file raises."""
+
+
+def safe_name(name: str) -> str:
+    """A candidate's name as a folder name; what is no letter, digit, ., _ or - becomes -."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "-"
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it is neither read nor overwritten."""
+    target = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    counter = 0
+    while target.exists():
+        counter += 1
+        target = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{counter}")
+    path.rename(target)
+    return target
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file as a whole: under another name, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name == "posix":
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, record: BaseModel) -> None:
+    """Write a record as a whole."""
+    write(path, (json.dumps(record.model_dump(mode="json"), indent=2) + "\n").encode())
+
+
+def read_json(path: Path, kind: type[RecordType]) -> RecordType:
+    """Read a record.
+
+    Raises:
+        InputError: the file is missing, damaged or of another schema version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise damage_error(path, error) from error
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if found != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: expected schema version {SCHEMA_VERSION}, got {found}; read it with the "
+            "release of bench that wrote it, or move it away and run again"
+        )
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise damage_error(path, error) from error
+
+
+def damage_error(path: Path, error: Exception) -> InputError:
+    """The error that names a damaged file and the way out."""
+    reason = " ".join(str(error).split())[:160]
+    return InputError(
+        f"{path}: damaged ({reason}); the same `bench run` sets it aside and computes it again"
+    )
+
+
+def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:
+    """Write a table as a whole, as parquet with checksums of its pages."""
+    buffer = io.BytesIO()
+    content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    pq.write_table(content, buffer, write_page_checksum=True)
+    write(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table, integers as nullable ones.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except UNREADABLE as error:
+        raise damage_error(path, error) from error
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return frame

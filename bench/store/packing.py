@@ -1,0 +1,88 @@
+"""Blocks and witnesses as arrays, and back, bit for bit."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.records import (
+    Attempts,
+    Block,
+    Certificates,
+    CleanResults,
+    ImageArray,
+    SweepResults,
+    SweepStarts,
+    Witnesses,
+)
+
+
+def block_arrays(block: Block) -> dict[str, Any]:
+    """A block as named arrays; `read_block` reads them back."""
+    arrays: dict[str, Any] = {
+        "seconds": np.float64(block.seconds),
+        "record": np.array(json.dumps(dict(block.record))),
+    }
+    for part in ("clean", "attempts", "witnesses", "certificates", "sweep", "starts"):
+        records = getattr(block, part)
+        if records is not None:
+            arrays |= {f"{part}.{name}": value for name, value in vars(records).items()}
+    return arrays
+
+
+def read_block(path: Path) -> Block:
+    """The block that a file of `block_arrays` holds."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+
+    def read(part: str, kind: type[Any]) -> Any:
+        names = [field.name for field in fields(kind)]
+        if f"{part}.{names[0]}" not in arrays:
+            return None
+        return kind(**{name: arrays[f"{part}.{name}"] for name in names})
+
+    return Block(
+        key=path.stem,
+        seconds=float(arrays["seconds"]),
+        clean=read("clean", CleanResults),
+        attempts=read("attempts", Attempts),
+        witnesses=read("witnesses", Witnesses),
+        certificates=read("certificates", Certificates),
+        sweep=read("sweep", SweepResults),
+        starts=read("starts", SweepStarts),
+        record=json.loads(str(arrays["record"])),
+    )
+
+
+def pack_witnesses(witnesses: Witnesses, clean_images: ImageArray) -> bytes:
+    """Witnesses as the content of an `.npz` file, images as differences to `clean_images`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        index=witnesses.index,
+        attack=witnesses.attack,
+        prediction=witnesses.prediction,
+        difference=difference(clean_images, witnesses.images),
+    )
+    return buffer.getvalue()
+
+
+def difference(clean: ImageArray, images: ImageArray) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Difference of the bit patterns: exact whatever the rounding, and it compresses well.
+
+    The four bytes of each difference are kept apart (one plane a byte), since the high ones are
+    mostly alike.
+    """
+    bits = images.view(np.int32) - clean.view(np.int32)
+    return np.ascontiguousarray(np.moveaxis(bits[..., None].view(np.uint8), -1, 0))
+
+
+def apply_difference(clean: ImageArray, planes: Any) -> ImageArray:
+    """The images of which `difference` was taken."""
+    bits = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view(np.int32)[..., 0]
+    return (np.ascontiguousarray(clean).view(np.int32) + bits).view(np.float32)

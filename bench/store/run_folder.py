@@ -1,0 +1,249 @@
+"""The files of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pandas as pd
+
+from bench.errors import InputError
+from bench.records import Block, ImageArray, Manifest, Summary, Witnesses
+from bench.store.files import (
+    UNREADABLE,
+    damage_error,
+    read_json,
+    read_table,
+    set_aside,
+    write,
+    write_json,
+    write_table,
+)
+from bench.store.packing import apply_difference, block_arrays, pack_witnesses, read_block
+from bench.tables import Tables, schemas
+
+MANIFEST, SUMMARY = "manifest.json", "run.json"
+SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run is finished."""
+        return (self.path / SUMMARY).is_file()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a manifest was written."""
+        return (self.path / MANIFEST).is_file()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the lock ends with the process, however it ends.
+
+        Raises:
+            InputError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Beside the folder, so that it stays held when a damaged folder is set aside.
+            lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+            with lock:
+                yield
+        except filelock.Timeout as error:
+            raise InputError(
+                f"{self.path}: another process is writing this run; wait for it or stop it"
+            ) from error
+        except PermissionError as error:
+            raise InputError(
+                f"{self.path}: the results folder cannot be written: {error}"
+            ) from error
+
+    def begin(self, manifest: Manifest) -> None:
+        """Write the manifest, unless it is there; it is never changed."""
+        if not self.has_begun:
+            (self.path / "parts").mkdir(exist_ok=True)
+            write_json(self.path / MANIFEST, manifest)
+
+    def manifest(self) -> Manifest:
+        """The manifest.
+
+        Raises:
+            InputError: it is damaged or of another schema version.
+        """
+        return read_json(self.path / MANIFEST, Manifest)
+
+    def summary(self) -> Summary:
+        """The summary of a complete run.
+
+        Raises:
+            InputError: it is damaged or of another schema version.
+        """
+        return read_json(self.path / SUMMARY, Summary)
+
+    def append(self, block: Block) -> None:
+        """Keep a finished block."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **block_arrays(block))
+        write(self.path / "parts" / f"{block.key}.npz", buffer.getvalue())
+
+    def blocks(self) -> tuple[dict[str, Block], list[Path]]:
+        """The blocks finished so far by key; damaged files are set aside and named.
+
+        Returns:
+            blocks, and the new paths of the files that could not be read.
+        """
+        blocks: dict[str, Block] = {}
+        damaged: list[Path] = []
+        for path in sorted((self.path / "parts").glob("*.npz")):
+            try:
+                blocks[path.stem] = read_block(path)
+            except UNREADABLE:
+                damaged.append(set_aside(path))
+        return blocks, damaged
+
+    def finish(self, tables: Tables, summary: Summary, clean_images: ImageArray) -> None:
+        """Write the tables and the summary, then remove the parts.
+
+        Args:
+            clean_images: (n, C, H, W), one for each witness, against which it is packed.
+        """
+        sample_schema, attempt_schema = schemas(tables)
+        write_table(self.path / SAMPLES, tables.samples, sample_schema)
+        write_table(self.path / ATTEMPTS, tables.attempts, attempt_schema)
+        if tables.witnesses is not None:
+            write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
+        write_json(self.path / SUMMARY, summary)
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def write_summary(self, summary: Summary) -> None:
+        """Replace the summary of a complete run, whose tables stay, as a whole."""
+        write_json(self.path / SUMMARY, summary)
+
+    def samples(self) -> pd.DataFrame:
+        """One row a sample: columns of `SAMPLE_SCHEMA` or, if certified, `CERTIFICATE_SCHEMA`.
+
+        Of a sweep, one row a sample at one weight: columns of `SWEEP_SCHEMA`.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_table(self.path / SAMPLES)
+
+    def attempts(self) -> pd.DataFrame:
+        """One row an attempt: columns of `ATTEMPT_SCHEMA`.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_table(self.path / ATTEMPTS)
+
+    def witnesses(
+        self, images: ImageArray, indices: Sequence[int], others: bool = False
+    ) -> Witnesses | None:
+        """The witnesses; None if no sample was broken by an attack.
+
+        Args:
+            images: (N, C, H, W) clean images, float32.
+            indices: (N,) their places in the data set.
+            others: whether the run may have witnesses of other samples too; they are left out.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.path / WITNESSES
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            place = {value: position for position, value in enumerate(indices)}
+            if others:
+                wanted = np.array([value in place for value in arrays["index"].tolist()], bool)
+                arrays["difference"] = arrays["difference"][:, wanted]
+                for name in ("index", "attack", "prediction"):
+                    arrays[name] = arrays[name][wanted]
+            index, difference = arrays["index"], arrays["difference"]
+            strange = [value for value in index.tolist() if value not in place]
+            if strange or difference.shape[1:] != (len(index), *images.shape[1:]):
+                raise InputError(
+                    f"{path}: expected witnesses of shape {images.shape[1:]} for samples of the "
+                    f"run, got {difference.shape[2:]}"
+                    + (f" and one for sample {strange[0]}" if strange else "")
+                    + "; these are witnesses of another data set"
+                )
+            return Witnesses(
+                index=index,
+                attack=arrays["attack"],
+                prediction=arrays["prediction"],
+                images=apply_difference(images[[place[i] for i in index.tolist()]], difference),
+            )
+        except UNREADABLE as error:
+            raise damage_error(path, error) from error
+
+    @property
+    def witness_bytes(self) -> int:
+        """Size of the file with the witnesses; 0 if there are none."""
+        path = self.path / WITNESSES
+        return path.stat().st_size if path.exists() else 0
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether the tables are written, all of them: then only the summary can be missing."""
+        names = (SAMPLES, ATTEMPTS)
+        return not (self.path / "parts").is_dir() and all((self.path / n).is_file() for n in names)
+
+    def tables(self, images: ImageArray, indices: Sequence[int]) -> Tables:
+        """All tables of a complete run; arguments as in `witnesses`.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        return Tables(self.samples(), self.attempts(), self.witnesses(images, indices))
+
+    def set_aside_damaged(self, damaged: Sequence[Path]) -> list[Path]:
+        """Rename what is damaged: the summary alone if only it is, else the whole run.
+
+        Returns:
+            the new paths.
+        """
+        if all(path.name == SUMMARY for path in damaged):
+            return [set_aside(path) for path in damaged]
+        aside = set_aside(self.path)
+        (self.path / "parts").mkdir(parents=True)
+        return [aside / path.name for path in damaged]
+
+    def verify_tables(self) -> list[Path]:
+        """The damaged files of a complete run, by reading all of them."""
+        damaged = []
+        for name in (SAMPLES, ATTEMPTS):
+            try:
+                read_table(self.path / name)
+            except InputError:
+                damaged.append(self.path / name)
+        try:
+            self.summary()
+        except InputError:
+            damaged.append(self.path / SUMMARY)
+        path = self.path / WITNESSES
+        if path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    for key in archive.files:
+                        archive[key]
+            except UNREADABLE:
+                damaged.append(path)
+        return damaged

@@ -1,0 +1,83 @@
+"""The results folder."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from bench.errors import InputError
+from bench.records import Manifest, Summary
+from bench.store.files import safe_name
+from bench.store.run_folder import MANIFEST, RunFolder
+
+
+class Store:
+    """The results folder.
+
+    Args:
+        root: the folder; it is made when the first run is opened.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    def folder(self, manifest: Manifest) -> RunFolder:
+        """The folder of the run that a manifest names, whether it exists or not."""
+        path = self.root / manifest.suite / safe_name(manifest.candidate) / manifest.run
+        return RunFolder(path)
+
+    def runs(self, suite: str | None = None, candidate: str | None = None) -> list[RunFolder]:
+        """All run folders, of one suite or candidate if named, by path."""
+        names = [safe_name(name) if name else "*" for name in (suite, candidate)]
+        pattern = "/".join([*names, "*", MANIFEST])
+        return [
+            RunFolder(path.parent)
+            for path in sorted(self.root.glob(pattern))
+            if ".damaged-" not in path.parent.name
+        ]
+
+    def summaries(self, suite: str | None = None, candidate: str | None = None) -> list[Summary]:
+        """Summaries of the complete runs, oldest first.
+
+        Raises:
+            InputError: a damaged summary, or one of another schema version.
+        """
+        found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
+        return sorted(found, key=lambda summary: summary.finished)
+
+    def readable_summaries(self) -> list[Summary]:
+        """Summaries of the complete runs that are neither damaged nor of another schema version."""
+        found = []
+        for run in self.runs():
+            with contextlib.suppress(InputError):
+                if run.is_complete:
+                    found.append(run.summary())
+        return found
+
+    def summary(self, reference: str) -> Summary:
+        """The summary that SUITE/CANDIDATE[@RUN] names.
+
+        Without @RUN the newest complete one, and one of imported witnesses only if there is none
+        else.
+
+        Raises:
+            InputError: no such run.
+        """
+        suite, _, rest = reference.partition("/")
+        candidate, _, run = rest.partition("@")
+        found = [
+            summary
+            for summary in self.summaries(suite, candidate or "-")
+            if summary.run.startswith(run)
+        ]
+        if not found:
+            known = sorted({f"{run.path.parts[-3]}/{run.path.parts[-2]}" for run in self.runs()})
+            raise InputError(
+                f"no complete run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
+                f"one of {', '.join(known) or '(none)'}"
+            )
+        own = [summary for summary in found if summary.manifest.kind != "imported-witnesses"]
+        return (found if run else own or found)[-1]

@@ -26,6 +26,7 @@ from bench.report.groups import with_groups
 from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
 from bench.report.mix_figures import mix_figures
 from bench.report.provenance import differences, provenance
+from bench.report.repeated import repeated_trainings
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
 from bench.suites import Suite, load_suite, suite_names
@@ -209,6 +210,7 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
         tradeoff=tradeoff,
         attacks=attacks,
         certified=certified,
+        repeated=repeated_trainings(certified.entries) if certified else [],
         certified_curves=certified_plot(certified, "certified-curves") if certified else None,
         envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
         mixes=mix_figures(store, leaderboard.suite),

@@ -10,6 +10,7 @@ import pytest
 from bench.records import Certificates, Manifest
 from bench.report import build_report
 from bench.report.certified import CertifiedBoard, certified_board
+from bench.report.repeated import repeated_trainings
 from bench.store import Store
 from bench.summary import summarise_certification
 from bench.tables import certificate_tables
@@ -125,3 +126,26 @@ def test_a_suite_without_certifications_has_no_such_section(tmp_path: Path) -> N
     assert certified_board(store, "digits-l2") is None
     build_report(store, tmp_path / "reports")
     assert 'id="certified"' not in (tmp_path / "reports" / "digits-l2.html").read_text()
+
+
+def test_trainings_that_differ_in_their_seed_alone_make_means(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for seed, radius in ((0, 0.4), (1, 0.6)):
+        for recipe, gain in (("gaussian", 0.0), ("smoothmix", 0.2)):
+            training = {"recipe": recipe, "settings": {"epochs": 3}, "seed": seed}
+            manifest = certification(f"{recipe}-{seed}", 0.25, information={"training": training})
+            save_certification(store, manifest, [radius + gain] * 5, 5, 0)
+    other = {"recipe": "gaussian", "settings": {"epochs": 4}, "seed": 2}
+    save_certification(
+        store, certification("longer", 0.25, information={"training": other}), [3.0] * 10, 0, 0
+    )
+    repeated = repeated_trainings(board_of(store).entries)
+    assert [each.recipe for each in repeated] == ["smoothmix", "gaussian"]
+    assert repeated[1].seeds == [0, 1]
+    assert repeated[1].average_certified_radius.mean == pytest.approx(0.25)
+    assert repeated[1].average_certified_radius.deviation == pytest.approx(0.1 / 2**0.5)
+    assert repeated[0].accuracy_at(0.75).mean == pytest.approx(0.25)
+    build_report(store, tmp_path / "reports")
+    page = (tmp_path / "reports" / "digits-l2.html").read_text()
+    assert "Repeated trainings" in page
+    assert "0.250 &plusmn; 0.071" in page

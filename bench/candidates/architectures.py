@@ -164,14 +164,21 @@ def _stage(
 
 
 def digits_network(
-    num_classes: int = 10, widths: Sequence[int] = (16, 32), activation: str = "silu"
+    num_classes: int = 10,
+    widths: Sequence[int] = (16, 32),
+    activation: str = "silu",
+    stem_stride: int = 2,
 ) -> ResidualNetwork:
-    """A small residual network for the 8x8 grey images of scikit-learn's digits."""
+    """A small residual network for the 8x8 grey images of scikit-learn's digits.
+
+    Arguments as in ``residual_network``.
+    """
     return residual_network(
         num_classes,
         widths=widths,
         blocks=[1] * len(widths),
         stem_channels=widths[0],
+        stem_stride=stem_stride,
         activation=activation,
         in_channels=1,
         mean=DIGITS_MEAN,

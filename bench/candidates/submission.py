@@ -45,13 +45,14 @@ from bench.validation import StrictModel, read_yaml, validate
 
 FILE = "submission.yaml"
 OWN_PREFIX = "bench.candidates."
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class Submission(StrictModel):
     """The fields of a `submission.yaml`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     dataset: str
     threat_models: tuple[ThreatModel, ...] = ()
     """What it was trained to withstand; empty for a network trained without attacks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ import torch
 import yaml
 
 import bench
-from bench.candidates.submission import FILE, Submission, read_submission
+from bench.candidates.submission import FILE, NAME, Submission, read_submission
 from bench.data import default_data_dir, load
 from bench.errors import InputError
 from bench.training.image_folder import FolderData
@@ -66,6 +67,11 @@ def run(
     """
     chosen = _preset(recipe, preset)
     settings = override(chosen.settings, overrides or {})
+    if not re.fullmatch(NAME, out.resolve().name):
+        raise InputError(
+            f"expected a folder whose name can be a submission's (letters, digits, ., _ and -), "
+            f"got {out}"
+        )
     finished = _finished(out, preset, settings, seed, resume)
     if finished is not None:
         return finished

@@ -134,6 +134,14 @@ def test_wrong_input_is_named_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_name_a_submission_is_refused_before_the_training(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match="expected a folder whose name can be a submission's"):
+        bench.training.run("standard", "digits-standard", None, tmp_path / "a,b")
+    assert not (tmp_path / "a,b").exists()
+
+
 def test_every_preset_belongs_to_a_recipe_and_is_found_by_it() -> None:
     known = recipes()
     for name, preset in bench.training.presets().items():

@@ -128,16 +128,17 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
     smoothing = smoothing_of(candidate, settings)
     voter = candidate.module if smoothing is None else candidate.voter
     assert voter is not None
+    voter, images = voter.to(settings.device), dataset.images[:4].to(settings.device)
     return Task(
-        module=voter.to(settings.device),
+        module=voter,
         images=dataset.images,
         labels=dataset.labels,
         indices=dataset.indices,
         classes=len(dataset.classes),
         threat_model=threat_model,
-        attacks=applicable(protocol.attacks, candidate, dataset.images[:4].to(settings.device)),
+        attacks=applicable(protocol.attacks, candidate, images),
         seed=settings.seed,
-        batch_size=settings.batch_size or settings.engine.default_batch_size(settings.device),
+        batch_size=settings.batch_size or settings.engine.default_batch_size(voter, images),
         device=settings.device,
         until_converged=settings.until_converged,
         randomized=candidate.randomized and smoothing is None,

@@ -17,7 +17,7 @@ from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
-from bench.engines.prediction import predict
+from bench.engines.prediction import decide
 from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
@@ -258,9 +258,7 @@ def _eight_bit_successes(task: Task, witnesses: Witnesses | None) -> int:
     rows = torch.tensor([place[index] for index in witnesses.index.tolist()])
 
     def classes(images: Tensor) -> Tensor:
-        parts = [
-            predict(task.module, part, task.device) for part in torch.split(images, task.batch_size)
-        ]
+        parts = [decide(task, part).cpu() for part in torch.split(images, task.batch_size)]
         return torch.cat(parts)
 
     broken = eight_bit_successes(

@@ -1,8 +1,9 @@
 """Checks a run's robust accuracy by its witnesses: minutes instead of the days that it took.
 
 A sample counts as not robust if the candidate errs on the clean image, or on a witness that lies in
-the eps-ball and in [0, 1]. Both are tried again, once; no attack is run. What is confirmed is an
-upper bound: nothing here can show that a sample *is* robust.
+the eps-ball and in [0, 1]. Both are tried again, once (with a randomized candidate as often as when
+it was attacked); no attack is run. What is confirmed is an upper bound: nothing here can show that
+a sample *is* robust.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.attacks.distances import norms
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
+from bench.engines.prediction import CONFIRMATION_DRAWS, deciding, keyed_randomness
 from bench.errors import InputError
 from bench.records import Manifest, Witnesses
 from bench.store import RunFolder
@@ -89,7 +91,9 @@ def verify(
     device: torch.device,
     batch_size: int = 250,
 ) -> Verification:
-    """Run a candidate once on each witness of a run.
+    """Run a candidate once on each witness of a run; a randomized one as often as it was confirmed.
+
+    The mean of a randomized one's probabilities over draws that no attack has seen decides.
 
     Args:
         folder: of a complete run.
@@ -104,12 +108,13 @@ def verify(
     samples = folder.samples()
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    module = candidate.module.to(device)
+    model = deciding(candidate.module.to(device), candidate.randomized)
+    draws = CONFIRMATION_DRAWS if candidate.randomized else 1
 
     def logits(images: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), keyed_randomness(device, summary.manifest.seed, len(images)):
             parts = [
-                module(part.to(device)).float().cpu() for part in torch.split(images, batch_size)
+                model(part.to(device)).float().cpu() for part in torch.split(images, batch_size)
             ]
         return torch.cat(parts)
 
@@ -148,7 +153,7 @@ def verify(
         witnesses=0 if witnesses is None else len(witnesses.index),
         witness_bytes=folder.witness_bytes,
         failures=tuple(failures),
-        passes=passes,
+        passes=passes * draws,
         run_passes=sum(done.forward_passes + done.backward_passes for done in summary.attacks) + n,
         seconds=seconds,
         run_seconds=summary.seconds,

@@ -78,7 +78,7 @@ def main(threads: int, count: int, scale: float, textbook_batch: int, rounds: in
             threat_model=ThreatModel(norm="L2", eps=SIGMA),
             attacks=(),
             seed=0,
-            batch_size=engine.default_batch_size(device),
+            batch_size=engine.default_batch_size(module, images[:1].to(device)),
             device=device,
             smoothing=smoothing,
         )

@@ -28,13 +28,13 @@ import click
 import torch
 import yaml
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench import data, environment, runner
 from bench.candidates import Candidate
 from bench.candidates.registry import find_candidates
 from bench.engines import Engine, Task, make_engine
 from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
+from bench.engines.batch_size import operations
 from bench.engines.fast import FastEngine
 from bench.suites import load_suite
 from bench.tables import Tables, join_blocks
@@ -107,9 +107,8 @@ def main(
         "environment": environment.describe(settings.device),
     }
     engine: Engine = FastEngine(precision)
-    row["fast"] = _measure(
-        engine, replace(task, batch_size=engine.default_batch_size(task.device)), limits
-    )
+    size = engine.default_batch_size(task.module, task.images[:4].to(task.device))
+    row["fast"] = _measure(engine, replace(task, batch_size=size), limits)
     if not skip_reference:
         row["reference"] = _measure(make_engine("reference"), task, None)
         row["ratio"] = row["reference"]["seconds"] / row["fast"]["seconds"]
@@ -142,10 +141,7 @@ def _predictions(task: Task) -> Tensor:
 
 def _flops(task: Task) -> dict[str, float]:
     """Operations of an image's passes; the way back to the image costs as much as forward."""
-    images = task.images[:8].to(task.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        task.module(images)
-    forward = counter.get_total_flops() / len(images)
+    forward = operations(task.module, task.images[:8].to(task.device)) or 0.0
     return {"forward": forward, "forward_backward": 2 * forward}
 
 

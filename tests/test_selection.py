@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from bench import data, plan, runner
 from bench.candidates import Candidate
@@ -61,8 +60,8 @@ class _Mortal:
         self.engine = engine
         self.left = blocks
 
-    def default_batch_size(self, device: torch.device) -> int:
-        return self.engine.default_batch_size(device)
+    def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
+        return self.engine.default_batch_size(module, images)
 
     def settings(self, task: Task) -> dict[str, Any]:
         return self.engine.settings(task)

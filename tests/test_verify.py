@@ -19,6 +19,7 @@ from bench.best_known import best_known
 from bench.candidates import Candidate
 from bench.cli import main
 from bench.engines import make_engine
+from bench.engines.prediction import CONFIRMATION_DRAWS
 from bench.errors import InputError
 from bench.import_witnesses import import_witnesses, read_images
 from bench.store import Store
@@ -268,3 +269,30 @@ def test_commands(write_submission: Callable[..., Path], tmp_path: Path) -> None
     assert added.exit_code == 0, added.output
     assert f"0 of {N} images break their samples" in added.output
     assert "8-bit" in call("show", "quick/linear", *results).output
+
+
+class _Noisy(nn.Module):
+    """A linear classifier that sees its images under fresh noise each time."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K)."""
+        logits: torch.Tensor = self.network(images + 0.1 * torch.randn_like(images))
+        return logits
+
+
+def test_a_randomized_candidate_is_asked_as_often_as_its_witnesses_were_confirmed(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    noisy = Candidate(
+        "noisy", _Noisy(linear_digits), {"weights": "1" * 64}, "2" * 64, randomized=True
+    )
+    outcome = _run(noisy, tmp_path)
+    broken = N - round(N * outcome.summary.robust_accuracy)
+    result = verify(outcome.folder, noisy, data.load("digits").first(N), CPU)
+    assert result.passes == CONFIRMATION_DRAWS * broken
+    # Draws are fresh: a sample near the boundary may fall on the other side.
+    assert len(result.failures) <= 2

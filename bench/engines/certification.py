@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.candidates.mix import Mix, logits_of
 from bench.certify.mixed_vote import MixedVote
@@ -17,13 +17,13 @@ from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
 from bench.certify.votes import Certificate, certify
 from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
+from bench.engines.batch_size import filling_size
 from bench.engines.engine import Task
 from bench.errors import InputError
 from bench.records import Block, Certificates, Progress
 
 PROCEDURES = ("fixed", "sequential")
 
-DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
 ACCURATE_BATCH = 128
 """Images in one pass through the accurate base of a mix; it sees them without noise, once each."""
 TRIED_IMAGES = 16
@@ -54,9 +54,9 @@ class CertificationEngine:
         self.procedure = procedure
         self.precision = precision
 
-    def default_batch_size(self, device: torch.device) -> int:
-        """Enough to keep the device busy, little enough for a processor's cache."""
-        return DEFAULT_BATCH_SIZE[device.type]
+    def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
+        """As of the fast engine."""
+        return filling_size(module, images)
 
     def settings(self, task: Task) -> dict[str, Any]:
         """Noise, numbers of draws and procedure; the batch size changes no result."""

@@ -79,8 +79,13 @@ class Engine(Protocol):
     precision: str
     """Of the search: float32, tf32 or bfloat16."""
 
-    def default_batch_size(self, device: torch.device) -> int:
-        """Samples in one pass where the user names no number."""
+    def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
+        """Samples in one pass where the user names no number.
+
+        Args:
+            module: the candidate.
+            images: (n, C, H, W) a few, on the module's device.
+        """
 
     def settings(self, task: Task) -> dict[str, Any]:
         """What of the engine's settings decides the result, for the manifest."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, Model
 from bench.engines.acceleration import PRECISIONS, accelerate
+from bench.engines.batch_size import filling_size, fitting_size
 from bench.engines.convergence import (
     MOST_DOUBLINGS,
     SETTLED_SHARE,
@@ -37,7 +38,6 @@ from bench.errors import InputError
 from bench.flags import image_gradient
 from bench.records import Attempts, Block, Progress
 
-DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 1024}
 TRIED_IMAGES = 16
 
 
@@ -51,9 +51,9 @@ class FastEngine:
             raise InputError(f"expected a precision of {', '.join(PRECISIONS)}; got {precision!r}")
         self.precision = precision
 
-    def default_batch_size(self, device: torch.device) -> int:
+    def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
         """Enough to keep the device busy, little enough for a processor's cache."""
-        return DEFAULT_BATCH_SIZE[device.type]
+        return filling_size(module, images)
 
     def settings(self, task: Task) -> dict[str, Any]:
         """Nothing: batch size, order and restarts change no result; but a random candidate's do."""
@@ -80,7 +80,7 @@ class FastEngine:
         rows = standing.nonzero().flatten()[:TRIED_IMAGES]
         fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
         differentiable = _is_differentiable(fast.model, task)
-        size = _fitting_size(fast.model, task, task.batch_size, differentiable)
+        size = fitting_size(fast.model, task, task.batch_size, differentiable)
         if size < task.batch_size:
             fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
         outlook = Outlook(survivor_costs(task))
@@ -138,25 +138,6 @@ def _clean(
         done = int(known.sum())
         report(Progress("clean", done, len(standing), int(standing.sum()), done))
     return standing
-
-
-def _fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> int:
-    """The batch size, halved until a pass (with its gradient, if there is one) fits into memory."""
-    while True:
-        rows = torch.arange(size) % len(task.images)
-        images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
-        try:
-            if differentiable:
-                image_gradient(model, images, labels)
-            else:
-                with torch.no_grad():
-                    model(images)
-            return size
-        except (torch.OutOfMemoryError, MemoryError):
-            if size == 1:
-                raise
-            size //= 2
-            torch.cuda.empty_cache()
 
 
 def _is_differentiable(model: Model, task: Task) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from bench.attacks import Model
 from bench.attacks.expectation import expectation
 from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import Task
@@ -24,13 +25,18 @@ def predict(module: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     return logits.max(dim=1)[1].cpu()
 
 
+def deciding(module: nn.Module, randomized: bool) -> Model:
+    """What decides about images: the module, or the mean of many draws if it is randomized."""
+    return expectation(module, CONFIRMATION_DRAWS) if randomized else module
+
+
 def decide(task: Task, images: Tensor) -> Tensor:
     """The classes (n,) that count for images (n, C, H, W), on the device of the task.
 
     The candidate's own module, in float32, on these very images; for a randomized one the class of
     the highest mean probability over `CONFIRMATION_DRAWS` draws that no attack has seen.
     """
-    model = expectation(task.module, CONFIRMATION_DRAWS) if task.randomized else task.module
+    model = deciding(task.module, task.randomized)
     with torch.no_grad(), tensor_cores(False), own_randomness(task, len(images)):
         classes: Tensor = model(images.to(task.device, copy=True)).max(dim=1)[1]
     return classes
@@ -55,9 +61,15 @@ def own_randomness(task: Task, *keys: int) -> Iterator[None]:
     if not task.randomized:
         yield
         return
-    devices = [task.device] if task.device.type == "cuda" else []
+    with keyed_randomness(task.device, task.seed, *keys):
+        yield
+
+
+@contextlib.contextmanager
+def keyed_randomness(device: torch.device, seed: int, *keys: int) -> Iterator[None]:
+    """Within this context torch's own generators are keyed by seed and `keys`; then as before."""
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        seed = task.seed
         for key in keys:
             seed = (seed * 1_000_003 + key + 1) % (1 << 63)
         torch.manual_seed(seed)

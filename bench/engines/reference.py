@@ -65,7 +65,7 @@ class ReferenceEngine:
     name = "reference"
     precision = "float32"
 
-    def default_batch_size(self, device: torch.device) -> int:
+    def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
         """pyautoattack's own."""
         return 250
 

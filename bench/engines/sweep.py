@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.attacks import inside, likeliest_wrong_classes
 from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
 from bench.engines.acceleration import Accelerated, accelerate, tensor_cores
+from bench.engines.batch_size import filling_size
 from bench.engines.engine import Task, batches, plan
-from bench.engines.fast import DEFAULT_BATCH_SIZE
 from bench.engines.point_search import PointSearch
 from bench.engines.sweep_found import Answers, Found
 from bench.errors import InputError
@@ -60,9 +60,9 @@ class SweepEngine:
         self.alphas = tuple(alphas)
         self.precision = precision
 
-    def default_batch_size(self, device: torch.device) -> int:
+    def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
         """As of the fast engine."""
-        return DEFAULT_BATCH_SIZE[device.type]
+        return filling_size(module, images)
 
     def settings(self, task: Task) -> dict[str, Any]:
         """The weights: searches start where those at other weights ended."""

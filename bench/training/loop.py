@@ -224,7 +224,7 @@ class _Training:
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "settings": self.settings.model_dump_json(),
+            "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "images": len(self.data.labels),
             **({"bases": self.bases} if self.bases else {}),

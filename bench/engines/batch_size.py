@@ -1,0 +1,73 @@
+"""How many samples go through a network in one pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.attacks import Model
+from bench.engines.engine import Task
+from bench.flags import image_gradient
+
+USUAL = {"cpu": 128, "cuda": 1024}
+"""Fills the device with networks of usual size; a processor's cache holds no more."""
+LARGEST = {"cpu": 512, "cuda": 8192}
+FILLING_OPERATIONS = {"cpu": 1e8, "cuda": 1e12}
+"""In one pass: with fewer, the calls of a tiny network cost more than its work."""
+
+
+def operations(module: nn.Module, images: Tensor) -> float | None:
+    """Floating-point operations of an image's forward pass: of convolutions and matrix products.
+
+    Args:
+        module: images (n, C, H, W) -> logits (n, K).
+        images: a few, at least one.
+
+    Returns:
+        None if the module does not run on them.
+    """
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(images.clone())
+    except Exception:  # third-party modules: what is wrong with them is said elsewhere
+        return None
+    return float(counter.get_total_flops()) / len(images)
+
+
+def filling_size(module: nn.Module, images: Tensor) -> int:
+    """The usual size; for tiny networks a larger one, a power of two.
+
+    It follows from the network and the kind of device alone, not from a measurement, so that an
+    interrupted run goes on with the same size.
+
+    Args:
+        module: images (n, C, H, W) -> logits (n, K).
+        images: a few, on the module's device.
+    """
+    device = images.device.type
+    size = USUAL[device]
+    cost = operations(module, images[:1]) if len(images) else None
+    if cost:
+        while size < LARGEST[device] and size * cost < FILLING_OPERATIONS[device]:
+            size *= 2
+    return size
+
+
+def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> int:
+    """A size, halved until a pass (with its gradient, if there is one) fits into memory."""
+    while True:
+        rows = torch.arange(size) % len(task.images)
+        images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
+        try:
+            if differentiable:
+                image_gradient(model, images, labels)
+            else:
+                with torch.no_grad():
+                    model(images)
+            return size
+        except (torch.OutOfMemoryError, MemoryError):
+            if size == 1:
+                raise
+            size //= 2
+            torch.cuda.empty_cache()

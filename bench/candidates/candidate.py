@@ -19,6 +19,7 @@ class Paper(StrictModel):
     """Where a candidate was published."""
 
     title: str
+    authors: str = ""
     link: str = ""
     venue: str = ""
 

@@ -31,7 +31,7 @@ def command() -> None:
     help="The folder that gets model_info/ and the form.",
 )
 @click.option("--id", "identifier", default="", help="The model's id. Default: its own name.")
-@click.option("--authors", default="", help="Authors of the paper.")
+@click.option("--authors", default="", help="Authors of the paper. Default: the candidate's own.")
 @click.option("--forward-passes", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--checkpoint", default="", help="Where weights and code can be found.")
 def robustbench(

@@ -32,7 +32,7 @@ class Details:
 
     Attributes:
         identifier: the model's id; empty: the published one, or the candidate's name.
-        authors: of the paper.
+        authors: of the paper; empty: as the candidate names them.
         forward_passes: of a network that one prediction takes.
         checkpoint: where weights and code can be found.
     """
@@ -60,7 +60,7 @@ def model_info(summary: Summary, joined: BestKnown, details: Details) -> dict[st
     fields: dict[str, Any] = {
         "link": paper.get("link", ""),
         "name": paper.get("title") or manifest.candidate,
-        "authors": details.authors,
+        "authors": details.authors or paper.get("authors", ""),
         "additional_data": manifest.information.get("additional_data") is True,
         "number_forward_passes": details.forward_passes,
         "dataset": manifest.dataset.name,

@@ -19,21 +19,26 @@ CIFAR10_STANDARD_DEVIATION = [0.2471, 0.2435, 0.2616]
 
 RESIDUAL_LEARNING = Paper(
     title="Deep Residual Learning for Image Recognition",
+    authors="Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun",
     link="https://arxiv.org/abs/1512.03385",
     venue="CVPR 2016",
 )
 PGD_TRAINING = Paper(
     title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+    authors="Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
     link="https://arxiv.org/abs/1706.06083",
     venue="ICLR 2018",
 )
 NOISE_FGSM = Paper(
     title="Make Some Noise: Reliable and Efficient Single-Step Adversarial Training",
+    authors="Pau de Jorge, Adel Bibi, Riccardo Volpi, Amartya Sanyal, "
+    "Philip H. S. Torr, Gregory Rogez, Puneet K. Dokania",
     link="https://arxiv.org/abs/2202.01181",
     venue="NeurIPS 2022",
 )
 ADAPTIVE_SMOOTHING = Paper(
     title="Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
+    authors="Yatong Bai, Brendon G. Anderson, Aerin Kim, Somayeh Sojoudi",
     link="https://arxiv.org/abs/2301.12554",
     venue="SIMODS 2024",
 )

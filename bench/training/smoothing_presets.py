@@ -35,6 +35,7 @@ _KINDS: dict[str, tuple[type[SmoothingSettings], Paper]] = {
         GaussianSettings,
         Paper(
             title="Certified Adversarial Robustness via Randomized Smoothing",
+            authors="Jeremy Cohen, Elan Rosenfeld, Zico Kolter",
             link="https://arxiv.org/abs/1902.02918",
             venue="ICML 2019",
         ),
@@ -44,6 +45,8 @@ _KINDS: dict[str, tuple[type[SmoothingSettings], Paper]] = {
         Paper(
             title="SmoothMix: Training Confidence-calibrated Smoothed Classifiers for Certified "
             "Robustness",
+            authors="Jongheon Jeong, Sejun Park, Minkyu Kim, Heung-Chang Lee, Doguk Kim, "
+            "Jinwoo Shin",
             link="https://arxiv.org/abs/2111.09277",
             venue="NeurIPS 2021",
         ),
@@ -52,6 +55,8 @@ _KINDS: dict[str, tuple[type[SmoothingSettings], Paper]] = {
         SmoothAdvSettings,
         Paper(
             title="Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers",
+            authors="Hadi Salman, Jerry Li, Ilya Razenshteyn, Pengchuan Zhang, Huan Zhang, "
+            "Sebastien Bubeck, Greg Yang",
             link="https://arxiv.org/abs/1906.04584",
             venue="NeurIPS 2019",
         ),
@@ -60,6 +65,7 @@ _KINDS: dict[str, tuple[type[SmoothingSettings], Paper]] = {
         ConsistencySettings,
         Paper(
             title="Consistency Regularization for Certified Robustness of Smoothed Classifiers",
+            authors="Jongheon Jeong, Jinwoo Shin",
             link="https://arxiv.org/abs/2006.04062",
             venue="NeurIPS 2020",
         ),
@@ -68,6 +74,7 @@ _KINDS: dict[str, tuple[type[SmoothingSettings], Paper]] = {
         StabilitySettings,
         Paper(
             title="Certified Adversarial Robustness with Additive Noise",
+            authors="Bai Li, Changyou Chen, Wenlin Wang, Lawrence Carin",
             link="https://arxiv.org/abs/1809.03113",
             venue="NeurIPS 2019",
         ),
@@ -76,6 +83,8 @@ _KINDS: dict[str, tuple[type[SmoothingSettings], Paper]] = {
         MacerSettings,
         Paper(
             title="MACER: Attack-free and Scalable Robust Training via Maximizing Certified Radius",
+            authors="Runtian Zhai, Chen Dan, Di He, Huan Zhang, Boqing Gong, "
+            "Pradeep Ravikumar, Cho-Jui Hsieh, Liwei Wang",
             link="https://arxiv.org/abs/2001.02378",
             venue="ICLR 2020",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -11,7 +12,8 @@ from bench.formatting import percent
 from bench.report.leaderboard import Entry
 from bench.report.svg import ROLES, drawing, printable
 
-ATTACK_COLORS = 6
+ATTACK_COLORS = 12
+LEGEND_COLUMNS = 6
 MOST_BARS = 30
 
 
@@ -30,7 +32,12 @@ def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: st
         an <svg> element.
     """
     shown = entries[:MOST_BARS]
-    top = 0.45
+    fell = {done.name for entry in shown for done in entry.summary.attacks if done.broken}
+    attacks = [name for name in attacks if name in fell]
+    legend = [("robust", "robust")]
+    legend += [(name, _role(place)) for place, name in enumerate(attacks)][::-1]
+    legend += [("wrong without attack", "wrong")]
+    top = 0.15 + 0.22 * math.ceil(len(legend) / LEGEND_COLUMNS)
     height = 0.42 * len(shown) + 0.55 + top
     with drawing(12.6, height) as sketch:
         axes = sketch.axes
@@ -60,14 +67,11 @@ def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: st
         axes.set_xlim(0, 100)
         axes.set_xlabel("Samples (%)")
         axes.spines["left"].set_visible(False)
-        legend = [("robust", "robust")]
-        legend += [(f"broken by {name}", _role(place)) for place, name in enumerate(attacks)][::-1]
-        legend += [("wrong without attack", "wrong")]
         axes.legend(
             handles=[Patch(color=ROLES[role], label=label) for label, role in legend],
             loc="lower left",
             bbox_to_anchor=(-0.01, 1.0),
-            ncols=min(len(legend), 6),
+            ncols=min(len(legend), LEGEND_COLUMNS),
             fontsize=9,
             handlelength=1.0,
             handleheight=1.0,
@@ -82,8 +86,9 @@ def _parts(entry: Entry, attacks: Sequence[str]) -> list[tuple[str, float, str]]
     summary = entry.summary
     parts = [("robust", summary.robust_accuracy, "robust")]
     for done in reversed(summary.attacks):
-        role = _role(attacks.index(done.name))
-        parts.append((f"broken by {done.name}", done.broken / summary.n_examples, role))
+        if done.broken:
+            role = _role(attacks.index(done.name))
+            parts.append((f"broken by {done.name}", done.broken / summary.n_examples, role))
     parts.append(("wrong without attack", 1 - summary.clean_accuracy, "wrong"))
     return parts
 

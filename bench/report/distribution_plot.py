@@ -34,7 +34,7 @@ def alpha_plot(samples: MixSamples, identifier: str) -> Markup:
     margin = max(0.02 * float(np.ptp(both)), 1e-3)
     ends = max(both.min() - margin, 0.0), min(both.max() + margin, 1.0)
     with drawing(12.6, 3.4) as sketch:
-        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.16, top=0.87)
+        sketch.figure.subplots_adjust(left=0.052, right=0.98, bottom=0.16, top=0.87)
         _draw(sketch.axes, shown, ends)
         sketch.axes.set_xlabel("Weight α of the robust base")
         name = printable(samples.candidate, 80)

@@ -40,6 +40,12 @@ ROLES = {
     "attack-4": "#f5cf8a",
     "attack-5": "#8d6ab1",
     "attack-6": "#c3a8db",
+    "attack-7": "#2f7f79",
+    "attack-8": "#7fc4b8",
+    "attack-9": "#55602f",
+    "attack-10": "#aab76a",
+    "attack-11": "#7a5a45",
+    "attack-12": "#c9ac93",
 }
 """Colours of a light page, all different: each stands for the style sheet's variable --chart-NAME,
 which a dark page or a printer sets otherwise."""

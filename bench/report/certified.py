@@ -108,9 +108,9 @@ class CertifiedBoard:
 
     @property
     def columns(self) -> list[float]:
-        """The papers' radii, as far as something is certified there."""
+        """The papers' radii besides eps, as far as something is certified there."""
         farthest = self.farthest
-        return [radius for radius in RADII if 0 < radius <= farthest]
+        return [radius for radius in RADII if 0 < radius <= farthest and radius != self.eps]
 
     @property
     def farthest(self) -> float:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, Model
-from bench.engines.acceleration import PRECISIONS, accelerate
+from bench.engines.acceleration import PRECISIONS, Accelerated, accelerate
 from bench.engines.batch_size import filling_size, fitting_size
+from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.convergence import (
     MOST_DOUBLINGS,
     SETTLED_SHARE,
@@ -23,6 +24,7 @@ from bench.engines.convergence import (
     harder_plans,
 )
 from bench.engines.engine import (
+    GRADIENT_COST,
     Outlook,
     Task,
     batches,
@@ -84,6 +86,8 @@ class FastEngine:
         if size < task.batch_size:
             fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
         outlook = Outlook(survivor_costs(task))
+        if differentiable:
+            fast = _compiled_if_worth(task, fast, size, int(standing.sum()), outlook, finished)
         for stage, each in enumerate(plans):
             # A stand-in has a gradient even where the candidate itself has none at all.
             if each.needs_gradient and not (differentiable or each.view == "straight-through"):
@@ -138,6 +142,22 @@ def _clean(
         done = int(known.sum())
         report(Progress("clean", done, len(standing), int(standing.sum()), done))
     return standing
+
+
+def _compiled_if_worth(
+    task: Task,
+    fast: Accelerated,
+    size: int,
+    standing: int,
+    outlook: Outlook,
+    finished: Mapping[str, Block],
+) -> Accelerated:
+    rows = torch.arange(size) % len(task.images)
+    images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
+    few = min(size, TRIED_IMAGES)
+    each = pass_seconds(fast.model, images[:few], labels[:few]) / (few * (1 + GRADIENT_COST))
+    expected = standing * sum(outlook.costs) * each
+    return compile_if_worth(fast, images, labels, expected, finished)
 
 
 def _is_differentiable(model: Model, task: Task) -> bool:

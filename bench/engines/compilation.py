@@ -1,0 +1,152 @@
+"""Compiled passes, where a run is long enough to win back what compiling costs.
+
+`torch.compile` fuses what lies between the convolutions. Some networks gain a third from it, others
+nothing, some do not compile at all: so it is tried, checked and measured, and what came of it
+stands in the run's record. An interrupted run goes on as it began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import Model
+from bench.candidates.mix import as_mix
+from bench.engines.acceleration import FOLDING_TOLERANCE, Accelerated, tensor_cores
+from bench.flags import image_gradient
+from bench.records import Block
+
+WORTH_SECONDS = 300.0
+"""Shorter runs are over before the compiler has paid for itself."""
+LEAST_GAIN = 1.1
+TIMINGS = 3
+RECORD = "compiled"
+
+
+def compile_if_worth(
+    fast: Accelerated,
+    images: Tensor,
+    labels: Tensor,
+    expected_seconds: float,
+    finished: Mapping[str, Block],
+) -> Accelerated:
+    """The candidate with compiled passes if that is equal and faster, else as it is.
+
+    Args:
+        fast: differentiable.
+        images: (n, C, H, W), a full batch on the device.
+        labels: (n,).
+        expected_seconds: of the run, as it is.
+        finished: blocks of an earlier, interrupted run: what was found then holds.
+
+    Returns:
+        what the search is to call; its record says whether it is compiled, or why not.
+    """
+    earlier = _earlier(finished)
+    if earlier is not None and not earlier.startswith("yes"):
+        return _with_record(fast, earlier)
+    if earlier is None and expected_seconds < WORTH_SECONDS:
+        return _with_record(fast, "no: the run is too short to win it back")
+    try:
+        with tensor_cores(fast.record["precision"] == "tf32"), _quiet():
+            return _try(fast, images, labels, earlier)
+    except Exception as error:  # compilers fail in many ways; everything runs without them
+        return _with_record(
+            fast, f"no: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        )
+
+
+def pass_seconds(model: Model, images: Tensor, labels: Tensor) -> float:
+    """Seconds of one forward and one forward-backward pass together: the median of a few."""
+    times = []
+    for _ in range(TIMINGS):
+        start = time.perf_counter()
+        with torch.no_grad():
+            model(images)
+        image_gradient(model, images, labels)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[TIMINGS // 2]
+
+
+def _try(fast: Accelerated, images: Tensor, labels: Tensor, earlier: str | None) -> Accelerated:
+    module = _compiled(fast.module)
+    model = _call(module, fast.model)
+    difference = max(
+        _difference(model(images), fast.model(images)),
+        _difference(
+            image_gradient(model, images, labels), image_gradient(fast.model, images, labels)
+        ),
+    )
+    if not difference <= FOLDING_TOLERANCE:
+        return _with_record(fast, f"no: results would change by {difference:.1e}")
+    if earlier is None:
+        gain = pass_seconds(fast.model, images, labels) / pass_seconds(model, images, labels)
+        if gain < LEAST_GAIN:
+            return _with_record(fast, f"no: {gain:.2f} times as fast")
+        earlier = f"yes: {gain:.2f} times as fast, largest relative difference {difference:.1e}"
+    return _with_record(replace(fast, model=model, module=module), earlier)
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """A copy that is compiled; of a mix its networks, so that it stays a mix."""
+    changed = copy.deepcopy(module)
+    mix = as_mix(changed)
+    if mix is None:
+        return cast(nn.Module, torch.compile(changed, dynamic=True))
+    for path in mix.part_names:
+        parent, _, name = path.rpartition(".")
+        part = torch.compile(mix.get_submodule(path), dynamic=True)
+        setattr(mix.get_submodule(parent), name, part)
+    return changed
+
+
+def _call(module: nn.Module, uncompiled: Model) -> Callable[[Tensor], Tensor]:
+    def call(images: Tensor) -> Tensor:
+        # The compiler would make a version of its own for a single image.
+        if len(images) < 2:
+            return uncompiled(images)
+        logits: Tensor = module(images.clone())
+        return logits.to(images.dtype)
+
+    return call
+
+
+def _difference(ours: Tensor | None, theirs: Tensor | None) -> float:
+    """Largest relative to the largest value; infinite if one of the two is missing."""
+    if ours is None or theirs is None:
+        return float("inf")
+    largest = theirs.detach().abs().max().clamp_min(1e-12)
+    return float((ours - theirs).detach().abs().max() / largest)
+
+
+def _earlier(finished: Mapping[str, Block]) -> str | None:
+    found: list[Any] = [
+        block.record[RECORD] for block in finished.values() if RECORD in block.record
+    ]
+    return str(found[0]) if found else None
+
+
+def _with_record(fast: Accelerated, text: str) -> Accelerated:
+    return replace(fast, record={**fast.record, RECORD: text})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within this context the compiler's own warnings stay out of the display."""
+    logger = logging.getLogger("torch")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

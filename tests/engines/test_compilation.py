@@ -1,0 +1,86 @@
+"""Compiled passes: equal results where they are taken, and the old ones wherever they fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bench import data, runner
+from bench.candidates import Candidate
+from bench.candidates.mix import Mix
+from bench.engines import Task, compilation, make_engine
+from bench.records import Block
+from bench.suites import load_suite
+from bench.tables import join_blocks
+
+
+def _network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(256, 10)
+        ).eval()
+
+
+def _task(module: nn.Module) -> Task:
+    suite = load_suite("digits-linf")
+    settings = runner.Settings(suite, make_engine("fast"), protocol="standard", eps=0.02)
+    task = runner.make_task(
+        Candidate("small", module, {}, ""), data.load("digits").first(8), settings
+    )
+    with torch.no_grad():
+        labels = module(task.images).argmax(dim=1)
+    return replace(task, labels=labels, attacks=task.attacks[:2], batch_size=8)
+
+
+def _run(task: Task) -> dict[str, Block]:
+    return {block.key: block for block in make_engine("fast").run(task, {}, lambda _: None)}
+
+
+def _record(blocks: dict[str, Block]) -> set[Any]:
+    return {block.record["compiled"] for block in blocks.values() if "compiled" in block.record}
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(compilation, "LEAST_GAIN", 0.0)
+
+
+@pytest.mark.parametrize(
+    "module", [_network(), Mix(_network(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 0.5)]
+)
+@pytest.mark.usefixtures("eager")
+def test_compiled_passes_break_the_same_samples_and_are_kept_on_resumption(
+    module: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task(module.eval())
+    compiled = _run(task)
+    (record,) = _record(compiled)
+    if "InvalidCxxCompiler" in record:
+        pytest.skip("there is no compiler here")
+    assert record.startswith("yes"), record
+    monkeypatch.setattr(compilation, "WORTH_SECONDS", float("inf"))
+    plain = _run(task)
+    assert _record(plain) == {"no: the run is too short to win it back"}
+    ours, theirs = (join_blocks(list(blocks.values())) for blocks in (compiled, plain))
+    assert ours.samples["robust"].tolist() == theirs.samples["robust"].tolist()
+    last = max(compiled)
+    begun = {key: block for key, block in compiled.items() if key != last}
+    resumed = {block.key: block for block in make_engine("fast").run(task, begun, lambda _: None)}
+    assert _record(resumed) == {record}
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_network_that_does_not_compile_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such\nbackend")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    blocks = _run(_task(_network()))
+    assert _record(blocks) == {"no: RuntimeError: no such backend"}
+    assert len(join_blocks(list(blocks.values())).samples) == 8

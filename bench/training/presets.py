@@ -120,6 +120,8 @@ def _cifar_adaptive_mix(dataset: str, product: float) -> Settings:
         crop_padding=4,
         flip=True,
         product=product,
+        robust_scales=(1.0, 1.5, 2.0),
+        gamma_biases=(0.0, 1.0, 1.6, 2.5, 4.0),
         attack_steps=10,
         attack_targets=2,
         search_steps=10,
@@ -132,6 +134,7 @@ def _cifar_mix(dataset: str) -> Settings:
         suite=f"{dataset}-linf",
         accurate=f"{dataset}-standard",
         robust=f"{dataset}-robust",
+        robust_scales=(1.0, 1.5, 2.0),
         search_steps=10,
         search_targets=2,
     )

@@ -21,31 +21,19 @@ MIX_COLUMNS = (
 )
 """Of the samples of a mix, see `bench.mix_records`; null for other candidates."""
 
-SAMPLE_SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("label", pa.int64()),
-        ("clean_prediction", pa.int64()),
-        ("clean_correct", pa.bool_()),
-        ("robust", pa.bool_()),
-        ("broken_by", pa.string()),
-        ("adversarial_prediction", pa.int64()),
-        *((name, pa.float64()) for name in MIX_COLUMNS),
-    ]
+_OUTCOME_COLUMNS = (
+    ("index", pa.int64()),
+    ("label", pa.int64()),
+    ("clean_prediction", pa.int64()),
+    ("clean_correct", pa.bool_()),
+    ("robust", pa.bool_()),
+    ("broken_by", pa.string()),
+    ("adversarial_prediction", pa.int64()),
 )
-SWEEP_SCHEMA = pa.schema(
-    [
-        ("alpha", pa.float64()),
-        ("index", pa.int64()),
-        ("label", pa.int64()),
-        ("clean_prediction", pa.int64()),
-        ("clean_correct", pa.bool_()),
-        ("robust", pa.bool_()),
-        ("broken_by", pa.string()),
-        ("adversarial_prediction", pa.int64()),
-        ("witness", pa.int64()),
-    ]
-)
+"""What attacks made of a sample."""
+
+SAMPLE_SCHEMA = pa.schema([*_OUTCOME_COLUMNS, *((name, pa.float64()) for name in MIX_COLUMNS)])
+SWEEP_SCHEMA = pa.schema([("alpha", pa.float64()), *_OUTCOME_COLUMNS, ("witness", pa.int64())])
 CERTIFICATE_SCHEMA = pa.schema(
     [
         ("index", pa.int64()),

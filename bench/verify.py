@@ -21,6 +21,7 @@ from bench.attacks.distances import norms
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
+from bench.engines.acceleration import tensor_cores
 from bench.engines.prediction import CONFIRMATION_DRAWS, deciding, keyed_randomness
 from bench.errors import InputError
 from bench.records import Manifest, Witnesses
@@ -112,7 +113,12 @@ def verify(
     draws = CONFIRMATION_DRAWS if candidate.randomized else 1
 
     def logits(images: Tensor) -> Tensor:
-        with torch.no_grad(), keyed_randomness(device, summary.manifest.seed, len(images)):
+        # In float32 on a GPU too, as when it was confirmed.
+        with (
+            torch.no_grad(),
+            tensor_cores(False),
+            keyed_randomness(device, summary.manifest.seed, len(images)),
+        ):
             parts = [
                 model(part.to(device)).float().cpu() for part in torch.split(images, batch_size)
             ]

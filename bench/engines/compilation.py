@@ -65,7 +65,13 @@ def compile_if_worth(
 
 
 def pass_seconds(model: Model, images: Tensor, labels: Tensor) -> float:
-    """Seconds of one forward and one forward-backward pass together: the median of a few."""
+    """Seconds of one forward and one forward-backward pass together: the median of a few.
+
+    Args:
+        model: images (n, C, H, W) -> logits (n, K).
+        images: (n, C, H, W).
+        labels: (n,).
+    """
     times = []
     for _ in range(TIMINGS):
         start = time.perf_counter()

@@ -24,7 +24,7 @@ from bench.attacks.distances import norms
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Task
-from bench.engines.prediction import clean_results, decide
+from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
 from bench.records import Attempts, Block, Manifest, Selection, Witnesses
 from bench.store import Store
@@ -213,7 +213,7 @@ def _blocks(images: Tensor, task: Task) -> list[Block]:
     for number, part in enumerate(torch.split(rows, task.batch_size)):
         start = time.perf_counter()
         clean = clean_results(task, part)
-        prediction = decide(task, images[part]).cpu().numpy()
+        prediction = confirm(task, images[part], task.labels[part]).cpu().numpy()
         right = clean.prediction == clean.label
         broken = right & (prediction != clean.label)
         n = int(right.sum())

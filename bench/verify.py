@@ -18,11 +18,17 @@ from torch import Tensor
 
 from bench.attacks import inside
 from bench.attacks.distances import norms
+from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines.acceleration import tensor_cores
-from bench.engines.prediction import CONFIRMATION_DRAWS, deciding, keyed_randomness
+from bench.engines.prediction import (
+    BEYOND_DOUBT,
+    CONFIRMATION_DRAWS,
+    keyed_randomness,
+    leads,
+)
 from bench.errors import InputError
 from bench.records import Manifest, Witnesses
 from bench.store import RunFolder
@@ -94,7 +100,8 @@ def verify(
 ) -> Verification:
     """Run a candidate once on each witness of a run; a randomized one as often as it was confirmed.
 
-    The mean of a randomized one's probabilities over draws that no attack has seen decides.
+    Of a randomized one the mean over draws that no attack has seen decides about a witness; a
+    sample that is said to be wrong without attack is refuted where the label leads beyond doubt.
 
     Args:
         folder: of a complete run.
@@ -109,26 +116,37 @@ def verify(
     samples = folder.samples()
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    model = deciding(candidate.module.to(device), candidate.randomized)
+    module = candidate.module.to(device)
     draws = CONFIRMATION_DRAWS if candidate.randomized else 1
+    model = expectation(module, draws) if candidate.randomized else module
 
-    def logits(images: Tensor) -> Tensor:
+    def in_batches(answer: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         # In float32 on a GPU too, as when it was confirmed.
         with (
             torch.no_grad(),
             tensor_cores(False),
-            keyed_randomness(device, summary.manifest.seed, len(images)),
+            keyed_randomness(device, summary.manifest.seed, len(inputs[0])),
         ):
-            parts = [
-                model(part.to(device)).float().cpu() for part in torch.split(images, batch_size)
-            ]
-        return torch.cat(parts)
+            parts = zip(*(torch.split(each, batch_size) for each in inputs), strict=True)
+            return torch.cat([answer(*(some.to(device) for some in part)).cpu() for part in parts])
+
+    def logits(images: Tensor) -> Tensor:
+        return in_batches(lambda some: model(some).float(), images)
+
+    def surely_right(images: Tensor, labels: Tensor) -> Tensor:
+        def of_batch(some: Tensor, theirs: Tensor) -> Tensor:
+            if not candidate.randomized:
+                right: Tensor = module(some).max(dim=1)[1] == theirs
+                return right
+            return leads(module, some, theirs, draws)[1] < -BEYOND_DOUBT
+
+        return in_batches(of_batch, images, labels)
 
     start = time.perf_counter()
     failures = _contradictions(samples, summary.robust_accuracy, witnesses)
     wrong = samples.loc[~samples["clean_correct"], "index"].tolist()
     rows = torch.tensor([place[index] for index in wrong], dtype=torch.int64)
-    failed, proofs = _check_clean(dataset, rows, logits)
+    failed, proofs = _check_clean(dataset, rows, surely_right)
     failures += failed
     proven, eight_bit, passes = len(proofs), len(proofs), len(wrong)
     if witnesses is not None:
@@ -186,12 +204,12 @@ def _contradictions(
 
 
 def _check_clean(
-    dataset: Dataset, rows: Tensor, logits: Callable[[Tensor], Tensor]
+    dataset: Dataset, rows: Tensor, surely_right: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[list[str], list[int]]:
     """As `_check_images`, for the samples in `rows` that are said to be wrong without attack."""
     if not len(rows):
         return [], []
-    right = logits(dataset.images[rows]).max(dim=1)[1] == dataset.labels[rows]
+    right = surely_right(dataset.images[rows], dataset.labels[rows])
     failures, proofs = [], []
     for index, good in zip(dataset.indices[rows].tolist(), right.tolist(), strict=True):
         if good:

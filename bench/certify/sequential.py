@@ -11,11 +11,11 @@ The capital is a mixture over alternatives: the likelihood ratio of p' against q
 odds that are e^d times those of q. It falls as q grows, so that the largest q at which it reaches
 1 / a is a lower bound of p at every time at once: a confidence sequence.
 
-Half of the failure probability goes to it. The other half is kept for a Clopper-Pearson bound at
-the last draw, so that a sample near the threshold, which needs all draws, is certified nearly
-wherever the fixed procedure would certify it. By the union bound both are right together. Giving
-up early ("no") can make no certificate wrong; it is done when the same gamble in the other
-direction says that the last bound would not be reached.
+Most of the failure probability goes to it. The rest is kept for a Clopper-Pearson bound at the
+last draw, so that a sample near the threshold, which needs all draws, is certified nearly wherever
+the fixed procedure would certify it. By the union bound both are right together. Giving up early
+("no") can make no certificate wrong; it is done when the draws that are left will, to judge by the
+votes so far, hardly reach the last bound.
 
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", arXiv
 2010.09686; Voracek, "Treatment of statistical estimation problems in randomized smoothing for
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv, logsumexp, ndtr
+from scipy.special import betaincinv, logsumexp, ndtr, ndtri
 
 from bench.certify.bounds import clopper_pearson_lower
 from bench.certify.smoothing import Evidence, Smoothing, certified_radii
@@ -39,12 +39,12 @@ from bench.errors import InputError
 from bench.records import FloatArray, IntArray
 
 FIRST_LOOK = 100
-GROWTH = 1.05
+GROWTH = 1.02
 """Of the number of draws from one look to the next: at most so much is drawn in vain."""
-SEQUENTIAL_SHARE = 0.5
+SEQUENTIAL_SHARE = 0.7
 """Of the failure probability, for the confidence sequence; the rest is for the last bound."""
 REFUSAL_PROBABILITY = 0.01
-"""That a sample is given up although the last bound would have certified it, at most."""
+"""That the draws which are left would have reached the last bound, where a look gives up."""
 BISECTIONS = 50
 
 _LOG_ODDS = np.exp(np.arange(math.log(0.02), math.log(10), math.log(1.5)))
@@ -94,10 +94,8 @@ class SequentialProcedure:
         capital = log_capital(successes, drawn, self._thresholds)
         evidence.certified |= capital >= -math.log(self._sequential_failure)
         evidence.certified |= (left == 0) & (successes >= needed)
-        out_of_reach = successes + left < needed
-        against = log_capital(drawn - successes, drawn, 1 - self._last_rates)
-        hopeless = against >= -math.log(REFUSAL_PROBABILITY)
-        evidence.refuted |= ~evidence.certified & (out_of_reach | hopeless | (left == 0))
+        most = successes + most_successes(successes, drawn, left, REFUSAL_PROBABILITY)
+        evidence.refuted |= ~evidence.certified & ((most < needed) | (left == 0))
         settled = (evidence.certified | evidence.refuted).all(axis=1)
         return np.asarray(settled, dtype=np.bool_)
 
@@ -142,12 +140,6 @@ class SequentialProcedure:
             low, high = np.where(reached, low, middle), np.where(reached, middle, high)
         return high
 
-    @cached_property
-    def _last_rates(self) -> FloatArray:
-        """(R,) the rates of success that the last bound needs, inside (0, 1)."""
-        n = self.smoothing.noise_samples
-        return np.minimum(self._last_counts, n - 0.5) / n
-
 
 def log_capital(successes: npt.ArrayLike, drawn: npt.ArrayLike, rate: npt.ArrayLike) -> FloatArray:
     """Logarithm of the capital of a gambler who bets that the rate of success is above `rate`.
@@ -164,6 +156,30 @@ def log_capital(successes: npt.ArrayLike, drawn: npt.ArrayLike, rate: npt.ArrayL
     share = np.asarray(rate, dtype=np.float64)[..., None]
     ratios = wins * _LOG_ODDS - total * np.log1p(share * np.expm1(_LOG_ODDS))
     return np.asarray(logsumexp(ratios + _LOG_WEIGHTS, axis=-1), dtype=np.float64)
+
+
+def most_successes(
+    successes: IntArray, drawn: IntArray, left: IntArray, failure_probability: float
+) -> FloatArray:
+    """About how many of the draws that are left will succeed at most, to judge by those so far.
+
+    The rate's upper bound is exact (Clopper and Pearson); its distance to the estimate and the
+    spread of the draws to come, at that bound, are added as squares, as independent errors are
+    (Zou and Donner, Statistics in Medicine 27, 2008).
+
+    Args:
+        successes, drawn: (...) counts so far; `drawn` at least 1.
+        left: (...) draws to come.
+        failure_probability: that there will be more, in (0, 1/2).
+
+    Returns:
+        (...) at most `left`.
+    """
+    rate = successes / drawn
+    highest = 1 - clopper_pearson_lower(drawn - successes, drawn, failure_probability)
+    of_rate = left * (highest - rate)
+    of_draws = ndtri(1 - failure_probability) * np.sqrt(left * highest * (1 - highest))
+    return np.asarray(np.minimum(left * rate + np.hypot(of_rate, of_draws), left))
 
 
 def lower_bounds(successes: IntArray, drawn: IntArray, failure_probability: float) -> FloatArray:

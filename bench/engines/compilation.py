@@ -24,7 +24,7 @@ from bench.engines.acceleration import FOLDING_TOLERANCE, Accelerated, tensor_co
 from bench.flags import image_gradient
 from bench.records import Block
 
-WORTH_SECONDS = 180.0
+WORTH_SECONDS = 90.0
 """Shorter runs are over before the compiler has paid for itself."""
 LEAST_GAIN = 1.1
 TIMINGS = 3

@@ -40,7 +40,7 @@ from bench.engines.engine import (
     batches,
     broken_rows,
 )
-from bench.engines.prediction import decide, own_randomness
+from bench.engines.prediction import confirm, own_randomness
 from bench.engines.views import view
 from bench.records import Attempts, Block, Progress, Witnesses
 
@@ -258,7 +258,7 @@ class Search:
         if len(chosen):
             rows = torch.tensor([items[place][0].row for place in chosen.tolist()])
             clean = self.task.images[rows].to(images.device)
-            predicted = decide(self.task, images[chosen])
+            predicted = confirm(self.task, images[chosen], state.labels[chosen])
             threat = self.task.threat_model
             good = inside(images[chosen], clean, threat.norm, threat.eps)
             wrong[chosen] = (predicted != state.labels[chosen]) & good

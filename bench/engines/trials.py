@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.attacks import inside
 from bench.engines.engine import Task, Trials, batches
-from bench.engines.prediction import decide
+from bench.engines.prediction import confirm
 from bench.records import Attempts, Block, Witnesses
 
 WITNESSES = "witnesses"
@@ -34,7 +34,7 @@ def try_images(task: Task, trials: Trials, standing: Tensor) -> Block:
     for part in batches(torch.tensor(chosen, dtype=torch.int64), task.batch_size):
         rows = torch.tensor([row_of[index] for index in trials.index[part].tolist()])
         images = trials.images[part]
-        predictions = decide(task, images).cpu()
+        predictions = confirm(task, images, task.labels[rows]).cpu()
         threat = task.threat_model
         good = inside(images, task.images[rows], threat.norm, threat.eps)
         broken = good & (predictions != task.labels[rows])

@@ -2,7 +2,8 @@
 
 What a mix with other numbers says of an image follows from what its bases and its mixing network
 say of it, without another pass. So every setting is judged on every image that any attack has found
-so far, and only a setting that stands all of them is attacked itself.
+so far, and only a setting that stands all of them is attacked itself: by attacks of few steps, then
+by one as long as AutoAttack's. Few steps alone would favour settings whose gradients are steep.
 """
 
 from __future__ import annotations
@@ -183,7 +184,11 @@ def choose(
         of_robust = torch.cat([robust(some) for some in torch.split(images, BATCH_SIZE)])
     robust_standing = of_robust.argmax(dim=1) == labels
     robust_clean = float(robust_standing.double().mean())
-    for attack in _attacks_on_network(threat_model, settings, of_robust.shape[1]):
+    classes = of_robust.shape[1]
+    for attack in (
+        *_attacks_on_network(threat_model, settings, classes),
+        _final_attack(threat_model, settings, classes),
+    ):
         found, samples = attack(robust, images, labels, robust_standing, seed)
         robust_standing[samples] = False
         standing[:, samples] &= right(found, samples)
@@ -201,7 +206,7 @@ def choose(
         order = clean[possible] + attacked[possible] / (2 * len(labels))
         best = int(possible[order.argmax()])
         tried[best] = True
-        for attack in _attacks_on_mix(make(neutral), threat_model, settings, of_robust.shape[1]):
+        for attack in _attacks_on_mix(make(neutral), threat_model, settings, classes):
             found, samples = attack(make(grid[best]), images, labels, standing[best], seed)
             standing[:, samples] &= right(found, samples)
             standing[best, samples] = False
@@ -230,25 +235,29 @@ def _attacks_on_network(
 ) -> list[SearchAttack]:
     """Auto-PGD on the cross-entropy and on targeted DLR, on a mix's answer alone."""
     return [
-        _search_attack(
-            f"choice-{name}",
-            APGD(
-                threat_model.norm,
-                threat_model.eps,
-                LOSSES[name],
-                targeted=is_targeted(name),
-                steps=settings.search_steps,
-            ),
-            settings.search_targets if is_targeted(name) else 0,
-        )
+        _apgd(name, threat_model, settings.search_steps, settings.search_targets)
         for name in ("ce", loss_for("dlr-targeted", classes))
     ]
+
+
+def _final_attack(threat_model: ThreatModel, settings: MixSettings, classes: int) -> SearchAttack:
+    """Auto-PGD on targeted DLR, with the full budget."""
+    name = loss_for("dlr-targeted", classes)
+    return _apgd(name, threat_model, settings.final_steps, settings.final_targets, "final")
+
+
+def _apgd(
+    loss: str, threat_model: ThreatModel, steps: int, targets: int, prefix: str = "choice"
+) -> SearchAttack:
+    targeted = is_targeted(loss)
+    attack = APGD(threat_model.norm, threat_model.eps, LOSSES[loss], targeted=targeted, steps=steps)
+    return _search_attack(f"{prefix}-{loss}", attack, targets if targeted else 0)
 
 
 def _attacks_on_mix(
     mix: MixedClassifier, threat_model: ThreatModel, settings: MixSettings, classes: int
 ) -> list[SearchAttack]:
-    """The same, on an adaptive mix also with a push towards its accurate base."""
+    """The same, on an adaptive mix also with a push towards its accurate base; then the final."""
     attacks = _attacks_on_network(threat_model, settings, classes)
     if mix.has_mixing_network:
         attacks += [
@@ -266,7 +275,7 @@ def _attacks_on_mix(
             )
             for name in ("ce", loss_for("dlr-targeted", classes))
         ]
-    return attacks
+    return [*attacks, _final_attack(threat_model, settings, classes)]
 
 
 def _search_attack(name: str, attack: APGD, targets: int) -> SearchAttack:

@@ -46,6 +46,10 @@ class MixSettings(Settings):
     """Of each attack on the held-out images."""
     search_targets: int = Field(default=3, ge=1)
     """Classes that a targeted attack on the held-out images aims for."""
+    final_steps: int = Field(default=100, ge=1)
+    """Of the attack that what stands the others must stand as well."""
+    final_targets: int = Field(default=9, ge=1)
+    """Classes that this one aims for."""
 
     def threat_models(self) -> list[dict[str, Any]]:
         """The suite's."""

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit, ndtr
 
-from bench.certify.sequential import SequentialProcedure, log_capital, lower_bounds
+from bench.certify.sequential import (
+    SequentialProcedure,
+    log_capital,
+    lower_bounds,
+    most_successes,
+)
 from bench.certify.smoothing import Evidence, FixedProcedure, Procedure, Smoothing
 from bench.errors import InputError
 
@@ -115,13 +120,24 @@ def test_a_tenth_of_the_draws_at_equal_certified_accuracy(
 ) -> None:
     generator = np.random.default_rng(7)
     levels = np.linspace(0, 1, len(quantiles))
-    probabilities = expit(np.interp(generator.uniform(size=3000), levels, logit(quantiles)))
+    probabilities = expit(np.interp(generator.uniform(size=30_000), levels, logit(quantiles)))
     smoothing = Smoothing(sigma)
     fixed, _ = _simulate(FixedProcedure(smoothing), probabilities, generator)
     found, draws = _simulate(SequentialProcedure(smoothing, RADII), probabilities, generator)
     assert draws.mean() <= smoothing.noise_samples / 10
     for radius in RADII:
         assert abs((found >= radius).mean() - (fixed >= radius).mean()) <= 0.003
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9, 0.998])
+@pytest.mark.parametrize("drawn", [1_000, 10_000, 90_000])
+def test_seldom_more_succeed_than_was_to_be_expected(rate: float, drawn: int) -> None:
+    generator = np.random.default_rng(3)
+    left = np.full(20_000, 100_000 - drawn)
+    before = generator.binomial(drawn, rate, len(left))
+    after = generator.binomial(left, rate)
+    most = most_successes(before, np.full_like(before, drawn), left, 0.01)
+    assert 0.001 <= np.mean(after > most) <= 0.015
 
 
 @settings(deadline=None, max_examples=50)

@@ -43,6 +43,8 @@ TINY: dict[str, Any] = {
     "attack_steps": 2,
     "attack_targets": 1,
     "search_steps": 1,
+    "final_steps": 2,
+    "final_targets": 1,
     "search_targets": 1,
     "alpha_step": 0.5,
     "allowed_loss": 1,

@@ -64,6 +64,11 @@ def compile_if_worth(
         )
 
 
+def is_compiled(fast: Accelerated) -> bool:
+    """Whether the passes are compiled, so that the run is long enough to compile more."""
+    return fast.record.get(RECORD, "").startswith("yes")
+
+
 def pass_seconds(model: Model, images: Tensor, labels: Tensor) -> float:
     """Seconds of one forward and one forward-backward pass together: the median of a few.
 

@@ -33,6 +33,7 @@ from bench.attacks import (
 )
 from bench.engines.acceleration import Accelerated, tensor_cores
 from bench.engines.batch import Batch, Sample
+from bench.engines.compilation import is_compiled
 from bench.engines.engine import (
     GRADIENT_COST,
     Outlook,
@@ -78,6 +79,8 @@ class Search:
         self.targets = torch.empty(0, 0, dtype=torch.int64)
         self.target_row: dict[int, int] = {}
         self.model = view(plan.view, fast, task)
+        if is_compiled(fast):
+            plan.attack.compile()
         self.steps_made = 0
         self.filled_steps = 0
         self.slot_steps = 0
@@ -334,6 +337,8 @@ class Search:
         record: dict[str, float | str] = {**self.fast.record, **self._counts(samples)}
         if self.plan.note:
             record[name] = self.plan.note
+        if problem := self.plan.attack.compile_problem:
+            record[f"arithmetic of {name} not compiled"] = problem
         return Block(key, seconds, attempts=attempts, witnesses=witnesses, record=record)
 
     def _counts(self, samples: list[Sample]) -> dict[str, float]:

@@ -119,6 +119,21 @@ def find_candidates(
     return list(found.values())
 
 
+def find_candidate(
+    name: str, suite: Suite, model_dir: Path | None = None, trust_code: bool = False
+) -> CandidateReference:
+    """The one candidate that a user asks for; arguments as of `find_candidates`.
+
+    Raises:
+        InputError: a name that nothing answers to, or a pattern that several do.
+    """
+    found = find_candidates([name], suite, model_dir, trust_code)
+    if len(found) != 1:
+        names = ", ".join(reference.name for reference in found)
+        raise InputError(f"--candidate: expected one candidate, got {len(found)}: {names}")
+    return found[0]
+
+
 def _find(name: str, suite: Suite, model_dir: Path, trust_code: bool) -> list[CandidateReference]:
     if name.startswith(mixes.PREFIX):
         return [_mix(name, suite, model_dir, trust_code)]

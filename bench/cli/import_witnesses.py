@@ -8,11 +8,10 @@ import click
 
 from bench import data, runner
 from bench.best_known import best_known
-from bench.candidates.registry import find_candidates
+from bench.candidates.registry import find_candidate
 from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.engines import make_engine
-from bench.errors import InputError
 from bench.formatting import percent
 from bench.import_witnesses import import_witnesses, read_images
 from bench.store import Store
@@ -28,7 +27,7 @@ from bench.suites import load_suite
 @options.data_dir
 @options.model_dir
 @options.device
-@click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
+@options.check_batch_size
 @options.trust_code
 def command(
     file: Path,
@@ -50,10 +49,7 @@ def command(
     """
     imported = read_images(file)
     suite = load_suite(suite_name)
-    found = find_candidates([name], suite, model_dir, trust_code)
-    if len(found) != 1:
-        raise InputError(f"--candidate: expected one candidate, got {len(found)}")
-    candidate = found[0].load()
+    candidate = find_candidate(name, suite, model_dir, trust_code).load()
     dataset = data.load_source(suite.data, data_dir, suite.n_examples, candidate.preprocessing)
     settings = runner.Settings(
         suite, make_engine("reference"), batch_size=batch_size, device=torch_device(device)

@@ -53,6 +53,41 @@ def results_dir(command: Command) -> Command:
     )(command)
 
 
+def report_dir(command: Command) -> Command:
+    """--report-dir."""
+    return click.option(
+        "--report-dir",
+        type=_FOLDER,
+        default=Path("reports"),
+        show_default=True,
+        help="Where the pages are written.",
+    )(command)
+
+
+def seed(command: Command) -> Command:
+    """--seed."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
+
+
+def eps(command: Command) -> Command:
+    """--eps, a text for `read_radius`."""
+    return click.option("--eps", help="Another radius, such as 4/255 (a variant).")(command)
+
+
+def engine_batch_size(command: Command) -> Command:
+    """--batch-size of an attack or a certification."""
+    return click.option(
+        "--batch-size", type=click.IntRange(min=1), help="Default: the engine's own."
+    )(command)
+
+
+def check_batch_size(command: Command) -> Command:
+    """--batch-size where images are only looked at."""
+    return click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)(
+        command
+    )
+
+
 def device(command: Command) -> Command:
     """--device."""
     return click.option(

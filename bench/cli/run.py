@@ -68,13 +68,7 @@ from bench.validation import parse_fraction
 @options.data_dir
 @options.model_dir
 @options.results_dir
-@click.option(
-    "--report-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("reports"),
-    show_default=True,
-    help="Where the pages are written.",
-)
+@options.report_dir
 @options.device
 @click.option(
     "--protocol",
@@ -103,7 +97,7 @@ from bench.validation import parse_fraction
     default=1,
     help="Only the first sample and every K-th after it (a variant).",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Default: the engine's own.")
+@options.engine_batch_size
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -111,8 +105,8 @@ from bench.validation import parse_fraction
     "device's fastest that is as strong as float32); of a certification: the classifier in this "
     "precision is certified (default: float32).",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--eps", help="Another radius, such as 4/255 (a variant).")
+@options.seed
+@options.eps
 @click.option(
     "--seed-witnesses",
     is_flag=True,

@@ -61,18 +61,12 @@ _SCALE = click.FloatRange(min=0, min_open=True)
 @options.data_dir
 @options.model_dir
 @options.results_dir
-@click.option(
-    "--report-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("reports"),
-    show_default=True,
-    help="Where the pages are written.",
-)
+@options.report_dir
 @options.device
-@click.option("--batch-size", type=click.IntRange(min=1), help="Default: the engine's own.")
+@options.engine_batch_size
 @click.option("--precision", type=click.Choice(PRECISIONS), help="As of bench run.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--eps", help="Another radius, such as 4/255 (a variant).")
+@options.seed
+@options.eps
 @click.option("--again", is_flag=True, help="Make new runs although complete ones are there.")
 @options.trust_code
 def command(

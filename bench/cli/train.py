@@ -23,7 +23,7 @@ from bench.training.progress import Progress
     help="The submission's folder, made by the training.  [default: submissions/<preset>]",
 )
 @options.data_dir
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.seed
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--set",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.candidates.registry import find_candidates
+from bench.candidates.registry import find_candidate
 from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.errors import InputError
@@ -28,7 +28,7 @@ SHOWN_FAILURES = 20
 @options.data_dir
 @options.model_dir
 @options.device
-@click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)
+@options.check_batch_size
 @options.trust_code
 def command(
     reference: str,
@@ -55,10 +55,7 @@ def command(
     manifest = summary.manifest
     folder = store.folder(manifest)
     suite = load_suite(suite_name or manifest.suite)
-    found = find_candidates([name or manifest.candidate], suite, model_dir, trust_code)
-    if len(found) != 1:
-        raise InputError(f"--candidate: expected one candidate, got {len(found)}")
-    candidate = found[0].load()
+    candidate = find_candidate(name or manifest.candidate, suite, model_dir, trust_code).load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
     dataset = dataset_of(manifest, suite, data_dir, candidate.preprocessing, listed)
     result = verify(folder, candidate, dataset, torch_device(device), batch_size)

@@ -103,7 +103,7 @@ def find_candidates(
     Args:
         names: submission names, paths of folders with a submission.yaml, third-party names,
             `robustbench:<model id>`, or patterns of these; a mix of two of them as
-            `mix:accurate=A,robust=B,alpha=0.7`; none: the suite's own.
+            `mix:accurate=A,robust=B,alpha=0.7`.
         trust_code: whether Python code of submissions may run that are not named by their path.
 
     Raises:
@@ -111,9 +111,8 @@ def find_candidates(
             for another data set.
     """
     directory = model_dir or default_model_dir()
-    wanted = list(names) or list(suite.candidates)
     found: dict[str, CandidateReference] = {}
-    for name in wanted:
+    for name in names:
         for reference in _find(name, suite, directory, trust_code):
             found.setdefault(reference.name, reference)
     return list(found.values())

@@ -39,7 +39,9 @@ def _suites() -> list[dict[str, Any]]:
             "version": suite.version,
             "title": suite.title,
             "protocols": list(suite.protocols),
-            "candidates": list(suite.candidates),
+            "candidates": sorted(
+                {name for protocol in suite.protocols for name in suite.candidates_of(protocol)}
+            ),
         }
         for suite in map(load_suite, suite_names())
     ]

@@ -37,7 +37,7 @@ from bench.validation import parse_fraction
     "names",
     multiple=True,
     help="A submission's name or folder, a third "
-    "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the suite's.",
+    "party's name, robustbench:<model id>, or a pattern; repeatable. Default: the protocol's.",
 )
 @click.option(
     "--n-examples", type=click.IntRange(min=1), help="Only N samples, the first (a variant)."
@@ -205,9 +205,12 @@ def command(
         allow_clean_mismatch=allow_clean_mismatch,
         flags=flags,
     )
-    references = find_candidates(names, suite, model_dir, trust_code)
-    if not references:
-        raise InputError(f"suite {suite.name} ships no candidates; name some by --candidate")
+    wanted = names or suite.candidates_of(named)
+    if not wanted:
+        raise InputError(
+            f"suite {suite.name} ships no candidates for protocol {named}; name some by --candidate"
+        )
+    references = find_candidates(wanted, suite, model_dir, trust_code)
     with Display() as display:
         if dry_run:
             display.plan(_plan(references, settings, protocol, data_dir))

@@ -88,6 +88,8 @@ class Protocol(StrictModel):
     attacks: tuple[AttackChoice, ...] = ()
     """Each on the samples that stood the earlier ones."""
     certification: Certification | None = None
+    candidates: tuple[str, ...] | None = None
+    """Evaluated unless others are asked for; None: the suite's."""
 
     @model_validator(mode="after")
     def _attacks_or_certification(self) -> Protocol:
@@ -117,7 +119,8 @@ class Suite(StrictModel):
     threat_model: ThreatModel
     protocols: dict[Literal["standard", "adaptive", "certified"], Protocol]
     candidates: tuple[str, ...] = ()
-    """The shipped submissions that are evaluated unless others are asked for."""
+    """The shipped submissions that are evaluated unless the protocol has its own, or others are
+    asked for."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -135,6 +138,15 @@ class Suite(StrictModel):
                 return protocol
         names = ", ".join(self.protocols)
         raise InputError(f"suite {self.name}: expected a protocol of {names}; got {name!r}")
+
+    def candidates_of(self, protocol: str) -> tuple[str, ...]:
+        """What is evaluated under the protocol called `protocol` unless others are asked for.
+
+        Raises:
+            InputError: the suite has no such protocol.
+        """
+        own = self.protocol(protocol).candidates
+        return self.candidates if own is None else own
 
 
 def suite_names() -> list[str]:

@@ -26,6 +26,7 @@ from bench.data import Dataset
 from bench.engines import Task
 from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
+from bench.flags.certificates import unsound_certificates
 from bench.records import Attempts, Block, Manifest, Selection, Witnesses
 from bench.store import Store
 from bench.tables import join_blocks
@@ -144,7 +145,9 @@ def import_witnesses(
             return runner.Outcome(folder.summary(), folder, reused=True)
         folder.begin(manifest)
         tables = join_blocks(_blocks(imported.images, task))
-        return runner.finish(folder, task, samples, tables)
+        unsound = unsound_certificates(candidate, samples, manifest, tables, store, settings.device)
+        raised = [] if unsound is None else [unsound]
+        return runner.finish(folder, task, samples, tables, raised)
 
 
 def _check_place(imported: ImportedImages, index: Tensor, dataset: Dataset) -> None:

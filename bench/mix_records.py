@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.candidates import Candidate
 from bench.candidates.mix import MixedClassifier, as_mix
 from bench.engines import Task
+from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import batches
 from bench.records import FloatArray, Manifest
 from bench.tables import Tables
@@ -95,7 +96,7 @@ def _observe(
     """Weights (n,), and the margins (n,) of the accurate and of the robust base, as mixed."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in batches(torch.arange(len(images)), task.batch_size):
-        with torch.no_grad():
+        with torch.no_grad(), tensor_cores(False):
             answer = mix.answer(images[rows].to(task.device))
         parts.append(
             (

@@ -17,6 +17,7 @@ from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
+from bench.engines.batch_size import fitting_size
 from bench.engines.prediction import decide
 from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
@@ -103,6 +104,11 @@ def evaluate(
         raised = inspect(candidate, dataset, settings)
         folder.begin(manifest)
         manifest = folder.manifest()
+        if "batch_size" not in manifest.engine_settings:
+            size = fitting_size(task.module, task, task.batch_size, differentiable=False)
+            if size < task.batch_size:
+                observer.notice(f"batches of {size}: memory cannot hold {task.batch_size} images")
+                task = replace(task, batch_size=size)
         if folder.has_tables:
             tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
             record: dict[str, float | str] = {}
@@ -110,13 +116,10 @@ def evaluate(
             if settings.seed_witnesses:
                 task = replace(task, trials=known_witnesses(manifest, dataset, store))
             tables, record = _run_blocks(task, settings, folder, observer)
-        outcome = finish(folder, task, dataset, tables, raised, record)
-        unsound = unsound_certificates(candidate, dataset, manifest, store, settings.device)
+        unsound = unsound_certificates(candidate, dataset, manifest, tables, store, settings.device)
         if unsound is not None:
-            summary = outcome.summary
-            summary = summary.model_copy(update={"flags": [*summary.flags, unsound]})
-            folder.write_summary(summary)
-            outcome = replace(outcome, summary=summary)
+            raised.append(unsound)
+        outcome = finish(folder, task, dataset, tables, raised, record)
         if settings.flags == "full":
             summary = _check_fully(outcome.summary, folder, task, dataset, store, observer)
             outcome = replace(outcome, summary=summary)

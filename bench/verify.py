@@ -25,7 +25,8 @@ from bench.eight_bit import eight_bit_successes
 from bench.engines.acceleration import tensor_cores
 from bench.engines.prediction import (
     BEYOND_DOUBT,
-    CONFIRMATION_DRAWS,
+    DECIDING_DRAWS,
+    Purpose,
     keyed_randomness,
     leads,
 )
@@ -33,6 +34,9 @@ from bench.errors import InputError
 from bench.records import Manifest, Witnesses
 from bench.store import RunFolder
 from bench.suites import ThreatModel
+
+ATTACKED = ("evaluation", "imported-witnesses")
+"""Kinds of runs that witnesses prove."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,9 @@ def verify(
 ) -> Verification:
     """Run a candidate once on each witness of a run; a randomized one as often as it was confirmed.
 
-    Of a randomized one the mean over draws that no attack has seen decides about a witness; a
-    sample that is said to be wrong without attack is refuted where the label leads beyond doubt.
+    Of a randomized one the mean over draws that no attack has seen decides about a witness, over
+    as many as it takes; a sample that is said to be wrong without attack is refuted where the label
+    leads beyond doubt.
 
     Args:
         folder: of a complete run.
@@ -113,57 +118,36 @@ def verify(
     """
     summary = folder.summary()
     check_candidate(candidate, summary.manifest)
+    if summary.manifest.kind not in ATTACKED:
+        raise InputError(
+            f"expected a run that attacked, got a {summary.manifest.kind}: it has no witness of "
+            "what it claims; name another run by @RUN, see `bench show`"
+        )
     samples = folder.samples()
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    module = candidate.module.to(device)
-    draws = CONFIRMATION_DRAWS if candidate.randomized else 1
-    model = expectation(module, draws) if candidate.randomized else module
-
-    def in_batches(answer: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        # In float32 on a GPU too, as when it was confirmed.
-        with (
-            torch.no_grad(),
-            tensor_cores(False),
-            keyed_randomness(device, summary.manifest.seed, len(inputs[0])),
-        ):
-            parts = zip(*(torch.split(each, batch_size) for each in inputs), strict=True)
-            return torch.cat([answer(*(some.to(device) for some in part)).cpu() for part in parts])
-
-    def logits(images: Tensor) -> Tensor:
-        return in_batches(lambda some: model(some).float(), images)
-
-    def surely_right(images: Tensor, labels: Tensor) -> Tensor:
-        def of_batch(some: Tensor, theirs: Tensor) -> Tensor:
-            if not candidate.randomized:
-                right: Tensor = module(some).max(dim=1)[1] == theirs
-                return right
-            return leads(module, some, theirs, draws)[1] < -BEYOND_DOUBT
-
-        return in_batches(of_batch, images, labels)
+    judge = _Judge(candidate, device, summary.manifest.seed, batch_size)
 
     start = time.perf_counter()
     failures = _contradictions(samples, summary.robust_accuracy, witnesses)
-    wrong = samples.loc[~samples["clean_correct"], "index"].tolist()
-    rows = torch.tensor([place[index] for index in wrong], dtype=torch.int64)
-    failed, proofs = _check_clean(dataset, rows, surely_right)
+    failed, proofs = _check_clean(dataset, samples.loc[~samples["clean_correct"]], judge)
     failures += failed
-    proven, eight_bit, passes = len(proofs), len(proofs), len(wrong)
+    proven = eight_bit = len(proofs)
     if witnesses is not None:
         rows = torch.tensor([place[index] for index in witnesses.index.tolist()])
         clean, labels = dataset.images[rows], dataset.labels[rows]
         images = torch.from_numpy(witnesses.images)
         threat = summary.manifest.threat_model
-        failed, proofs = _check_images(images, clean, labels, logits(images), witnesses, threat)
+        failed, proofs = _check_images(images, clean, labels, judge, witnesses, threat)
         failures += failed
-        proven, passes = proven + len(proofs), passes + len(images)
-    seconds = time.perf_counter() - start
+        proven += len(proofs)
+    seconds, passes = time.perf_counter() - start, judge.passes
     if witnesses is not None:
         broken = eight_bit_successes(
             images,
             clean,
             labels,
-            lambda tried: logits(tried).max(dim=1)[1],
+            judge.classes,
             threat.norm,
             threat.eps,
         )
@@ -177,7 +161,7 @@ def verify(
         witnesses=0 if witnesses is None else len(witnesses.index),
         witness_bytes=folder.witness_bytes,
         failures=tuple(failures),
-        passes=passes * draws,
+        passes=passes,
         run_passes=sum(done.forward_passes + done.backward_passes for done in summary.attacks) + n,
         seconds=seconds,
         run_seconds=summary.seconds,
@@ -203,16 +187,79 @@ def _contradictions(
     return failures
 
 
+class _Judge:
+    """A candidate, asked in float32, on a GPU too, as when its witnesses were confirmed.
+
+    Attributes:
+        passes: forward passes so far, of one image each; without those of `classes`.
+    """
+
+    def __init__(
+        self, candidate: Candidate, device: torch.device, seed: int, batch_size: int
+    ) -> None:
+        self.module = candidate.module.to(device)
+        self.randomized = candidate.randomized
+        self.device = device
+        self.seed = seed
+        self.batch_size = batch_size
+        self.passes = 0
+
+    def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
+        """By how much the candidate prefers another class to the labels (n,).
+
+        Of images (n, C, H, W): the highest other logit less the label's; of a randomized candidate
+        the prediction (n,) that was recorded less the label, in standard errors.
+        """
+
+        def ask(some: Tensor, theirs: Tensor, recorded: Tensor) -> Tensor:
+            if self.randomized:
+                lead, draws = leads(self.module, some, recorded, theirs, least=-BEYOND_DOUBT)
+                self.passes += int(draws.sum())
+                return lead
+            self.passes += len(some)
+            logits: Tensor = self.module(some).float()
+            own = logits.gather(1, theirs[:, None]).squeeze(1)
+            others = logits.scatter(1, theirs[:, None], float("-inf")).max(dim=1)[0]
+            # Of classes in a tie the first one is the candidate's.
+            is_wrong = logits.max(dim=1)[1] != theirs
+            return torch.where(
+                is_wrong, (others - own).clamp_min(torch.finfo(own.dtype).tiny), others - own
+            )
+
+        return self._in_batches(ask, images, labels, predictions)
+
+    def classes(self, images: Tensor) -> Tensor:
+        """The classes (n,) of images (n, C, H, W)."""
+        model = expectation(self.module, DECIDING_DRAWS) if self.randomized else self.module
+        return self._in_batches(lambda some: model(some).max(dim=1)[1], images)
+
+    def _in_batches(self, ask: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        parts = zip(*(torch.split(each, self.batch_size) for each in inputs), strict=True)
+        with (
+            torch.no_grad(),
+            tensor_cores(False),
+            keyed_randomness(self.device, self.seed, Purpose.VERIFICATION, len(inputs[0])),
+        ):
+            # Copies, since a candidate may change its input in place.
+            answers = [ask(*(some.to(self.device, copy=True) for some in part)) for part in parts]
+        return torch.cat([answer.cpu() for answer in answers])
+
+
 def _check_clean(
-    dataset: Dataset, rows: Tensor, surely_right: Callable[[Tensor, Tensor], Tensor]
+    dataset: Dataset, wrong: pd.DataFrame, judge: _Judge
 ) -> tuple[list[str], list[int]]:
-    """As `_check_images`, for the samples in `rows` that are said to be wrong without attack."""
-    if not len(rows):
+    """As `_check_images`, for the samples that are said to be wrong without attack."""
+    place = {index: row for row, index in enumerate(dataset.indices.tolist())}
+    indices = wrong["index"].tolist()
+    if not indices:
         return [], []
-    right = surely_right(dataset.images[rows], dataset.labels[rows])
+    rows = torch.tensor([place[index] for index in indices])
+    predictions = torch.tensor(wrong["clean_prediction"].tolist())
+    lead = judge.leads(dataset.images[rows], dataset.labels[rows], predictions)
+    is_right = lead <= -BEYOND_DOUBT if judge.randomized else lead < 0
     failures, proofs = [], []
-    for index, good in zip(dataset.indices[rows].tolist(), right.tolist(), strict=True):
-        if good:
+    for index, refuted in zip(indices, is_right.tolist(), strict=True):
+        if refuted:
             failures.append(f"sample {index}: said to be wrong without attack, is right")
         else:
             proofs.append(index)
@@ -223,15 +270,13 @@ def _check_images(
     images: Tensor,
     clean: Tensor,
     labels: Tensor,
-    logits: Tensor,
+    judge: _Judge,
     witnesses: Witnesses,
     threat: ThreatModel,
 ) -> tuple[list[str], list[int]]:
     """Failures, and the data-set places of the samples that are proven not to be robust."""
     good = inside(images, clean, threat.norm, threat.eps)
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], float("-inf")).max(dim=1)[0]
-    fooled = logits.max(dim=1)[1] != labels
+    lead = judge.leads(images, labels, torch.from_numpy(witnesses.prediction))
     distance = norms((images.double() - clean.double()).flatten(1), threat.norm)
     failures, proofs = [], []
     for row, index in enumerate(witnesses.index.tolist()):
@@ -242,9 +287,12 @@ def _check_images(
                 f"{name}: expected an image in [0, 1] within {threat.norm} {threat.eps:.8g}, got "
                 f"distance {float(distance[row]):.8g} and values in [{low:.8g}, {high:.8g}]"
             )
-        elif not fooled[row]:
-            margin = float(own[row] - others[row])
-            failures.append(f"{name}: the candidate is right on it, by a margin of {margin:.3g}")
+        elif lead[row] <= 0:
+            unit = "standard errors" if judge.randomized else "of the logits"
+            failures.append(
+                f"{name}: the candidate is right on it, by a margin of {-float(lead[row]):.3g} "
+                f"{unit}"
+            )
         else:
             proofs.append(index)
     return failures, proofs

@@ -30,7 +30,7 @@ from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import LOSSES, Loss, is_targeted, loss_for
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
-from bench.attacks.rowwise import RowFunction, copy_rows
+from bench.attacks.rowwise import RowFunction, copy_rows, resting
 from bench.attacks.state import State
 from bench.errors import InputError
 
@@ -182,9 +182,10 @@ class APGD(Attack[APGDState]):
         wrong = misclassified(logits, state.labels) & searching
         keep = improved | wrong
         state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
-        back = self._checkpoint(state, losses, first)
+        back = self._checkpoint(state, losses, first, searching)
         weight = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
-        self.move(state, gradient, keep, back, weight)
+        with resting(~searching, state.point, state.previous):
+            self.move(state, gradient, keep, back, weight)
         state.broken.logical_or_(wrong)
         state.iteration.add_(searching)
         return state
@@ -226,7 +227,9 @@ class APGD(Attack[APGDState]):
         state.halved.logical_or_(beginning)
         state.step_size.masked_fill_(beginning, 2 * self.eps)
 
-    def _checkpoint(self, state: APGDState, losses: Tensor, first: Tensor) -> Tensor:
+    def _checkpoint(
+        self, state: APGDState, losses: Tensor, first: Tensor, searching: Tensor
+    ) -> Tensor:
         """Update the step sizes, in place; (N,) bool: which items go back to their best point.
 
         Conditions 1 and 2 of the paper, at the checkpoints. In the reference the first step's loss
@@ -235,16 +238,16 @@ class APGD(Attack[APGDState]):
         if losses.device not in self._needed_on:
             self._needed_on[losses.device] = torch.tensor(self._needed).to(losses)
         needed = self._needed_on[losses.device][state.iteration]
-        at_checkpoint = needed >= 0
-        rose = (losses > state.last_loss) & ~first
+        at_checkpoint = (needed >= 0) & searching
+        rose = (losses > state.last_loss) & ~first & searching
         state.increases.add_(rose)
-        state.last_loss.copy_(torch.where(first, state.last_loss, losses))
-        seldom = state.increases <= needed
+        state.last_loss.copy_(torch.where(first | ~searching, state.last_loss, losses))
+        seldom = (state.increases <= needed) & searching
         stalled = at_checkpoint & ~state.halved & (state.checkpoint_loss >= state.best_loss)
         back = seldom | stalled
         state.halved.copy_(torch.where(at_checkpoint, back, state.halved))
         state.checkpoint_loss.copy_(
-            torch.where(at_checkpoint | first, state.best_loss, state.checkpoint_loss)
+            torch.where(at_checkpoint | (first & searching), state.best_loss, state.checkpoint_loss)
         )
         state.increases.mul_(~at_checkpoint)
         state.step_size.div_(1 + back.to(losses.dtype))

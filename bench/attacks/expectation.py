@@ -25,7 +25,8 @@ def expectation(model: Model, draws: int = DRAWS) -> Model:
     """
 
     def call(images: Tensor) -> Tensor:
-        answers = [torch.log_softmax(model(images).float(), dim=1) for _ in range(draws)]
+        # Clones, since a candidate may change its input in place.
+        answers = [torch.log_softmax(model(images.clone()).float(), dim=1) for _ in range(draws)]
         return torch.logsumexp(torch.stack(answers), dim=0) - math.log(draws)
 
     return call

@@ -30,7 +30,7 @@ from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin_targeted
 from bench.attacks.projections import onto_hyperplane
-from bench.attacks.rowwise import RowFunction, copy_rows
+from bench.attacks.rowwise import RowFunction, copy_rows, resting
 from bench.attacks.state import State
 from bench.errors import InputError
 
@@ -126,17 +126,24 @@ class FAB(Attack[FABState]):
 
     def step(self, model: Model, state: FABState) -> FABState:
         """One forward-backward pass at x^(i), one forward pass at x^(i+1); see `Attack.step`."""
+        searching = ~self.finished(state)
         _, lead, gradient = loss_and_gradient(
             model, state.point, state.labels, state.targets, margin_targeted
         )
-        self._move(state.point, state.clean, gradient, lead)
-        with torch.no_grad():
-            wrong = misclassified(model(state.point), state.labels)
-        searching = ~self.finished(state)
         distance = torch.empty_like(lead)
-        self._step_back(
-            state.point, state.clean, state.best, distance, wrong, searching, state.best_distance
-        )
+        with resting(~searching, state.point):
+            self._move(state.point, state.clean, gradient, lead)
+            with torch.no_grad():
+                wrong = misclassified(model(state.point), state.labels)
+            self._step_back(
+                state.point,
+                state.clean,
+                state.best,
+                distance,
+                wrong,
+                searching,
+                state.best_distance,
+            )
         reached = torch.where(wrong & searching, distance, float("inf"))
         torch.fmin(state.best_distance, reached, out=state.best_distance)
         state.broken.logical_or_(reached <= self.eps)

@@ -8,6 +8,7 @@ the next, or is compiled into few loops.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,6 +96,22 @@ def copy_rows(into: Tensor, mask: Tensor, source: Tensor) -> None:
             into.index_copy_(0, rows, source.index_select(0, rows))
     else:
         into.copy_(torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into))
+
+
+@contextlib.contextmanager
+def resting(mask: Tensor, *tensors: Tensor) -> Iterator[None]:
+    """After this context the rows where `mask` (N,) is true are as before, in each (N, ...).
+
+    For items that broke and are still in the batch: on a GPU several steps are made between two
+    looks at it, and an item whose success is not confirmed goes on from where it was.
+    """
+    if asking_is_free(mask) and not bool(mask.any()):
+        yield
+        return
+    before = [tensor.clone() for tensor in tensors]
+    yield
+    for tensor, old in zip(tensors, before, strict=True):
+        copy_rows(tensor, mask, old)
 
 
 def asking_is_free(values: Tensor) -> bool:

@@ -73,8 +73,7 @@ def concatenate(states: Sequence[S]) -> S:
 def reopen(state: State, rows: Tensor) -> None:
     """Let items go on whose success was not confirmed, in place.
 
-    To be called before the next step, or on rows that were taken out before it: a step does not
-    count the iterations of broken items. Nothing of the search is lost.
+    A step changes nothing of a broken item, so that nothing of the search is lost.
 
     Args:
         state: N items.

@@ -100,8 +100,7 @@ class AdaptiveMix(MixedClassifier):
 
     def answer(self, images: Tensor) -> MixAnswer:
         """Everything about images (N, C, H, W), from one pass through each network."""
-        accurate_logits, accurate_maps = self.accurate(images)
-        robust_logits, robust_maps = self.robust(images)
+        (accurate_logits, accurate_maps), (robust_logits, robust_maps) = self.ask_bases(images)
         accurate = self.accurate_log_probabilities(accurate_logits)
         robust = self.robust_log_probabilities(robust_logits)
         gamma: Tensor = self.mixing_network(accurate_maps, robust_maps)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,16 +94,10 @@ class MixedClassifier(nn.Module, ABC):
         """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.answer(images).log_probabilities
 
-    def mixing_weight(self, images: Tensor) -> Tensor:
-        """alpha (N,) of images (N, C, H, W); differentiable where it depends on them."""
-        return self.answer(images).alpha
-
-    def gamma(self, images: Tensor) -> Tensor | None:
-        """alpha (N,) before the sigmoid and its scale; None for a fixed weight.
-
-        Lowering gamma moves the mix towards its accurate base.
-        """
-        return self.answer(images).gamma
+    def ask_bases(self, images: Tensor) -> tuple[Any, Any]:
+        """What both bases say of images (N, C, H, W): logits (N, K), or logits and feature maps."""
+        # A clone for the first, since a base may change its input in place.
+        return self.accurate(images.clone()), self.robust(images)
 
     def accurate_log_probabilities(self, logits: Tensor) -> Tensor:
         """From the accurate base's logits (N, K) to the log-probabilities that are mixed."""
@@ -120,12 +115,57 @@ class MixedClassifier(nn.Module, ABC):
         return self
 
 
-class Mix(MixedClassifier):
+class FixedWeightMix(MixedClassifier):
     """A mix with one weight for every image.
 
     At alpha = 0 and 1 the output is exactly one base's log-probabilities, and the other base is not
     run.
+
+    Attributes:
+        alpha: weight of the robust base, in [0, 1].
     """
+
+    def __init__(
+        self,
+        accurate: nn.Module,
+        robust: nn.Module,
+        alpha: float,
+        accurate_scale: float,
+        robust_scale: float,
+    ) -> None:
+        super().__init__(accurate, robust, accurate_scale, robust_scale)
+        self.alpha = fraction("alpha", alpha)
+
+    @property
+    def alpha_range(self) -> tuple[float, float]:
+        """The weight, twice."""
+        return self.alpha, self.alpha
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
+        if self.alpha == 0:
+            return self.accurate_log_probabilities(logits_of(self.accurate(images)))
+        if self.alpha == 1:
+            return self.robust_log_probabilities(logits_of(self.robust(images)))
+        return self.answer(images).log_probabilities
+
+    def answer(self, images: Tensor) -> MixAnswer:
+        """Everything about images (N, C, H, W); runs both bases, whatever the weight is."""
+        of_accurate, of_robust = self.ask_bases(images)
+        accurate = self.accurate_log_probabilities(logits_of(of_accurate))
+        robust = self.robust_log_probabilities(logits_of(of_robust))
+        check_classes(accurate, robust)
+        return MixAnswer(
+            log_probabilities=mix_at_fixed_weight(accurate, robust, self.alpha),
+            accurate=accurate,
+            robust=robust,
+            alpha=images.new_full((len(images),), self.alpha),
+            gamma=None,
+        )
+
+
+class Mix(FixedWeightMix):
+    """The mix of the bases' scaled probabilities, with one weight for every image."""
 
     def __init__(
         self,
@@ -147,46 +187,11 @@ class Mix(MixedClassifier):
         Raises:
             InputError: a weight or a scale outside its range.
         """
-        super().__init__(accurate, robust, accurate_scale, robust_scale)
-        self.alpha = fraction("alpha", alpha)
-
-    @property
-    def alpha_range(self) -> tuple[float, float]:
-        """The weight, twice."""
-        return self.alpha, self.alpha
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
-        if self.alpha == 0:
-            return self.accurate_log_probabilities(logits_of(self.accurate(images)))
-        if self.alpha == 1:
-            return self.robust_log_probabilities(logits_of(self.robust(images)))
-        return self.answer(images).log_probabilities
-
-    def answer(self, images: Tensor) -> MixAnswer:
-        """Everything about images (N, C, H, W); runs both bases, whatever the weight is."""
-        accurate = self.accurate_log_probabilities(logits_of(self.accurate(images)))
-        robust = self.robust_log_probabilities(logits_of(self.robust(images)))
-        check_classes(accurate, robust)
-        return MixAnswer(
-            log_probabilities=mix_at_fixed_weight(accurate, robust, self.alpha),
-            accurate=accurate,
-            robust=robust,
-            alpha=self.mixing_weight(images),
-            gamma=None,
-        )
+        super().__init__(accurate, robust, alpha, accurate_scale, robust_scale)
 
     def at_alpha(self, alpha: float) -> Mix:
         """The same bases at another weight."""
         return Mix(self.accurate, self.robust, alpha, self.accurate_scale, self.robust_scale)
-
-    def mixing_weight(self, images: Tensor) -> Tensor:
-        """alpha (N,), without a pass."""
-        return images.new_full((len(images),), self.alpha)
-
-    def gamma(self, images: Tensor) -> None:
-        """None: the weight is fixed."""
-        return
 
     def extra_repr(self) -> str:
         """The constants, as the constructor takes them."""

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.candidates.mix import (
-    MixAnswer,
-    MixedClassifier,
-    check_classes,
+    FixedWeightMix,
     fraction,
     logits_of,
     mix_at_fixed_weight,
@@ -34,7 +32,7 @@ LOG_OF_NOTHING = -1e30
 """Stands for log 0: finite, and its exponential is exactly 0 beside any other log-probability."""
 
 
-class MixedNuts(MixedClassifier):
+class MixedNuts(FixedWeightMix):
     """The nonlinear mix of arXiv 2402.02263, at one weight for every image.
 
     Its output is flat in the accurate base: attack it through `surrogate(mix)`.
@@ -65,17 +63,11 @@ class MixedNuts(MixedClassifier):
         Raises:
             InputError: a number outside its range.
         """
-        super().__init__(accurate, robust, accurate_scale=1.0, robust_scale=1.0)
-        self.alpha = fraction("alpha", alpha)
+        super().__init__(accurate, robust, alpha, accurate_scale=1.0, robust_scale=1.0)
         self.scale = positive("scale", scale)
         self.power = 1 + positive("power - 1", power - 1) if power != 1 else 1.0
         self.bias = float(bias)
         self.surrogate_alpha = fraction("surrogate_alpha", surrogate_alpha)
-
-    @property
-    def alpha_range(self) -> tuple[float, float]:
-        """The weight, twice."""
-        return self.alpha, self.alpha
 
     def accurate_log_probabilities(self, logits: Tensor) -> Tensor:
         """0 for the predicted class and (practically) log 0 for the others; without a gradient."""
@@ -92,27 +84,6 @@ class MixedNuts(MixedClassifier):
         bent = functional.gelu(standardize(logits) + self.bias)
         return self.scale * bent.abs().pow(self.power) * bent.sign()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
-        if self.alpha == 0:
-            return self.accurate_log_probabilities(logits_of(self.accurate(images)))
-        if self.alpha == 1:
-            return self.robust_log_probabilities(logits_of(self.robust(images)))
-        return self.answer(images).log_probabilities
-
-    def answer(self, images: Tensor) -> MixAnswer:
-        """Everything about images (N, C, H, W); runs both bases, whatever the weight is."""
-        accurate = self.accurate_log_probabilities(logits_of(self.accurate(images)))
-        robust = self.robust_log_probabilities(logits_of(self.robust(images)))
-        check_classes(accurate, robust)
-        return MixAnswer(
-            log_probabilities=mix_at_fixed_weight(accurate, robust, self.alpha),
-            accurate=accurate,
-            robust=robust,
-            alpha=self.mixing_weight(images),
-            gamma=None,
-        )
-
     def at_alpha(self, alpha: float) -> MixedNuts:
         """The same bases and transformation at another weight."""
         return MixedNuts(
@@ -124,14 +95,6 @@ class MixedNuts(MixedClassifier):
             bias=self.bias,
             surrogate_alpha=self.surrogate_alpha,
         )
-
-    def mixing_weight(self, images: Tensor) -> Tensor:
-        """alpha (N,), without a pass."""
-        return images.new_full((len(images),), self.alpha)
-
-    def gamma(self, images: Tensor) -> None:
-        """None: the weight is fixed."""
-        return
 
     def extra_repr(self) -> str:
         """The constants, as the constructor takes them."""
@@ -155,8 +118,9 @@ class MixedNutsSurrogate(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
-        accurate = scaled_log_softmax(logits_of(self.mix.accurate(images)), 1.0)
-        logits = logits_of(self.mix.robust(images))
+        of_accurate, of_robust = self.mix.ask_bases(images)
+        accurate = scaled_log_softmax(logits_of(of_accurate), 1.0)
+        logits = logits_of(of_robust)
         raw = scaled_log_softmax(logits, 1.0) + math.log(SURROGATE_RAW_SHARE)
         bent = self.mix.robust_log_probabilities(logits) + math.log1p(-SURROGATE_RAW_SHARE)
         robust = torch.logaddexp(raw, bent)

@@ -45,6 +45,7 @@ class Smoothed(nn.Module):
         self.noise_samples = noise_samples
         self.seed = seed
         self._bank = torch.empty(0)
+        self._converted = torch.empty(0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logarithms of the mean probabilities (N, K) of images (N, C, H, W)."""
@@ -60,9 +61,10 @@ class Smoothed(nn.Module):
             # On the processor, so that the bank is the same on every device.
             generator = torch.Generator().manual_seed(self.seed)
             self._bank = torch.randn(shape, generator=generator) * self.sigma
-        if self._bank.device != images.device or self._bank.dtype != images.dtype:
-            self._bank = self._bank.to(images)
-        return self._bank
+            self._converted = self._bank
+        if self._converted.device != images.device or self._converted.dtype != images.dtype:
+            self._converted = self._bank.to(images)
+        return self._converted
 
 
 def smoothed(

@@ -15,7 +15,7 @@ from bench.formatting import count, duration, percent
 from bench.selection import dataset_of
 from bench.store import Store
 from bench.suites import load_suite
-from bench.verify import Verification, verify
+from bench.verify import ATTACKED, Verification, verify
 
 SHOWN_FAILURES = 20
 
@@ -51,7 +51,7 @@ def command(
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
-    summary = store.summary(reference)
+    summary = store.summary(reference, ATTACKED)
     manifest = summary.manifest
     folder = store.folder(manifest)
     suite = load_suite(suite_name or manifest.suite)

@@ -7,14 +7,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.attacks import Model
+from bench.attacks.image_gradient import image_gradient
 from bench.engines.engine import Task
-from bench.flags import image_gradient
+from bench.out_of_memory import is_out_of_memory
 
 USUAL = {"cpu": 128, "cuda": 1024}
 """Fills the device with networks of usual size; a processor's cache holds no more."""
 LARGEST = {"cpu": 512, "cuda": 8192}
 FILLING_OPERATIONS = {"cpu": 1e8, "cuda": 1e12}
 """In one pass: with fewer, the calls of a tiny network cost more than its work."""
+ENOUGH_OPERATIONS = {"cpu": 2e12, "cuda": 5e13}
+"""In one pass: with more, a huge network, or one that asks itself often, only needs more memory."""
 
 
 def operations(module: nn.Module, images: Tensor) -> float | None:
@@ -36,7 +39,7 @@ def operations(module: nn.Module, images: Tensor) -> float | None:
 
 
 def filling_size(module: nn.Module, images: Tensor) -> int:
-    """The usual size; for tiny networks a larger one, a power of two.
+    """The usual size; for tiny networks a larger one, for huge ones a smaller one; a power of two.
 
     It follows from the network and the kind of device alone, not from a measurement, so that an
     interrupted run goes on with the same size.
@@ -51,6 +54,8 @@ def filling_size(module: nn.Module, images: Tensor) -> int:
     if cost:
         while size < LARGEST[device] and size * cost < FILLING_OPERATIONS[device]:
             size *= 2
+        while size > 1 and size * cost > ENOUGH_OPERATIONS[device]:
+            size //= 2
     return size
 
 
@@ -66,8 +71,8 @@ def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> i
                 with torch.no_grad():
                     model(images)
             return size
-        except (torch.OutOfMemoryError, MemoryError):
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()

@@ -20,6 +20,7 @@ from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
 from bench.engines.batch_size import filling_size
 from bench.engines.engine import Task
 from bench.errors import InputError
+from bench.out_of_memory import is_out_of_memory
 from bench.records import Block, Certificates, Progress
 
 PROCEDURES = ("fixed", "sequential")
@@ -131,7 +132,7 @@ class CertificationEngine:
                 f"--procedure: expected fixed for a mix, which needs the votes of all classes; got "
                 f"{procedure.name}"
             )
-        with torch.no_grad():
+        with torch.no_grad(), tensor_cores(False):
             parts = [
                 mix.accurate_log_probabilities(logits_of(mix.accurate(some))).exp().cpu()
                 for some in torch.split(images, ACCURATE_BATCH)
@@ -184,8 +185,8 @@ def _fitting_size(
         try:
             predict(noise.normal([Piece(0, 0, 0, size)], images.shape[1:]))
             return size
-        except (torch.OutOfMemoryError, MemoryError):
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Model
+from bench.attacks.image_gradient import image_gradient
 from bench.candidates.mix import as_mix
 from bench.engines.acceleration import FOLDING_TOLERANCE, Accelerated, tensor_cores
-from bench.flags import image_gradient
 from bench.records import Block
 
 WORTH_SECONDS = 90.0

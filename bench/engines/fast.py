@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, Model
+from bench.attacks.image_gradient import image_gradient
 from bench.engines.acceleration import PRECISIONS, Accelerated, accelerate
 from bench.engines.batch_size import filling_size, fitting_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
@@ -33,11 +34,10 @@ from bench.engines.engine import (
     survivor_cost,
     survivor_costs,
 )
-from bench.engines.prediction import CONFIRMATION_DRAWS, clean_results
+from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, clean_results
 from bench.engines.search import Search
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
-from bench.flags import image_gradient
 from bench.records import Attempts, Block, Progress
 
 TRIED_IMAGES = 16
@@ -61,7 +61,7 @@ class FastEngine:
         """Nothing: batch size, order and restarts change no result; but a random candidate's do."""
         if not task.randomized:
             return {}
-        return {"batch_size": task.batch_size, "confirmation_draws": CONFIRMATION_DRAWS}
+        return {"batch_size": task.batch_size, "confirmation_draws": MOST_CONFIRMATION_DRAWS}
 
     def run(
         self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import enum
 from collections.abc import Iterator
 
 import torch
@@ -17,19 +17,22 @@ from bench.records import CleanResults
 DECIDING_DRAWS = 32
 """Fresh draws whose mean is a randomized candidate's answer."""
 
-CONFIRMATION_DRAWS = 128
-"""Further draws that a randomized candidate's witness must fool as well."""
+FIRST_CONFIRMATION_DRAWS = 128
+MOST_CONFIRMATION_DRAWS = 1024
+"""Further draws that a randomized candidate's witness must fool as well: as many as it takes."""
 
 BEYOND_DOUBT = 4.0
 """Standard errors by which a wrong class must lead on them. A search shows many images and stops at
 the first that counts: without a margin, luck with the draws would pass for a witness."""
 
 
-def predict(module: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Predicted classes (n,) of images (n, C, H, W), on the CPU."""
-    with torch.no_grad():
-        logits: Tensor = module(images.to(device))
-    return logits.max(dim=1)[1].cpu()
+class Purpose(enum.IntEnum):
+    """What a randomized candidate's draws are for: one purpose's are never another's."""
+
+    SEARCH = 0
+    DECISION = 1
+    CONFIRMATION = 2
+    VERIFICATION = 3
 
 
 def decide(task: Task, images: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ def decide(task: Task, images: Tensor) -> Tensor:
     the highest mean probability over `DECIDING_DRAWS` draws that no attack has seen.
     """
     model = expectation(task.module, DECIDING_DRAWS) if task.randomized else task.module
-    with torch.no_grad(), tensor_cores(False), own_randomness(task, len(images)):
+    with torch.no_grad(), tensor_cores(False), own_randomness(task, Purpose.DECISION, len(images)):
         classes: Tensor = model(images.to(task.device, copy=True)).max(dim=1)[1]
     return classes
 
@@ -47,7 +50,7 @@ def decide(task: Task, images: Tensor) -> Tensor:
 def confirm(task: Task, images: Tensor, labels: Tensor) -> Tensor:
     """The classes (n,) that images (n, C, H, W) are proven to get, on the device of the task.
 
-    As `decide`; but where a randomized candidate is wrong, a wrong class must lead the label beyond
+    As `decide`; but where a randomized candidate is wrong, that class must lead the label beyond
     doubt on further draws, or the image is given its label (n,).
     """
     classes = decide(task, images)
@@ -57,35 +60,55 @@ def confirm(task: Task, images: Tensor, labels: Tensor) -> Tensor:
     doubtful = (classes != labels).nonzero().flatten()
     if len(doubtful):
         chosen = images[doubtful.to(images.device)].to(task.device, copy=True)
-        with torch.no_grad(), tensor_cores(False), own_randomness(task, len(images), 1):
-            found, lead = leads(task.module, chosen, labels[doubtful], CONFIRMATION_DRAWS)
-        classes[doubtful] = torch.where(lead > BEYOND_DOUBT, found, labels[doubtful])
+        with (
+            torch.no_grad(),
+            tensor_cores(False),
+            own_randomness(task, Purpose.CONFIRMATION, len(images)),
+        ):
+            lead, _ = leads(task.module, chosen, classes[doubtful], labels[doubtful], least=0.0)
+        proven = lead >= BEYOND_DOUBT
+        classes[doubtful] = torch.where(proven, classes[doubtful], labels[doubtful])
     return classes
 
 
-def leads(module: nn.Module, images: Tensor, labels: Tensor, draws: int) -> tuple[Tensor, Tensor]:
-    """By how much a randomized candidate prefers another class to the label.
+def leads(
+    module: nn.Module, images: Tensor, classes: Tensor, labels: Tensor, least: float
+) -> tuple[Tensor, Tensor]:
+    """By how much a randomized candidate prefers some classes to the labels.
+
+    Draws until the lead is beyond doubt, or too small to wait for.
 
     Args:
         module: images (n, C, H, W) -> logits (n, K), other ones in each call.
         images: (n, C, H, W).
+        classes: (n,) int64.
         labels: (n,) int64.
-        draws: calls, at least 2.
+        least: a lead below it is too small.
 
     Returns:
-        The class (n,) of the highest mean probability but for the label, and its mean lead (n,)
-        over the label in units of the mean's standard error; negative where the label leads.
+        The mean difference (n,) of the two probabilities in units of its standard error, and the
+        number of draws (n,) that it took.
     """
-    shares = torch.stack([torch.softmax(module(images).float(), dim=1) for _ in range(draws)])
-    others = shares.mean(dim=0).scatter(1, labels.unsqueeze(1), float("-inf"))
-    found = others.max(dim=1)[1]
-    of_found, of_label = (
-        shares.gather(2, classes.view(1, -1, 1).expand(draws, -1, 1)).squeeze(2)
-        for classes in (found, labels)
-    )
-    lead = of_found - of_label
-    error = lead.std(dim=0) / math.sqrt(draws)
-    return found, lead.mean(dim=0) / error.clamp_min(torch.finfo(error.dtype).tiny)
+    lead = torch.zeros(len(images), device=images.device)
+    draws = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    total, squares = lead.double(), lead.double()
+    waiting = torch.arange(len(images), device=images.device)
+    drawn = 0
+    while len(waiting) and drawn < MOST_CONFIRMATION_DRAWS:
+        for _ in range(max(drawn, FIRST_CONFIRMATION_DRAWS)):
+            # Indexing copies: a candidate may change its input in place.
+            shares = torch.softmax(module(images[waiting]).double(), dim=1)
+            both = shares.gather(1, torch.stack((classes[waiting], labels[waiting]), dim=1))
+            difference = both[:, 0] - both[:, 1]
+            total[waiting] += difference
+            squares[waiting] += difference.square()
+            drawn += 1
+        mean = total[waiting] / drawn
+        variance = (squares[waiting] / drawn - mean.square()).clamp_min(0) / (drawn - 1)
+        lead[waiting] = (mean / variance.sqrt().clamp_min(1e-12)).float()
+        draws[waiting] = drawn
+        waiting = waiting[(lead[waiting] >= least) & (lead[waiting] < BEYOND_DOUBT)]
+    return lead, draws
 
 
 def clean_results(task: Task, rows: Tensor) -> CleanResults:
@@ -98,8 +121,8 @@ def clean_results(task: Task, rows: Tensor) -> CleanResults:
 
 
 @contextlib.contextmanager
-def own_randomness(task: Task, *keys: int) -> Iterator[None]:
-    """Within this context a randomized candidate draws from a stream keyed by seed and `keys`.
+def own_randomness(task: Task, purpose: Purpose, *keys: int) -> Iterator[None]:
+    """Within this context a randomized candidate draws from a stream of its own for these keys.
 
     Other candidates are left alone. A candidate draws for a whole batch at once, so that for
     randomized ones, and for them alone, a sample's result may depend on its batch.
@@ -107,16 +130,18 @@ def own_randomness(task: Task, *keys: int) -> Iterator[None]:
     if not task.randomized:
         yield
         return
-    with keyed_randomness(task.device, task.seed, *keys):
+    with keyed_randomness(task.device, task.seed, purpose, *keys):
         yield
 
 
 @contextlib.contextmanager
-def keyed_randomness(device: torch.device, seed: int, *keys: int) -> Iterator[None]:
-    """Within this context torch's own generators are keyed by seed and `keys`; then as before."""
+def keyed_randomness(
+    device: torch.device, seed: int, purpose: Purpose, *keys: int
+) -> Iterator[None]:
+    """Within this context torch's own generators are keyed by the arguments; then as before."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        for key in keys:
+        for key in (purpose, *keys):
             seed = (seed * 1_000_003 + key + 1) % (1 << 63)
         torch.manual_seed(seed)
         yield

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.attacks import inside
 from bench.attacks.registry import STANDARD
 from bench.engines.engine import (
     Outlook,
@@ -25,7 +26,7 @@ from bench.engines.engine import (
     broken_rows,
     survivor_costs,
 )
-from bench.engines.prediction import clean_results, predict
+from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
 from bench.records import Attempts, Block, Progress, Witnesses
 from bench.suites.suite import AttackChoice
@@ -139,13 +140,22 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
     """
     start = time.perf_counter()
     counter = CountingModule(task.module)
-    images = task.images[rows].to(task.device)
-    labels = task.labels[rows].to(task.device)
     with _isolated():
         adversary = make_adversary(counter, task)
-        adversarial = perturb(adversary, attack, images, labels, task.seed)
-        prediction = predict(counter, adversarial, task.device)
-    broken = prediction != task.labels[rows]
+        adversarial = perturb(
+            adversary,
+            attack,
+            task.images[rows].to(task.device),
+            task.labels[rows].to(task.device),
+            task.seed,
+        )
+    counts = counter.forward_images, counter.backward_images
+    images, labels = task.images[rows], task.labels[rows]
+    found = adversarial.detach().float()
+    prediction = confirm(task, found, labels).cpu()
+    found = found.cpu()
+    broken = prediction != labels
+    broken &= inside(found, images, task.threat_model.norm, task.threat_model.eps)
     seconds = time.perf_counter() - start
     n = len(rows)
     index = task.indices[rows].numpy()
@@ -154,8 +164,8 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
         attack=np.full(n, attack),
         outcome=np.where(broken.numpy(), "broken", "survived"),
         iteration=np.full(n, -1),
-        forward_passes=np.full(n, counter.forward_images / n),
-        backward_passes=np.full(n, counter.backward_images / n),
+        forward_passes=np.full(n, counts[0] / n),
+        backward_passes=np.full(n, counts[1] / n),
         seconds=np.full(n, seconds / n),
     )
     witnesses = None
@@ -164,7 +174,7 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
             index=index[broken.numpy()],
             attack=np.full(int(broken.sum()), attack),
             prediction=prediction[broken].numpy(),
-            images=adversarial.detach().cpu().float()[broken].numpy(),
+            images=found[broken].numpy(),
         )
     return Block(key, seconds, attempts=attempts, witnesses=witnesses)
 

@@ -41,7 +41,7 @@ from bench.engines.engine import (
     batches,
     broken_rows,
 )
-from bench.engines.prediction import confirm, own_randomness
+from bench.engines.prediction import Purpose, confirm, own_randomness
 from bench.engines.views import view
 from bench.records import Attempts, Block, Progress, Witnesses
 
@@ -128,7 +128,7 @@ class Search:
         """Wrong classes by their logits on the clean images, from the candidate's own module."""
         parts = []
         for part in batches(rows, self.batch.capacity):
-            with torch.no_grad():
+            with torch.no_grad(), tensor_cores(False):
                 logits = self.task.module(self.task.images[part].to(self.task.device)).float()
             labels = self.task.labels[part].to(self.task.device)
             parts.append(likeliest_wrong_classes(logits, labels, self.plan.targets).cpu())
@@ -149,7 +149,7 @@ class Search:
         self.steps_made += looks
         with (
             tensor_cores(self.precision == "tf32"),
-            own_randomness(self.task, self.stage, self.steps_made),
+            own_randomness(self.task, Purpose.SEARCH, self.stage, self.steps_made),
         ):
             for _ in range(looks):
                 self.plan.attack.step(self.model, state)
@@ -267,23 +267,28 @@ class Search:
             wrong[chosen] = (predicted != state.labels[chosen]) & good
             predictions[chosen] = predicted
         budget_spent = (state.iteration >= attack.steps).tolist()
+        # All that is asked item by item, off the device at once.
+        is_claimed, is_wrong = claimed.tolist(), wrong.tolist()
+        classes, steps = predictions.tolist(), state.iteration.tolist()
+        witnesses = iter(images[wrong].cpu())
         going_on: list[int] = []
         for place, (sample, number) in enumerate(items):
+            witness = next(witnesses).clone() if is_wrong[place] else None
             if sample.broke is not None and number > sample.broke:
                 outcome = "superseded"
-            elif bool(wrong[place]):
+            elif is_wrong[place]:
                 outcome = "broken"
-            elif bool(claimed[place]) and not budget_spent[place]:
+            elif is_claimed[place] and not budget_spent[place]:
                 going_on.append(place)
                 continue
             else:
                 outcome = "survived"
-            sample.steps[number] = int(state.iteration[place])
+            sample.steps[number] = steps[place]
             sample.searching.discard(number)
             if outcome == "broken":
                 sample.broke = number
-                sample.witness = images[place].cpu()
-                sample.prediction = int(predictions[place])
+                sample.witness = witness
+                sample.prediction = classes[place]
             self._settle(sample)
         if going_on:
             rows = torch.tensor(going_on, device=claimed.device)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import inside, likeliest_wrong_classes
+from bench.attacks.image_gradient import image_gradient
 from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
 from bench.engines.acceleration import Accelerated, accelerate, tensor_cores
@@ -31,7 +32,6 @@ from bench.engines.engine import Task, batches, plan
 from bench.engines.point_search import PointSearch
 from bench.engines.sweep_found import Answers, Found
 from bench.errors import InputError
-from bench.flags import image_gradient
 from bench.records import (
     Attempts,
     Block,

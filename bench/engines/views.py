@@ -21,14 +21,19 @@ class MixView:
     """A mix as attacks on its parts call it; called like a model it gives its logits."""
 
     mix: MixedClassifier
+    uncompiled: MixedClassifier
+    """For a single image: the compiler would make a version of its own."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Log-probabilities (N, K)."""
-        return cast(Tensor, self.mix(images.clone())).to(images.dtype)
+        return cast(Tensor, self._chosen(images)(images.clone())).to(images.dtype)
 
     def answer(self, images: Tensor) -> MixAnswer:
         """Everything about images (N, C, H, W), from one pass through each base."""
-        return self.mix.answer(images.clone())
+        return self._chosen(images).answer(images.clone())
+
+    def _chosen(self, images: Tensor) -> MixedClassifier:
+        return self.mix if len(images) > 1 else self.uncompiled
 
 
 def view(name: View, fast: Accelerated, task: Task) -> Model:
@@ -38,10 +43,10 @@ def view(name: View, fast: Accelerated, task: Task) -> Model:
         ValueError: the candidate has nothing of the kind; such attacks are to be left out.
     """
     if name == "mix":
-        mix = as_mix(fast.module)
-        if mix is None:
+        mix, uncompiled = as_mix(fast.module), as_mix(fast.uncompiled)
+        if mix is None or uncompiled is None:
             raise ValueError("expected a mix for an attack on its parts")
-        return MixView(mix)
+        return MixView(mix, uncompiled)
     if name == "straight-through":
         # The candidate as its author wrote it: a trace may have lost what stops gradients.
         if task.surrogate is not None:

@@ -9,7 +9,6 @@ Carlini et al. 2019 (arXiv 1902.06705) and Tramer et al. 2020 (arXiv 2002.08347)
 """
 
 from bench.flags.attacks import beyond_chance, square_beats_gradients, unconverged
-from bench.flags.gradients import image_gradient
 from bench.flags.inspection import inspect
 
-__all__ = ["beyond_chance", "image_gradient", "inspect", "square_beats_gradients", "unconverged"]
+__all__ = ["beyond_chance", "inspect", "square_beats_gradients", "unconverged"]

@@ -20,8 +20,8 @@ from bench.candidates import Candidate
 from bench.certify.noise import Piece, noise_for
 from bench.data import Dataset
 from bench.flags.attacks import beyond_chance
-from bench.records import Certificates, Flag, Manifest
-from bench.store import RunFolder, Store
+from bench.records import Certificates, Flag, ImageArray, Manifest, Witnesses
+from bench.store import Store
 from bench.tables import Tables
 
 VOTES = 1000
@@ -50,7 +50,12 @@ class Contested:
 
 
 def unsound_certificates(
-    candidate: Candidate, dataset: Dataset, manifest: Manifest, store: Store, device: torch.device
+    candidate: Candidate,
+    dataset: Dataset,
+    manifest: Manifest,
+    tables: Tables,
+    store: Store,
+    device: torch.device,
 ) -> Flag | None:
     """Whether votes at witnesses inside certified radii contradict the certificates.
 
@@ -58,14 +63,16 @@ def unsound_certificates(
         candidate: None is found of one that is no smoothed classifier, nor of a mix with one, whose
             certificate does not rest on half of the votes.
         dataset: whose samples count.
-        manifest: of one of the candidate's runs; all of its suite are joined.
-        store: where they are.
+        manifest: of a run that is about to be complete; the candidate's others of its suite are
+            joined to it.
+        tables: of that run.
+        store: where the others are.
         device: where the votes are taken.
     """
     voter = candidate.voter
     if voter is None or candidate.sigma is None or candidate.mix is not None:
         return None
-    contested = _contested(candidate.sigma, dataset, manifest, store)
+    contested = _contested(candidate.sigma, dataset, manifest, tables, store)
     n = len(contested.index)
     if n == 0:
         return None
@@ -120,11 +127,28 @@ def contradicted(
     return count
 
 
-def _contested(sigma: float, dataset: Dataset, manifest: Manifest, store: Store) -> Contested:
+def _contested(
+    sigma: float, dataset: Dataset, manifest: Manifest, tables: Tables, store: Store
+) -> Contested:
     images, indices = dataset.images.numpy(), dataset.indices.tolist()
     place = {index: row for row, index in enumerate(indices)}
     certified: dict[int, tuple[float, int]] = {}
-    witnesses = []
+    witnesses: list[tuple[int, ImageArray]] = []
+
+    def add_certificates(found: Certificates) -> None:
+        for index, radius, prediction in zip(
+            found.index.tolist(), found.radius.tolist(), found.prediction.tolist(), strict=True
+        ):
+            certified[index] = max(certified.get(index, (0.0, -1)), (radius, prediction))
+
+    def add_witnesses(found: Witnesses | None) -> None:
+        if found is not None:
+            witnesses.extend(zip(found.index.tolist(), found.images, strict=True))
+
+    if manifest.kind == "certification":
+        add_certificates(tables.certificates())
+    else:
+        add_witnesses(tables.witnesses)
     for folder in store.runs(manifest.suite):
         if not folder.is_complete:
             continue
@@ -132,12 +156,10 @@ def _contested(sigma: float, dataset: Dataset, manifest: Manifest, store: Store)
         if other.dataset.name != manifest.dataset.name:
             continue
         if other.kind in ("certification", "imported-log") and _certifies(other, manifest, sigma):
-            for index, radius, prediction in _certificates(folder):
-                certified[index] = max(certified.get(index, (0.0, -1)), (radius, prediction))
+            other_tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
+            add_certificates(other_tables.certificates())
         elif _same_candidate(other, manifest):
-            found = folder.witnesses(images, indices, others=True)
-            if found is not None:
-                witnesses += list(zip(found.index.tolist(), found.images, strict=True))
+            add_witnesses(folder.witnesses(images, indices, others=True))
     inside = [
         (index, image)
         for index, image in witnesses
@@ -148,15 +170,6 @@ def _contested(sigma: float, dataset: Dataset, manifest: Manifest, store: Store)
         torch.tensor([index for index, _ in inside], dtype=torch.int64),
         torch.from_numpy(np.stack([image for _, image in inside]) if inside else images[:0]),
         torch.tensor([certified[index][1] for index, _ in inside], dtype=torch.int64),
-    )
-
-
-def _certificates(folder: RunFolder) -> list[tuple[int, float, int]]:
-    """Index, radius and class of a certification's samples."""
-    tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
-    found: Certificates = tables.certificates()
-    return list(
-        zip(found.index.tolist(), found.radius.tolist(), found.prediction.tolist(), strict=True)
     )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bench.attacks.distances import norms
-from bench.attacks.losses import Loss, cross_entropy, margin
+from bench.attacks.image_gradient import image_gradient
+from bench.attacks.losses import margin
 from bench.attacks.straight_through import flat_operations
 from bench.records import Flag
 
@@ -20,31 +21,6 @@ VANISHING_RATIO = 1e-12
 wrong classes together: where it is so small, the cross-entropy itself has long been rounded to 0,
 and no attack can tell by it which of two images is the better one."""
 VANISHING_THRESHOLD = 0.5
-
-
-def image_gradient(
-    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: Loss = cross_entropy
-) -> Tensor | None:
-    """Gradient (n, C, H, W) of a loss, or None where there is none to be had.
-
-    Args:
-        model: images to logits (n, K).
-        images: (n, C, H, W).
-        labels: (n,).
-        loss: a value a sample.
-    """
-    inputs = images.clone().requires_grad_()
-    with torch.enable_grad():
-        value = loss(model(inputs.clone()).float(), labels, labels).sum()
-        if not value.requires_grad:
-            return None
-        try:
-            (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # e.g. what the backward pass needs was overwritten in place
-            return None
-    return gradient
 
 
 def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:

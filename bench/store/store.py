@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 
 from bench.errors import InputError
@@ -57,11 +58,11 @@ class Store:
                     found.append(run.summary())
         return found
 
-    def summary(self, reference: str) -> Summary:
+    def summary(self, reference: str, kinds: Collection[str] = ()) -> Summary:
         """The summary that SUITE/CANDIDATE[@RUN] names.
 
-        Without @RUN the newest complete one, and one of imported witnesses only if there is none
-        else.
+        Without @RUN the newest complete one, of these kinds if there is one, and one of imported
+        witnesses only if there is none else.
 
         Raises:
             InputError: no such run.
@@ -79,5 +80,8 @@ class Store:
                 f"no complete run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
                 f"one of {', '.join(known) or '(none)'}"
             )
-        own = [summary for summary in found if summary.manifest.kind != "imported-witnesses"]
-        return (found if run else own or found)[-1]
+        if run:
+            return found[-1]
+        wanted = [summary for summary in found if summary.manifest.kind in kinds] or found
+        own = [summary for summary in wanted if summary.manifest.kind != "imported-witnesses"]
+        return (own or wanted)[-1]

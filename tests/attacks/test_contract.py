@@ -288,6 +288,26 @@ def test_reopened_item_goes_on(name: str, norm: Norm) -> None:
 
 
 @every_attack
+def test_nothing_happens_to_an_item_that_broke(name: str, norm: Norm) -> None:
+    """On a GPU it is stepped on until the next look, and goes on if it is not confirmed."""
+    network, images = linear_network(), some_images(6)
+    labels = predictions(network, images)
+    plan = plan_for(name, norm, scale=LARGE)
+    state = start_items(plan, network, images, labels, torch.arange(6))
+    while not bool(state.broken.any()):
+        plan.attack.step(network, state)
+    rows = state.broken.nonzero().flatten()
+    expected = select(state, rows)
+    for _ in range(8):
+        plan.attack.step(network, state)
+    for field in dataclasses.fields(state):
+        before, after = getattr(expected, field.name), getattr(select(state, rows), field.name)
+        # What Square asks about next follows from the rest.
+        if isinstance(before, Tensor) and field.name != "candidate":
+            assert torch.equal(before, after), field.name
+
+
+@every_attack
 def test_other_seed_and_place_give_other_draws(name: str, norm: Norm) -> None:
     network, images = RowByRow(), some_images(8)
     labels = predictions(network, images)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bench.attacks.expectation import expectation
 from bench.candidates.mix import Mix, as_mix
 from bench.errors import InputError
 from tests.candidates.networks import Given
@@ -55,11 +56,29 @@ def test_ends_are_the_bases_and_the_other_base_rests() -> None:
     assert (accurate.passes, robust.passes) == (2, 2)
     assert torch.equal(answer.accurate, mix.at_alpha(0.0)(IMAGES))
     assert torch.equal(answer.log_probabilities, mix(IMAGES))
-    assert torch.equal(mix.mixing_weight(IMAGES), torch.full((6,), 0.4))
-    assert mix.gamma(IMAGES) is None
+    assert torch.equal(mix.answer(IMAGES).alpha, torch.full((6,), 0.4))
+    assert mix.answer(IMAGES).gamma is None
     assert not mix.has_mixing_network
     assert as_mix(mix) is mix
     assert as_mix(accurate) is None
+
+
+class _InPlace(nn.Module):
+    """Logits that are the images, after a change in place."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, K) of images (N, K, 1, 1)."""
+        return images.sub_(0.5).mul_(3).flatten(1)
+
+
+def test_no_base_sees_what_another_did_to_its_images() -> None:
+    images = torch.rand(4, 5, 1, 1, generator=torch.Generator().manual_seed(0))
+    changed = ((images - 0.5) * 3).flatten(1).log_softmax(dim=1)
+    answer = Mix(_InPlace(), _InPlace(), 0.5).answer(images.clone())
+    torch.testing.assert_close(answer.accurate, changed)
+    torch.testing.assert_close(answer.robust, changed)
+    averaged = expectation(_InPlace(), draws=3)(images)
+    torch.testing.assert_close(averaged, changed)
 
 
 def test_bases_stay_in_evaluation_mode() -> None:

@@ -149,7 +149,7 @@ def test_unconfirmed_successes_do_not_count(
         """A search model that favours class 3: it claims successes that are none."""
         call: Callable[[Tensor], Tensor] = accelerate(module, images, "float32").model
         favour = 2.0 * (torch.arange(10) == 3)
-        return Accelerated(lambda inputs: call(inputs) + favour, {}, module)
+        return Accelerated(lambda inputs: call(inputs) + favour, {}, module, module)
 
     task = _task(network, n=12)
     honest = _tables(_run(task))

@@ -1,8 +1,10 @@
 """Projections: onto balls and boxes, and onto a hyperplane inside the box [0, 1].
 
-All are exact to rounding and work on each row by itself. None sorts: each threshold is the root of
-a concave piecewise linear function of one variable, which Newton's method reaches from the left
-after finitely many steps, in practice two or three.
+All work on each row by itself. None sorts: each threshold is the root of a concave piecewise linear
+function of one variable, which Newton's method reaches from the left after finitely many steps, in
+practice two or three: exact to rounding. On a GPU and in compiled code it makes four and looks no
+further: near the end of what the box lets it reach, the way to a hyperplane may then be a little
+short (up to 1.4% at 90% of it).
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ from bench.candidates.mix import as_mix
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
+TRIED_IMAGES = 16
+"""Enough to try things on."""
+
 FOLDING_TOLERANCE = 1e-4
 """Largest relative change of a logit by which folding counts as an equal result."""
 

@@ -16,7 +16,7 @@ from bench.certify.noise import Noise, Piece, noise_for
 from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
 from bench.certify.votes import Certificate, certify
-from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
+from bench.engines.acceleration import PRECISIONS, TRIED_IMAGES, accelerate, tensor_cores
 from bench.engines.batch_size import filling_size
 from bench.engines.engine import Task
 from bench.errors import InputError
@@ -27,7 +27,6 @@ PROCEDURES = ("fixed", "sequential")
 
 ACCURATE_BATCH = 128
 """Images in one pass through the accurate base of a mix; it sees them without noise, once each."""
-TRIED_IMAGES = 16
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
 STAGE = "certify"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, Model
 from bench.attacks.image_gradient import image_gradient
-from bench.engines.acceleration import PRECISIONS, Accelerated, accelerate
+from bench.engines.acceleration import PRECISIONS, TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size, fitting_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.convergence import (
@@ -39,8 +39,6 @@ from bench.engines.search import Search
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.records import Attempts, Block, Progress
-
-TRIED_IMAGES = 16
 
 
 class FastEngine:

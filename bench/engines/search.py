@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,8 +41,9 @@ from bench.engines.engine import (
     broken_rows,
 )
 from bench.engines.prediction import Purpose, confirm, own_randomness
+from bench.engines.search_record import Fill, search_block
 from bench.engines.views import view
-from bench.records import Attempts, Block, Progress, Witnesses
+from bench.records import Block, Progress
 
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -82,8 +82,7 @@ class Search:
         if is_compiled(fast):
             plan.attack.compile()
         self.steps_made = 0
-        self.filled_steps = 0
-        self.slot_steps = 0
+        self.fill = Fill()
 
     def run(
         self,
@@ -156,8 +155,7 @@ class Search:
         passes = self.plan.attack.passes
         cost = passes.forward + GRADIENT_COST * passes.forward_backward
         self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
-        self.filled_steps += looks * len(self.batch.items)
-        self.slot_steps += looks * self.batch.capacity
+        self.fill.add(looks * len(self.batch.items), looks * self.batch.capacity)
         finished = self.plan.attack.finished(state)
         superseded = [
             place
@@ -308,60 +306,13 @@ class Search:
 
     def _block(self, key: str, seconds: float, standing: Tensor) -> Block:
         samples, self.done = self.done, []
-        name, passes = self.plan.name, self.plan.attack.passes
-        rows = torch.tensor([sample.row for sample in samples])
-        index = self.task.indices[rows].numpy()
-        steps = np.array([sum(sample.steps.values()) for sample in samples], dtype=np.float64)
-        broken = np.array([sample.broke is not None for sample in samples])
-        iteration = [
-            -1
-            if sample.broke is None
-            else sample.broke * self.plan.attack.steps + sample.steps[sample.broke]
-            for sample in samples
-        ]
-        n = len(samples)
-        attempts = Attempts(
-            index=index,
-            attack=np.full(n, name),
-            outcome=np.where(broken, "broken", "survived"),
-            iteration=np.array(iteration),
-            forward_passes=steps * passes.forward,
-            backward_passes=steps * passes.forward_backward,
-            seconds=seconds * steps / max(float(steps.sum()), 1.0),
-        )
-        witnesses = None
-        found = [sample for sample in samples if sample.witness is not None]
-        if found:
-            witnesses = Witnesses(
-                index=index[broken],
-                attack=np.full(len(found), name),
-                prediction=np.array([sample.prediction for sample in found]),
-                images=torch.stack([cast(Tensor, sample.witness) for sample in found]).numpy(),
-            )
-            standing[torch.tensor([sample.row for sample in found])] = False
-        record: dict[str, float | str] = {**self.fast.record, **self._counts(samples)}
+        standing[[sample.row for sample in samples if sample.broke is not None]] = False
+        record: dict[str, float | str] = {**self.fast.record, **self.fill.taken()}
         if self.plan.note:
-            record[name] = self.plan.note
+            record[self.plan.name] = self.plan.note
         if problem := self.plan.attack.compile_problem:
-            record[f"arithmetic of {name} not compiled"] = problem
-        return Block(key, seconds, attempts=attempts, witnesses=witnesses, record=record)
-
-    def _counts(self, samples: list[Sample]) -> dict[str, float]:
-        """What adds up over blocks: passes of the reference, and how full the batch was."""
-        forward = gradient = 0
-        for sample in samples:
-            rounds = self.plan.items if sample.broke is None else sample.broke + 1
-            reference = self.plan.reference_passes([1] * rounds, sum(sample.steps.values()))
-            forward += reference.forward
-            gradient += reference.forward_backward
-        filled, self.filled_steps = self.filled_steps, 0
-        slots, self.slot_steps = self.slot_steps, 0
-        return {
-            "reference_forward_passes": forward,
-            "reference_backward_passes": gradient,
-            "filled_steps": filled,
-            "slot_steps": slots,
-        }
+            record[f"arithmetic of {self.plan.name} not compiled"] = problem
+        return search_block(self.task, self.plan, samples, key, seconds, record)
 
 
 class _Clock:

@@ -26,7 +26,7 @@ from bench.attacks import inside, likeliest_wrong_classes
 from bench.attacks.image_gradient import image_gradient
 from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
-from bench.engines.acceleration import Accelerated, accelerate, tensor_cores
+from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate, tensor_cores
 from bench.engines.batch_size import filling_size
 from bench.engines.engine import Task, batches, plan
 from bench.engines.point_search import PointSearch
@@ -43,7 +43,6 @@ from bench.records import (
 
 NEIGHBOURS = "neighbours"
 """What an image counts as that was found at another weight."""
-TRIED_IMAGES = 16
 
 
 class SweepEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.candidates.architectures import CIFAR10_MEAN, CIFAR10_STANDARD_DEVIATION
 from bench.candidates.candidate import Paper
 from bench.errors import InputError
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
@@ -12,9 +13,6 @@ from bench.training.smoothing_presets import smoothing_presets
 
 _RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
 _DIGITS_NETWORK = "bench.candidates.architectures:digits_network"
-
-CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
-CIFAR10_STANDARD_DEVIATION = [0.2471, 0.2435, 0.2616]
 
 
 RESIDUAL_LEARNING = Paper(
@@ -140,7 +138,7 @@ def _cifar_mix(dataset: str) -> Settings:
     )
 
 
-_CIFAR10 = {"mean": CIFAR10_MEAN, "standard_deviation": CIFAR10_STANDARD_DEVIATION}
+_CIFAR10 = {"mean": list(CIFAR10_MEAN), "standard_deviation": list(CIFAR10_STANDARD_DEVIATION)}
 
 _PRESETS: dict[str, Preset] = {
     "digits-standard": Preset(

@@ -1,0 +1,98 @@
+"""What a search writes down of the samples that it is done with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bench.attacks import AttackPlan
+from bench.engines.batch import Sample
+from bench.engines.engine import Task
+from bench.records import Attempts, Block, Witnesses
+
+
+@dataclass
+class Fill:
+    """How full the batch was.
+
+    Attributes:
+        filled: places with an item, added up over steps.
+        slots: places, likewise.
+    """
+
+    filled: int = 0
+    slots: int = 0
+
+    def add(self, filled: int, slots: int) -> None:
+        """Count some steps."""
+        self.filled += filled
+        self.slots += slots
+
+    def taken(self) -> dict[str, int]:
+        """For a block's record; counts from 0 again."""
+        counts = {"filled_steps": self.filled, "slot_steps": self.slots}
+        self.filled = self.slots = 0
+        return counts
+
+
+def search_block(
+    task: Task,
+    plan: AttackPlan,
+    samples: Sequence[Sample],
+    key: str,
+    seconds: float,
+    record: Mapping[str, float | str],
+) -> Block:
+    """The attempts on samples that an attack is done with, and its witnesses.
+
+    Args:
+        key: of the block.
+        seconds: since the last one; shared out by the steps that were made.
+        record: of the engine; what the reference would have used is added to it.
+    """
+    n = len(samples)
+    passes = plan.attack.passes
+    index = task.indices[torch.tensor([sample.row for sample in samples])].numpy()
+    broken = np.array([sample.broke is not None for sample in samples])
+    steps = np.array([sum(sample.steps.values()) for sample in samples], dtype=np.float64)
+    attempts = Attempts(
+        index=index,
+        attack=np.full(n, plan.name),
+        outcome=np.where(broken, "broken", "survived"),
+        iteration=np.array([_iteration(plan, sample) for sample in samples]),
+        forward_passes=steps * passes.forward,
+        backward_passes=steps * passes.forward_backward,
+        seconds=seconds * steps / max(float(steps.sum()), 1.0),
+    )
+    images = [sample.witness for sample in samples if sample.witness is not None]
+    witnesses = None
+    if images:
+        witnesses = Witnesses(
+            index=index[broken],
+            attack=np.full(len(images), plan.name),
+            prediction=np.array([each.prediction for each in samples if each.broke is not None]),
+            images=torch.stack(images).numpy(),
+        )
+    joined = {**record, **_reference_passes(plan, samples)}
+    return Block(key, seconds, attempts=attempts, witnesses=witnesses, record=joined)
+
+
+def _iteration(plan: AttackPlan, sample: Sample) -> int:
+    """At which step of its rounds, one after the other, a sample broke; -1 if it did not."""
+    if sample.broke is None:
+        return -1
+    return sample.broke * plan.attack.steps + sample.steps[sample.broke]
+
+
+def _reference_passes(plan: AttackPlan, samples: Sequence[Sample]) -> dict[str, int]:
+    """What the reference would have used on the same samples."""
+    forward = gradient = 0
+    for sample in samples:
+        rounds = plan.items if sample.broke is None else sample.broke + 1
+        reference = plan.reference_passes([1] * rounds, sum(sample.steps.values()))
+        forward += reference.forward
+        gradient += reference.forward_backward
+    return {"reference_forward_passes": forward, "reference_backward_passes": gradient}

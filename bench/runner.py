@@ -110,6 +110,7 @@ def evaluate(
                 observer.notice(f"batches of {size}: memory cannot hold {task.batch_size} images")
                 task = replace(task, batch_size=size)
         if folder.has_tables:
+            observer.notice("summed up again from its tables; how the engine made them is lost")
             tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
             record: dict[str, float | str] = {}
         else:

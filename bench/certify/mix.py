@@ -13,6 +13,8 @@ the bounds do.
 Source: Bai, Anderson, Kim and Sojoudi, "Improving the Accuracy-Robustness Trade-Off of Classifiers
 via Adaptive Smoothing", arXiv 2301.12554, which has the margin, the Lipschitz radius and
 `paper_smoothing_radius`; `smoothed_lipschitz_constant` and `smoothing_radius` are tighter.
+Runs certify mixes of one weight by `smoothing_radius`; the others are for whoever has bounds of a
+mix's own, such as those of an input-dependent weight (`smallest_alpha`).
 """
 
 from __future__ import annotations

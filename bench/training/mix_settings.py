@@ -79,6 +79,7 @@ class MixingNetworkSettings(MixSettings, LoopSettings):
     """Images that are attacked in a step; the loss sees twice as many for each run of an attack."""
     peak_learning_rate: float = Field(default=1e-4, gt=0)
     warm_up: float = Field(default=1 / 25, ge=0, lt=1)
+    """Share of the training after which the learning rate has reached 1 - 1/e of its course."""
     weight_decay: float = Field(default=1e-5, ge=0)
     gradient_clip: float = Field(default=10.0, gt=0)
     average_decay: float = Field(default=0.0, ge=0, lt=1)

@@ -80,7 +80,7 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
         mix.mixing_network,
         data,
         settings,
-        adamw(mix.mixing_network, settings, settings.gradient_clip),
+        adamw(mix.mixing_network, settings),
         batch_loss,
         conditions,
         bases=bases.sha256,

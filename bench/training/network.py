@@ -11,12 +11,12 @@ from bench.errors import InputError
 from bench.training.initialization import initialised
 from bench.training.loop import BatchLoss, Measure, fit
 from bench.training.optimization import sgd
-from bench.training.settings import NetworkSettings
+from bench.training.settings import NetworkSettings, OneCycleSettings
 from bench.training.trained import Conditions, Trained, TrainingData
 
 
 def train_network(
-    settings: NetworkSettings,
+    settings: OneCycleSettings,
     data: TrainingData,
     batch_loss: BatchLoss,
     measure: Measure,

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.training.mix_settings import MixingNetworkSettings
 from bench.training.schedule import Schedule, cosine, divided, one_cycle
-from bench.training.settings import LoopSettings, NetworkSettings
+from bench.training.settings import OneCycleSettings
 from bench.training.smoothing_settings import SmoothingSettings
 
 
@@ -29,7 +30,7 @@ class Optimization:
     gradient_clip: float | None = None
 
 
-def sgd(network: nn.Module, settings: NetworkSettings) -> Optimization:
+def sgd(network: nn.Module, settings: OneCycleSettings) -> Optimization:
     """Stochastic gradient descent with Nesterov momentum, in one cycle.
 
     Weight decay is on the weights of convolutions and linear layers only: on biases and on batch
@@ -66,14 +67,8 @@ def plain_sgd(network: nn.Module, settings: SmoothingSettings) -> Optimization:
     return Optimization(optimizer, schedule)
 
 
-def adamw(network: nn.Module, settings: LoopSettings, gradient_clip: float) -> Optimization:
-    """AdamW, in a cosine with an exponential warm-up; weight decay is on every parameter.
-
-    Args:
-        network: What is trained.
-        settings: The recipe's settings.
-        gradient_clip: Largest L2 norm of all gradients together.
-    """
+def adamw(network: nn.Module, settings: MixingNetworkSettings) -> Optimization:
+    """AdamW, in a cosine with an exponential warm-up; weight decay is on every parameter."""
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
     schedule = partial(cosine, peak=settings.peak_learning_rate, warm_up=settings.warm_up)
-    return Optimization(optimizer, schedule, gradient_clip)
+    return Optimization(optimizer, schedule, settings.gradient_clip)

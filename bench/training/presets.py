@@ -8,7 +8,7 @@ from bench.candidates.architectures import CIFAR10_MEAN, CIFAR10_STANDARD_DEVIAT
 from bench.candidates.candidate import Paper
 from bench.errors import InputError
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
-from bench.training.settings import AdversarialSettings, NetworkSettings, Settings
+from bench.training.settings import AdversarialSettings, OneCycleSettings, Settings
 from bench.training.smoothing_presets import smoothing_presets
 
 _RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
@@ -53,7 +53,7 @@ class Preset:
 
 
 def _cifar_standard(num_classes: int, **normalization: list[float]) -> Settings:
-    return NetworkSettings(
+    return OneCycleSettings(
         architecture=_RESIDUAL_NETWORK,
         architecture_args={
             "num_classes": num_classes,
@@ -144,7 +144,7 @@ _PRESETS: dict[str, Preset] = {
     "digits-standard": Preset(
         "standard",
         "digits",
-        NetworkSettings(
+        OneCycleSettings(
             architecture=_DIGITS_NETWORK,
             epochs=20,
             batch_size=64,

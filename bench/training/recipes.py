@@ -18,7 +18,7 @@ from bench.training import (
     standard,
 )
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
-from bench.training.settings import AdversarialSettings, NetworkSettings, Settings
+from bench.training.settings import AdversarialSettings, OneCycleSettings, Settings
 from bench.training.smoothing_settings import (
     ConsistencySettings,
     GaussianSettings,
@@ -56,7 +56,7 @@ def recipes() -> dict[str, Recipe]:
         Recipe(
             "standard",
             "cross-entropy on augmented clean images",
-            NetworkSettings,
+            OneCycleSettings,
             standard.train,
         ),
         Recipe(

@@ -31,8 +31,6 @@ class LoopSettings(Settings):
     images_per_epoch: int | None = Field(default=None, ge=1)
     """How many images an epoch takes, drawn anew for each; None for all."""
     peak_learning_rate: float = Field(default=0.2, gt=0)
-    warm_up: float = Field(default=0.25, ge=0, lt=1)
-    """Share of the training in which the learning rate rises."""
     weight_decay: float = Field(default=5e-4, ge=0)
     crop_padding: int = Field(default=0, ge=0)
     """Pixels of black border out of which a random crop of the image's size is taken."""
@@ -51,14 +49,21 @@ class NetworkSettings(LoopSettings):
     """Where the function lies that makes the network, as ``module:function``."""
     architecture_args: dict[str, Any] = Field(default_factory=dict)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Precision = "bfloat16"
     """Of the arithmetic in a pass through the network; weights are always float32."""
     measure_every: int = Field(default=1, ge=1)
     """Epochs from one measurement on the held-out images to the next."""
 
 
-class AdversarialSettings(NetworkSettings):
+class OneCycleSettings(NetworkSettings):
+    """What a training on clean or attacked images in one cycle needs."""
+
+    warm_up: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the training in which the learning rate rises."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class AdversarialSettings(OneCycleSettings):
     """Settings of adversarial training in the Linf ball."""
 
     eps: Annotated[Number, Field(gt=0, le=1)]

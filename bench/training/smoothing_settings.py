@@ -27,10 +27,6 @@ class SmoothingSettings(NetworkSettings):
     """On all weights."""
     average_decay: float = Field(default=0.0, ge=0, lt=1)
     precision: Precision = "float32"
-    warm_up: float = Field(default=0.0, ge=0, le=0)
-    """None: the learning rate starts at its highest."""
-    label_smoothing: float = Field(default=0.0, ge=0, le=0)
-    """None: the recipes' own terms say how confident the network may be."""
 
 
 class GaussianSettings(SmoothingSettings):

@@ -10,7 +10,7 @@ from bench.training.measure import clean_accuracy
 from bench.training.network import train_network
 from bench.training.precision import logits
 from bench.training.progress import Measurement
-from bench.training.settings import NetworkSettings, Settings
+from bench.training.settings import OneCycleSettings, Settings
 from bench.training.trained import Conditions, Trained, TrainingData
 
 
@@ -22,16 +22,16 @@ def train(
     """Train a network for accuracy on clean images.
 
     Args:
-        settings: See ``NetworkSettings``.
+        settings: See ``OneCycleSettings``.
         data: Training images and labels.
         conditions: Seed, checkpoint and device.
 
     Raises:
         InputError: If the settings do not fit the data or the checkpoint.
-        TypeError: If the settings are not ``NetworkSettings``.
+        TypeError: If the settings are not ``OneCycleSettings``.
     """
-    if not isinstance(settings, NetworkSettings):
-        raise TypeError(f"expected NetworkSettings, got {type(settings).__name__}")
+    if not isinstance(settings, OneCycleSettings):
+        raise TypeError(f"expected OneCycleSettings, got {type(settings).__name__}")
 
     def batch_loss(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int

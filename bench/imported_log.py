@@ -12,6 +12,7 @@ from bench.candidates.weights import file_sha256
 from bench.certify.log import read_certification_log
 from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
+from bench.errors import InputError
 from bench.records import DatasetRecord, IntArray, Manifest, Selection
 from bench.runner import Outcome
 from bench.store import Store
@@ -45,7 +46,9 @@ def import_certification_log(
     """
     suite.protocol(PROTOCOL)
     Smoothing(sigma)
-    certificates = read_certification_log(path, dataset.labels.numpy(), len(dataset.classes))
+    if not candidate.strip() or "/" in candidate:
+        raise InputError(f"--candidate: expected a name without '/', got {candidate!r}")
+    certificates = read_certification_log(path, dataset.labels.numpy(), len(dataset.classes), sigma)
     selection, overrides = _selection(certificates.index, len(dataset))
     manifest = Manifest(
         kind="imported-log",

@@ -62,7 +62,10 @@ def validate(model: type[ModelType], content: Any, origin: str | Path) -> ModelT
         for detail in error.errors():
             field = ".".join(str(part) for part in detail["loc"]) or "(the whole file)"
             came = "" if detail["type"] == "missing" else f", got {_shorten(detail['input'])}"
-            lines.append(f"{origin}: field {field}: {detail['msg']}{came}")
+            what = detail["msg"]
+            if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
+                what = f"unknown, expected one of {', '.join(model.model_fields)}"
+            lines.append(f"{origin}: field {field}: {what}{came}")
         raise InputError("\n".join(lines)) from error
 
 

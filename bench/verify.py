@@ -118,11 +118,7 @@ def verify(
     """
     summary = folder.summary()
     check_candidate(candidate, summary.manifest)
-    if summary.manifest.kind not in ATTACKED:
-        raise InputError(
-            f"expected a run that attacked, got a {summary.manifest.kind}: it has no witness of "
-            "what it claims; name another run by @RUN, see `bench show`"
-        )
+    check_kind(summary.manifest)
     samples = folder.samples()
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
@@ -166,6 +162,19 @@ def verify(
         seconds=seconds,
         run_seconds=summary.seconds,
     )
+
+
+def check_kind(manifest: Manifest) -> None:
+    """Refuse runs whose claim rests on something else than witnesses.
+
+    Raises:
+        InputError: it is one.
+    """
+    if manifest.kind not in ATTACKED:
+        raise InputError(
+            f"expected a run that attacked, got a {manifest.kind}: it has no witness of what it "
+            "claims; name another run by @RUN, see `bench show`"
+        )
 
 
 def _contradictions(

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -231,6 +232,8 @@ class SubmissionReference:
             module = build(**arguments)
         except (TypeError, ValueError, InputError) as error:
             raise InputError(f"{field}_args: {error}") from error
+        except Exception as error:  # foreign code may raise anything
+            raise InputError(f"{field}: {_raised(error)}") from error
         if not isinstance(module, nn.Module):
             raise InputError(f"{field}: expected an nn.Module, got {type(module).__name__}")
         return module
@@ -274,8 +277,10 @@ class SubmissionReference:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]
+            if isinstance(error, Exception):  # foreign code may raise anything
+                raise InputError(f"{path}: {_raised(error)}") from error
             raise
         return module
 
@@ -368,3 +373,12 @@ def package_file(reference: str, origin: Path) -> Path:
         if path.is_file():
             return path
     raise InputError(f"{origin}: field weights: no file {name!r} in installed package {package!r}")
+
+
+def _raised(error: Exception) -> str:
+    """What foreign code raised, and in which line of which file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):
+        where = f" (line {error.lineno})"
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{where}"

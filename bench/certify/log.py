@@ -20,21 +20,28 @@ from bench.records import Certificates, IntArray
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct")
 GZIP_MAGIC = b"\x1f\x8b"
+MOST_SIGMAS = 6.0
+"""The largest radius over sigma that makes sense: it needs some ten thousand million draws that all
+agree; 100,000 prove 3.8."""
 
 
-def read_certification_log(path: Path, labels: IntArray, classes: int) -> Certificates:
+def read_certification_log(
+    path: Path, labels: IntArray, classes: int, sigma: float
+) -> Certificates:
     """Read and check a log.
 
     Args:
         labels: (N,) the data set's, all of them.
         classes: K.
+        sigma: of the noise; > 0.
 
     Returns:
         the log's rows, sorted by index.
 
     Raises:
         InputError: the file cannot be read; or a column is missing, a value is none of its kind,
-            an index comes twice, or a label is not the data set's: with the line.
+            an index comes twice, a label is not the data set's, or a radius is more than such noise
+            can prove: with the line.
     """
     lines = _read_text(path).splitlines()
     rows = csv.reader(lines, delimiter="\t")
@@ -53,7 +60,7 @@ def read_certification_log(path: Path, labels: IntArray, classes: int) -> Certif
         where = f"{path}, line {line}"
         if len(cells) != len(header):
             raise InputError(f"{where}: expected {len(header)} columns, got {len(cells)}")
-        row = _row(where, dict(zip(header, cells, strict=True)), labels, classes)
+        row = _row(where, dict(zip(header, cells, strict=True)), labels, classes, sigma)
         if row[0] in seen:
             raise InputError(
                 f"{where}: expected each idx once, got {row[0]} again after line {seen[row[0]]}"
@@ -75,7 +82,7 @@ def read_certification_log(path: Path, labels: IntArray, classes: int) -> Certif
 
 
 def _row(
-    where: str, cells: dict[str, str], labels: IntArray, classes: int
+    where: str, cells: dict[str, str], labels: IntArray, classes: int, sigma: float
 ) -> tuple[int, int, int, float]:
     """Index, label, prediction and radius of one line."""
     index = _integer(where, "idx", cells["idx"], 0, len(labels) - 1)
@@ -92,6 +99,12 @@ def _row(
         radius = math.nan
     if not 0 <= radius < math.inf:
         raise InputError(f"{where}: expected a radius >= 0, got {cells['radius']!r}")
+    farthest = MOST_SIGMAS * sigma
+    if radius > farthest:
+        raise InputError(
+            f"{where}: expected a radius of at most {farthest:g}, {MOST_SIGMAS:g} sigma, beyond "
+            f"which no number of draws proves anything; got {radius:g}: is sigma {sigma:g} right?"
+        )
     if prediction == ABSTAINED and radius != 0:
         raise InputError(f"{where}: expected radius 0 with predict -1 (abstained), got {radius}")
     if right != (prediction == label):

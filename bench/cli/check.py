@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,13 +14,12 @@ from bench.claims.check import check
 from bench.claims.comparison import Check
 from bench.claims.formats import as_github, as_json, as_junit, verdict_text
 from bench.cli import options
+from bench.cli.tables import table_console, table_of
 from bench.errors import InputError
 from bench.formatting import interval, percent
 from bench.store import Store
 
 MISMATCH = 4
-WIDTH = 160
-"""Of tables in files and logs, where a terminal's width says nothing."""
 FORMATS = {"json": as_json, "junit": as_junit, "github": as_github}
 
 
@@ -53,13 +51,13 @@ def command(
     Exit codes: 4 a measured accuracy is lower than published beyond chance, or a clean one differs
     beyond chance; 2 wrong usage or input; 0 else.
     """
+    if not (plan or results_dir.is_dir()):
+        raise InputError(f"--results-dir: expected a folder with results, got {results_dir}")
     checks = check(Store(results_dir), suite_name, candidate, assume_exchangeable)
     if not checks:
         named = " and ".join(part for part in (suite_name, candidate) if part)
         raise InputError(f"no claim about {named}; `bench check --plan` lists them all")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    console = table_console()
     if plan:
         console.print(_plan(checks))
         return
@@ -70,7 +68,7 @@ def command(
         if shown:
             console.print(_table(shown))
         if len(shown) < len(checks):
-            click.echo(f"{len(checks) - len(shown)} published numbers are not measured")
+            click.echo(f"{len(checks) - len(shown)} published or accepted numbers are not measured")
         for each in checks:
             if each.fails:
                 click.echo(f"{each.suite}/{each.name}: {each.quantity} {verdict_text(each)}")
@@ -80,7 +78,9 @@ def command(
 
 
 def _table(checks: Sequence[Check]) -> Table:
-    table = Table("suite", "model", "number", "published", "measured", "n", "95%", "p", "verdict")
+    table = table_of(
+        "suite", "model", "number", "published", "measured", "n", "95%", "p", "verdict"
+    )
     for each in checks:
         verdict = each.verdict
         cells = (
@@ -106,14 +106,13 @@ def _number(check: Check, value: float | None) -> str:
 
 
 def _plan(checks: Sequence[Check]) -> Table:
-    table = Table("suite", "model", "number", "published", "n for 1 point, power 0.9")
+    table = table_of("suite", "model", "number", "published", "n for 1 point, power 0.9")
     for each in checks:
-        if each.required is not None:
-            table.add_row(
-                Text(each.suite),
-                Text(each.name),
-                each.quantity,
-                percent(each.published),
-                f"{each.required:,}",
-            )
+        table.add_row(
+            Text(each.suite),
+            Text(each.name),
+            each.quantity,
+            _number(each, each.published),
+            "–" if each.required is None else f"{each.required:,}",
+        )
     return table

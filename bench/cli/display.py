@@ -15,6 +15,8 @@ from bench import records, runner
 from bench.formatting import duration, flag_text, interval, percent, radius
 
 SECONDS_BETWEEN_LINES = 10.0
+REPEATABLE = ("evaluation", "certification", "sweep")
+"""Kinds of runs whose commands have --again."""
 
 
 class Display:
@@ -104,7 +106,8 @@ class Display:
         summary = outcome.summary
         intervals = summary.confidence_intervals
         variant = " (variant)" if summary.is_variant else ""
-        known = " - was complete already, nothing was computed; --again makes a new run"
+        again = "; --again makes a new run" if summary.manifest.kind in REPEATABLE else ""
+        known = f" - was complete already, nothing was computed{again}"
         self._line(
             f"{summary.manifest.candidate}: clean {percent(summary.clean_accuracy)}%, "
             f"{_robustness(summary)} {percent(summary.robust_accuracy)}% "

@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from bench.cli.tables import table_console, table_of
 from bench.suites import load_suite, suite_names
 
 
@@ -22,10 +21,10 @@ def command(kind: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(*rows[0])
+    table = table_of(*rows[0])
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row.values()))
-    Console().print(table)
+    table_console().print(table)
 
 
 def _cell(value: Any) -> str:

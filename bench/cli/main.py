@@ -55,8 +55,10 @@ class _LazyGroup(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"error: {line}", err=True)
             sys.exit(EXIT_CODES[type(error)])
-        except ImportError as error:
-            click.echo(f"error: {error}", err=True)
+        except ModuleNotFoundError as error:
+            if str(error.name).partition(".")[0] == "bench":
+                raise  # a mistake of ours, not a package that is missing
+            click.echo(f"error: {error}; is it installed?", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on where it stopped", err=True)

@@ -52,9 +52,8 @@ from bench.validation import parse_fraction
 @click.option(
     "--sample-seed",
     type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the random draw of samples.",
+    show_default="0",
+    help="Of the draw of --sample random.",
 )
 @click.option(
     "--until-width",
@@ -95,7 +94,8 @@ from bench.validation import parse_fraction
     "--every",
     type=click.IntRange(min=1),
     default=1,
-    help="Only the first sample and every K-th after it (a variant).",
+    help="Only the first sample and every K-th after it, of the first N of --n-examples (a "
+    "variant).",
 )
 @options.engine_batch_size
 @click.option(
@@ -138,7 +138,7 @@ def command(
     names: tuple[str, ...],
     n_examples: int | None,
     sample: Literal["first", "random"],
-    sample_seed: int,
+    sample_seed: int | None,
     until_width: float | None,
     budget: str | None,
     data_dir: Path | None,
@@ -177,6 +177,8 @@ def command(
     if (seed_witnesses or until_converged) and (certifies or engine == "reference"):
         option = "--seed-witnesses" if seed_witnesses else "--until-converged"
         raise InputError(f"{option}: expected an attacking protocol and the fast engine")
+    if sample_seed is not None and sample == "first":
+        raise InputError("--sample-seed: expected nothing without --sample random")
     if flags == "full" and certifies:
         raise InputError("--flags full: expected an attacking protocol, this one certifies")
     chosen_device = torch_device(device)
@@ -194,7 +196,7 @@ def command(
         n_examples=n_examples,
         every=every,
         sample=sample,
-        sample_seed=sample_seed,
+        sample_seed=sample_seed or 0,
         until_width=None if until_width is None else until_width / 100,
         budget_seconds=None if budget is None else _seconds(budget),
         noise_samples=noise_samples,
@@ -215,7 +217,8 @@ def command(
         if dry_run:
             display.plan(_plan(references, settings, protocol, data_dir))
             return
-        check_writable(results_dir)
+        check_writable(results_dir, "--results-dir")
+        check_writable(report_dir, "--report-dir")
         store = Store(results_dir)
         samples = Samples(settings, data_dir)
         check_submissions(references, settings, samples)
@@ -362,11 +365,11 @@ def _seconds(text: str) -> float:
     return number * units[unit]
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
-        raise InputError(f"--results-dir: {folder} cannot be made: {error.strerror}") from error
+        raise InputError(f"{option}: {folder} cannot be made: {error.strerror}") from error
     if not writable:
-        raise InputError(f"--results-dir: {folder} cannot be written")
+        raise InputError(f"{option}: {folder} cannot be written")

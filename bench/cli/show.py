@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
+from bench.cli.tables import table_console, table_of
 from bench.errors import InputError
 from bench.formatting import (
     duration,
@@ -22,6 +22,7 @@ from bench.formatting import (
     percent,
     radius,
     selection,
+    setting,
 )
 from bench.records import Certified, Summary, SweepPoint, best_point
 from bench.store import Store
@@ -43,7 +44,7 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
     if as_json:
         click.echo(summary.model_dump_json(indent=2))
         return
-    console = Console()
+    console = table_console()
     for text in _head(summary, best_known(store, summary)):
         console.print(Text(text), soft_wrap=True)
     console.print(_table(summary))
@@ -52,6 +53,8 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
             Text(f"flag {flag_text(flag)}"),
             soft_wrap=True,
         )
+    if not summary.flags:
+        console.print(Text(f"no reliability flag ({summary.flags_checked} ones were looked for)"))
     console.print(_provenance(summary))
 
 
@@ -109,7 +112,9 @@ def _table(summary: Summary) -> Table:
 
 
 def _attacks(summary: Summary) -> Table:
-    table = Table("attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients")
+    table = table_of(
+        "attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients"
+    )
     for attack in summary.attacks:
         table.add_row(
             attack.name,
@@ -124,7 +129,7 @@ def _attacks(summary: Summary) -> Table:
 
 
 def _weights(points: Sequence[SweepPoint]) -> Table:
-    table = Table("alpha", "clean accuracy", "after the cheap attack")
+    table = table_of("alpha", "clean accuracy", "after the cheap attack")
     for point in points:
         accuracies = (point.clean_accuracy, point.attacked_accuracy)
         table.add_row(f"{point.alpha:g}", *map(percent, accuracies))
@@ -132,7 +137,7 @@ def _weights(points: Sequence[SweepPoint]) -> Table:
 
 
 def _radii(certified: Certified) -> Table:
-    table = Table("radius", "certified accuracy")
+    table = table_of("radius", "certified accuracy")
     for radius_text, accuracy in certified.accuracy_at_radius.items():
         table.add_row(radius_text, percent(accuracy))
     return table
@@ -143,7 +148,13 @@ def _provenance(summary: Summary) -> Table:
     environment = manifest.environment
     packages = environment.get("packages", {})
     rows = {
-        "engine": f"{manifest.engine} {manifest.engine_settings}, {manifest.precision}",
+        "engine": ", ".join(
+            [
+                manifest.engine,
+                *(f"{name} {setting(value)}" for name, value in manifest.engine_settings.items()),
+                manifest.precision,
+            ]
+        ),
         "seed": manifest.seed,
         "suite version": manifest.suite_version,
         "data": f"{manifest.dataset.name} sha256 {manifest.dataset.sha256[:16]}",
@@ -151,7 +162,7 @@ def _provenance(summary: Summary) -> Table:
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "machine": f"{environment.get('processor')}, {environment.get('device')}",
-        "time": f"{summary.started} to {summary.finished}, attacks {duration(summary.seconds)}",
+        "time": f"{summary.started} to {summary.finished}, work {duration(summary.seconds)}",
     }
     table = Table(show_header=False, box=None)
     for name, value in rows.items():

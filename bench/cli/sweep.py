@@ -122,7 +122,8 @@ def command(
     mixes = [name(each) for each in full_weights]
     references = find_candidates(mixes, suite, model_dir, trust_code) if mixes else []
     with Display() as display:
-        check_writable(results_dir)
+        check_writable(results_dir, "--results-dir")
+        check_writable(report_dir, "--report-dir")
         store = Store(results_dir)
         samples = Samples(settings, data_dir)
         display.candidate(name())

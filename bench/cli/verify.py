@@ -15,7 +15,7 @@ from bench.formatting import count, duration, percent
 from bench.selection import dataset_of
 from bench.store import Store
 from bench.suites import load_suite
-from bench.verify import ATTACKED, Verification, verify
+from bench.verify import ATTACKED, Verification, check_kind, verify
 
 SHOWN_FAILURES = 20
 
@@ -53,8 +53,11 @@ def command(
     store = Store(results_dir)
     summary = store.summary(reference, ATTACKED)
     manifest = summary.manifest
+    check_kind(manifest)
     folder = store.folder(manifest)
     suite = load_suite(suite_name or manifest.suite)
+    if suite.name != manifest.suite:
+        raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
     candidate = find_candidate(name or manifest.candidate, suite, model_dir, trust_code).load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
     dataset = dataset_of(manifest, suite, data_dir, candidate.preprocessing, listed)

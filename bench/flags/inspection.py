@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.errors import InputError
 from bench.flags.answers import (
     batch_dependence,
     changed_input,
@@ -20,6 +21,7 @@ from bench.flags.gradients import (
     vanishing_gradients,
     zero_gradients,
 )
+from bench.out_of_memory import is_out_of_memory
 from bench.records import Flag
 
 
@@ -43,8 +45,16 @@ def inspect(
         InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity.
     """
     given = images.clone()
-    with torch.no_grad():
-        first, second = module(given), module(images.clone())
+    try:
+        with torch.no_grad():
+            first, second = module(given), module(images.clone())
+    except Exception as error:  # foreign code may raise anything
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"candidate {name}: expected logits of images {tuple(images.shape)}, got "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
     check_logits(name, first, (len(images), classes))
     flags = [
         probabilities(first),

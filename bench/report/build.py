@@ -29,7 +29,7 @@ from bench.report.provenance import differences, provenance
 from bench.report.repeated import repeated_trainings
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
-from bench.suites import Suite, load_suite, suite_names
+from bench.suites import Suite, load_suite, suite_name, suite_names
 
 INDEX = "index.html"
 FILTERS = (
@@ -61,8 +61,8 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
     Args:
         store: where the results are.
         out: the folder to write into; it is made if needed.
-        suites: whose pages to write; None: all of the store. The index lists all in any case and
-            links those that have a page in `out`.
+        suites: whose pages to write, by name or path; None: all of the store. The index lists all
+            in any case and links those that have a page in `out`.
 
     Returns:
         the path of the index.
@@ -71,14 +71,15 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         InputError: there is no complete run, of all suites or of one that is named; or `out`
             cannot be written.
     """
-    wanted = None if suites is None else set(suites)
+    wanted = None if suites is None else {suite_name(each) for each in suites}
     leaderboards = _leaderboards(store)
     found = [leaderboard.suite for leaderboard in leaderboards]
     for name in sorted(wanted or ()):
         if name not in found:
+            advice = f"; `bench run --suite {name}` makes one" if name in suite_names() else ""
             raise InputError(
                 f"suite {name!r}: no complete run in {store.root}, expected one of "
-                f"{', '.join(found) or '(none)'}; `bench run --suite {name}` makes one"
+                f"{', '.join(found) or '(none)'}{advice}"
             )
     if not leaderboards:
         raise InputError(
@@ -94,8 +95,7 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         _write(out / INDEX, _index_page(environment, leaderboards, out))
     except OSError as error:
         raise InputError(
-            f"{out}: the report cannot be written: {error.strerror}; choose another folder "
-            "with --out"
+            f"{out}: the report cannot be written: {error.strerror}; choose another folder"
         ) from error
     return out / INDEX
 
@@ -108,7 +108,7 @@ def leaderboard_of(store: Store, suite: str) -> Leaderboard:
     """
     leaderboards = _leaderboards(store)
     for leaderboard in leaderboards:
-        if leaderboard.suite == suite:
+        if leaderboard.suite == suite_name(suite):
             return leaderboard
     known = ", ".join(leaderboard.suite for leaderboard in leaderboards) or "(none)"
     raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")
@@ -204,7 +204,7 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
     if ranked:
         tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
-    certified = certified_board(store, leaderboard.suite)
+    certified = certified_board(store, leaderboard.suite, leaderboard.threat_model.eps)
     return environment.get_template("suite.html.jinja").render(
         board=leaderboard,
         tradeoff=tradeoff,

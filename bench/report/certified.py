@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.certify.accuracy import RADII
 from bench.errors import InputError
-from bench.formatting import count, percent
+from bench.formatting import count, percent, selection
 from bench.records import Certified, FloatArray, Manifest, Summary
 from bench.store import RunFolder, Store
 
@@ -79,9 +79,8 @@ class CertifiedEntry:
     @property
     def samples(self) -> str:
         """Which samples."""
-        selection = self.manifest.selection
-        words = {"all": "all", "first": "the first", "every": "every k-th:", "listed": "listed:"}
-        return f"{words[selection.kind]} {count(selection.n)}"
+        manifest = self.manifest
+        return selection(manifest.selection, manifest.dataset.size, self.summary.n_examples)
 
     def accuracy_at(self, radius: float) -> float:
         """Share of all samples that are right with a certified radius of at least `radius`."""
@@ -125,6 +124,20 @@ class CertifiedBoard:
         return np.arange(0.0, self.farthest + 2 * GRID_STEP, GRID_STEP)
 
     @property
+    def labels(self) -> list[str]:
+        """What each entry's curve is called, with what tells it from others of the name."""
+        names = [
+            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.certified.sigma:g}"
+            for entry in self.entries
+        ]
+        return [
+            name
+            if names.count(name) == 1
+            else f"{name}, n {count(entry.summary.n_examples)}, {_draws(entry)}"
+            for name, entry in zip(names, self.entries, strict=True)
+        ]
+
+    @property
     def methods(self) -> dict[str, list[CertifiedEntry]]:
         """Entries by method, a method's sigmas ascending."""
         found: dict[str, list[CertifiedEntry]] = {}
@@ -142,10 +155,13 @@ class CertifiedBoard:
         }
 
 
-def certified_board(store: Store, suite: str) -> CertifiedBoard | None:
+def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | None:
     """The certified leaderboard of a suite; None if nothing was certified.
 
     A run whose tables cannot be read is left out and logged.
+
+    Args:
+        eps: radius of the suite's threat model.
     """
     certifications: dict[str, tuple[Summary, RunFolder]] = {}
     evaluations: list[Summary] = []
@@ -175,9 +191,15 @@ def certified_board(store: Store, suite: str) -> CertifiedBoard | None:
         entries.append(CertifiedEntry(summary, radii, _attacked(summary, evaluations)))
     if not entries:
         return None
-    newest = max(entries, key=lambda entry: entry.summary.finished)
     entries.sort(key=lambda entry: (-entry.certified.average_certified_radius, _key(entry.summary)))
-    return CertifiedBoard(newest.manifest.threat_model.eps, tuple(entries))
+    return CertifiedBoard(eps, tuple(entries))
+
+
+def _draws(entry: CertifiedEntry) -> str:
+    draws = entry.certified.mean_noise_samples
+    if draws is None:
+        return "imported"
+    return f"{count(draws)} draws"
 
 
 def _key(summary: Summary) -> str:

@@ -26,12 +26,9 @@ def certified_plot(board: CertifiedBoard, identifier: str) -> Markup:
         identifier: unique on the page.
     """
     lines = [
-        (
-            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.certified.sigma:g}",
-            entry.curve(board.grid),
-        )
-        for entry in board.entries[:MOST_CURVES]
-    ]
+        (label, entry.curve(board.grid))
+        for label, entry in zip(board.labels, board.entries, strict=True)
+    ][:MOST_CURVES]
     return _plot(board, lines, identifier, describe(board))
 
 

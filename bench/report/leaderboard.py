@@ -13,7 +13,7 @@ from bench.claims import Claim, claims_at, claims_at_other_radii, find_claim
 from bench.records import Interval, Manifest, Summary
 from bench.report.pareto import pareto_front
 from bench.selection import interval_of
-from bench.suites import Suite
+from bench.suites import Suite, ThreatModel
 
 RANKED_KIND = "evaluation"
 
@@ -148,6 +148,7 @@ class Leaderboard:
         published: claims under the suite's threat model, best known accuracy first.
         published_elsewhere: claims at other radii, which are shown but not compared with.
         notices: runs that could not be read, and why.
+        others: runs of other kinds: certifications, imported logs and witnesses, sweeps.
     """
 
     suite: str
@@ -159,6 +160,17 @@ class Leaderboard:
     published: tuple[Claim, ...]
     published_elsewhere: tuple[Claim, ...]
     notices: tuple[str, ...] = ()
+    others: tuple[Summary, ...] = ()
+
+    @property
+    def certified(self) -> int:
+        """How many candidates have a certification."""
+        return len({run.manifest.candidate for run in self.others if run.certified is not None})
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The suite's."""
+        return (self.definition or self.reference).threat_model
 
     @property
     def title(self) -> str:
@@ -191,12 +203,14 @@ class Leaderboard:
     @property
     def newest(self) -> str:
         """When the newest run on the page finished, in ISO 8601."""
-        return max((entry.summary.finished for entry in self.entries), default="")
+        runs = [*(entry.summary for entry in self.entries), *self.others]
+        return max((run.finished for run in runs), default="")
 
     @property
     def candidates(self) -> int:
         """How many candidates have a complete run of whatever kind."""
-        return len({entry.manifest.candidate for entry in self.entries})
+        runs = [*(entry.summary for entry in self.entries), *self.others]
+        return len({run.manifest.candidate for run in runs})
 
 
 def make_leaderboard(
@@ -235,6 +249,7 @@ def make_leaderboard(
         published=tuple(claims_at(dataset, threat_model)),
         published_elsewhere=tuple(claims_at_other_radii(dataset, threat_model)),
         notices=tuple(notices),
+        others=tuple(run for run in summaries if run.manifest.kind != RANKED_KIND),
     )
 
 

@@ -130,7 +130,9 @@ def _known(samples: pd.DataFrame, column: str) -> FloatArray:
 
 def _key(run: Summary) -> tuple[object, ...]:
     weights = [tuple(sorted(_base_weights(run, role).items())) for role in ROLES]
-    who = weights if all(weights) else [run.manifest.candidate]
+    # Names too: mixes of the same networks have the same digests.
+    names = [mix_of(run).get(role) for role in ROLES]
+    who = [*weights, *names] if all(weights) else [run.manifest.candidate]
     return (*_circumstances(run), *who)
 
 
@@ -174,7 +176,7 @@ def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
 
 
 def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
-    weights = _base_weights(mix, role)
+    weights, name = _base_weights(mix, role), mix_of(mix).get(role)
     found = _best(
         [
             run
@@ -182,6 +184,8 @@ def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
             if weights
             and run.manifest.kind == "evaluation"
             and run.manifest.weights_sha256 == weights
+            # Mixes of the same networks have the same digests, whatever their weight.
+            and (name is None or run.manifest.candidate == name)
             and _circumstances(run) == _circumstances(mix)
         ]
     )

@@ -67,8 +67,12 @@ def differences(manifest: Manifest, suite: Suite | None) -> list[str]:
     for name, value in manifest.overrides.items():
         if name == "n_examples" and isinstance(value, int):
             whole = (suite and suite.n_examples) or manifest.dataset.size
-            which = "first " if manifest.selection.kind == "first" else ""
+            which = "first " if manifest.selection.kind in ("first", "every") else ""
             texts.append(f"{which}{count(value)} of {count(whole)} images")
+        elif name == "every":
+            texts.append(f"one in {value}" + (" of those" if texts else ""))
+        elif name == "until_width" and isinstance(value, (int, float)):
+            texts.append(f"until the interval is {100 * value:g} points wide")
         elif name == "eps" and isinstance(value, (int, float)):
             usual = f" (suite: {radius(suite.threat_model.eps)})" if suite else ""
             texts.append(f"eps {radius(value)}{usual}")

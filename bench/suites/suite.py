@@ -13,6 +13,7 @@ from bench.errors import InputError
 from bench.validation import Number, StrictModel, read_yaml, validate
 
 Norm = Literal["Linf", "L2", "L1"]
+_SUFFIXES = (".yaml", ".yml")
 
 
 class ThreatModel(StrictModel):
@@ -21,6 +22,15 @@ class ThreatModel(StrictModel):
     norm: Norm
     eps: Annotated[Number, Field(gt=0)]
     """Radius in the [0, 1] pixel scale."""
+
+    @model_validator(mode="after")
+    def _in_the_pixel_scale(self) -> ThreatModel:
+        if self.norm == "Linf" and self.eps > 1:
+            raise ValueError(
+                f"expected eps of at most 1, since pixels are in [0, 1]; did you mean "
+                f"{self.eps:g}/255?"
+            )
+        return self
 
 
 class DataSource(StrictModel):
@@ -155,6 +165,16 @@ def suite_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
+def suite_name(name_or_path: str) -> str:
+    """The name of a suite that is given by its name or by the path of its YAML file.
+
+    Raises:
+        InputError: the file cannot be read, or has a wrong field.
+    """
+    is_path = name_or_path.endswith(_SUFFIXES)
+    return load_suite(name_or_path).name if is_path else name_or_path
+
+
 def load_suite(name_or_path: str) -> Suite:
     """A shipped suite by its name, or a user's own by the path of its YAML file.
 
@@ -163,11 +183,31 @@ def load_suite(name_or_path: str) -> Suite:
     """
     if name_or_path in suite_names():
         path = Path(str(resources.files("bench.suites") / f"{name_or_path}.yaml"))
-    elif name_or_path.endswith((".yaml", ".yml")):
+    elif name_or_path.endswith(_SUFFIXES):
         path = Path(name_or_path)
     else:
         near = difflib.get_close_matches(name_or_path, suite_names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list suites`"
         raise InputError(f"unknown suite {name_or_path!r}: {hint}")
     suite = validate(Suite, read_yaml(path), path)
+    if name_or_path not in suite_names():
+        _check_attacks(suite, path)
     return suite.model_copy(update={"data": suite.data.relative_to(path.resolve().parent)})
+
+
+def _check_attacks(suite: Suite, path: Path) -> None:
+    from bench.attacks.registry import ATTACKS, plan_attack  # torch: slow to import
+
+    threat = suite.threat_model
+    for protocol, content in suite.protocols.items():
+        for choice in content.attacks:
+            field = f"{path}: field protocols.{protocol}.attacks"
+            if choice.name not in ATTACKS:
+                near = difflib.get_close_matches(choice.name, ATTACKS, n=1) or list(ATTACKS)
+                raise InputError(f"{field}: expected {', '.join(near)}; got {choice.name!r}")
+            try:
+                plan_attack(
+                    choice.name, choice.parameters, norm=threat.norm, eps=threat.eps, classes=10
+                )
+            except InputError as error:
+                raise InputError(f"{field}: {error}") from error

@@ -239,5 +239,10 @@ def preset_for(recipe: str, dataset: str) -> str:
     for name, preset in _PRESETS.items():
         if (preset.recipe, preset.dataset) == (recipe, dataset):
             return name
-    known = ", ".join(f"{each.recipe} on {each.dataset}" for each in _PRESETS.values())
-    raise InputError(f"expected one of {known}; got {recipe} on {dataset}")
+    fitting = dict.fromkeys(each.dataset for each in _PRESETS.values() if each.recipe == recipe)
+    if not fitting:
+        known = ", ".join(dict.fromkeys(each.recipe for each in _PRESETS.values()))
+        raise InputError(f"expected a recipe of {known}; got {recipe!r}")
+    raise InputError(
+        f"expected a data set of {', '.join(fitting)} for the recipe {recipe}; got {dataset!r}"
+    )

@@ -41,7 +41,7 @@ def labels() -> np.ndarray:
 
 
 def _read(name: str, labels: np.ndarray) -> Certificates:
-    return read_certification_log(LOGS / f"{name}.tsv.gz", labels, 10)
+    return read_certification_log(LOGS / f"{name}.tsv.gz", labels, 10, sigma=1.0)
 
 
 @pytest.mark.parametrize("name", AVERAGE_RADII)
@@ -96,6 +96,7 @@ def test_published_certified_accuracies(
         (HEADER + "9\t3\t3\t0.1\t1\t9\n", "line 2: expected idx from 0 to 1, got '9'"),
         (HEADER + "0\t3\t10\t0.1\t0\t9\n", "line 2: expected predict from -1 to 9, got '10'"),
         (HEADER + "0\t3\t3\tfar\t1\t9\n", "line 2: expected a radius >= 0, got 'far'"),
+        (HEADER + "0\t3\t3\t3.1\t1\t9\n", "line 2: expected a radius of at most 3, .*got 3.1"),
         (HEADER + "0\t3\t-1\t0.1\t0\t9\n", "line 2: expected radius 0 with predict -1"),
         (HEADER + "0\t3\t3\t0.1\t0\t9\n", "line 2: expected correct 1 for label 3"),
         (HEADER, "expected rows below the header, got none"),
@@ -105,11 +106,11 @@ def test_wrong_logs_are_named(content: str, message: str, tmp_path: Path) -> Non
     path = tmp_path / "log.tsv"
     path.write_text(content)
     with pytest.raises(InputError, match=f"^{path}.*{message}"):
-        read_certification_log(path, np.array([3, 8]), 10)
+        read_certification_log(path, np.array([3, 8]), 10, sigma=0.5)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv.gz"
     path.write_bytes(gzip.compress(HEADER.encode())[:-9])
     with pytest.raises(InputError, match="cannot be read as a certification log"):
-        read_certification_log(path, np.array([3]), 10)
+        read_certification_log(path, np.array([3]), 10, sigma=0.5)

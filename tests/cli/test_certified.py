@@ -116,6 +116,12 @@ def test_less_is_a_variant_and_another_procedure_another_run(
     assert sequential.manifest.overrides == {}
     assert variant.manifest.overrides == {"every": 3, "noise_samples": 100}
     assert (variant.manifest.selection.kind, variant.n_examples) == ("every", 7)
+    randomly = call("--candidate", candidate, "--n-examples", "3", "--sample", "random")
+    assert randomly.exit_code == 0, randomly.output
+    (page,) = tmp_path.glob("reports/quick.html")
+    text = page.read_text()
+    assert "3 of 20 at random, seed 0" in text
+    assert "7 of 20, one in 3" in text
     plan = call("--candidate", candidate, "--dry-run")
     assert "all here" in plan.output
 

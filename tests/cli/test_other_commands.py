@@ -51,8 +51,10 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
         (["report"], "no complete run in"),
         (["show", "digits-linf/digits-standard"], "expected SUITE/CANDIDATE[@RUN]"),
         (["show", "digits"], "expected SUITE/CANDIDATE[@RUN], got 'digits'"),
+        (["check", "--results-dir", "nowhere"], "expected a folder with results, got nowhere"),
     ):
-        result = _call(*arguments, "--results-dir", str(tmp_path))
+        folder = [] if "--results-dir" in arguments else ["--results-dir", str(tmp_path)]
+        result = _call(*arguments, *folder)
         assert result.exit_code == 2
         assert message in result.output
 

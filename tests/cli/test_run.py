@@ -86,6 +86,8 @@ def test_dry_run_computes_nothing(
         ({}, ["--n-examples", "0"], "0 is not in the range x>=1"),
         ({}, ["--n-examples", "361"], "at most 360 examples"),
         ({}, ["--eps", "wide"], "--eps: expected a number > 0"),
+        ({}, ["--eps", "8"], "did you mean 8/255"),
+        ({}, ["--sample-seed", "3"], "--sample-seed: expected nothing without --sample random"),
         ({}, ["--sample", "random", "--budget", "half an hour"], "--budget: expected a time"),
         ({}, ["--until-width", "3"], "add --sample random"),
         ({"sha256": "0" * 64}, [], "weights.safetensors: expected SHA-256 0000"),
@@ -166,6 +168,37 @@ def test_unavailable_candidates_do_not_stop_the_others(
     assert result.exit_code == 3, result.output
     assert "away: unavailable: weights cannot be downloaded from" in result.output
     assert "here: clean 95.00%" in result.output
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def linear(:\n", r"model.py: SyntaxError: .*\(line 1\)"),
+        ("import nowhere_to_be_found\n", "model.py: ModuleNotFoundError: .*nowhere_to_be_found"),
+        (
+            "def linear():\n    raise RuntimeError('no\\nluck')\n",
+            r"architecture: RuntimeError: no luck \(model.py, line 2\)",
+        ),
+        (
+            "from torch import nn\n\n\nclass Net(nn.Linear):\n    def forward(self, images):\n"
+            "        raise KeyError('x')\n\n\ndef linear():\n    return Net(64, 10)\n",
+            "candidate linear: expected logits of images .*, got KeyError",
+        ),
+    ],
+)
+def test_what_a_defences_own_code_raises_is_named(
+    call: Callable[..., Result],
+    write_submission: Callable[..., Path],
+    tmp_path: Path,
+    code: str,
+    message: str,
+) -> None:
+    folder = write_submission(**({"weights": None, "sha256": None} if "Net" in code else {}))
+    (folder / "model.py").write_text(code)
+    result = call("--candidate", str(folder))
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.output), result.output
+    assert "Traceback" not in result.output
 
 
 def test_unwritable_results(

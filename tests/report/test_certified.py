@@ -74,7 +74,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def board_of(store: Store) -> CertifiedBoard:
-    board = certified_board(store, "digits-l2")
+    board = certified_board(store, "digits-l2", 0.5)
     assert board is not None
     return board
 
@@ -123,7 +123,7 @@ def test_the_page_shows_both_kinds_and_escapes_sources(store: Store, tmp_path: P
 def test_a_suite_without_certifications_has_no_such_section(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     save_run(store, make_manifest("digits-l2", "other", 10), 9, [8, 8, 7, 7])
-    assert certified_board(store, "digits-l2") is None
+    assert certified_board(store, "digits-l2", 0.5) is None
     build_report(store, tmp_path / "reports")
     assert 'id="certified"' not in (tmp_path / "reports" / "digits-l2.html").read_text()
 

@@ -89,6 +89,23 @@ def test_runs_of_the_same_bases_on_the_same_images_are_a_family(store: Store) ->
     assert not second.has_curve
 
 
+def test_a_base_is_not_another_mix_of_the_same_networks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for alpha in (0.7, 0.5):
+        changes = {"weights_sha256": BASES, "information": information(alpha, alpha)}
+        save_run(store, make_manifest("cifar100-linf", f"mix-{alpha}", N, **changes), 140, [20] * 4)
+    nested = information(0.4, 0.4)
+    nested["mix"]["accurate"] = "mix-0.7"
+    weights = {f"accurate.{role}": digest for role, digest in BASES.items()} | {"robust": "e" * 64}
+    changes = {"weights_sha256": weights, "information": nested}
+    save_run(store, make_manifest("cifar100-linf", "nested", N, **changes), 150, [30] * 4)
+    (family,) = [
+        each for each in families(store.summaries("cifar100-linf")) if each.names[0] == "mix-0.7"
+    ]
+    assert family.bases[0] is not None
+    assert family.bases[0].manifest.candidate == "mix-0.7"
+
+
 def test_the_page_shows_curve_bases_weights_and_margins(store: Store, tmp_path: Path) -> None:
     build_report(store, tmp_path, ["cifar100-linf"])
     text = (tmp_path / "cifar100-linf.html").read_text(encoding="utf-8")

@@ -1,0 +1,23 @@
+"""Tables in the terminal, in files and in logs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 160
+"""In files and logs, where a terminal's width says nothing."""
+
+
+def table_console() -> Console:
+    """Where tables are printed."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def table_of(*columns: str) -> Table:
+    """A table whose cells are never cut: what finds no room goes on in the next line."""
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

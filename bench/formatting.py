@@ -49,7 +49,7 @@ def selection(value: Selection, size: int, evaluated: int) -> str:
     if value.kind == "listed":
         return f"{count(value.n)} listed ones of {count(size)}"
     if value.kind == "every":
-        return f"{count(value.n)} of {count(size)}, one in {value.step}"
+        return f"{count(value.n)}, one in {value.step}"
     return f"{count(evaluated)} of {count(value.population or size)} at random, seed {value.seed}"
 
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from bench.formatting import percent
 from bench.records import Summary, SweepPoint
+from bench.report.axes import percent_limits
 from bench.report.labels import Label, Point, place_labels
 from bench.report.mixes import Family, mix_of, weight_of
 from bench.report.svg import ROLES, Drawing, drawing, printable
@@ -94,9 +95,7 @@ def _set_limits(sketch: Drawing, ends: Sequence[Point], curves: Sequence[Sequenc
     points = [*ends, *(point for curve in curves for point in curve)]
     for axis, set_limits in ((0, sketch.axes.set_xlim), (1, sketch.axes.set_ylim)):
         values = [point[axis] for point in points]
-        margin = max(0.06 * (max(values) - min(values)), 1.0)
-        # A little beyond 0 and 100, so that markers there are whole.
-        set_limits(max(min(values) - margin, -2.0), min(max(values) + margin, 102.0))
+        set_limits(*percent_limits(values))
 
 
 def _draw_curve(sketch: Drawing, run: Summary) -> None:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from bench.claims import Claim
 from bench.formatting import percent
+from bench.report.axes import percent_limits
 from bench.report.labels import Label, Point, place_labels
 from bench.report.leaderboard import Entry
 from bench.report.pareto import pareto_front
@@ -77,9 +78,7 @@ def _set_limits(axes: Axes, measured: Sequence[Point], published: Sequence[Point
         others = [point[axis] for point in published]
         fence = _lower_fence(others)
         values += [value for value in others if value >= fence]
-        margin = max(0.06 * (max(values) - min(values)), 1.0)
-        # A little beyond 0 and 100, so that markers there are whole.
-        set_limits(max(min(values) - margin, -2.0), min(max(values) + margin, 102.0))
+        set_limits(*percent_limits(values))
 
 
 def _lower_fence(values: Sequence[float]) -> float:

@@ -148,7 +148,7 @@ def test_every_preset_belongs_to_a_recipe_and_is_found_by_it() -> None:
         assert type(preset.settings) is known[preset.recipe].settings_type
         default = bench.training.preset_for(preset.recipe, preset.dataset)
         assert name.startswith(default)
-    with pytest.raises(InputError, match="got standard on imagenet"):
+    with pytest.raises(InputError, match="for the recipe standard; got 'imagenet'"):
         bench.training.preset_for("standard", "imagenet")
 
 

@@ -24,8 +24,7 @@ from bench.errors import InputError
 from bench.mix_records import describe_mix
 from bench.records import DatasetRecord, Manifest, Selection
 from bench.selection import rows_of
-from bench.suites import Suite, ThreatModel
-from bench.validation import validate
+from bench.suites import Suite
 
 SAMPLES_A_ROUND = 100
 """Of a selection that may stop early: it is looked at after each round."""
@@ -124,8 +123,7 @@ def make_task(candidate: Candidate, dataset: Dataset, settings: Settings) -> Tas
     """What the engine is to do; moves the candidate to the device."""
     threat_model = settings.suite.threat_model
     if settings.eps is not None:
-        changed = {"norm": threat_model.norm, "eps": settings.eps}
-        threat_model = validate(ThreatModel, changed, "--eps")
+        threat_model = threat_model.model_copy(update={"eps": settings.eps})
     protocol = settings.suite.protocol(settings.protocol)
     smoothing = smoothing_of(candidate, settings)
     voter = candidate.module if smoothing is None else candidate.voter

@@ -1,8 +1,8 @@
 """Checks a run's robust accuracy by its witnesses: minutes instead of the days that it took.
 
 A sample counts as not robust if the candidate errs on the clean image, or on a witness that lies in
-the eps-ball and in [0, 1]. Both are tried again, once (with a randomized candidate as often as when
-it was attacked); no attack is run. What is confirmed is an upper bound: nothing here can show that
+the eps-ball and in [0, 1]. Both are tried again, once (with a randomized candidate as often as it
+takes); no attack is run. What is confirmed is an upper bound: nothing here can show that
 a sample *is* robust.
 """
 
@@ -102,11 +102,10 @@ def verify(
     device: torch.device,
     batch_size: int = 250,
 ) -> Verification:
-    """Run a candidate once on each witness of a run; a randomized one as often as it was confirmed.
+    """Run a candidate once on each witness of a run; a randomized one as often as it takes.
 
-    Of a randomized one the mean over draws that no attack has seen decides about a witness, over
-    as many as it takes; a sample that is said to be wrong without attack is refuted where the label
-    leads beyond doubt.
+    Of a randomized one the mean over draws that no attack has seen decides about a witness; a
+    sample that is said to be wrong without attack is refuted where the label leads beyond doubt.
 
     Args:
         folder: of a complete run.

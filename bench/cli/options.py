@@ -44,24 +44,12 @@ def model_dir(command: Command) -> Command:
 
 def results_dir(command: Command) -> Command:
     """--results-dir."""
-    return click.option(
-        "--results-dir",
-        type=_FOLDER,
-        default=Path("results"),
-        show_default=True,
-        help="Where records are kept.",
-    )(command)
+    return _folder("--results-dir", "results", "Where records are kept.")(command)
 
 
 def report_dir(command: Command) -> Command:
     """--report-dir."""
-    return click.option(
-        "--report-dir",
-        type=_FOLDER,
-        default=Path("reports"),
-        show_default=True,
-        help="Where the pages are written.",
-    )(command)
+    return _folder("--report-dir", "reports", "Where the pages are written.")(command)
 
 
 def seed(command: Command) -> Command:
@@ -100,3 +88,7 @@ def trust_code(command: Command) -> Command:
     return click.option(
         "--trust-code", is_flag=True, help="Let submissions run their own Python code."
     )(command)
+
+
+def _folder(option: str, default: str, text: str) -> Callable[[Command], Command]:
+    return click.option(option, type=_FOLDER, default=Path(default), show_default=True, help=text)

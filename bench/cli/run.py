@@ -200,7 +200,7 @@ def command(
         until_width=None if until_width is None else until_width / 100,
         budget_seconds=None if budget is None else _seconds(budget),
         noise_samples=noise_samples,
-        eps=None if eps is None else read_radius(eps),
+        eps=None if eps is None else read_radius(eps, suite.threat_model.norm),
         again=again,
         seed_witnesses=seed_witnesses,
         until_converged=until_converged,
@@ -350,10 +350,15 @@ def _check_protocol_options(
             raise InputError(f"{option}: expected nothing, protocol {protocol} {what}; got {value}")
 
 
-def read_radius(text: str) -> float:
+def read_radius(text: str, norm: str) -> float:
     value = parse_fraction(text)
     if not isinstance(value, float) or not 0 < value < float("inf"):
         raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {text!r}")
+    if norm == "Linf" and value > 1:
+        raise InputError(
+            f"--eps: expected at most 1, since pixels are in [0, 1]; got {text!r}: did you mean "
+            f"{value:g}/255?"
+        )
     return value
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.candidates.features import FeatureExtractor
 from bench.candidates.mix import as_mix
+from bench.memory import keep_freed_memory
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -55,13 +56,14 @@ class Accelerated:
 
 
 def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated:
-    """Make a candidate's passes faster where it can take it.
+    """Make a candidate's passes faster where it can take it; the process keeps freed memory.
 
     Args:
         module: in eval mode; it is not changed.
         images: (n, C, H, W) a few images on the module's device, to try things on.
         precision: of the passes.
     """
+    keep_freed_memory()
     record: dict[str, str] = {"precision": precision}
     fast = _independent_copy(module)
     if fast is None:

@@ -27,6 +27,8 @@ from bench.records import Block
 WORTH_SECONDS = 180.0
 """Shorter runs are over before the compiler has paid for itself. What is expected is an upper
 bound: as if every sample stood all attacks."""
+FORWARD_WORTH_SECONDS = 30.0
+"""Likewise where only forward passes are compiled, which takes seconds."""
 LEAST_GAIN = 1.1
 TIMINGS = 3
 RECORD = "compiled"
@@ -35,16 +37,16 @@ RECORD = "compiled"
 def compile_if_worth(
     fast: Accelerated,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     expected_seconds: float,
     finished: Mapping[str, Block],
 ) -> Accelerated:
     """The candidate with compiled passes if that is equal and faster, else as it is.
 
     Args:
-        fast: differentiable.
+        fast: differentiable, if there are labels.
         images: (n, C, H, W), a full batch on the device.
-        labels: (n,).
+        labels: (n,); None if no gradient will be asked for.
         expected_seconds: of the run, as it is.
         finished: blocks of an earlier, interrupted run: what was found then holds.
 
@@ -54,7 +56,8 @@ def compile_if_worth(
     earlier = _earlier(finished)
     if earlier is not None and not earlier.startswith("yes"):
         return _with_record(fast, earlier)
-    if earlier is None and expected_seconds < WORTH_SECONDS:
+    worth = FORWARD_WORTH_SECONDS if labels is None else WORTH_SECONDS
+    if earlier is None and expected_seconds < worth:
         return _with_record(fast, "no: the run is too short to win it back")
     try:
         with tensor_cores(fast.record["precision"] == "tf32"), _quiet():
@@ -70,35 +73,38 @@ def is_compiled(fast: Accelerated) -> bool:
     return fast.record.get(RECORD, "").startswith("yes")
 
 
-def pass_seconds(model: Model, images: Tensor, labels: Tensor) -> float:
+def pass_seconds(model: Model, images: Tensor, labels: Tensor | None) -> float:
     """Seconds of one forward and one forward-backward pass together: the median of a few.
 
     Args:
         model: images (n, C, H, W) -> logits (n, K).
         images: (n, C, H, W).
-        labels: (n,).
+        labels: (n,); None: of the forward pass alone.
     """
     times = []
     for _ in range(TIMINGS):
         start = time.perf_counter()
         with torch.no_grad():
             model(images)
-        image_gradient(model, images, labels)
+        if labels is not None:
+            image_gradient(model, images, labels)
         if images.device.type == "cuda":
             torch.cuda.synchronize(images.device)
         times.append(time.perf_counter() - start)
     return sorted(times)[TIMINGS // 2]
 
 
-def _try(fast: Accelerated, images: Tensor, labels: Tensor, earlier: str | None) -> Accelerated:
+def _try(
+    fast: Accelerated, images: Tensor, labels: Tensor | None, earlier: str | None
+) -> Accelerated:
     module = _compiled(fast.module)
     model = _call(module, fast.model)
-    difference = max(
-        _difference(model(images), fast.model(images)),
-        _difference(
-            image_gradient(model, images, labels), image_gradient(fast.model, images, labels)
-        ),
-    )
+    # Compiled for passes without a gradient, if none will have one.
+    with torch.set_grad_enabled(labels is not None):
+        difference = _difference(model(images), fast.model(images))
+    if labels is not None:
+        theirs = image_gradient(fast.model, images, labels)
+        difference = max(difference, _difference(image_gradient(model, images, labels), theirs))
     if not difference <= FOLDING_TOLERANCE:
         return _with_record(fast, f"no: results would change by {difference:.1e}")
     if earlier is None:

@@ -122,12 +122,12 @@ class Outlook:
         self.cost_done += cost
         self.seconds += seconds
 
-    def seconds_left(self, stage: int, waiting: int, standing: int) -> float | None:
+    def seconds_left(self, stage: int, waiting: float, standing: int) -> float | None:
         """An upper estimate: as if every sample that stands now stood all attacks.
 
         Args:
             stage: number of the attack that is under way, from 0.
-            waiting: samples that it has not finished.
+            waiting: samples that it has not finished; parts of one count.
             standing: samples that are not broken.
 
         Returns:

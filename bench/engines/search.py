@@ -4,7 +4,8 @@ A work item is (sample, attack, target, restart). Items share a batch whatever t
 item leaves the moment it is broken or finished and the next takes its place. The targets of a
 sample are tried in their order. Where there are fewer samples than places, later targets are
 started ahead of their turn; the sample is broken by the first target, in their order, that
-succeeds, so that the result is the same as if they had waited.
+succeeds, so that the result is the same as if they had waited. A sample that was begun goes on
+before another one begins, so that from early on there is something to keep of a long search.
 
 Every success is confirmed by the candidate's own module in float32, on the image as it is stored,
 before it counts.
@@ -82,6 +83,8 @@ class Search:
         if is_compiled(fast):
             plan.attack.compile()
         self.steps_made = 0
+        self.rounds_ended = 0
+        """Of samples that are not done."""
         self.fill = Fill()
 
     def run(
@@ -117,7 +120,8 @@ class Search:
                 now = done + len(self.done)
                 broken = sum(sample.broke is not None for sample in self.done)
                 robust = int(standing.sum()) - broken
-                seconds = self.outlook.seconds_left(self.stage, total - now, robust)
+                unfinished = total - now - self._under_way()
+                seconds = self.outlook.seconds_left(self.stage, unfinished, robust)
                 report(Progress(self.plan.name, now, total, robust, len(standing), seconds))
         if self.done:
             yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
@@ -283,6 +287,7 @@ class Search:
                 outcome = "survived"
             sample.steps[number] = steps[place]
             sample.searching.discard(number)
+            self.rounds_ended += 1
             if outcome == "broken":
                 sample.broke = number
                 sample.witness = witness
@@ -301,8 +306,14 @@ class Search:
         if sample.broke is not None or sample.started == self.plan.items:
             if not sample.searching:
                 self.done.append(sample)
+                self.rounds_ended -= len(sample.steps)
         else:
-            self.ready.append(sample)
+            self.ready.appendleft(sample)
+
+    def _under_way(self) -> float:
+        """How much of samples that are not done is done, in samples."""
+        steps = float(self.batch.view().iteration.sum()) if self.batch.items else 0.0
+        return (self.rounds_ended + steps / self.plan.attack.steps) / self.plan.items
 
     def _block(self, key: str, seconds: float, standing: Tensor) -> Block:
         samples, self.done = self.done, []

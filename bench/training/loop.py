@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import InputError
+from bench.memory import keep_freed_memory
 from bench.training.augmentation import augment
 from bench.training.average import AveragedWeights
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
@@ -83,6 +84,7 @@ def fit(
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
     """
+    keep_freed_memory()
     training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
     checkpoint = conditions.checkpoint
     if conditions.resume and checkpoint is not None and checkpoint.exists():

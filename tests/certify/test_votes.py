@@ -11,7 +11,7 @@ from scipy.stats import beta, norm
 from torch import Tensor, nn
 
 from bench import data
-from bench.certify.noise import CHUNK, DeviceNoise, Noise, Piece, ProcessorNoise, noise_for
+from bench.certify.noise import DeviceNoise, Noise, Piece, ProcessorNoise, noise_for
 from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
 from bench.certify.votes import ABSTAINED, Certificate, certify
@@ -90,8 +90,8 @@ def test_batch_size_changes_nothing(linear_digits: nn.Module, procedure: type[Pr
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.name)
 def test_noise_is_normal_and_belongs_to_the_draw(noise: Noise) -> None:
-    whole = noise.normal([Piece(0, 7, 0, 3 * CHUNK)], (2, 8, 8))
-    parts = noise.normal([Piece(0, 7, 250, 7), Piece(1, 8, 0, 1), Piece(0, 7, 90, 30)], (2, 8, 8))
+    whole = noise.normal([Piece(0, 7, 0, 300)], (2, 9, 7))
+    parts = noise.normal([Piece(0, 7, 250, 7), Piece(1, 8, 0, 1), Piece(0, 7, 90, 30)], (2, 9, 7))
     assert torch.equal(parts, torch.cat([whole[250:257], parts[7:8], whole[90:120]]))
     assert not torch.equal(parts[7], whole[0])
     numbers = np.sort(whole.numpy().ravel().astype(np.float64))
@@ -115,10 +115,10 @@ def test_wrong_settings_are_named(changes: dict[str, float], message: str) -> No
         Smoothing(**{"sigma": 0.5, **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["numpy-philox", "keyed-philox"])
+@pytest.mark.parametrize("name", ["philox-box-muller", "keyed-philox"])
 def test_every_seed_has_its_own_noise(name: str) -> None:
     sources: dict[str, Callable[[int], Noise]] = {
-        "numpy-philox": ProcessorNoise,
+        "philox-box-muller": ProcessorNoise,
         "keyed-philox": lambda seed: DeviceNoise(seed, torch.device("cpu")),
     }
     seeds = (0, 1, 1 << 32, 1 << 63, (1 << 64) - 1)

@@ -12,7 +12,9 @@ from torch import nn
 from bench import data, runner
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
+from bench.certify.smoothing import Smoothing
 from bench.engines import Task, compilation, make_engine
+from bench.engines.certification import CertificationEngine
 from bench.records import Block
 from bench.suites import load_suite
 from bench.tables import join_blocks
@@ -48,6 +50,7 @@ def _record(blocks: dict[str, Block]) -> set[Any]:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(compilation, "FORWARD_WORTH_SECONDS", 0.0)
     monkeypatch.setattr(compilation, "LEAST_GAIN", 0.0)
 
 
@@ -84,3 +87,26 @@ def test_a_network_that_does_not_compile_runs_as_it_is(monkeypatch: pytest.Monke
     blocks = _run(_task(_network()))
     assert _record(blocks) == {"no: RuntimeError: no such backend"}
     assert len(join_blocks(list(blocks.values())).samples) == 8
+
+
+@pytest.mark.usefixtures("eager")
+def test_compiled_votes_certify_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(_task(_network()), smoothing=Smoothing(0.25, 10, 200), batch_size=64)
+
+    def certified() -> tuple[list[float], set[Any]]:
+        blocks = {b.key: b for b in CertificationEngine().run(task, {}, lambda _: None)}
+        return [
+            radius
+            for block in blocks.values()
+            if block.certificates is not None
+            for radius in block.certificates.radius.tolist()
+        ], _record(blocks)
+
+    ours, (record,) = certified()
+    if "InvalidCxxCompiler" in record:
+        pytest.skip("there is no compiler here")
+    assert record.startswith("yes"), record
+    monkeypatch.setattr(compilation, "FORWARD_WORTH_SECONDS", float("inf"))
+    theirs, records = certified()
+    assert ours == theirs
+    assert records == {"no: the run is too short to win it back"}

@@ -14,7 +14,7 @@ from bench.out_of_memory import is_out_of_memory
 USUAL = {"cpu": 128, "cuda": 1024}
 """Fills the device with networks of usual size; a processor's cache holds no more."""
 LARGEST = {"cpu": 512, "cuda": 8192}
-FILLING_OPERATIONS = {"cpu": 1e8, "cuda": 1e12}
+FILLING_OPERATIONS = {"cpu": 2e9, "cuda": 1e12}
 """In one pass: with fewer, the calls of a tiny network cost more than its work."""
 ENOUGH_OPERATIONS = {"cpu": 2e12, "cuda": 5e13}
 """In one pass: with more, a huge network, or one that asks itself often, only needs more memory."""

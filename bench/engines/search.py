@@ -108,6 +108,7 @@ class Search:
         rows = [row for row in left if indices[row] not in attempted]
         if self.plan.targets and rows:
             self._rank_targets(torch.tensor(rows))
+        self.batch = Batch(evenly(len(rows) * self.plan.items, self.batch.capacity))
         self.ready.extend(Sample(row) for row in rows)
         clock = _Clock()
         done = len(attempted)
@@ -324,6 +325,16 @@ class Search:
         if problem := self.plan.attack.compile_problem:
             record[f"arithmetic of {self.plan.name} not compiled"] = problem
         return search_block(self.task, self.plan, samples, key, seconds, record)
+
+
+def evenly(items: int, most: int) -> int:
+    """The batch size that takes items in as few batches as the largest, and fills the last one.
+
+    Args:
+        items: as long as each other.
+        most: the largest batch, at least 1.
+    """
+    return -(-items // max(1, -(-items // most)))
 
 
 class _Clock:

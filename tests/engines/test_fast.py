@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench import data
@@ -125,6 +128,33 @@ def test_interrupted_anywhere_it_ends_the_same(
     for kept in (1, len(keys) // 3, len(keys) - 1):
         resumed = _run(task, {key: blocks[key] for key in keys[:kept]})
         _same(_tables(resumed), whole)
+
+
+def test_a_long_search_keeps_samples_from_early_on(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when it has been through all targets of all samples."""
+    monkeypatch.setattr(search, "SECONDS_A_BLOCK", 0.0)
+    monkeypatch.setattr(search, "CONFIRMED_TOGETHER", 1)
+    attacks = (AttackChoice(name="apgd-t", parameters={"steps": 4, "targets": 9}),)
+    task = replace(_task(network, eps=0.001), attacks=attacks, batch_size=4)
+    kept = [
+        len(block.attempts.index)
+        for block in FastEngine().run(task, {}, lambda _: None)
+        if block.attempts is not None
+    ]
+    assert len(kept) >= 9
+    assert max(kept) <= 8
+
+
+@given(items=st.integers(0, 5_000), most=st.integers(1, 600))
+def test_even_batches_are_as_few_and_fuller(items: int, most: int) -> None:
+    size = search.evenly(items, most)
+    assert size <= most
+    if items:
+        batches = math.ceil(items / most)
+        assert math.ceil(items / size) == batches
+        assert batches * size - items < batches
 
 
 def test_witnesses_hold_by_independent_code(network: nn.Module) -> None:

@@ -10,7 +10,7 @@ from bench.cli import options
 from bench.errors import InputError
 from bench.formatting import duration, percent
 from bench.training import preset_for, presets, recipes, run
-from bench.training.progress import Progress
+from bench.training.progress import Progress, Trial
 
 
 @click.command("train")
@@ -55,12 +55,15 @@ def command(
 
 
 class _Lines:
-    """A line an epoch."""
+    """A line an epoch, and one for each of a mix's numbers that were tried."""
 
     def __init__(self) -> None:
         self._epoch = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Progress | Trial) -> None:
+        if isinstance(progress, Trial):
+            click.echo(_trial(progress))
+            return
         if progress.epoch == self._epoch:
             return
         self._epoch = progress.epoch
@@ -72,6 +75,15 @@ class _Lines:
             if measured.robust_accuracy is not None:
                 line += f", PGD {percent(measured.robust_accuracy)}%"
         click.echo(f"{line}, {duration(left)} left")
+
+
+def _trial(trial: Trial) -> str:
+    what = " ".join(f"{name}={value:g}" for name, value in trial.numbers.items())
+    short = "" if trial.is_robust_enough else ": too little"
+    return (
+        f"held-out images, {what or 'robust base'}: clean {percent(trial.clean_accuracy)}%, "
+        f"attacked {percent(trial.attacked_accuracy)}% of {percent(trial.required)}%{short}"
+    )
 
 
 def _assignment(text: str) -> tuple[str, str]:

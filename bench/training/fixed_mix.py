@@ -48,6 +48,7 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
         bases.threat_model,
         settings,
         conditions.seed,
+        conditions.progress,
     )
     return Trained(
         network=None,

@@ -24,6 +24,7 @@ from bench.candidates.mix import MixedClassifier, scaled_log_softmax
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel
 from bench.training.mix_settings import MixSettings
+from bench.training.progress import ProgressCallback, Trial, ignore
 
 BATCH_SIZE = 250
 PUSH = 0.5
@@ -152,6 +153,7 @@ def choose(
     threat_model: ThreatModel,
     settings: MixSettings,
     seed: int,
+    progress: ProgressCallback = ignore,
 ) -> Choice:
     """The numbers with the highest clean accuracy among those that are robust enough.
 
@@ -167,6 +169,7 @@ def choose(
         threat_model: Of the attacks.
         settings: Of the choice.
         seed: Of the attacks' draws.
+        progress: Called for the robust base, then for each of the numbers that were attacked.
 
     Raises:
         InputError: If no numbers of the grid are robust enough.
@@ -192,7 +195,9 @@ def choose(
         found, samples = attack(robust, images, labels, robust_standing, seed)
         robust_standing[samples] = False
         standing[:, samples] &= right(found, samples)
-    least = float(robust_standing.double().mean()) - settings.allowed_loss
+    robust_attacked = float(robust_standing.double().mean())
+    least = robust_attacked - settings.allowed_loss
+    progress(Trial({}, robust_clean, robust_attacked, least, True))
     tried = torch.zeros_like(clean, dtype=torch.bool)
     while True:
         attacked = standing.double().mean(dim=1)
@@ -211,15 +216,17 @@ def choose(
             standing[:, samples] &= right(found, samples)
             standing[best, samples] = False
             left = float(standing[best].double().mean())
-            if left < least - 0.5 / len(labels):
+            is_robust_enough = left >= least - 0.5 / len(labels)
+            if not is_robust_enough:
                 break
-        else:
+        progress(Trial(grid[best], float(clean[best]), left, least, is_robust_enough))
+        if is_robust_enough:
             return Choice(
                 numbers=grid[best],
                 clean_accuracy=float(clean[best]),
                 attacked_accuracy=left,
                 robust_clean_accuracy=robust_clean,
-                robust_attacked_accuracy=float(robust_standing.double().mean()),
+                robust_attacked_accuracy=robust_attacked,
                 settings=len(grid),
                 attacked=int(tried.sum()),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -35,8 +35,23 @@ class Progress:
     """The one taken at the end of this epoch, if one was."""
 
 
-ProgressCallback = Callable[[Progress], None]
+@dataclass(frozen=True)
+class Trial:
+    """Numbers of a mix that were attacked on the held-out images."""
+
+    numbers: Mapping[str, float]
+    """None at all: the robust base alone, which comes first."""
+    clean_accuracy: float
+    """As a fraction, as the next two."""
+    attacked_accuracy: float
+    """An upper bound, if it is below what is required."""
+    required: float
+    """Attacked accuracy that is robust enough."""
+    is_robust_enough: bool
 
 
-def ignore(progress: Progress) -> None:
+ProgressCallback = Callable[[Progress | Trial], None]
+
+
+def ignore(progress: Progress | Trial) -> None:
     """The callback of a caller who does not care."""

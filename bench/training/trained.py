@@ -37,7 +37,7 @@ class Conditions:
         seed: Of the initial weights and of every draw.
         checkpoint: File written after every epoch; None for none.
         resume: Whether to go on from that file, if it exists.
-        progress: Called every few steps and after every epoch.
+        progress: Called every few steps, after every epoch, and when a mix's numbers were tried.
         device: Where the passes run, as torch names it. Draws are made on the CPU, the same for
             each device.
     """

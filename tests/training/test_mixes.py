@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ from bench.training.mix_attack import attacked_copies, cross_entropy_or_dlr, ste
 from bench.training.mix_search import Choice, _answers, choose
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
 from bench.training.mixing_network import NEUTRAL, configured, loss_of, number_grid
+from bench.training.progress import Trial
 from bench.training.recipes import recipes
 from bench.training.run import override
 from bench.training.trained import Conditions, Trained
@@ -168,7 +169,10 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
         {"alpha": alpha, "accurate_scale": 1.0, "robust_scale": 1.0} for alpha in (0.2, 1.0, 0.9)
     ]
 
+    trials: list[Trial] = []
+
     def choice_from(grid: list[dict[str, float]]) -> Choice:
+        trials.clear()
         return choose(
             lambda numbers: Mix(*bases, **numbers),
             grid[0],
@@ -178,20 +182,23 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
             ThreatModel(norm="Linf", eps=0.1),
             FixedMixSettings(suite="digits-linf", accurate="a", robust="b", search_steps=5),
             0,
+            lambda trial: trials.append(cast(Trial, trial)),
         )
 
     choice = choice_from(grid)
     assert (choice.robust_clean_accuracy, choice.robust_attacked_accuracy) == (0.75, 0.75)
     assert choice.numbers["alpha"] in ((1.0, 0.9) if is_fragile else (0.2,))
     assert (choice.clean_accuracy, choice.attacked) == ((0.75, 2) if is_fragile else (1.0, 1))
+    assert [dict(trial.numbers) for trial in (trials[0], trials[-1])] == [{}, choice.numbers]
+    assert [trial.is_robust_enough for trial in trials] == [True, *[False] * is_fragile, True]
     if is_fragile:
         with pytest.raises(InputError, match="no setting of 1 keeps"):
             choice_from(grid[:1])
 
 
 def train_tiny(checkpoint: Path, kill_after: int | None = None, **changes: Any) -> Trained:
-    def progress(state: Progress) -> None:
-        if state.epoch == kill_after:
+    def progress(state: Progress | Trial) -> None:
+        if isinstance(state, Progress) and state.epoch == kill_after:
             raise Killed
 
     return recipes()["mixing-network"].train(

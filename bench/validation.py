@@ -60,12 +60,16 @@ def validate(model: type[ModelType], content: Any, origin: str | Path) -> ModelT
     except ValidationError as error:
         lines = []
         for detail in error.errors():
-            field = ".".join(str(part) for part in detail["loc"]) or "(the whole file)"
+            field = ".".join(str(part) for part in detail["loc"])
+            what = detail["msg"].removeprefix("Value error, ")
+            if not field and detail["type"] == "value_error":
+                # About several fields at once: it names them, and the whole input would hide them.
+                lines.append(f"{origin}: {what}")
+                continue
             came = "" if detail["type"] == "missing" else f", got {_shorten(detail['input'])}"
-            what = detail["msg"]
             if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
                 what = f"unknown, expected one of {', '.join(model.model_fields)}"
-            lines.append(f"{origin}: field {field}: {what}{came}")
+            lines.append(f"{origin}: field {field or '(the whole file)'}: {what}{came}")
         raise InputError("\n".join(lines)) from error
 
 

@@ -1,0 +1,46 @@
+"""What is said of a file that does not fit its model."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import model_validator
+
+from bench.errors import InputError
+from bench.validation import StrictModel, validate
+
+
+class Interval(StrictModel):
+    """Two fields that have to fit each other."""
+
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, got {self.low} and {self.high}")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"low": 2, "high": 1}, "own.yaml: expected low <= high, got 2 and 1"),
+        ({"low": 2}, "own.yaml: field high: Field required"),
+        (
+            {"low": 1, "high": 2, "hihg": 3},
+            "own.yaml: field hihg: unknown, expected one of low, high, got 3",
+        ),
+    ],
+)
+def test_the_line_names_file_field_expectation_and_value(
+    content: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        validate(Interval, content, "own.yaml")
+    assert str(caught.value) == message
+
+
+def test_a_file_that_is_no_mapping() -> None:
+    with pytest.raises(InputError, match=r"own\.yaml: field \(the whole file\): .*, got \[1\]"):
+        validate(Interval, [1], "own.yaml")

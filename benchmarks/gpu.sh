@@ -21,3 +21,5 @@ for precision in tf32 bfloat16; do
 done
 python benchmarks/engines.py --device cuda --precision tf32 --suite cifar10-l2 \
     --architecture "$resnet18" --own-labels --eps 0.005 --n-examples 500
+python benchmarks/certification.py --scale 10
+python benchmarks/attack_overhead.py --device cuda --batch 1024

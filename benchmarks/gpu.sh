@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in the order of its worth; each result is kept as it ends.
+# Everything that is measured on a GPU, in the order of its worth; each result is kept as it ends
+# (those of the last two commands in benchmarks/results/gpu.txt).
 #
 #     BENCH_DATA_DIR=... benchmarks/gpu.sh
 #
-# Half an hour on one large GPU. Interrupted, it may be started again: parity goes on where it was.
+# Three quarters of an hour on one large GPU. Interrupted, it may be started again: parity goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,5 +22,8 @@ for precision in tf32 bfloat16; do
 done
 python benchmarks/engines.py --device cuda --precision tf32 --suite cifar10-l2 \
     --architecture "$resnet18" --own-labels --eps 0.005 --n-examples 500
-python benchmarks/certification.py --scale 10
-python benchmarks/attack_overhead.py --device cuda --batch 1024
+for precision in float32 tf32; do
+    python benchmarks/certification.py --scale 10 --precision "$precision" \
+        | tee -a benchmarks/results/gpu.txt
+done
+python benchmarks/attack_overhead.py --device cuda --batch 1024 | tee -a benchmarks/results/gpu.txt

@@ -98,8 +98,8 @@ def _box_muller(words: Tensor) -> Tensor:
     """
     rows, half = len(words), words.shape[1] // 2
     uniform = words.view(rows, 2, half).transpose(0, 1).to(torch.float32, copy=True).contiguous()
-    # int32 / 2^32 + 1/2 lies in [0, 1]; the smallest radius's word must not give log(0).
-    length = uniform[0].mul_(2**-32).add_(0.5).clamp_min_(2**-33).log_().mul_(-2).sqrt_()
+    # |int32| / 2^31 lies in [0, 1], as fine near 0, where lengths are large, as the words are.
+    length = uniform[0].abs_().mul_(2**-31).clamp_min_(2**-32).log_().mul_(-2).sqrt_()
     angle = uniform[1].mul_(math.pi * 2**-31)
     normal = torch.empty(rows, 2, half)
     torch.mul(length, angle.cos(), out=normal[:, 0])

@@ -79,10 +79,12 @@ class _Lines:
 
 def _trial(trial: Trial) -> str:
     what = " ".join(f"{name}={value:g}" for name, value in trial.numbers.items())
-    short = "" if trial.is_robust_enough else ": too little"
+    line = f"held-out images, {what or 'robust base'}: clean {percent(trial.clean_accuracy)}%, "
+    if trial.is_robust_enough:
+        return f"{line}attacked {percent(trial.attacked_accuracy)}%"
     return (
-        f"held-out images, {what or 'robust base'}: clean {percent(trial.clean_accuracy)}%, "
-        f"attacked {percent(trial.attacked_accuracy)}% of {percent(trial.required)}%{short}"
+        f"{line}attacked at most {percent(trial.attacked_accuracy)}%, "
+        f"{percent(trial.required)}% needed"
     )
 
 

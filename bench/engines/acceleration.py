@@ -63,7 +63,8 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
         images: (n, C, H, W) a few images on the module's device, to try things on.
         precision: of the passes.
     """
-    keep_freed_memory()
+    if images.device.type == "cpu":
+        keep_freed_memory()
     record: dict[str, str] = {"precision": precision}
     fast = _independent_copy(module)
     if fast is None:

@@ -16,6 +16,8 @@ USUAL = {"cpu": 128, "cuda": 1024}
 LARGEST = {"cpu": 512, "cuda": 8192}
 FILLING_OPERATIONS = {"cpu": 2e9, "cuda": 1e12}
 """In one pass: with fewer, the calls of a tiny network cost more than its work."""
+WITHOUT_GRADIENTS = 4
+"""Times as large may the batches of a tiny network be that keeps no layer's output."""
 ENOUGH_OPERATIONS = {"cpu": 2e12, "cuda": 5e13}
 """In one pass: with more, a huge network, or one that asks itself often, only needs more memory."""
 
@@ -38,7 +40,7 @@ def operations(module: nn.Module, images: Tensor) -> float | None:
     return float(counter.get_total_flops()) / len(images)
 
 
-def filling_size(module: nn.Module, images: Tensor) -> int:
+def filling_size(module: nn.Module, images: Tensor, *, gradients: bool = True) -> int:
     """The usual size; for tiny networks a larger one, for huge ones a smaller one; a power of two.
 
     It follows from the network and the kind of device alone, not from a measurement, so that an
@@ -47,12 +49,14 @@ def filling_size(module: nn.Module, images: Tensor) -> int:
     Args:
         module: images (n, C, H, W) -> logits (n, K).
         images: a few, on the module's device.
+        gradients: whether passes will be differentiated.
     """
     device = images.device.type
     size = USUAL[device]
+    largest = LARGEST[device] * (1 if gradients else WITHOUT_GRADIENTS)
     cost = operations(module, images[:1]) if len(images) else None
     if cost:
-        while size < LARGEST[device] and size * cost < FILLING_OPERATIONS[device]:
+        while size < largest and size * cost < FILLING_OPERATIONS[device]:
             size *= 2
         while size > 1 and size * cost > ENOUGH_OPERATIONS[device]:
             size //= 2

@@ -34,6 +34,8 @@ PROCEDURES = ("fixed", "sequential")
 
 ACCURATE_BATCH = 128
 """Images in one pass through the accurate base of a mix; it sees them without noise, once each."""
+TIMED_PASSES = 50
+"""A run of fewer is not worth timing some first."""
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
 STAGE = "certify"
@@ -62,8 +64,8 @@ class CertificationEngine:
         self.precision = precision
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """Four times the fast engine's: passes without a gradient keep no layer's output."""
-        return 4 * filling_size(module, images)
+        """As of the fast engine, but more for tiny networks."""
+        return filling_size(module, images, gradients=False)
 
     def settings(self, task: Task) -> dict[str, Any]:
         """Noise, numbers of draws and procedure; the batch size changes no result."""
@@ -85,25 +87,27 @@ class CertificationEngine:
         known = np.concatenate([part.index for part in done]) if done else np.array([], np.int64)
         rows = torch.from_numpy(np.flatnonzero(~np.isin(task.indices.numpy(), known)))
         number = 1 + max((int(key.rpartition("-")[2]) for key in finished), default=-1)
-        progress = _Progress(
-            examples=len(task.labels),
-            done=len(known),
-            right=sum(int((part.prediction == part.label).sum()) for part in done),
-            most_draws=_most_draws(procedure.smoothing),
-        )
         if not len(rows):
             return
         images = task.images[rows].to(task.device)
         noise = noise_for(task.seed, task.device)
         fast = accelerate(task.module, images[:TRIED_IMAGES], self.precision)
-        size = _fitting_size(fast.model, noise, images, task.batch_size)
-        most_draws = len(rows) * _most_draws(procedure.smoothing)
-        fast = _compiled_if_worth(fast, images, size, most_draws, finished)
+        most_draws = _most_draws(procedure.smoothing)
+        with tensor_cores(self.precision == "tf32"):
+            size = min(task.batch_size, len(rows) * most_draws)
+            size = _fitting_size(fast.model, noise, images, size)
+            fast = _compiled_if_worth(fast, images, size, len(rows) * most_draws, finished)
 
         def predict(noisy: Tensor) -> Tensor:
             with torch.no_grad(), tensor_cores(self.precision == "tf32"):
                 return fast.model(noisy).argmax(dim=1)
 
+        progress = _Progress(
+            examples=len(task.labels),
+            done=len(known),
+            right=sum(int((part.prediction == part.label).sum()) for part in done),
+            most_draws=most_draws,
+        )
         certificates: list[Certificate] = []
         draws = 0
         block_start = reported = time.perf_counter()
@@ -207,7 +211,8 @@ def _compiled_if_worth(
 ) -> Accelerated:
     """The candidate with compiled passes, where as many draws take long enough to pay for it."""
     batch = images[torch.arange(size, device=images.device) % len(images)]
-    with tensor_cores(fast.record["precision"] == "tf32"):
+    expected = 0.0
+    if draws >= TIMED_PASSES * size:
         expected = pass_seconds(fast.model, batch, None) / size * draws
     return compile_if_worth(fast, batch, None, expected, finished)
 

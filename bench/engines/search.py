@@ -72,6 +72,7 @@ class Search:
         self.stage = stage
         self.precision = precision
         self.outlook = outlook
+        self.size = size
         self.batch = Batch(size)
         self.ready: deque[Sample] = deque()
         self.waiting: list[tuple[State, list[tuple[Sample, int]]]] = []
@@ -108,7 +109,9 @@ class Search:
         rows = [row for row in left if indices[row] not in attempted]
         if self.plan.targets and rows:
             self._rank_targets(torch.tensor(rows))
-        self.batch = Batch(evenly(len(rows) * self.plan.items, self.batch.capacity))
+        if self.task.device.type == "cpu":
+            # A GPU's step costs about the same however full its batch is.
+            self.batch = Batch(evenly(len(rows) * self.plan.items, self.size))
         self.ready.extend(Sample(row) for row in rows)
         clock = _Clock()
         done = len(attempted)
@@ -131,7 +134,7 @@ class Search:
     def _rank_targets(self, rows: Tensor) -> None:
         """Wrong classes by their logits on the clean images, from the candidate's own module."""
         parts = []
-        for part in batches(rows, self.batch.capacity):
+        for part in batches(rows, self.size):
             with torch.no_grad(), tensor_cores(False):
                 logits = self.task.module(self.task.images[part].to(self.task.device)).float()
             labels = self.task.labels[part].to(self.task.device)
@@ -188,8 +191,8 @@ class Search:
             items.append((sample, sample.started))
             sample.searching.add(sample.started)
             sample.started += 1
-        if not items and free and (self.batch.items or self.waiting):
-            items = self._ahead_of_turn(free)
+        if not self.ready and len(items) < free:
+            items += self._ahead_of_turn(items, free - len(items))
         if items:
             self.batch.add(self._start(items), items)
 
@@ -206,9 +209,12 @@ class Search:
             free -= len(items)
         return taken
 
-    def _ahead_of_turn(self, free: int) -> list[tuple[Sample, int]]:
+    def _ahead_of_turn(
+        self, joining: list[tuple[Sample, int]], free: int
+    ) -> list[tuple[Sample, int]]:
         """Later rounds of samples that are being searched, the earliest rounds first."""
-        seen: dict[int, Sample] = {sample.row: sample for sample, _ in self.batch.items}
+        searched = [*self.batch.items, *joining]
+        seen: dict[int, Sample] = {sample.row: sample for sample, _ in searched}
         candidates = [
             sample
             for sample in seen.values()

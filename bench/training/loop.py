@@ -84,7 +84,8 @@ def fit(
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
     """
-    keep_freed_memory()
+    if conditions.device == "cpu":
+        keep_freed_memory()
     training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
     checkpoint = conditions.checkpoint
     if conditions.resume and checkpoint is not None and checkpoint.exists():

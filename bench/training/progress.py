@@ -40,7 +40,7 @@ class Trial:
     """Numbers of a mix that were attacked on the held-out images."""
 
     numbers: Mapping[str, float]
-    """None at all: the robust base alone, which comes first."""
+    """Empty: the robust base alone, which comes first."""
     clean_accuracy: float
     """As a fraction, as the next two."""
     attacked_accuracy: float

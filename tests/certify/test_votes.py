@@ -11,7 +11,14 @@ from scipy.stats import beta, norm
 from torch import Tensor, nn
 
 from bench import data
-from bench.certify.noise import DeviceNoise, Noise, Piece, ProcessorNoise, noise_for
+from bench.certify.noise import (
+    DeviceNoise,
+    Noise,
+    Piece,
+    ProcessorNoise,
+    _box_muller,
+    noise_for,
+)
 from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
 from bench.certify.votes import ABSTAINED, Certificate, certify
@@ -97,8 +104,33 @@ def test_noise_is_normal_and_belongs_to_the_draw(noise: Noise) -> None:
     numbers = np.sort(whole.numpy().ravel().astype(np.float64))
     distance = np.abs(norm.cdf(numbers) - np.linspace(0, 1, len(numbers))).max()
     assert distance < 1.95 / np.sqrt(len(numbers))  # Kolmogorov and Smirnov, one in a thousand
-    correlation = np.corrcoef(whole[:-1].numpy().ravel(), whole[1:].numpy().ravel())[0, 1]
-    assert abs(correlation) < 4 / np.sqrt(len(numbers))
+    # Neither a draw and the next, nor the two numbers that come of one pair of words; squares too.
+    flat = whole.flatten(1).double().numpy()
+    half = flat.shape[1] // 2
+    for left, right in ((flat[:-1], flat[1:]), (flat[:, :half], flat[:, -half:])):
+        for power in (1, 2):
+            correlation = np.corrcoef(left.ravel() ** power, right.ravel() ** power)[0, 1]
+            assert abs(correlation) < 4 / np.sqrt(left.size)
+
+
+def test_the_processors_noise_is_pinned() -> None:
+    """Another order of its words would be other noise under the same name."""
+    noise = ProcessorNoise(3).normal([Piece(0, 7, 0, 2)], (1, 8, 8))
+    words = np.random.Philox(counter=[8, 0, 0, 1], key=[3, 7]).random_raw(32).view(np.int32)
+    uniform = np.abs(words.astype(np.float64)) / 2**31
+    angle = words.astype(np.float64) * np.pi / 2**31
+    length = np.sqrt(-2 * np.log(uniform[:32]))
+    expected = np.concatenate((length * np.cos(angle[32:]), length * np.sin(angle[32:])))
+    np.testing.assert_allclose(noise[1].ravel().numpy(), expected, rtol=1e-4, atol=1e-5)
+    draws = ProcessorNoise(3).normal([Piece(0, index, 0, 50) for index in (7, 8)], (1, 8, 8))
+    assert len(torch.unique(draws)) > 0.999 * draws.numel()
+
+
+def test_extreme_words_give_finite_noise() -> None:
+    extremes = torch.tensor([[0, 2**31 - 1, -(2**31), 1, 0, -(2**31), 2**31 - 1, -1]])
+    noise = _box_muller(extremes.int())
+    assert bool(noise.isfinite().all())
+    assert float(noise.abs().max()) == pytest.approx(np.sqrt(64 * np.log(2)))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bench.attacks import inside
 from bench.engines import Task, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.fast import FastEngine
-from bench.records import Block
+from bench.records import Block, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
 from bench.tables import Tables, join_blocks
@@ -145,6 +145,21 @@ def test_a_long_search_keeps_samples_from_early_on(
     ]
     assert len(kept) >= 9
     assert max(kept) <= 8
+
+
+def test_the_time_that_is_left_falls_to_nothing(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where targets are searched ahead of their turn, and given up."""
+    monkeypatch.setattr(search, "SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(search, "CONFIRMED_TOGETHER", 1)
+    attacks = (AttackChoice(name="apgd-t", parameters={"steps": 6, "targets": 9}),)
+    reports: list[Progress] = []
+    for _ in FastEngine().run(replace(_task(network), attacks=attacks), {}, reports.append):
+        pass
+    left = [each.seconds_left for each in reports if each.seconds_left is not None]
+    assert min(left) >= 0
+    assert left[-1] < left[0] / 3
 
 
 @given(items=st.integers(0, 5_000), most=st.integers(1, 600))

@@ -23,13 +23,12 @@ from bench.candidates.submission import read_submission
 from bench.data import load
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
-from bench.training import Progress
+from bench.training import Progress, Trial
 from bench.training.initialization import generator_for
 from bench.training.mix_attack import attacked_copies, cross_entropy_or_dlr, steps_of_run
 from bench.training.mix_search import Choice, _answers, choose
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
 from bench.training.mixing_network import NEUTRAL, configured, loss_of, number_grid
-from bench.training.progress import Trial
 from bench.training.recipes import recipes
 from bench.training.run import override
 from bench.training.trained import Conditions, Trained
@@ -191,6 +190,8 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
     assert (choice.clean_accuracy, choice.attacked) == ((0.75, 2) if is_fragile else (1.0, 1))
     assert [dict(trial.numbers) for trial in (trials[0], trials[-1])] == [{}, choice.numbers]
     assert [trial.is_robust_enough for trial in trials] == [True, *[False] * is_fragile, True]
+    assert {trial.required for trial in trials} == {0.75 - 0.015}
+    assert trials[-1].attacked_accuracy == choice.attacked_accuracy
     if is_fragile:
         with pytest.raises(InputError, match="no setting of 1 keeps"):
             choice_from(grid[:1])

@@ -9,8 +9,7 @@ import click
 from bench.cli import options
 from bench.errors import InputError
 from bench.formatting import duration, percent
-from bench.training import preset_for, presets, recipes, run
-from bench.training.progress import Progress, Trial
+from bench.training import Progress, TriedNumbers, preset_for, presets, recipes, run
 
 
 @click.command("train")
@@ -60,9 +59,9 @@ class _Lines:
     def __init__(self) -> None:
         self._epoch = 0
 
-    def __call__(self, progress: Progress | Trial) -> None:
-        if isinstance(progress, Trial):
-            click.echo(_trial(progress))
+    def __call__(self, progress: Progress | TriedNumbers) -> None:
+        if isinstance(progress, TriedNumbers):
+            click.echo(_tried(progress))
             return
         if progress.epoch == self._epoch:
             return
@@ -77,14 +76,14 @@ class _Lines:
         click.echo(f"{line}, {duration(left)} left")
 
 
-def _trial(trial: Trial) -> str:
-    what = " ".join(f"{name}={value:g}" for name, value in trial.numbers.items())
-    line = f"held-out images, {what or 'robust base'}: clean {percent(trial.clean_accuracy)}%, "
-    if trial.is_robust_enough:
-        return f"{line}attacked {percent(trial.attacked_accuracy)}%"
+def _tried(tried: TriedNumbers) -> str:
+    what = " ".join(f"{name}={value:g}" for name, value in tried.numbers.items())
+    line = f"held-out images, {what or 'robust base'}: clean {percent(tried.clean_accuracy)}%, "
+    if tried.is_robust_enough:
+        return f"{line}attacked {percent(tried.attacked_accuracy)}%"
     return (
-        f"{line}attacked at most {percent(trial.attacked_accuracy)}%, "
-        f"{percent(trial.required)}% needed"
+        f"{line}attacked at most {percent(tried.attacked_accuracy)}%, "
+        f"{percent(tried.required)}% needed"
     )
 
 

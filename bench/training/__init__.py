@@ -1,7 +1,7 @@
 """Training: recipes, presets of their settings, and the command that makes a submission of them."""
 
 from bench.training.presets import Preset, preset_for, presets
-from bench.training.progress import Measurement, Progress, ProgressCallback, Trial
+from bench.training.progress import Measurement, Progress, ProgressCallback, TriedNumbers
 from bench.training.recipes import Recipe, recipes
 from bench.training.run import run
 
@@ -11,7 +11,7 @@ __all__ = [
     "Progress",
     "ProgressCallback",
     "Recipe",
-    "Trial",
+    "TriedNumbers",
     "preset_for",
     "presets",
     "recipes",

@@ -24,7 +24,7 @@ from bench.candidates.mix import MixedClassifier, scaled_log_softmax
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel
 from bench.training.mix_settings import MixSettings
-from bench.training.progress import ProgressCallback, Trial, ignore
+from bench.training.progress import ProgressCallback, TriedNumbers, ignore
 
 BATCH_SIZE = 250
 PUSH = 0.5
@@ -197,7 +197,7 @@ def choose(
         standing[:, samples] &= right(found, samples)
     robust_attacked = float(robust_standing.double().mean())
     least = robust_attacked - settings.allowed_loss
-    progress(Trial({}, robust_clean, robust_attacked, least, True))
+    progress(TriedNumbers({}, robust_clean, robust_attacked, least, True))
     tried = torch.zeros_like(clean, dtype=torch.bool)
     while True:
         attacked = standing.double().mean(dim=1)
@@ -219,7 +219,7 @@ def choose(
             is_robust_enough = left >= least - 0.5 / len(labels)
             if not is_robust_enough:
                 break
-        progress(Trial(grid[best], float(clean[best]), left, least, is_robust_enough))
+        progress(TriedNumbers(grid[best], float(clean[best]), left, least, is_robust_enough))
         if is_robust_enough:
             return Choice(
                 numbers=grid[best],

@@ -36,7 +36,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedNumbers:
     """Numbers of a mix that were attacked on the held-out images."""
 
     numbers: Mapping[str, float]
@@ -50,8 +50,8 @@ class Trial:
     is_robust_enough: bool
 
 
-ProgressCallback = Callable[[Progress | Trial], None]
+ProgressCallback = Callable[[Progress | TriedNumbers], None]
 
 
-def ignore(progress: Progress | Trial) -> None:
+def ignore(progress: Progress | TriedNumbers) -> None:
     """The callback of a caller who does not care."""

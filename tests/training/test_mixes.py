@@ -23,7 +23,7 @@ from bench.candidates.submission import read_submission
 from bench.data import load
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
-from bench.training import Progress, Trial
+from bench.training import Progress, TriedNumbers
 from bench.training.initialization import generator_for
 from bench.training.mix_attack import attacked_copies, cross_entropy_or_dlr, steps_of_run
 from bench.training.mix_search import Choice, _answers, choose
@@ -168,7 +168,7 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
         {"alpha": alpha, "accurate_scale": 1.0, "robust_scale": 1.0} for alpha in (0.2, 1.0, 0.9)
     ]
 
-    trials: list[Trial] = []
+    trials: list[TriedNumbers] = []
 
     def choice_from(grid: list[dict[str, float]]) -> Choice:
         trials.clear()
@@ -181,7 +181,7 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
             ThreatModel(norm="Linf", eps=0.1),
             FixedMixSettings(suite="digits-linf", accurate="a", robust="b", search_steps=5),
             0,
-            lambda trial: trials.append(cast(Trial, trial)),
+            lambda trial: trials.append(cast(TriedNumbers, trial)),
         )
 
     choice = choice_from(grid)
@@ -198,7 +198,7 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
 
 
 def train_tiny(checkpoint: Path, kill_after: int | None = None, **changes: Any) -> Trained:
-    def progress(state: Progress | Trial) -> None:
+    def progress(state: Progress | TriedNumbers) -> None:
         if isinstance(state, Progress) and state.epoch == kill_after:
             raise Killed
 

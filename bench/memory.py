@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import torch
+
 _TRIM_THRESHOLD, _MAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`, as in <malloc.h>."""
 KEPT_BYTES = 1 << 30
@@ -12,17 +14,20 @@ LARGEST_KEPT_BLOCK = 32 << 20
 """More is not allowed; larger blocks, such as data sets, are still given back at once."""
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(device: torch.device) -> bool:
     """Let glibc keep a gigabyte of free memory at the end of its heap, in blocks of up to 32 MB.
 
     By default it hands large blocks back to the system when they are freed, and the next pass has
     to fault every page in again: up to a third of the time of a small network on a processor. It
     holds for the whole process; calling this again changes nothing.
 
+    Args:
+        device: where the passes are made; memory on a GPU is kept by PyTorch itself.
+
     Returns:
         whether it is so now; other allocators are left as they are.
     """
-    if not sys.platform.startswith("linux"):
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

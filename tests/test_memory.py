@@ -6,12 +6,19 @@ import ctypes
 import sys
 
 import pytest
+import torch
 
 from bench.memory import keep_freed_memory
 
+CPU = torch.device("cpu")
+
 
 def test_it_may_be_asked_for_again() -> None:
-    assert keep_freed_memory() == keep_freed_memory()
+    assert keep_freed_memory(CPU) == keep_freed_memory(CPU)
+
+
+def test_on_a_gpu_nothing_is_changed() -> None:
+    assert not keep_freed_memory(torch.device("cuda"))
 
 
 def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +26,6 @@ def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         return object()
 
     monkeypatch.setattr(ctypes, "CDLL", library)
-    assert not keep_freed_memory()
+    assert not keep_freed_memory(CPU)
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not keep_freed_memory()
+    assert not keep_freed_memory(CPU)

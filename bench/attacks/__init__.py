@@ -5,7 +5,8 @@ from bench.attacks.attack import Attack, Model, Outcome, Passes, likeliest_wrong
 from bench.attacks.draws import Draws, GivenDraws, KeyedDraws, keyed_draws
 from bench.attacks.fab import FAB
 from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack, standard_autoattack
-from bench.attacks.square import SquareL2, SquareLinf
+from bench.attacks.square_l2 import SquareL2
+from bench.attacks.square_linf import SquareLinf
 from bench.attacks.state import State, concatenate, insert, reopen, select
 from bench.attacks.tolerance import inside, tolerance
 

@@ -63,8 +63,7 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
         images: (n, C, H, W) a few images on the module's device, to try things on.
         precision: of the passes.
     """
-    if images.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(images.device)
     record: dict[str, str] = {"precision": precision}
     fast = _independent_copy(module)
     if fast is None:

@@ -84,8 +84,7 @@ def fit(
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
     """
-    if conditions.device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(torch.device(conditions.device))
     training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
     checkpoint = conditions.checkpoint
     if conditions.resume and checkpoint is not None and checkpoint.exists():

@@ -272,7 +272,7 @@ def check_square(
 def test_square_window_sides(norm: Norm, shape: tuple[int, int, int]) -> None:
     channels, height, width = shape
     reference = SquareAttack(None, norm=norm, n_queries=5000, eps=1.0, resc_schedule=False)
-    table = square_for(norm, 1.0)._table(torch.zeros(1, *shape), "side").tolist()
+    table = square_for(norm, 1.0).table(torch.zeros(1, *shape), "side").tolist()
     smallest = 1 if norm == "Linf" else 3
     for query in range(5000):
         share = reference.p_selection(query)

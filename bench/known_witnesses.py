@@ -36,11 +36,14 @@ def known_witnesses(manifest: Manifest, dataset: Dataset, store: Store) -> Trial
             continue
         witnesses = run.witnesses(images, indices, others=True)
         if witnesses is not None and len(witnesses.index):
-            found.append((run.summary().finished, witnesses))
+            spent = run.attempts().groupby("index")[["forward_passes", "backward_passes"]].sum()
+            passes = spent.sum(axis=1).reindex(witnesses.index.tolist(), fill_value=0.0).to_numpy()
+            found.append((run.summary().finished, witnesses, passes))
     if not found:
         return None
-    found.sort(key=lambda pair: pair[0], reverse=True)
+    found.sort(key=lambda run: run[0], reverse=True)
     return Trials(
-        torch.from_numpy(np.concatenate([witnesses.index for _, witnesses in found])),
-        torch.from_numpy(np.concatenate([witnesses.images for _, witnesses in found])),
+        torch.from_numpy(np.concatenate([witnesses.index for _, witnesses, _ in found])),
+        torch.from_numpy(np.concatenate([witnesses.images for _, witnesses, _ in found])),
+        torch.from_numpy(np.concatenate([passes for _, _, passes in found])),
     )

@@ -23,6 +23,7 @@ from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
 from bench.mix_records import with_mix_records
+from bench.out_of_memory import is_out_of_memory
 from bench.plan import (
     Settings,
     default_protocol,
@@ -176,21 +177,28 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
     Raises:
         InputError: unusable logits.
     """
-    n = min(INSPECTED_EXAMPLES, len(dataset))
     protocol = settings.suite.protocol(settings.protocol)
     # Randomness is no reason for doubt where it is declared and something averages over it.
     averages = protocol.certification is not None or any(
         choice.name in ATTACKS and ATTACKS[choice.name].need == "randomness"
         for choice in protocol.attacks
     )
-    return flags.inspect(
-        candidate.name,
-        candidate.module.to(settings.device),
-        dataset.images[:n].to(settings.device),
-        dataset.labels[:n].to(settings.device),
-        len(dataset.classes),
-        candidate.randomized and averages,
-    )
+    module = candidate.module.to(settings.device)
+    n = min(INSPECTED_EXAMPLES, len(dataset))
+    while True:
+        try:
+            return flags.inspect(
+                candidate.name,
+                module,
+                dataset.images[:n].to(settings.device),
+                dataset.labels[:n].to(settings.device),
+                len(dataset.classes),
+                candidate.randomized and averages,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if n == 1 or not is_out_of_memory(error):
+                raise
+            n //= 2
 
 
 def _choose_folder(manifest: Manifest, store: Store, again: bool) -> tuple[RunFolder, Manifest]:

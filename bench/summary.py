@@ -54,11 +54,13 @@ def summarise(
     clean = int(samples["clean_correct"].sum())
     robust = int(samples["robust"].sum())
     standing = clean
-    attacks = []
+    attacks, skipped = [], []
     for attack in _attack_names(manifest, tables):
         rows = attempts[attempts["attack"] == attack]
         broken = int((rows["outcome"] == "broken").sum())
         standing -= broken
+        if (rows["outcome"] == "skipped").any():
+            skipped.append(attack)
         attacks.append(
             AttackSummary(
                 name=attack,
@@ -72,6 +74,7 @@ def summarise(
         )
     convergence = _convergence(manifest, attacks, n)
     found = [
+        flags.skipped_attacks(skipped),
         flags.square_beats_gradients(attacks, n),
         flags.unconverged(convergence, robust) if convergence else None,
     ]
@@ -80,7 +83,7 @@ def summarise(
         run=manifest.run,
         n_examples=n,
         clean_accuracy=clean / n,
-        autoattack_accuracy=_autoattack_accuracy(attacks),
+        autoattack_accuracy=None if skipped else _autoattack_accuracy(attacks),
         robust_accuracy=robust / n,
         eight_bit_robust_accuracy=(clean - eight_bit) / n,
         confidence_intervals={
@@ -89,7 +92,7 @@ def summarise(
         },
         attacks=attacks,
         flags=[*raised, *(flag for flag in found if flag is not None)],
-        engine_record=dict(record),
+        engine_record=_with_rates(record, n, float(attempts["seconds"].sum())),
         convergence=convergence,
         seconds=float(attempts["seconds"].sum()),
         started=str(manifest.environment.get("started", "")),
@@ -166,6 +169,19 @@ def summarise_sweep(
         started=str(manifest.environment.get("started", "")),
         finished=finished,
     )
+
+
+def _with_rates(
+    record: Mapping[str, float | str], n: int, seconds: float
+) -> dict[str, float | str]:
+    """The engine's record with how full its batches were, and how fast it was."""
+    rates: dict[str, float | str] = dict(record)
+    filled, slots = record.get("filled_steps"), record.get("slot_steps")
+    if isinstance(filled, int | float) and isinstance(slots, int | float) and slots:
+        rates["batch_fill"] = round(filled / slots, 4)
+    if seconds > 0:
+        rates["samples_per_second"] = round(n / seconds, 4)
+    return rates
 
 
 def _autoattack_accuracy(attacks: list[AttackSummary]) -> float | None:

@@ -17,6 +17,7 @@ broken nor its best image, so a batch may hold finished items.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch import Tensor
 from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import Loss
-from bench.attacks.rowwise import RowFunction
+from bench.attacks.rowwise import RowFunction, asking_is_free
 from bench.attacks.state import State, select
 from bench.errors import InputError
 
@@ -245,7 +246,19 @@ def loss_and_gradient(
         logits = model(images).to(images.dtype)
         losses = loss(logits, labels, targets)
         (gradient,) = torch.autograd.grad(losses.sum(), images)
-    return logits.detach(), losses.detach(), gradient.contiguous()
+    return logits.detach(), losses.detach(), finite(gradient)
+
+
+def finite(gradient: Tensor) -> Tensor:
+    """A gradient (N, ...), contiguous, with 0 in place of NaN and infinity.
+
+    The derivative of a root at 0 is such an entry. In a gradient's length it would stop an L2
+    attack for good, whatever the others say.
+    """
+    gradient = gradient.contiguous()
+    if asking_is_free(gradient) and math.isfinite(float(gradient.sum())):
+        return gradient
+    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:

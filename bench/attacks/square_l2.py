@@ -17,7 +17,6 @@ from bench.attacks.draws import Draws
 from bench.attacks.projections import SMALLEST_NORM
 from bench.attacks.rowwise import RowFunction, copy_rows
 from bench.attacks.square_search import (
-    TILES,
     Square,
     SquareState,
     corner,
@@ -25,9 +24,14 @@ from bench.attacks.square_search import (
     random_signs,
 )
 
+_TILES = 5
+"""About how many windows fit along the height in the start."""
+
 
 class SquareL2(Square):
     """Algorithm 3: the mass of two windows is put into one of them, with a bump added to it."""
+
+    least_height = _TILES
 
     def __init__(self, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> None:
         """Make an attack; parameters as for `SquareLinf`."""
@@ -39,9 +43,9 @@ class SquareL2(Square):
     def first(self, images: Tensor, draws: Draws) -> Tensor:
         """Bumps of random sign and direction side by side."""
         count, channels, height, width = images.shape
-        side = height // TILES
-        first = (height - side * TILES) // 2
-        across = width // side
+        side = height // _TILES
+        first = (height - side * _TILES) // 2
+        across = max(width // side, 1)
         row, row_tile = _tile_coordinates(height, side, first, height // side)
         column, column_tile = _tile_coordinates(width, side, first, across)
         tiles = (height // side) * across

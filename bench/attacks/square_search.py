@@ -26,9 +26,6 @@ from bench.errors import InputError
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of changed pixels is halved."""
 
-TILES = 5
-"""About how many windows fit along a side in the L2 start."""
-
 
 @dataclass(frozen=True)
 class SquareState(State):
@@ -49,6 +46,9 @@ class SquareState(State):
 
 class Square(Attack[SquareState]):
     """What the forms of the attack share. An item's first query is its start."""
+
+    least_height = 1
+    """Of the images."""
 
     def __init__(self, norm: Norm, eps: float, queries: int, p_init: float) -> None:
         if not eps > 0 or queries < 1 or not 0 < p_init <= 1:
@@ -74,10 +74,10 @@ class Square(Attack[SquareState]):
     ) -> SquareState:
         """From a random perturbation of full size; see `Attack.start`."""
         check_items(images, labels, targets, targeted=False)
-        if images.dim() != 4 or min(images.shape[2:]) < TILES:
+        if images.dim() != 4 or images.shape[2] < self.least_height:
             raise InputError(
-                f"expected images (N, C, H, W) of at least {TILES} x {TILES} pixels for Square,"
-                f" got {tuple(images.shape)}"
+                f"expected images (N, C, H, W) of at least {self.least_height} rows for Square in"
+                f" {self.norm}, got {tuple(images.shape)}"
             )
         images = images.contiguous()
         return SquareState(

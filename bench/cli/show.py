@@ -86,6 +86,8 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
             f"8-bit      {percent(summary.eight_bit_robust_accuracy)}% if witnesses are held as "
             "8-bit images"
         )
+    if saved := summary.engine_record.get("passes_saved"):
+        lines.append(f"witnesses  known ones, tried first, saved {saved:,} passes")
     if joined.lowered:
         lines.append(
             f"best known {percent(joined.robust_accuracy)}%: {joined.lowered} more samples fell "

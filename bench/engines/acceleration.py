@@ -17,7 +17,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.candidates.features import FeatureExtractor
 from bench.candidates.mix import as_mix
+from bench.errors import InputError
 from bench.memory import keep_freed_memory
+from bench.out_of_memory import is_out_of_memory
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -62,6 +64,9 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
         module: in eval mode; it is not changed.
         images: (n, C, H, W) a few images on the module's device, to try things on.
         precision: of the passes.
+
+    Raises:
+        InputError: the module does not run in bfloat16, which was asked for.
     """
     keep_freed_memory(images.device)
     record: dict[str, str] = {"precision": precision}
@@ -80,6 +85,7 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
     if precision == "bfloat16":
         for part in _parts(fast):
             _lower(part)
+        _check_lowered(fast, images)
     return Accelerated(_as_it_is(fast), record, fast, fast)
 
 
@@ -229,6 +235,21 @@ def _lower(module: nn.Module) -> None:
     for last in linear[-1:]:
         last.float()
         last.register_forward_pre_hook(_in_float32)
+
+
+def _check_lowered(module: nn.Module, images: Tensor) -> None:
+    """Raises an InputError if the lowered module no longer runs, such as one that casts inside."""
+    try:
+        with torch.no_grad():
+            module(images.clone())
+    except Exception as error:  # foreign code may raise anything
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            "expected a candidate whose passes can be made in bfloat16, got "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:120]}; "
+            "use --precision float32"
+        ) from error
 
 
 def _in_bfloat16(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

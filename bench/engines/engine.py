@@ -25,10 +25,12 @@ class Trials:
     Attributes:
         index: (m,) int64, places in the data set.
         images: (m, C, H, W) float32; those outside a sample's ball are tried in vain.
+        passes: (m,) what it took to find them, a gradient's pass counted once.
     """
 
     index: Tensor
     images: Tensor
+    passes: Tensor
 
 
 @dataclass(frozen=True)

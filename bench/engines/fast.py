@@ -38,6 +38,7 @@ from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, clean_results
 from bench.engines.search import Search
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
+from bench.out_of_memory import is_out_of_memory
 from bench.records import Attempts, Block, Progress
 
 
@@ -77,7 +78,7 @@ class FastEngine:
             yield try_images(task, task.trials, standing)
         if not bool(standing.any()):
             return
-        rows = standing.nonzero().flatten()[:TRIED_IMAGES]
+        rows = standing.nonzero().flatten()[: min(TRIED_IMAGES, task.batch_size)]
         fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
         differentiable = _is_differentiable(fast.model, task)
         size = fitting_size(fast.model, task, task.batch_size, differentiable)
@@ -159,9 +160,20 @@ def _compiled_if_worth(
 
 
 def _is_differentiable(model: Model, task: Task) -> bool:
-    """Whether the logits have a gradient with respect to the image."""
-    images, labels = task.images[:1].to(task.device), task.labels[:1].to(task.device)
-    return image_gradient(model, images, labels) is not None
+    """Whether the logits have a gradient with respect to the image.
+
+    On several images, since one alone is special to some modules (`squeeze`); on fewer if memory
+    cannot hold what they keep.
+    """
+    count = min(TRIED_IMAGES, task.batch_size, len(task.images))
+    while True:
+        images, labels = task.images[:count].to(task.device), task.labels[:count].to(task.device)
+        try:
+            return image_gradient(model, images, labels) is not None
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not is_out_of_memory(error):
+                raise
+            count //= 2
 
 
 def _skipped(task: Task, plan: AttackPlan, key: str, standing: Tensor) -> Block:

@@ -149,7 +149,8 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
             task.labels[rows].to(task.device),
             task.seed,
         )
-    counts = counter.forward_images, counter.backward_images
+    # As everywhere: a pass with a gradient counts once, as forward-backward.
+    counts = counter.forward_images - counter.backward_images, counter.backward_images
     images, labels = task.images[rows], task.labels[rows]
     found = adversarial.detach().float()
     prediction = confirm(task, found, labels).cpu()

@@ -13,6 +13,7 @@ before it counts.
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +51,10 @@ SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
 STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
 """How often the host asks the device which items are done; asking stops a GPU."""
-CONFIRMED_TOGETHER = 32
+MOST_CONFIRMED_TOGETHER = 32
+WAITING_SHARE = 8
+"""One in so many of the batch's items may wait to be confirmed: while one waits, later rounds of
+its sample that were started ahead of their turn go on in vain."""
 
 
 class Search:
@@ -162,7 +166,8 @@ class Search:
                 self.plan.attack.step(self.model, state)
         passes = self.plan.attack.passes
         cost = passes.forward + GRADIENT_COST * passes.forward_backward
-        self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
+        if self.steps_made > looks:  # the first ones wait for the compiler
+            self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
         self.fill.add(looks * len(self.batch.items), looks * self.batch.capacity)
         finished = self.plan.attack.finished(state)
         superseded = [
@@ -177,7 +182,9 @@ class Search:
         if leaving:
             items = [self.batch.items[place] for place in leaving]
             self.waiting.append((self.batch.remove(leaving), items))
-            if sum(len(items) for _, items in self.waiting) >= CONFIRMED_TOGETHER:
+            waiting = sum(len(items) for _, items in self.waiting)
+            enough = max(1, len(self.batch.items) // WAITING_SHARE)
+            if waiting >= min(MOST_CONFIRMED_TOGETHER, enough):
                 self._confirm()
         return True
 
@@ -216,19 +223,22 @@ class Search:
         searched = [*self.batch.items, *joining]
         seen: dict[int, Sample] = {sample.row: sample for sample, _ in searched}
         candidates = [
-            sample
+            (sample.started, sample.row)
             for sample in seen.values()
             if sample.broke is None and sample.started < self.plan.items
         ]
+        heapq.heapify(candidates)
         items: list[tuple[Sample, int]] = []
         while candidates and len(items) < free:
-            candidates.sort(key=lambda sample: (sample.started, sample.row))
-            sample = candidates[0]
-            items.append((sample, sample.started))
-            sample.searching.add(sample.started)
+            number, row = candidates[0]
+            sample = seen[row]
+            items.append((sample, number))
+            sample.searching.add(number)
             sample.started += 1
-            if sample.started == self.plan.items:
-                candidates.pop(0)
+            if sample.started < self.plan.items:
+                heapq.heapreplace(candidates, (sample.started, row))
+            else:
+                heapq.heappop(candidates)
         return items
 
     def _start(self, items: list[tuple[Sample, int]]) -> State:
@@ -267,14 +277,14 @@ class Search:
         wrong = torch.zeros_like(claimed)
         predictions = state.labels.clone()
         chosen = tried.nonzero().flatten()
-        if len(chosen):
-            rows = torch.tensor([items[place][0].row for place in chosen.tolist()])
+        for part in batches(chosen, self.size):
+            rows = torch.tensor([items[place][0].row for place in part.tolist()])
             clean = self.task.images[rows].to(images.device)
-            predicted = confirm(self.task, images[chosen], state.labels[chosen])
+            predicted = confirm(self.task, images[part], state.labels[part])
             threat = self.task.threat_model
-            good = inside(images[chosen], clean, threat.norm, threat.eps)
-            wrong[chosen] = (predicted != state.labels[chosen]) & good
-            predictions[chosen] = predicted
+            good = inside(images[part], clean, threat.norm, threat.eps)
+            wrong[part] = (predicted != state.labels[part]) & good
+            predictions[part] = predicted
         budget_spent = (state.iteration >= attack.steps).tolist()
         # All that is asked item by item, off the device at once.
         is_claimed, is_wrong = claimed.tolist(), wrong.tolist()

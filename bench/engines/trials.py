@@ -7,6 +7,7 @@ try costs one forward pass, an attack thousands; it counts as an attack named `w
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -24,13 +25,16 @@ KEY = f"00-{WITNESSES}-00000"
 def try_images(task: Task, trials: Trials, standing: Tensor) -> Block:
     """Try all images of the samples that stand, in float32; `standing` (N,) is updated.
 
-    A sample is broken by its first image that is inside the ball and misclassified.
+    A sample is broken by its first image that is inside the ball and misclassified. What that saves
+    stands in the block's record: the passes that it took to find the images that broke a sample,
+    less the tries.
     """
     start = time.perf_counter()
     row_of = {int(task.indices[row]): int(row) for row in standing.nonzero().flatten()}
     chosen = [at for at, index in enumerate(trials.index.tolist()) if index in row_of]
     tried: dict[int, int] = {}
     found: dict[int, tuple[int, Tensor, int]] = {}
+    saved = 0.0
     for part in batches(torch.tensor(chosen, dtype=torch.int64), task.batch_size):
         rows = torch.tensor([row_of[index] for index in trials.index[part].tolist()])
         images = trials.images[part]
@@ -42,13 +46,19 @@ def try_images(task: Task, trials: Trials, standing: Tensor) -> Block:
             if row not in found:
                 tried[row] = tried.get(row, 0) + 1
                 if bool(broken[place]):
+                    saved += float(trials.passes[part[place]])
                     found[row] = (tried[row] - 1, images[place], int(predictions[place]))
     standing[list(found)] = False
-    return _block(task, tried, found, time.perf_counter() - start)
+    record = {"passes_saved": round(saved - sum(tried.values()))}
+    return _block(task, tried, found, record, time.perf_counter() - start)
 
 
 def _block(
-    task: Task, tried: dict[int, int], found: dict[int, tuple[int, Tensor, int]], seconds: float
+    task: Task,
+    tried: dict[int, int],
+    found: dict[int, tuple[int, Tensor, int]],
+    record: Mapping[str, float],
+    seconds: float,
 ) -> Block:
     rows = list(tried)
     n = len(rows)
@@ -70,4 +80,4 @@ def _block(
             prediction=np.array([prediction for _, _, prediction in found.values()]),
             images=torch.stack([image for _, image, _ in found.values()]).numpy(),
         )
-    return Block(KEY, seconds, attempts=attempts, witnesses=witnesses)
+    return Block(KEY, seconds, attempts=attempts, witnesses=witnesses, record=dict(record))

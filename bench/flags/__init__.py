@@ -8,7 +8,12 @@ Sources: the checks of AutoAttack (Croce and Hein 2020, arXiv 2003.01690, and it
 Carlini et al. 2019 (arXiv 1902.06705) and Tramer et al. 2020 (arXiv 2002.08347).
 """
 
-from bench.flags.attacks import beyond_chance, square_beats_gradients, unconverged
+from bench.flags.attacks import (
+    beyond_chance,
+    skipped_attacks,
+    square_beats_gradients,
+    unconverged,
+)
 from bench.flags.inspection import inspect
 
-__all__ = ["beyond_chance", "inspect", "square_beats_gradients", "unconverged"]
+__all__ = ["beyond_chance", "inspect", "skipped_attacks", "square_beats_gradients", "unconverged"]

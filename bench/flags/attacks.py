@@ -47,6 +47,25 @@ def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | N
     return None
 
 
+def skipped_attacks(names: Sequence[str]) -> Flag | None:
+    """Whether attacks of the protocol could not be run at all.
+
+    Args:
+        names: of those that were left out, since the candidate has no gradient.
+    """
+    if not names:
+        return None
+    return Flag(
+        name="attacks-skipped",
+        measured=", ".join(names),
+        threshold="none",
+        meaning="These attacks need a gradient, and the candidate has none: the robust accuracy is "
+        "that of the others alone.",
+        advice="Declare a differentiable surrogate and run --protocol adaptive, or run Square with "
+        "more queries and restarts.",
+    )
+
+
 def more_iterations_break(broken: int, n: int) -> Flag | None:
     """Whether a larger budget breaks samples that stood the run's attacks.
 

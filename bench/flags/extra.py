@@ -137,7 +137,7 @@ def transfer(whole: Task, task: Task, trials: Trials | None) -> Flag | None:
         images = torch.cat([made, trials.images])
         index = torch.cat([index, trials.index])
     standing = torch.ones(n, dtype=torch.bool)
-    try_images(task, Trials(index, images), standing)
+    try_images(task, Trials(index, images, torch.zeros(len(index))), standing)
     broken = n - int(standing.sum())
     if not beyond_chance(broken, n, SQUARE_THRESHOLD):
         return None

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from bench.attacks.distances import norms
 from bench.attacks.image_gradient import image_gradient
-from bench.attacks.losses import margin
+from bench.attacks.losses import cross_entropy, margin
 from bench.attacks.straight_through import flat_operations
 from bench.records import Flag
 
@@ -38,6 +38,27 @@ def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | 
         meaning="On this share of images the gradient of the cross-entropy is exactly zero, so "
         "that gradient attacks cannot move: masked gradients, not robustness.",
         advice="Attack a differentiable surrogate (BPDA), or rescale the logits.",
+    )
+
+
+def non_finite_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
+    """Share of images on which a gradient of the cross-entropy or the margin holds NaN or infinity.
+
+    Attacks take such entries for 0; elsewhere they may stop an attack for good.
+    """
+    gradients = [image_gradient(module, images, labels, loss) for loss in (cross_entropy, margin)]
+    bad = [~torch.isfinite(each.flatten(1)).all(dim=1) for each in gradients if each is not None]
+    share = float(torch.stack(bad).any(dim=0).float().mean()) if bad else 0.0
+    if share == 0:
+        return None
+    return Flag(
+        name="non-finite-gradients",
+        measured=share,
+        threshold=0.0,
+        meaning="On this share of images the gradient holds NaN or infinity, so that gradient "
+        "attacks lack their direction there, though the logits are finite.",
+        advice="Find the operation (torch.autograd.detect_anomaly), such as the root of zero, and "
+        "give it a finite gradient.",
     )
 
 

@@ -17,6 +17,7 @@ from bench.flags.answers import (
 )
 from bench.flags.gradients import (
     inner_gradients,
+    non_finite_gradients,
     stopped_gradients,
     vanishing_gradients,
     zero_gradients,
@@ -42,23 +43,18 @@ def inspect(
         the flags that it raises.
 
     Raises:
-        InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity.
+        InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity; of a
+            single image too.
     """
     given = images.clone()
-    try:
-        with torch.no_grad():
-            first, second = module(given), module(images.clone())
-    except Exception as error:  # foreign code may raise anything
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"candidate {name}: expected logits of images {tuple(images.shape)}, got "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+    first, second = _answer(name, module, given), _answer(name, module, images.clone())
     check_logits(name, first, (len(images), classes))
+    # Batches shrink as samples break: some modules drop the dimension of a single image.
+    check_logits(name, _answer(name, module, images[:1].clone()), (1, classes))
     flags = [
         probabilities(first),
         zero_gradients(module, images, labels),
+        non_finite_gradients(module, images, labels),
         vanishing_gradients(module, images, labels),
         stopped_gradients(module, images),
         inner_gradients(module, images),
@@ -71,3 +67,23 @@ def inspect(
         # An answer that changes by itself also changes with its batch.
         flags.append(repeats or batch_dependence(module, images, first))
     return [flag for flag in flags if flag is not None]
+
+
+def _answer(name: str, module: nn.Module, images: Tensor) -> Tensor:
+    """Whatever a module returns for images (n, C, H, W).
+
+    Raises:
+        InputError: it raises an error, other than one for want of memory.
+    """
+    try:
+        with torch.no_grad():
+            answer: Tensor = module(images)
+    except Exception as error:  # foreign code may raise anything
+        if is_out_of_memory(error):
+            raise
+        mode = " (parts of it are in training mode)" if training_mode(module) else ""
+        raise InputError(
+            f"candidate {name}: expected logits of images {tuple(images.shape)}, got "
+            f"{type(error).__name__}: {' '.join(str(error).split())}{mode}"
+        ) from error
+    return answer

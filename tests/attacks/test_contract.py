@@ -327,6 +327,36 @@ def test_other_seed_and_place_give_other_draws(name: str, norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("norm", list(EPS))
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t"])
+def test_a_pixel_without_a_gradient_stops_nothing(name: str, norm: Norm) -> None:
+    network, images = linear_network(), some_images(8)
+    labels = predictions(network, images)
+
+    def rooted(inputs: Tensor) -> Tensor:
+        """The same logits; the first pixel's gradient is 0 / 0."""
+        logits: Tensor = network(inputs)
+        return logits + 0 * (0 * inputs[:, :1, 0, 0]).sqrt()
+
+    plan = plan_for(name, norm)
+    outcomes = [run(plan, model, images, labels) for model in (network, rooted)]
+    assert bool(outcomes[0].broken.any())
+    assert int(outcomes[1].broken.sum()) == int(outcomes[0].broken.sum())
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 5), (2, 64, 10), (3, 5, 40)])
+@pytest.mark.parametrize("norm", list(EPS))
+def test_square_takes_narrow_images(norm: Norm, shape: tuple[int, int, int]) -> None:
+    images = torch.rand((4, *shape), generator=torch.Generator().manual_seed(0))
+
+    def model(inputs: Tensor) -> Tensor:
+        return torch.stack((inputs.sum(dim=(1, 2, 3)), inputs[:, :, ::2].sum(dim=(1, 2, 3))), dim=1)
+
+    labels = predictions(model, images)
+    found = square(model, images, labels, norm=norm, eps=0.5, queries=20)
+    assert bool(inside(found, images, norm, 0.5).all())
+
+
+@pytest.mark.parametrize("norm", list(EPS))
 def test_plain_functions(norm: Norm) -> None:
     network, images = linear_network(), some_images(8)
     labels = predictions(network, images)
@@ -400,7 +430,7 @@ def test_inputs_are_checked() -> None:
     with pytest.raises(InputError, match="eps > 0"):
         square(network, images, labels, norm="L2", eps=-1.0)
     network, images = linear_network(side=4), images[:, :, :4, :4]
-    with pytest.raises(InputError, match="5 x 5 pixels"):
+    with pytest.raises(InputError, match="at least 5 rows"):
         square(network, images, predictions(network, images), norm="L2", eps=9.0)
 
 

@@ -65,6 +65,7 @@ def test_witnesses_of_another_candidate_are_tried_first(tmp_path: Path) -> None:
     assert 0 < second.attacks[0].broken <= second.attacks[0].forward_passes
     assert second.attacks[0].forward_passes <= first.summary.n_examples
     assert second.autoattack_accuracy is None
+    assert 0 < second.engine_record["passes_saved"] < 13 * second.attacks[0].broken  # type: ignore[operator]
     alone = runner.evaluate(_candidate("two", 1), samples, _settings(), store, observer).summary
     assert second.robust_accuracy <= alone.robust_accuracy
     # The same command finds its complete run, whatever was added to the store since.
@@ -75,7 +76,7 @@ def test_trials_outside_the_ball_count_for_nothing() -> None:
     samples = data.load("digits").first(20)
     settings = _settings()
     task = runner.make_task(_candidate("one", 0), samples, settings)
-    far = Trials(samples.indices, 1 - samples.images)
+    far = Trials(samples.indices, 1 - samples.images, torch.zeros(len(samples)))
     blocks = list(FastEngine().run(replace(task, trials=far), {}, lambda _: None))
     tried = next(block for block in blocks if "witnesses" in block.key)
     assert tried.witnesses is None

@@ -79,6 +79,19 @@ def test_compiled_passes_break_the_same_samples_and_are_kept_on_resumption(
 
 
 @pytest.mark.usefixtures("eager")
+def test_a_traced_network_is_compiled_in_bfloat16_too() -> None:
+    """Copied, a traced one would lose the hook that casts its images."""
+    plain = _network()
+    traced = nn.Sequential(plain[0], nn.BatchNorm2d(4), *plain[1:]).eval()
+    engine = make_engine("fast", "bfloat16")
+    blocks = {block.key: block for block in engine.run(_task(traced), {}, lambda _: None)}
+    (record,) = _record(blocks)
+    if "InvalidCxxCompiler" in record:
+        pytest.skip("there is no compiler here")
+    assert record.startswith("yes"), record
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_network_that_does_not_compile_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such\nbackend")

@@ -18,6 +18,7 @@ from bench.attacks import inside
 from bench.engines import Task, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.fast import FastEngine
+from bench.errors import InputError
 from bench.records import Block, Progress
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
@@ -135,7 +136,7 @@ def test_a_long_search_keeps_samples_from_early_on(
 ) -> None:
     """Not only when it has been through all targets of all samples."""
     monkeypatch.setattr(search, "SECONDS_A_BLOCK", 0.0)
-    monkeypatch.setattr(search, "CONFIRMED_TOGETHER", 1)
+    monkeypatch.setattr(search, "MOST_CONFIRMED_TOGETHER", 1)
     attacks = (AttackChoice(name="apgd-t", parameters={"steps": 4, "targets": 9}),)
     task = replace(_task(network, eps=0.001), attacks=attacks, batch_size=4)
     kept = [
@@ -152,7 +153,7 @@ def test_the_time_that_is_left_falls_to_nothing(
 ) -> None:
     """Also where targets are searched ahead of their turn, and given up."""
     monkeypatch.setattr(search, "SECONDS_BETWEEN_REPORTS", 0.0)
-    monkeypatch.setattr(search, "CONFIRMED_TOGETHER", 1)
+    monkeypatch.setattr(search, "MOST_CONFIRMED_TOGETHER", 1)
     attacks = (AttackChoice(name="apgd-t", parameters={"steps": 6, "targets": 9}),)
     reports: list[Progress] = []
     for _ in FastEngine().run(replace(_task(network), attacks=attacks), {}, reports.append):
@@ -237,6 +238,53 @@ def test_no_gradient_leaves_square(network: nn.Module) -> None:
     attempts = _tables(_run(_task(Step().eval(), n=16))).attempts
     assert set(attempts.query("attack != 'square'")["outcome"]) == {"skipped"}
     assert set(attempts.query("attack == 'square'")["outcome"]) <= {"broken", "survived"}
+
+
+def test_a_single_image_does_not_decide_whether_there_are_gradients(network: nn.Module) -> None:
+    def shy(images: Tensor) -> Tensor:
+        logits: Tensor = network(images)
+        return logits if len(images) > 1 else logits.detach()
+
+    assert fast._is_differentiable(shy, _task(network))
+    assert not fast._is_differentiable(lambda images: shy(images).detach(), _task(network))
+
+
+def test_no_pass_takes_more_than_a_batch(network: nn.Module) -> None:
+    """Confirming neither: memory may hold no more."""
+
+    class Cramped(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) > 4:
+                raise torch.OutOfMemoryError
+            logits: Tensor = network(images)
+            return logits
+
+    task = replace(_task(Cramped().eval(), eps=0.2), batch_size=4)
+    whole = _tables(_run(replace(_task(network, eps=0.2), batch_size=4)))
+    _same(_tables(_run(task)), whole)
+
+
+def test_few_samples_cost_few_passes(network: nn.Module) -> None:
+    """Targets that were started ahead of their turn are given up as soon as one succeeded."""
+    attacks = (AttackChoice(name="apgd-t", parameters={"steps": 60, "targets": 9}),)
+    task = replace(_task(network, eps=0.1, n=4), attacks=attacks, batch_size=128)
+    together = _tables(_run(task)).attempts["backward_passes"].sum()
+    in_turn = _tables(_run(replace(task, batch_size=1))).attempts["backward_passes"].sum()
+    assert together <= 4 * in_turn
+
+
+def test_a_module_that_casts_is_refused_in_bfloat16(network: nn.Module) -> None:
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.network(images.float())
+            return logits
+
+    with pytest.raises(InputError, match="use --precision float32"):
+        _run(_task(Casting().eval()), precision="bfloat16")
 
 
 def test_acceleration_folds_and_keeps_the_logits() -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import flags
+from bench import data, flags, runner
+from bench.candidates import Candidate
+from bench.engines import make_engine
 from bench.errors import InputError
 from bench.records import AttackSummary
+from bench.store import Store
+from bench.suites import load_suite
+from tests.silent import SilentObserver
 
 CLASSES = 5
 
@@ -63,9 +70,46 @@ def test_a_bad_answer_raises_its_flag(
 
 
 def test_a_part_left_in_training_mode_is_named() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(3), Answer(lambda _, logits: logits)).eval()
+    module[0].train()
+    assert {"training-mode", "batch-dependent"} <= _raised(module)
+
+
+def test_a_part_that_training_mode_makes_fail_is_named_too() -> None:
     module = nn.Sequential(Answer(lambda _, logits: logits), nn.BatchNorm1d(CLASSES)).eval()
     module[1].train()
-    assert {"training-mode", "batch-dependent"} <= _raised(module)
+    with pytest.raises(InputError, match="in training mode"):
+        _raised(module)
+
+
+def test_a_gradient_that_is_no_number_raises_its_flag() -> None:
+    rooted = Answer(lambda images, logits: logits + 0 * (0 * images[:, :1, 0, 0]).sqrt())
+    assert "non-finite-gradients" in _raised(rooted.eval())
+    assert "non-finite-gradients" not in _raised(Answer(lambda _, logits: logits).eval())
+
+
+def test_attacks_that_could_not_run_are_no_autoattack(tmp_path: Path) -> None:
+    suite = load_suite("digits-linf")
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    candidate = Candidate("cut", _Cut(module).eval(), {}, "")
+    settings = runner.Settings(suite, make_engine("fast"), protocol="standard", n_examples=8)
+    samples = data.load("digits").first(8)
+    with torch.no_grad():
+        samples = replace(samples, labels=module(samples.images).argmax(dim=1))
+    outcome = runner.evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
+    assert outcome.summary.autoattack_accuracy is None
+    (flag,) = (flag for flag in outcome.summary.flags if flag.name == "attacks-skipped")
+    assert flag.measured == "apgd-ce, apgd-t, fab-t"
+
+
+class _Cut(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.module(images.detach())
+        return logits
 
 
 @pytest.mark.parametrize(
@@ -75,6 +119,7 @@ def test_a_part_left_in_training_mode_is_named() -> None:
         lambda _, logits: logits[:, :-1],
         lambda _, logits: logits.long(),
         lambda _, logits: logits / 0,
+        lambda _, logits: logits.squeeze(0),  # drops the dimension of a single image
     ],
 )
 def test_unusable_logits_are_refused(change: Callable[[Tensor, Tensor], Tensor]) -> None:

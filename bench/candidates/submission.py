@@ -6,10 +6,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 import traceback
 import urllib.error
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
@@ -17,7 +18,7 @@ from urllib.parse import urlparse
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from bench.candidates.bases import (
     Bases,
@@ -35,6 +36,7 @@ from bench.candidates.candidate import (
     CandidateReference,
     Information,
     Paper,
+    state_sha256,
 )
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
@@ -153,7 +155,7 @@ class SubmissionReference:
         return Candidate(
             name=self.name,
             module=module.eval(),
-            weights_sha256=weights_of(bases) | self._load_weights(module),
+            weights_sha256=weights_of(bases) | self._own_weights(module, bases),
             definition_sha256=self._definition_sha256(bases),
             information=Information(
                 architecture=self.submission.architecture,
@@ -183,10 +185,24 @@ class SubmissionReference:
         check_norms(bases, f"{self.folder / FILE}: field bases")
         return bases
 
+    def _own_weights(self, module: nn.Module, bases: Mapping[str, Candidate]) -> dict[str, str]:
+        """Load the weights file if there is one; digests of what the bases do not bring."""
+        if self.submission.weights is not None:
+            return self._load_weights(module)
+        mix = as_mix(module)
+        if mix is not None and mix.trained_part is not None:
+            raise InputError(
+                f"{self.folder / FILE}: field weights: expected the file of the "
+                f"{type(mix.trained_part).__name__} that is trained beside the bases, got none; "
+                "without it the mix would have random numbers"
+            )
+        if bases and not _adds_to(module, bases):
+            return {}
+        # Its own code made them, perhaps at random: they are another candidate each time.
+        return {"weights": state_sha256(module)}
+
     def _load_weights(self, module: nn.Module) -> dict[str, str]:
         """Load the weights file; a mix's holds what is trained beside its bases."""
-        if self.submission.weights is None:
-            return {}
         path = self._weights_path()
         sha256 = self._check_digest(path)
         mix = as_mix(module)
@@ -373,6 +389,16 @@ def package_file(reference: str, origin: Path) -> Path:
         if path.is_file():
             return path
     raise InputError(f"{origin}: field weights: no file {name!r} in installed package {package!r}")
+
+
+def _adds_to(module: nn.Module, bases: Mapping[str, Candidate]) -> bool:
+    """Whether a module has parameters or buffers that are none of its bases'."""
+    known = {id(tensor) for base in bases.values() for tensor in _tensors(base.module)}
+    return any(id(tensor) not in known for tensor in _tensors(module))
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
 
 
 def _raised(error: Exception) -> str:

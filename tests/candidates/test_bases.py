@@ -83,24 +83,27 @@ def test_command_line_and_file_give_the_same_mix() -> None:
 
 def test_adaptive_mix_loads_its_network_only(write_mix: Write, tmp_path: Path) -> None:
     architecture = "bench.candidates.adaptive_mix:AdaptiveMix"
-    fresh = _load(write_mix("fresh", ADAPTIVE, architecture=architecture))
-    assert isinstance(fresh.module, AdaptiveMix)
+    bases = {role: _load(name).module for role, name in BASES.items()}
+    arguments = {"image_shape": (1, 8, 8)} | bases | ADAPTIVE
+    fresh = AdaptiveMix(**arguments).eval()  # type: ignore[arg-type]
     folder = tmp_path / "trained"
     folder.mkdir()
     weights = folder / "weights.safetensors"
-    save_file(fresh.module.mixing_network.state_dict(), weights)
+    save_file(fresh.mixing_network.state_dict(), weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     fields = {"architecture": architecture, "weights": weights.name, "sha256": digest}
     trained = _load(write_mix("trained", ADAPTIVE, **fields))
     assert sorted(trained.weights_sha256) == ["accurate", "mixing_network", "robust"]
     assert trained.weights_sha256["mixing_network"] == digest
     images = data.load("digits").images[:20]
-    assert torch.equal(trained.module(images), fresh.module(images))
+    assert torch.equal(trained.module(images), fresh(images))
     wider = ADAPTIVE | {"planes": [8, 24]}
     with pytest.raises(InputError, match=r"submission\.yaml: field architecture_args: version, pl"):
         _load(write_mix("trained", wider, **fields))
     with pytest.raises(InputError, match="field weights: expected none, since this mix has noth"):
         _load(write_mix("trained", weights=weights.name, sha256=digest))
+    with pytest.raises(InputError, match="field weights: expected the file of the MixingNetwork"):
+        _load(write_mix("untrained", ADAPTIVE, architecture=architecture))
 
 
 def test_bases_may_live_in_the_folder_and_surrogates_are_loaded(
@@ -128,6 +131,11 @@ def test_bases_may_live_in_the_folder_and_surrogates_are_loaded(
     own = {"architecture": "model:Own", "surrogate": "model:soft"}
     (write_mix("own", **own) / "model.py").write_text(code)
     assert isinstance(_load(tmp_path / "own").surrogate, Mix)
+    assert sorted(_load(tmp_path / "own").weights_sha256) == ["accurate", "robust"]
+    layer = "Own(Mix):\n    def __init__(self, **a):\n        super().__init__(**a)\n"
+    layer += "        self.layer = __import__('torch').nn.Linear(2, 2)\n"
+    (tmp_path / "own" / "model.py").write_text(code.replace("Own(Mix): pass\n", layer))
+    assert sorted(_load(tmp_path / "own").weights_sha256) == ["accurate", "robust", "weights"]
     with pytest.raises(InputError, match="field surrogate: expected a function in bench"):
         _load(write_mix(surrogate="bench.candidates.mixed_nuts:none"))
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from bench import data
 from bench.candidates import registry
+from bench.candidates.candidate import state_sha256
 from bench.candidates.registry import find_candidates, shipped_submissions
 from bench.candidates.weights import read_weights
 from bench.errors import InputError
@@ -78,6 +79,16 @@ def test_own_code_runs_only_when_the_user_says_so(
     for names, trust in ((["linear"], True), ([str(folder)], False)):
         (reference,) = find_candidates(names, DIGITS, trust_code=trust)
         assert reference.load().module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_weights_without_a_file_are_known_by_what_the_code_made(
+    write_submission: Callable[..., Path],
+) -> None:
+    folder = write_submission(weights=None, sha256=None)
+    (reference,) = find_candidates([str(folder)], DIGITS)
+    one, other = reference.load(), reference.load()
+    assert one.weights_sha256 == {"weights": state_sha256(one.module)}
+    assert one.weights_sha256 != other.weights_sha256
 
 
 def test_third_parties_come_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

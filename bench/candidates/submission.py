@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import itertools
-import sys
-import traceback
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +40,7 @@ from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
 from bench.data import IMAGE_SHAPES
 from bench.errors import InputError, Unavailable
+from bench.foreign_code import FOREIGN_ERRORS, import_file, raised
 from bench.suites import ThreatModel
 from bench.validation import StrictModel, read_yaml, validate
 
@@ -228,7 +226,13 @@ class SubmissionReference:
     def _surrogate(self, module: nn.Module) -> nn.Module | None:
         if self.submission.surrogate is None:
             return None
-        surrogate = self._function(self.submission.surrogate, "surrogate")(module)
+        build = self._function(self.submission.surrogate, "surrogate")
+        try:
+            surrogate = build(module)
+        except FOREIGN_ERRORS as error:
+            raise InputError(
+                f"{self.folder / FILE}: field surrogate: {self._raised(error)}"
+            ) from error
         if not isinstance(surrogate, nn.Module):
             raise InputError(
                 f"{self.folder / FILE}: field surrogate: expected an nn.Module, got "
@@ -248,8 +252,8 @@ class SubmissionReference:
             module = build(**arguments)
         except (TypeError, ValueError, InputError) as error:
             raise InputError(f"{field}_args: {error}") from error
-        except Exception as error:  # foreign code may raise anything
-            raise InputError(f"{field}: {_raised(error)}") from error
+        except FOREIGN_ERRORS as error:
+            raise InputError(f"{field}: {self._raised(error)}") from error
         if not isinstance(module, nn.Module):
             raise InputError(f"{field}: expected an nn.Module, got {type(module).__name__}")
         return module
@@ -270,6 +274,11 @@ class SubmissionReference:
                 return importlib.import_module(location)
             except ModuleNotFoundError as error:
                 raise InputError(f"{self.folder / FILE}: field {field}: {error}") from error
+        if location.endswith(".py"):
+            raise InputError(
+                f"{self.folder / FILE}: field {field}: expected the file without its ending, "
+                f"{location.removesuffix('.py')!r}; got {location!r}"
+            )
         path = inside(self.folder, f"{location}.py", field)
         if not path.is_file():
             raise InputError(
@@ -281,24 +290,22 @@ class SubmissionReference:
                 f"{path}: this submission brings its own code, which runs only if you name the "
                 "folder by its path or pass --trust-code"
             )
-        # Architecture and surrogate may be of one file: they then share its classes.
-        identity = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
-        name = f"bench_submission_{identity[:16]}"
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[name]
-            if isinstance(error, Exception):  # foreign code may raise anything
-                raise InputError(f"{path}: {_raised(error)}") from error
-            raise
-        return module
+            return import_file(self.folder, location)
+        except FOREIGN_ERRORS as error:
+            raise InputError(f"{path}: {self._raised(error)}") from error
+
+    def _raised(self, error: BaseException) -> str:
+        """What the submission's own code raised, and how it finds its other files."""
+        if not isinstance(error, ModuleNotFoundError) or not error.name:
+            return raised(error)
+        top = error.name.partition(".")[0]
+        if not ((self.folder / f"{top}.py").is_file() or (self.folder / top).is_dir()):
+            return raised(error)
+        return (
+            f"{raised(error)}. A submission's own files are found by relative imports: expected "
+            f"`from .{error.name} import ...`"
+        )
 
     def _weights_path(self) -> Path:
         weights = self.submission.weights
@@ -399,12 +406,3 @@ def _adds_to(module: nn.Module, bases: Mapping[str, Candidate]) -> bool:
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     return itertools.chain(module.parameters(), module.buffers())
-
-
-def _raised(error: Exception) -> str:
-    """What foreign code raised, and in which line of which file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        where = f" (line {error.lineno})"
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}{where}"

@@ -24,6 +24,7 @@ from bench.engines.acceleration import PRECISIONS
 from bench.engines.certification import PROCEDURES, CertificationEngine
 from bench.errors import BenchError, InputError, Unavailable
 from bench.estimate import estimate
+from bench.foreign_code import FOREIGN_ERRORS, raised
 from bench.formatting import duration
 from bench.store import Store
 from bench.suites import load_suite
@@ -281,9 +282,9 @@ def evaluate_all(
                 raise
             failed.append(reference.name)
             display.failure(reference.name, str(error))
-        except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        except FOREIGN_ERRORS as error:
             failed.append(reference.name)
-            display.failure(reference.name, f"failed: {type(error).__name__}: {error}")
+            display.failure(reference.name, f"failed: {raised(error)}")
         else:
             display.outcome(outcome)
     return 1 if failed else 3 if unavailable else 0
@@ -306,7 +307,10 @@ def check_submissions(
         if is_ours and reference.availability().here:
             candidate = reference.load()
             runner.smoothing_of(candidate, settings)
-            runner.inspect(candidate, samples.of(candidate), settings)
+            try:
+                runner.inspect(candidate, samples.of(candidate), settings)
+            except SystemExit as error:  # a call in the candidate's code must not end the program
+                raise InputError(f"candidate {reference.name}: {raised(error)}") from error
 
 
 def _plan(

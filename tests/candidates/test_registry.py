@@ -18,6 +18,7 @@ from bench.candidates.registry import find_candidates, shipped_submissions
 from bench.candidates.weights import read_weights
 from bench.errors import InputError
 from bench.suites import load_suite
+from tests.conftest import LINEAR_CODE
 
 DIGITS = load_suite("digits-linf")
 
@@ -89,6 +90,25 @@ def test_weights_without_a_file_are_known_by_what_the_code_made(
     one, other = reference.load(), reference.load()
     assert one.weights_sha256 == {"weights": state_sha256(one.module)}
     assert one.weights_sha256 != other.weights_sha256
+
+
+def test_a_submission_may_have_several_files_of_its_own(
+    write_submission: Callable[..., Path],
+) -> None:
+    folders = [write_submission("one"), write_submission("two")]
+    for place, folder in enumerate(folders):
+        (folder / "model.py").write_text("from .parts.layers import linear\n")
+        (folder / "parts").mkdir()
+        code = LINEAR_CODE.replace("scale=1.0", "scale=SCALE")
+        (folder / "parts" / "layers.py").write_text(f"from ..numbers import SCALE\n{code}")
+        (folder / "numbers.py").write_text(f"SCALE = {place}\n")
+    modules = [find_candidates([str(folder)], DIGITS)[0].load().module for folder in folders]
+    assert [module[1].scale for module in modules] == [0, 1]  # type: ignore[index]
+    (folders[0] / "model.py").write_text("from parts.layers import linear\n")
+    with pytest.raises(
+        InputError, match=r"relative imports: expected `from \.parts import \.\.\.`"
+    ):
+        find_candidates([str(folders[0])], DIGITS)[0].load()
 
 
 def test_third_parties_come_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

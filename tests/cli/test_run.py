@@ -93,6 +93,7 @@ def test_dry_run_computes_nothing(
         ({"sha256": "0" * 64}, [], "weights.safetensors: expected SHA-256 0000"),
         ({"weights": "../weights.safetensors"}, [], "expected a path inside the folder"),
         ({"architecture": "os:system"}, [], "field architecture: expected a module below"),
+        ({"architecture": "model.py:linear"}, [], "without its ending, 'model'; got 'model.py'"),
         ({"architecture_args": {"width": 3}}, [], "architecture_args: .*width"),
         ({"dataset": "cifar10"}, [], "field dataset: expected digits"),
         ({"dataset": None}, [], "submission.yaml: field dataset: Field required"),
@@ -173,7 +174,9 @@ def test_unavailable_candidates_do_not_stop_the_others(
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("def linear(:\n", r"model.py: SyntaxError: .*\(line 1\)"),
+        ("def linear(:\n", r"model.py: SyntaxError: invalid syntax \(model.py, line 1\)$"),
+        ("import sys\nsys.exit(7)\n", r"model.py: SystemExit: 7 \(model.py, line 2\)"),
+        ("def linear():\n    raise SystemExit\n", "architecture: SystemExit: no reason given"),
         ("import nowhere_to_be_found\n", "model.py: ModuleNotFoundError: .*nowhere_to_be_found"),
         (
             "def linear():\n    raise RuntimeError('no\\nluck')\n",
@@ -197,8 +200,36 @@ def test_what_a_defences_own_code_raises_is_named(
     (folder / "model.py").write_text(code)
     result = call("--candidate", str(folder))
     assert result.exit_code == 2, result.output
-    assert re.search(message, result.output), result.output
+    assert re.search(message, result.output, re.MULTILINE), result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("raise AttributeError('no\\nscale')", r"AttributeError: no scale \(model.py, line 7\)"),
+        ("nn.functional.nll_loss(images, 'x')", r"TypeError: .* \(model.py, line 7\)"),
+        ("raise SystemExit(7)", r"SystemExit: 7 \(model.py, line 7\)"),
+    ],
+)
+def test_what_a_defence_raises_during_the_attack_does_not_stop_the_others(
+    call: Callable[..., Result],
+    write_submission: Callable[..., Path],
+    reason: str,
+    message: str,
+) -> None:
+    bad, good = write_submission("bad"), write_submission("good")
+    # Before the attack it sees the digits as they are, of 17 grey levels.
+    (bad / "model.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n"
+        "    def forward(self, images):\n        if (16 * images).frac().any():\n"
+        f"            {reason}\n        return super().forward(images)\n\n\n"
+        "def linear():\n    return Net(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    result = call("--candidate", str(bad), "--candidate", str(good))
+    assert result.exit_code == 1, result.output
+    assert re.search(f"^bad: failed: {message}$", result.output, re.MULTILINE), result.output
+    assert "good: clean 95.00%" in result.output
 
 
 def test_unwritable_results(

@@ -1,0 +1,76 @@
+"""Code that submissions bring: what it raised, and its modules under names of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+FOREIGN_ERRORS = (Exception, SystemExit)
+"""What foreign code may raise: anything, and a call of sys.exit is no reason to end here."""
+
+
+def raised(error: BaseException) -> str:
+    """What foreign code raised, in one line, with the file and the line where it did.
+
+    Of code that is not installed as a package the innermost place is named: where a library
+    raised, the call that it was asked by says more.
+    """
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):  # its text names the place once more
+        file = Path(error.filename or "unknown file").name
+        return f"{name}: {error.msg} ({file}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = tuple(sysconfig.get_path(each) for each in ("stdlib", "purelib", "platlib"))
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    where = (own or frames)[-1:]
+    place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in where)
+    text = " ".join(str(error).split()) or "no reason given"
+    return f"{name}: {text}{place}"
+
+
+def import_file(folder: Path, stem: str) -> ModuleType:
+    """The module in `<folder>/<stem>.py`, as a part of a package that the folder is.
+
+    Its relative imports find the folder's other files. The package is named for the folder and
+    what its Python files hold: other folders have modules of their own, and so has a changed one.
+
+    Raises:
+        BaseException: whatever the code raises; nothing of the package is then kept.
+    """
+    package = f"bench_submission_{_identity(folder)}"
+    name = f"{package}.{stem}"
+    # Architecture and surrogate may be of one file: they then share its classes.
+    if name in sys.modules:
+        return sys.modules[name]
+    if package not in sys.modules:
+        package_spec = ModuleSpec(package, None, is_package=True)
+        package_spec.submodule_search_locations = [str(folder.resolve())]
+        sys.modules[package] = importlib.util.module_from_spec(package_spec)
+    spec = importlib.util.spec_from_file_location(name, folder / f"{stem}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    importlib.invalidate_caches()  # the files may be younger than what Python knows of the folder
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        for each in [key for key in sys.modules if key == package or key.startswith(f"{package}.")]:
+            del sys.modules[each]
+        raise
+    return module
+
+
+def _identity(folder: Path) -> str:
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]

@@ -19,6 +19,7 @@ from bench.records import Block, CleanResults
 from bench.store import RunFolder, Store, safe_name
 from bench.store.packing import apply_difference, difference
 from bench.suites import load_suite
+from tests.report.runs import make_manifest, save_run
 from tests.silent import SilentObserver
 
 IMAGES = arrays.arrays(
@@ -88,6 +89,19 @@ def test_complete_runs_are_shown_and_damage_is_set_aside(
     newest, _ = _evaluate(linear_digits, tmp_path)
     assert newest.reused
     assert newest.summary.run == third.summary.run
+
+
+def test_a_run_that_is_not_finished_is_not_shown_as_one_that_is_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    save_run(store, make_manifest("digits-linf", "whole", 10), 9, [8, 7, 7, 7])
+    begun = make_manifest("digits-linf", "begun", 10)
+    with store.folder(begun).locked():
+        store.folder(begun).begin(begun)
+    for reference in ("digits-linf/begun", f"digits-linf/begun@{begun.run[:6]}"):
+        with pytest.raises(InputError, match="is not finished; the same command that began it"):
+            store.summary(reference)
+    with pytest.raises(InputError, match=r"expected SUITE/.*, one of digits-linf/whole$"):
+        store.summary("digits-linf/other")
 
 
 def test_damaged_block_is_set_aside_and_a_second_writer_refused(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Store:
         witnesses only if there is none else.
 
         Raises:
-            InputError: no such run.
+            InputError: no such run, or one that is not finished.
         """
         suite, _, rest = reference.partition("/")
         candidate, _, run = rest.partition("@")
@@ -75,7 +75,18 @@ class Store:
             if summary.run.startswith(run)
         ]
         if not found:
-            known = sorted({f"{run.path.parts[-3]}/{run.path.parts[-2]}" for run in self.runs()})
+            begun = [
+                folder
+                for folder in self.runs(suite, candidate or "-")
+                if folder.path.name.startswith(run)
+            ]
+            if begun:
+                raise InputError(
+                    f"run {reference!r} in {self.root} is not finished; the same command that "
+                    "began it goes on with it"
+                )
+            complete = [folder for folder in self.runs() if folder.is_complete]
+            known = sorted({f"{each.path.parts[-3]}/{each.path.parts[-2]}" for each in complete})
             raise InputError(
                 f"no complete run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
                 f"one of {', '.join(known) or '(none)'}"

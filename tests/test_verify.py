@@ -255,6 +255,10 @@ def test_commands(write_submission: Callable[..., Path], tmp_path: Path) -> None
     assert confirmed.exit_code == 0, confirmed.output
     assert "confirmed: robust accuracy is at most" in confirmed.output
     assert call("verify", "quick/linear", *results).exit_code == 2
+    unnamed = call("verify", "quick/linear", *named[:2], *results)
+    assert unnamed.exit_code == 2
+    assert "made from a folder" in unnamed.output
+    assert "--candidate FOLDER" in unnamed.output
     (record,) = tmp_path.glob("results/quick/linear/*/run.json")
     content = json.loads(record.read_text())
     record.write_text(json.dumps(content | {"robust_accuracy": 0.0}))

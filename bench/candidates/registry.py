@@ -107,15 +107,27 @@ def find_candidates(
         trust_code: whether Python code of submissions may run that are not named by their path.
 
     Raises:
-        InputError: a name that nothing answers to (the nearest ones are given), or a submission
-            for another data set.
+        InputError: a name that nothing answers to (the nearest ones are given), a submission for
+            another data set, or two candidates of one name.
     """
     directory = model_dir or default_model_dir()
     found: dict[str, CandidateReference] = {}
     for name in names:
         for reference in _find(name, suite, directory, trust_code):
-            found.setdefault(reference.name, reference)
+            first = found.setdefault(reference.name, reference)
+            if _origin(first) != _origin(reference):
+                raise InputError(
+                    f"--candidate: expected a name for each candidate, got {reference.name!r} for "
+                    f"{_origin(first)} and {_origin(reference)}; change field name of one"
+                )
     return list(found.values())
+
+
+def is_known(name: str) -> bool:
+    """Whether a name alone finds a candidate; users' own folders are named by their paths."""
+    if name.startswith((mixes.PREFIX, PREFIX)):
+        return True
+    return name in shipped_submissions() or name in third_party()
 
 
 def find_candidate(
@@ -131,6 +143,13 @@ def find_candidate(
         names = ", ".join(reference.name for reference in found)
         raise InputError(f"--candidate: expected one candidate, got {len(found)}: {names}")
     return found[0]
+
+
+def _origin(reference: CandidateReference) -> str:
+    """Where a candidate comes from: two references may mean the same one."""
+    if isinstance(reference, SubmissionReference):
+        return str(reference.folder.resolve())
+    return f"{type(reference).__name__} {reference.name}"
 
 
 def _find(name: str, suite: Suite, model_dir: Path, trust_code: bool) -> list[CandidateReference]:

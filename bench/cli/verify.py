@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.candidates.registry import find_candidate
+from bench.candidates.registry import find_candidate, is_known
 from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.errors import InputError
@@ -58,7 +58,16 @@ def command(
     suite = load_suite(suite_name or manifest.suite)
     if suite.name != manifest.suite:
         raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
-    candidate = find_candidate(name or manifest.candidate, suite, model_dir, trust_code).load()
+    try:
+        found = find_candidate(name or manifest.candidate, suite, model_dir, trust_code)
+    except InputError as error:
+        if name is not None or is_known(manifest.candidate):
+            raise
+        raise InputError(
+            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder that is not "
+            f"among the shipped submissions; name it by --candidate FOLDER"
+        ) from error
+    candidate = found.load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
     dataset = dataset_of(manifest, suite, data_dir, candidate.preprocessing, listed)
     result = verify(folder, candidate, dataset, torch_device(device), batch_size)

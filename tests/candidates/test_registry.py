@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -67,6 +68,14 @@ def test_patterns_take_what_fits_and_names_must_fit() -> None:
     ]
     with pytest.raises(InputError, match="did you mean robustbench:Bai2023Improving_edm"):
         find_candidates(["robustbench:Bai2023Improving_emd"], load_suite("cifar100-linf"))
+
+
+def test_two_candidates_of_one_name_are_refused(write_submission: Callable[..., Path]) -> None:
+    one = write_submission("one")
+    other = shutil.copytree(one, one.with_name("other"))
+    with pytest.raises(InputError, match=r"got 'one' for .*/one and .*/other; change field name"):
+        find_candidates([str(one), str(other)], DIGITS)
+    assert len(find_candidates([str(one), f"{one}/../one"], DIGITS)) == 1
 
 
 def test_own_code_runs_only_when_the_user_says_so(

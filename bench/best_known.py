@@ -81,6 +81,19 @@ def best_known(
     )
 
 
+def newest_evaluation(store: Store, summary: Summary) -> Summary | None:
+    """The newest evaluation of the run's own candidate at its own radius; None if there is none.
+
+    A run of the same name may be of other weights, or of the candidate as it was defined before.
+    """
+    found = [
+        other
+        for other in store.readable_summaries()
+        if other.manifest.kind == "evaluation" and _joins(other, summary) and _joins(summary, other)
+    ]
+    return max(found, key=lambda each: each.finished, default=None)
+
+
 def _joins(other: Summary, summary: Summary) -> bool:
     """Whether what another run broke is broken for this one."""
     theirs, ours = other.manifest, summary.manifest

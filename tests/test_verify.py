@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from bench import data, runner
-from bench.best_known import best_known
+from bench.best_known import best_known, newest_evaluation
 from bench.candidates import Candidate
 from bench.cli import main
 from bench.engines import make_engine
@@ -185,6 +185,12 @@ def test_imported_images_lower_the_best_known_accuracy(
     assert again.reused
     assert store.summary("digits-linf/linear").run == own.run
     assert store.summary(f"digits-linf/linear@{summary.run}").run == summary.run
+    # Newer runs of the same name, of other weights and at another radius.
+    _run(replace(candidate, weights_sha256={"weights": "9" * 64}), tmp_path, suite=suite)
+    _run(candidate, tmp_path, suite=suite, eps=EPS / 2)
+    newest = newest_evaluation(store, summary)
+    assert newest is not None
+    assert newest.run == own.run
 
 
 class _Runs:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bench import data, runner
-from bench.best_known import best_known
+from bench.best_known import best_known, newest_evaluation
 from bench.candidates.registry import find_candidate
 from bench.cli import options
 from bench.cli.devices import torch_device
@@ -63,7 +63,7 @@ def command(
         f"{suite.name}/{candidate.name}@{summary.run}: {broken} of {summary.n_examples} images "
         f"break their samples{known}"
     )
-    joined = best_known(store, store.summary(f"{suite.name}/{candidate.name}"))
+    joined = best_known(store, newest_evaluation(store, summary) or summary)
     click.echo(
         f"best known robust accuracy of @{joined.run}: {percent(joined.robust_accuracy)}%, "
         f"{joined.lowered} samples below its own {percent(joined.own_accuracy)}%"

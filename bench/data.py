@@ -314,8 +314,8 @@ def _torchvision(
         arguments = {**source.arguments, "download": True}
         _download(lambda: kind(str(directory), **arguments), name, directory)
         items = kind(str(directory), transform=transform, **source.arguments)
-    except TypeError as error:
-        raise InputError(f"torchvision.datasets.{name}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"torchvision.datasets.{name}: field arguments: {error}") from error
     pairs = [items[position] for position in range(len(items))]
     images = torch.stack([image for image, _ in pairs])
     labels = torch.tensor([int(label) for _, label in pairs])
@@ -341,6 +341,8 @@ def _npz(path: Path) -> Dataset:
             f"{path}: expected images of 4 dimensions and one label an image; got shapes "
             f"{images.shape} and {labels.shape}"
         )
+    if not images.size:
+        raise InputError(f"{path}: expected at least one image, got shape {images.shape}")
     if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     scaled = images / np.float32(255) if images.dtype == np.uint8 else images

@@ -46,6 +46,7 @@ def test_npz_and_folder_of_ones_own(tmp_path: Path) -> None:
         ({"images": np.zeros((2, 1, 4, 4))}, "expected arrays `images` and `labels`, got images"),
         ({"images": np.full((1, 1, 4, 4), 2.0), "labels": np.zeros(1, int)}, r"values in \[2, 2\]"),
         ({"images": np.zeros((2, 4, 4)), "labels": np.zeros(2, int)}, "4 dimensions"),
+        ({"images": np.zeros((0, 1, 4, 4)), "labels": np.zeros(0, int)}, "at least one image"),
     ],
 )
 def test_wrong_npz_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], expected: str) -> None:
@@ -73,6 +74,20 @@ def test_damaged_and_missing_cifar_files_are_named(data_dir: Path, tmp_path: Pat
         data.load("cifar10", "test", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"spilt": "test"}, "unexpected keyword argument 'spilt'"),
+        ({"split": "tset"}, "field arguments: Unknown value 'tset' for argument split"),
+    ],
+)
+def test_misspelt_torchvision_arguments_are_named(
+    tmp_path: Path, arguments: dict[str, str], expected: str
+) -> None:
+    with pytest.raises(InputError, match=rf"torchvision\.datasets\.SVHN: .*{expected}"):
+        data.load_source(DataSource(torchvision="SVHN", arguments=arguments), tmp_path)
+
+
 @pytest.mark.cifar
 def test_torchvision_by_name_equals_the_named_data_set(data_dir: Path) -> None:
     source = DataSource(torchvision="CIFAR10", arguments={"train": False})
@@ -82,8 +97,6 @@ def test_torchvision_by_name_equals_the_named_data_set(data_dir: Path) -> None:
     assert theirs.classes == ours.classes
     with pytest.raises(InputError, match=r"expected a data set of torchvision\.datasets"):
         data.load_source(DataSource(torchvision="Nothing"), data_dir)
-    with pytest.raises(InputError, match="unexpected keyword argument 'spilt'"):
-        data.load_source(DataSource(torchvision="SVHN", arguments={"spilt": "test"}), data_dir)
 
 
 def test_imagenet_takes_robustbenchs_images_after_the_models_preprocessing(tmp_path: Path) -> None:

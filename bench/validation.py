@@ -35,14 +35,40 @@ Number = Annotated[float, BeforeValidator(parse_fraction)]
 """A float that YAML may also write as a fraction, such as 8/255."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which by itself takes the last of several values for one key."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as it is written, before `<<` brings keys that may be given again.
+
+        Raises:
+            InputError: a key that is given twice.
+        """
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise InputError(
+                    f"field {key.value}: expected once, got it in lines {lines[key.value]} and "
+                    f"{line}"
+                )
+            lines[key.value] = line
+        return node
+
+
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file.
 
     Raises:
-        InputError: the file cannot be read or is not YAML.
+        InputError: the file cannot be read, is not YAML, or gives a field twice.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import model_validator
 
 from bench.errors import InputError
-from bench.validation import StrictModel, validate
+from bench.validation import StrictModel, read_yaml, validate
 
 
 class Interval(StrictModel):
@@ -44,3 +46,15 @@ def test_the_line_names_file_field_expectation_and_value(
 def test_a_file_that_is_no_mapping() -> None:
     with pytest.raises(InputError, match=r"own\.yaml: field \(the whole file\): .*, got \[1\]"):
         validate(Interval, [1], "own.yaml")
+
+
+def test_a_field_is_given_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("low: 1\nhigh: 2\nlow: 3\n")
+    with pytest.raises(InputError, match=r"own\.yaml: field low: expected once.* lines 1 and 3$"):
+        read_yaml(path)
+    path.write_text("inner: {low: 1, low: 1}\n")
+    with pytest.raises(InputError, match="lines 1 and 1"):
+        read_yaml(path)
+    path.write_text("first: &first {low: 1, high: 2}\nsecond: {<<: *first, low: 3}\n")
+    assert read_yaml(path)["second"] == {"low": 3, "high": 2}

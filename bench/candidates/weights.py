@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
         shown = "; ".join(problems[:8]) + (
             f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         )
-        raise InputError(f"{path}: the weights do not fit the architecture: {shown}")
+        advice = _advice(state, expected)
+        raise InputError(f"{path}: the weights do not fit the architecture: {shown}{advice}")
     module.load_state_dict(state)
 
 
@@ -65,14 +67,48 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = readers[path.suffix](path)
     except (SafetensorError, OSError, EOFError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be read as weights: {error}") from error
-    except Exception as error:  # pickle's errors, and what a damaged zip raises
-        raise InputError(f"{path}: refused, it holds more than tensors: {error}") from error
+    except pickle.UnpicklingError as error:  # its text advises to load it nevertheless
+        raise InputError(
+            f"{path}: refused, it holds more than tensors; save module.state_dict()"
+        ) from error
+    except Exception as error:  # what a damaged zip or a file of another kind raises
+        raise InputError(
+            f"{path}: cannot be read as weights: {type(error).__name__}: {error}"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    flat = _flat(state) if isinstance(state, dict) else None
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{path}: expected a mapping of names to tensors, got {type(state).__name__}"
+        )
+    flat = _flat(state)
     if flat is None:
-        raise InputError(f"{path}: expected a mapping of names to tensors")
+        raise InputError(
+            f"{path}: expected a mapping of names to tensors, got one of {_shown(state)}; save "
+            "module.state_dict() alone"
+        )
     return flat
+
+
+def _advice(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """What to save instead, where all names have one word before those that were expected."""
+    if not state:
+        return ""
+    first = next(iter(state)).partition(".")[0] + "."
+    if not all(name.startswith(first) and name.removeprefix(first) in expected for name in state):
+        return ""
+    if first == "module.":
+        return (
+            "; every name begins with 'module.', as of DataParallel: save net.module.state_dict()"
+        )
+    return f"; the file holds the names below {first[:-1]!r}: save what is there alone"
+
+
+def _shown(names: Iterable[object], limit: int = 8) -> str:
+    """The first names in a list."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Tensor] | None:

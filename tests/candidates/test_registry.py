@@ -139,3 +139,18 @@ def test_pickles_with_code_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"weights\.pt: refused, it holds more than tensors"):
         read_weights(tmp_path / "weights.pt")
     assert not (tmp_path / "executed").exists()
+
+
+def test_weights_that_are_no_tensors_by_name_are_refused_with_what_to_save(tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pt", third_party_network()
+    for content, message in (
+        (network, r"more than tensors; save module\.state_dict\(\)$"),
+        ({"model": network.state_dict(), "epoch": 3}, "got one of model, epoch; save module.state"),
+        ([1], "expected a mapping of names to tensors, got list$"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(InputError, match=message):
+            read_weights(path)
+    path.write_text("text")
+    with pytest.raises(InputError, match=r"weights\.pt: cannot be read as weights: "):
+        read_weights(path)

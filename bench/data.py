@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import InputError
-from bench.suites import DataSource
+from bench.suites import DataSource, ThreatModel
 
 Split = Literal["train", "test"]
 
@@ -92,6 +93,27 @@ IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
     "imagenet": (3, 224, 224),
 }
 """(C, H, W) of the data sets that are known by name."""
+
+
+def check_radius(threat_model: ThreatModel, source: DataSource, origin: str) -> None:
+    """Refuse a ball in L2 that holds every image, where a data set's image size is known.
+
+    Args:
+        source: of the images.
+        origin: of the radius, for the message.
+
+    Raises:
+        InputError: the radius is at least the diagonal of the cube of all images.
+    """
+    if threat_model.norm != "L2" or source.name is None:
+        return
+    shape = IMAGE_SHAPES[source.name]
+    diagonal = math.sqrt(math.prod(shape))
+    if threat_model.eps >= diagonal:
+        raise InputError(
+            f"{origin}: expected less than {diagonal:.4g}, the L2 distance of a black and a white "
+            f"image of {source.name}, of shape {shape}; got {threat_model.eps:g}"
+        )
 
 
 def default_data_dir() -> Path:

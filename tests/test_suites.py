@@ -43,6 +43,10 @@ def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
         ({"threat_model": {"norm": "Linf", "eps": -1}}, r"threat_model.eps: .*greater than 0.*-1"),
         ({"threat_model": {"norm": "L7", "eps": 1}}, r"threat_model.norm: .*'L7'"),
         ({"threat_model": {"norm": "Linf", "eps": 8}}, r"threat_model: .*did you mean 8/255"),
+        (
+            {"threat_model": {"norm": "L2", "eps": 8}, "data": "digits"},
+            r"threat_model.eps: expected less than 8, .*\(1, 8, 8\)",
+        ),
         ({"threat_model": {"norm": "L1", "eps": 8}}, r"standard.attacks: .*APGD, got L1"),
         ({"protocols": {"standard": {"attacks": ["apgd-cw"]}}}, r"attacks: .*apgd-ce.*'apgd-cw'"),
         ({"versoin": 2}, r"versoin: unknown, expected one of name, .*2"),

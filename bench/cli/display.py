@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from bench import records, runner
+from bench.cli.tables import table_console, table_of
 from bench.formatting import duration, flag_text, interval, percent, radius
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -23,7 +22,7 @@ class Display:
     """Draws what the runner reports."""
 
     def __init__(self) -> None:
-        self.console = Console()
+        self.console = table_console()
         self._live = self.console.is_terminal
         self._bars = Progress(
             TextColumn("  {task.description:<12}"),
@@ -121,7 +120,8 @@ class Display:
 
     def plan(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """What would be done."""
-        table = Table("candidate", "missing", "time on this device", title="Plan")
+        table = table_of("candidate", "missing", "time on this device")
+        table.title = "Plan"
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self.console.print(table)

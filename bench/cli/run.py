@@ -27,7 +27,7 @@ from bench.estimate import estimate
 from bench.foreign_code import FOREIGN_ERRORS, raised
 from bench.formatting import duration
 from bench.store import Store
-from bench.suites import load_suite
+from bench.suites import Suite, load_suite
 from bench.validation import parse_fraction
 
 
@@ -201,7 +201,7 @@ def command(
         until_width=None if until_width is None else until_width / 100,
         budget_seconds=None if budget is None else _seconds(budget),
         noise_samples=noise_samples,
-        eps=None if eps is None else read_radius(eps, suite.threat_model.norm),
+        eps=None if eps is None else read_radius(eps, suite),
         again=again,
         seed_witnesses=seed_witnesses,
         until_converged=until_converged,
@@ -354,15 +354,22 @@ def _check_protocol_options(
             raise InputError(f"{option}: expected nothing, protocol {protocol} {what}; got {value}")
 
 
-def read_radius(text: str, norm: str) -> float:
+def read_radius(text: str, suite: Suite) -> float:
+    """The radius that --eps gives, in the [0, 1] pixel scale.
+
+    Raises:
+        InputError: no number > 0, or a ball that holds every image.
+    """
     value = parse_fraction(text)
     if not isinstance(value, float) or not 0 < value < float("inf"):
         raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {text!r}")
-    if norm == "Linf" and value > 1:
+    if suite.threat_model.norm == "Linf" and value > 1:
         raise InputError(
             f"--eps: expected at most 1, since pixels are in [0, 1]; got {text!r}: did you mean "
             f"{value:g}/255?"
         )
+    threat_model = suite.threat_model.model_copy(update={"eps": value})
+    data.check_radius(threat_model, suite.data, "--eps")
     return value
 
 

@@ -111,7 +111,7 @@ def command(
         batch_size=batch_size,
         device=chosen_device,
         n_examples=n_examples,
-        eps=None if eps is None else read_radius(eps, suite.threat_model.norm),
+        eps=None if eps is None else read_radius(eps, suite),
         again=again,
     )
 

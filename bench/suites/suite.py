@@ -192,7 +192,14 @@ def load_suite(name_or_path: str) -> Suite:
     suite = validate(Suite, read_yaml(path), path)
     if name_or_path not in suite_names():
         _check_attacks(suite, path)
+        _check_radius(suite, path)
     return suite.model_copy(update={"data": suite.data.relative_to(path.resolve().parent)})
+
+
+def _check_radius(suite: Suite, path: Path) -> None:
+    from bench.data import check_radius  # torch: slow to import
+
+    check_radius(suite.threat_model, suite.data, f"{path}: field threat_model.eps")
 
 
 def _check_attacks(suite: Suite, path: Path) -> None:

@@ -73,15 +73,18 @@ def test_evaluates_reports_shows_and_reuses(
 def test_dry_run_computes_nothing(
     call: Callable[..., Result], write_submission: Callable[..., Path], tmp_path: Path
 ) -> None:
-    result = call("--candidate", str(write_submission()), "--dry-run")
+    name = "a-name-of-" + 60 * "x"
+    result = call("--candidate", str(write_submission(name)), "--dry-run")
     assert result.exit_code == 0, result.output
     assert "all here" in result.output
+    assert name in result.output
     assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
+        ({}, ["--suite", "digits-l2", "--eps", "8"], "--eps: expected less than 8, the L2"),
         ({}, ["--candidate", "digits-standrad"], "did you mean digits-standard"),
         ({}, ["--n-examples", "0"], "0 is not in the range x>=1"),
         ({}, ["--n-examples", "361"], "at most 360 examples"),
@@ -123,6 +126,14 @@ def test_wrong_input_is_named_and_nothing_runs(
         (lambda state: {"1.bias": state["1.bias"]}, "missing 1.weight"),
         (lambda state: {**state, "1.bias": torch.zeros(9)}, r"1.bias: expected shape \(10,\)"),
         (lambda state: {**state, "1.bias": torch.full((10,), torch.nan)}, "got NaN or infinity"),
+        (
+            lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+            r"begins with 'module\.', as of DataParallel: save net\.module\.state_dict\(\)",
+        ),
+        (
+            lambda state: {f"net.{name}": tensor for name, tensor in state.items()},
+            "missing 1.weight.*; the file holds the names below 'net': save what is there alone",
+        ),
     ],
 )
 def test_weights_that_do_not_fit(

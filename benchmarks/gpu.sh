@@ -15,7 +15,8 @@ for precision in tf32 bfloat16; do
     python benchmarks/engines.py --device cuda --precision "$precision" --suite cifar10-linf \
         --architecture "$resnet18" --own-labels --eps 0.0005 --n-examples 2000
 done
-python benchmarks/parity.py --device cuda --precision tf32 --precision bfloat16
+missed=0
+python benchmarks/parity.py --device cuda --precision tf32 --precision bfloat16 || missed=$?
 for precision in tf32 bfloat16; do
     python benchmarks/engines.py --device cuda --precision "$precision" --suite cifar10-linf \
         --architecture "$wide" --own-labels --eps 0.0005 --n-examples 2000 --attack apgd-ce
@@ -27,3 +28,4 @@ for precision in float32 tf32; do
         | tee -a benchmarks/results/gpu.txt
 done
 python benchmarks/attack_overhead.py --device cuda --batch 1024 | tee -a benchmarks/results/gpu.txt
+exit "$missed"  # 1 if parity missed a bar

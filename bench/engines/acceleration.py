@@ -49,12 +49,14 @@ class Accelerated:
         record: what was done to it, for the run's record.
         module: what `model` calls; a mix is still a mix.
         uncompiled: the same before its passes were compiled, if they are.
+        compiler_works: whether the run is long enough to compile for, and the compiler could.
     """
 
     model: Callable[[Tensor], Tensor]
     record: dict[str, str]
     module: nn.Module
     uncompiled: nn.Module
+    compiler_works: bool = False
 
 
 def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated:

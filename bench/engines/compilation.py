@@ -35,6 +35,7 @@ TOLERANCE = {"float32": 1e-4, "tf32": 2e-3, "bfloat16": 3e-2}
 """Largest relative change, of a logit or of a gradient, by which a compiled pass is an equal one:
 where a lower precision rounds, rounding in another order changes that much."""
 RECORD = "compiled"
+_TOO_SLOW = "times as fast"
 
 
 def compile_if_worth(
@@ -58,7 +59,7 @@ def compile_if_worth(
     """
     earlier = _earlier(finished)
     if earlier is not None and not earlier.startswith("yes"):
-        return _with_record(fast, earlier)
+        return _with_record(replace(fast, compiler_works=_TOO_SLOW in earlier), earlier)
     worth = FORWARD_WORTH_SECONDS if labels is None else WORTH_SECONDS
     if earlier is None and expected_seconds < worth:
         return _with_record(fast, "no: the run is too short to win it back")
@@ -69,11 +70,6 @@ def compile_if_worth(
         return _with_record(
             fast, f"no: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
         )
-
-
-def is_compiled(fast: Accelerated) -> bool:
-    """Whether the passes are compiled, so that the run is long enough to compile more."""
-    return fast.record.get(RECORD, "").startswith("yes")
 
 
 def pass_seconds(model: Model, images: Tensor, labels: Tensor | None) -> float:
@@ -114,9 +110,10 @@ def _try(
     if earlier is None:
         gain = _gain(model, fast.model, images, labels)
         if gain < LEAST_GAIN:
-            return _with_record(fast, f"no: {gain:.2f} times as fast")
+            slow = f"no: {gain:.2f} {_TOO_SLOW}"
+            return _with_record(replace(fast, compiler_works=True), slow)
         earlier = f"yes: {gain:.2f} times as fast, largest relative difference {difference:.1e}"
-    return _with_record(replace(fast, model=model, module=module), earlier)
+    return _with_record(replace(fast, model=model, module=module, compiler_works=True), earlier)
 
 
 def _compiled(module: nn.Module) -> nn.Module:

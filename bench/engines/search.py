@@ -34,7 +34,6 @@ from bench.attacks import (
 )
 from bench.engines.acceleration import Accelerated, tensor_cores
 from bench.engines.batch import Batch, Sample
-from bench.engines.compilation import is_compiled
 from bench.engines.engine import (
     GRADIENT_COST,
     Outlook,
@@ -85,7 +84,7 @@ class Search:
         self.targets = torch.empty(0, 0, dtype=torch.int64)
         self.target_row: dict[int, int] = {}
         self.model = view(plan.view, fast, task)
-        if is_compiled(fast):
+        if fast.compiler_works:
             plan.attack.compile()
         self.steps_made = 0
         self.rounds_ended = 0

@@ -128,7 +128,7 @@ def _check_accepted(
     ]
     for quantity, accuracy in numbers:
         measured = None if run is None else _measured(store, run, quantity)
-        verdict = Verdict("not measured")
+        verdict = Verdict("not measured", _other_samples(row, runs) if run is None else "")
         if run is not None and measured is not None:
             n = run.n_examples
             spread = CLEAN_SPREAD if quantity == "clean" else seed_spread(run, runs)
@@ -167,6 +167,14 @@ def _counterpart(row: AcceptedResult, runs: Sequence[Summary]) -> Summary | None
         return engine, manifest.seed == row.seed, run.finished
 
     return max(same, key=nearness, default=None)
+
+
+def _other_samples(row: AcceptedResult, runs: Sequence[Summary]) -> str:
+    """That the candidate was measured, but on other samples; empty if it was not."""
+    sizes = {run.n_examples for run in runs if run.manifest.candidate == row.candidate}
+    if not sizes - {row.n_examples}:
+        return ""
+    return f"measured on {max(sizes)} samples; the accepted number is of the first {row.n_examples}"
 
 
 def _pair(

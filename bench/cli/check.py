@@ -69,6 +69,9 @@ def command(
             console.print(_table(shown))
         if len(shown) < len(checks):
             click.echo(f"{len(checks) - len(shown)} published or accepted numbers are not measured")
+            left_out = [each for each in checks if each not in shown and each.verdict.note]
+            for text in dict.fromkeys(f"{each.name}: {each.verdict.note}" for each in left_out):
+                click.echo(text)
         for each in checks:
             if each.fails:
                 click.echo(f"{each.suite}/{each.name}: {each.quantity} {verdict_text(each)}")

@@ -290,6 +290,15 @@ def test_three_points_are_seen_and_nothing_is_not(linear_digits: nn.Module, tmp_
             assert ("paired by sample" in found.verdict.note) is (accepted == both[0])
 
 
+def test_a_run_on_other_samples_is_said_to_be_one(linear_digits: nn.Module, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run = _save_outcomes(store, linear_digits, "a" * 64, "2026-01-01T00:00:00+00:00")
+    of_more = accepted_row(run).model_copy(update={"n_examples": 9999})
+    for each in check(store, "digits-linf", accepted=[of_more]):
+        assert each.verdict.outcome == "not measured"
+        assert each.verdict.note.startswith(f"measured on {run.n_examples} samples")
+
+
 def test_wrong_rows_are_named(tmp_path: Path) -> None:
     assert len(load_certified_claims()) == 11
     shipped = Path("bench/claims/certified.csv").read_text(encoding="utf-8")

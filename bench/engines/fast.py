@@ -6,7 +6,9 @@ A sample's result depends on the candidate, the sample, the protocol and the see
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from bench.engines.engine import (
 )
 from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, clean_results
 from bench.engines.search import Search
+from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.out_of_memory import is_out_of_memory
@@ -84,18 +87,19 @@ class FastEngine:
         size = fitting_size(fast.model, task, task.batch_size, differentiable)
         if size < task.batch_size:
             fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
+        task = replace(task, batch_size=size)
         outlook = Outlook(survivor_costs(task))
-        if differentiable:
-            fast = _compiled_if_worth(task, fast, size, int(standing.sum()), outlook, finished)
-        for stage, each in enumerate(plans):
-            # A stand-in has a gradient even where the candidate itself has none at all.
-            if each.needs_gradient and not (differentiable or each.view == "straight-through"):
-                key = f"{stage + 1:02d}-{each.name}-00000"
-                if key not in finished:
-                    yield _skipped(task, each, key, standing)
-                continue
-            search = Search(task, each, fast, size, stage, self.precision, outlook)
-            yield from search.run(standing, finished, report)
+        expected = _expected_seconds(task, fast, int(standing.sum()), outlook)
+        count = processes(task, int(standing.sum()), expected) if differentiable else 1
+        if count > 1:
+            fast.record["processes"] = str(count)
+        elif differentiable:
+            fast = _compiled_if_worth(task, fast, expected, finished)
+        attacks = partial(self._attacks, plans, fast, differentiable, outlook, finished)
+        if count > 1:
+            yield from share_out(task, standing, count, finished, report, attacks)
+            return
+        yield from attacks(task, standing, report)
         if not task.until_converged or not differentiable:
             return
         shares: list[float] = []
@@ -106,9 +110,31 @@ class FastEngine:
             for each in harder_plans(task, doubling):
                 outlook.costs.append(survivor_cost(each))
                 stage = len(outlook.costs) - 1
-                search = Search(task, each, fast, size, stage, self.precision, outlook)
+                search = Search(task, each, fast, task.batch_size, stage, self.precision, outlook)
                 yield from search.run(standing, finished, report)
             shares.append(1 - int(standing.sum()) / before)
+
+    def _attacks(
+        self,
+        plans: Sequence[AttackPlan],
+        fast: Accelerated,
+        differentiable: bool,
+        outlook: Outlook,
+        finished: Mapping[str, Block],
+        task: Task,
+        standing: Tensor,
+        report: Callable[[Progress], None],
+    ) -> Iterator[Block]:
+        """Attack by attack on what stands; `standing` (N,) is updated as samples break."""
+        for stage, each in enumerate(plans):
+            # A stand-in has a gradient even where the candidate itself has none at all.
+            if each.needs_gradient and not (differentiable or each.view == "straight-through"):
+                key = f"{stage + 1:02d}-{each.name}-00000"
+                if key not in finished:
+                    yield _skipped(task, each, key, standing)
+                continue
+            search = Search(task, each, fast, task.batch_size, stage, self.precision, outlook)
+            yield from search.run(standing, finished, report)
 
 
 def _clean(
@@ -143,20 +169,20 @@ def _clean(
     return standing
 
 
+def _expected_seconds(task: Task, fast: Accelerated, standing: int, outlook: Outlook) -> float:
+    """Of the whole run in this process, as if all samples that stand stood all attacks."""
+    few = min(task.batch_size, TRIED_IMAGES, len(task.images))
+    images, labels = task.images[:few].to(task.device), task.labels[:few].to(task.device)
+    each = pass_seconds(fast.model, images, labels) / (few * (1 + GRADIENT_COST))
+    return standing * sum(outlook.costs) * each
+
+
 def _compiled_if_worth(
-    task: Task,
-    fast: Accelerated,
-    size: int,
-    standing: int,
-    outlook: Outlook,
-    finished: Mapping[str, Block],
+    task: Task, fast: Accelerated, expected_seconds: float, finished: Mapping[str, Block]
 ) -> Accelerated:
-    rows = torch.arange(size) % len(task.images)
+    rows = torch.arange(task.batch_size) % len(task.images)
     images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
-    few = min(size, TRIED_IMAGES)
-    each = pass_seconds(fast.model, images[:few], labels[:few]) / (few * (1 + GRADIENT_COST))
-    expected = standing * sum(outlook.costs) * each
-    return compile_if_worth(fast, images, labels, expected, finished)
+    return compile_if_worth(fast, images, labels, expected_seconds, finished)
 
 
 def _is_differentiable(model: Model, task: Task) -> bool:

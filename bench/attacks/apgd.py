@@ -286,12 +286,17 @@ def _move_linf(
     step_size, weight = per_image(step_size, point), per_image(weight, point)
     eps = per_image(eps, point) if isinstance(eps, Tensor) else eps
     lower, upper = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
-    ahead = onto_box_(gradient.sign_().mul_(step_size).add_(point), lower, upper)
-    last_movement = previous.neg_().add_(point).mul_(1 - weight)
-    ahead.sub_(point).mul_(weight).add_(point).add_(last_movement)
+    ahead = torch.addcmul(point, gradient.sign_(), step_size, out=gradient)
     onto_box_(ahead, lower, upper)
+    _with_momentum(ahead, point, previous, weight)
+    torch.clamp(ahead, lower, upper, out=point)
+
+
+def _with_momentum(ahead: Tensor, point: Tensor, previous: Tensor, weight: Tensor) -> None:
+    """`ahead` to x + alpha (ahead - x) + (1 - alpha) (x - x_previous), and x to `previous`."""
+    torch.lerp(point, ahead, weight, out=ahead)
+    ahead.addcmul_(previous.sub_(point), weight - 1)
     previous.copy_(point)
-    point.copy_(ahead)
 
 
 def _move_l2(
@@ -311,12 +316,10 @@ def _move_l2(
     _keep_or_go_back(point, best, best_gradient, gradient, keep, back)
     step_size = step_size / (norms(gradient, "L2") + SMALLEST_NORM)
     step_size, weight = per_image(step_size, point), per_image(weight, point)
-    ahead = onto_ball_(gradient.mul_(step_size).add_(point), clean, eps)
-    last_movement = previous.neg_().add_(point).mul_(1 - weight)
-    ahead.sub_(point).mul_(weight).add_(point).add_(last_movement)
+    ahead = torch.addcmul(point, gradient, step_size, out=gradient)
     onto_ball_(ahead, clean, eps)
-    previous.copy_(point)
-    point.copy_(ahead)
+    _with_momentum(ahead, point, previous, weight)
+    point.copy_(onto_ball_(ahead, clean, eps))
 
 
 MOVES: Mapping[str, Callable[..., None]] = MappingProxyType({"Linf": _move_linf, "L2": _move_l2})

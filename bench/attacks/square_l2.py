@@ -17,8 +17,10 @@ from bench.attacks.draws import Draws
 from bench.attacks.projections import SMALLEST_NORM
 from bench.attacks.rowwise import RowFunction, copy_rows
 from bench.attacks.square_search import (
+    Query,
     Square,
     SquareState,
+    WholeQuery,
     corner,
     interval,
     random_signs,
@@ -65,7 +67,8 @@ class SquareL2(Square):
         side = max(round(math.sqrt(share * height * width)), 3)
         return min(side + (side + 1) % 2, height, width)
 
-    def propose(self, state: SquareState) -> None:
+    def propose(self, state: SquareState) -> Query:
+        """See `Square.propose`."""
         count, channels, height, width = state.best.shape
         dtype = state.best.dtype
         size = self.table(state.best, "side")[state.iteration]
@@ -77,8 +80,9 @@ class SquareL2(Square):
         table = self._bump_table(state.best)
         border = table.shape[1] - 1
         kind = 2 * self.table(state.best, "number")[state.iteration] + turned
+        images = torch.empty_like(state.best)
         self._change(
-            state.candidate,
+            images,
             state.best,
             state.clean,
             interval(top, size, height, signs),
@@ -91,6 +95,7 @@ class SquareL2(Square):
             state.iteration == 0,
             shared=(table,),
         )
+        return WholeQuery(images, state.best)
 
     def _bump_table(self, images: Tensor) -> Tensor:
         """All bumps, each with a border of zeros at its end: (2 windows (L + 1), L + 1).
@@ -113,7 +118,7 @@ class SquareL2(Square):
 def _change_l2(
     eps: float,
     bumps: Tensor,
-    candidate: Tensor,
+    images: Tensor,
     best: Tensor,
     clean: Tensor,
     down: Tensor,
@@ -125,12 +130,12 @@ def _change_l2(
     signs: Tensor,
     first: Tensor,
 ) -> None:
-    """Move the mass of both windows into one, with a bump added and in the ball, into `candidate`.
+    """Move the mass of both windows into one, with a bump added and in the ball, into `images`.
 
     Args:
         eps: radius of the ball.
         bumps: (R, L + 1) rows of bumps of norm one, zero at their ends.
-        candidate: (N, C, H, W) written to.
+        images: (N, C, H, W) written to.
         best: (N, C, H, W).
         clean: (N, C, H, W).
         down: (N, H) one in the rows of the window to change, else zero.
@@ -149,7 +154,7 @@ def _change_l2(
     place = bump_row.unsqueeze(2) * bumps.shape[1] + bump_column.unsqueeze(1)
     bump_there = bumps.view(-1).index_select(0, place.view(-1)).view(count, 1, height, width)
 
-    delta = candidate.copy_(best).sub_(clean)
+    delta = images.copy_(best).sub_(clean)
     mass = (delta * delta).sum(dim=(2, 3), keepdim=True)
     new = delta * window
     new.div_(_length(new).add_(SMALLEST_NORM)).addcmul_(bump_there, signs)
@@ -160,7 +165,7 @@ def _change_l2(
     delta.add_(new.mul_(wanted / _length(new).add_(SMALLEST_NORM)))
     scale = per_image(eps / (norms(delta, "L2") + SMALLEST_NORM), delta)
     delta.mul_(scale).add_(clean).clamp_(0, 1)
-    copy_rows(candidate, first, best)
+    copy_rows(images, first, best)
 
 
 def _length(perturbations: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -33,15 +33,41 @@ class SquareState(State):
 
     Attributes:
         clean: (N, C, H, W).
-        candidate: (N, C, H, W) the image of the current query.
         best_margin: (N,) the label's logit minus the highest other one.
         draws: the items' random numbers.
     """
 
     clean: Tensor
-    candidate: Tensor
     best_margin: Tensor
     draws: Draws
+
+
+class Query(Protocol):
+    """What is asked of the model in a step, and how the answer is followed."""
+
+    @property
+    def images(self) -> Tensor:
+        """(N, C, H, W) to ask about."""
+
+    def settle(self, keep: Tensor) -> None:
+        """Make the asked images the best ones where `keep` (N,); elsewhere all is as before."""
+
+
+@dataclass(frozen=True)
+class WholeQuery:
+    """Images of their own.
+
+    Attributes:
+        images: (N, C, H, W) to ask about.
+        best: (N, C, H, W).
+    """
+
+    images: Tensor
+    best: Tensor
+
+    def settle(self, keep: Tensor) -> None:
+        """See `Query.settle`."""
+        copy_rows(self.best, keep, self.images)
 
 
 class Square(Attack[SquareState]):
@@ -87,7 +113,6 @@ class Square(Attack[SquareState]):
             broken=torch.zeros_like(labels, dtype=torch.bool),
             iteration=torch.zeros_like(labels),
             clean=images.clone(),
-            candidate=images.clone(),
             best_margin=torch.full_like(labels, float("inf"), dtype=images.dtype),
             draws=draws,
         )
@@ -95,14 +120,14 @@ class Square(Attack[SquareState]):
     def step(self, model: Model, state: SquareState) -> SquareState:
         """One query; see `Attack.step`."""
         searching = ~self.finished(state)
-        self.propose(state)
+        query = self.propose(state)
         with torch.no_grad():
-            logits = model(state.candidate).to(state.best_margin.dtype)
+            logits = model(query.images).to(state.best_margin.dtype)
         current = -margin(logits, state.labels, state.targets)
         wrong = misclassified(logits, state.labels)
         smaller = (current < state.best_margin) & searching
         state.best_margin.copy_(torch.where(smaller, current, state.best_margin))
-        copy_rows(state.best, smaller | (wrong & searching), state.candidate)
+        query.settle(smaller | (wrong & searching))
         state.broken.logical_or_(wrong & searching)
         state.iteration.add_(searching)
         return state
@@ -112,8 +137,8 @@ class Square(Attack[SquareState]):
         """(N, C, H, W) images with random perturbations of full size."""
 
     @abstractmethod
-    def propose(self, state: SquareState) -> None:
-        """Write the next images to ask about into `candidate`; at iteration 0 the starts."""
+    def propose(self, state: SquareState) -> Query:
+        """What to ask next; at iteration 0 about the starts."""
 
     def table(self, images: Tensor, column: Literal["side", "number"]) -> Tensor:
         """(steps + 1,) int64 by iteration: the window's side, or how often it was made smaller.

@@ -19,10 +19,11 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor
 
+from bench.attacks import square_linf
 from bench.attacks.apgd import APGD
 from bench.attacks.attack import Attack, likeliest_wrong_classes
 from bench.attacks.distances import Norm, norms
-from bench.attacks.draws import Draws, GivenDraws
+from bench.attacks.draws import Draws, GivenDraws, keyed_draws
 from bench.attacks.fab import FAB
 from bench.attacks.losses import LOSSES
 from bench.attacks.projections import onto_hyperplane
@@ -225,6 +226,25 @@ def test_square_linf(side: int) -> None:
     attack = square_for("Linf", 0.06, queries=queries)
     state = replay(attack, network, attack.start(images, labels, GivenDraws(numbers)))
     check_square(state, network, labels, adversarial, asked, best)
+
+
+def test_square_changes_windows_as_it_changes_whole_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, images = small_network(side=16), some_images(SAMPLES, side=16)
+    labels = predictions(network, images)
+    states = []
+    for largest_share in (0.0, 1.0):
+        monkeypatch.setattr(square_linf, "_LARGEST_SHARE", largest_share)
+        attack = square_for("Linf", 0.03, queries=400)
+        draws = keyed_draws(0, torch.arange(SAMPLES), "square")
+        state = attack.start(images, labels, draws)
+        state.iteration.copy_(torch.arange(SAMPLES) % 3 * 100)  # windows of several sizes at once
+        for _ in range(200):
+            attack.step(network, state)
+        states.append(state)
+    assert torch.equal(states[0].best, states[1].best)
+    assert torch.equal(states[0].best_margin, states[1].best_margin)
 
 
 @pytest.mark.parametrize("side", [8, 13])

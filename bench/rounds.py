@@ -48,12 +48,7 @@ def run_in_rounds(
     for number, start in enumerate(range(0, total, selection.round)):
         end = min(start + selection.round, total)
         prefix = f"round-{number:04d}-"
-        part = replace(
-            task,
-            images=task.images[start:end],
-            labels=task.labels[start:end],
-            indices=task.indices[start:end],
-        )
+        part = task.part(slice(start, end))
         known = {
             key.removeprefix(prefix): block
             for key, block in finished.items()

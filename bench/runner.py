@@ -23,7 +23,7 @@ from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
 from bench.mix_records import with_mix_records
-from bench.out_of_memory import is_out_of_memory
+from bench.out_of_memory import with_as_many_as_fit
 from bench.plan import (
     Settings,
     default_protocol,
@@ -184,21 +184,18 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
         for choice in protocol.attacks
     )
     module = candidate.module.to(settings.device)
-    n = min(INSPECTED_EXAMPLES, len(dataset))
-    while True:
-        try:
-            return flags.inspect(
-                candidate.name,
-                module,
-                dataset.images[:n].to(settings.device),
-                dataset.labels[:n].to(settings.device),
-                len(dataset.classes),
-                candidate.randomized and averages,
-            )
-        except (RuntimeError, MemoryError) as error:
-            if n == 1 or not is_out_of_memory(error):
-                raise
-            n //= 2
+
+    def inspected(count: int) -> list[Flag]:
+        return flags.inspect(
+            candidate.name,
+            module,
+            dataset.images[:count].to(settings.device),
+            dataset.labels[:count].to(settings.device),
+            len(dataset.classes),
+            candidate.randomized and averages,
+        )
+
+    return with_as_many_as_fit(min(INSPECTED_EXAMPLES, len(dataset)), inspected)
 
 
 def _choose_folder(manifest: Manifest, store: Store, again: bool) -> tuple[RunFolder, Manifest]:

@@ -66,6 +66,7 @@ def read_yaml(path: Path) -> Any:
         InputError: the file cannot be read, is not YAML, or gives a field twice.
     """
     try:
+        # As `safe_load`, whose loader ours extends.
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -64,6 +64,7 @@ class SquareL2(Square):
         return (images + perturbations * per_image(scale, images)).clamp_(0, 1)
 
     def side(self, share: float, height: int, width: int) -> int:
+        """See `Square.side`; odd, and at least 3."""
         side = max(round(math.sqrt(share * height * width)), 3)
         return min(side + (side + 1) % 2, height, width)
 

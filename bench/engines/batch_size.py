@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
 from bench.engines.engine import Task
-from bench.out_of_memory import is_out_of_memory
+from bench.out_of_memory import with_as_many_as_fit
 
 USUAL = {"cpu": 128, "cuda": 1024}
 """Fills the device with networks of usual size; a processor's cache holds no more."""
@@ -65,18 +65,15 @@ def filling_size(module: nn.Module, images: Tensor, *, gradients: bool = True) -
 
 def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> int:
     """A size, halved until a pass (with its gradient, if there is one) fits into memory."""
-    while True:
-        rows = torch.arange(size) % len(task.images)
+
+    def passed(count: int) -> int:
+        rows = torch.arange(count) % len(task.images)
         images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
-        try:
-            if differentiable:
-                image_gradient(model, images, labels)
-            else:
-                with torch.no_grad():
-                    model(images)
-            return size
-        except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_out_of_memory(error):
-                raise
-            size //= 2
-            torch.cuda.empty_cache()
+        if differentiable:
+            image_gradient(model, images, labels)
+        else:
+            with torch.no_grad():
+                model(images)
+        return count
+
+    return with_as_many_as_fit(size, passed)

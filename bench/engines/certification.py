@@ -27,7 +27,7 @@ from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.engine import Task
 from bench.errors import InputError
-from bench.out_of_memory import is_out_of_memory
+from bench.out_of_memory import with_as_many_as_fit
 from bench.records import Block, Certificates, Progress
 
 PROCEDURES = ("fixed", "sequential")
@@ -194,16 +194,13 @@ def _fitting_size(
     model: Callable[[Tensor], Tensor], noise: Noise, images: Tensor, size: int
 ) -> int:
     """The batch size, halved until a batch of noise and its passes fit into memory."""
-    while True:
-        try:
-            with torch.no_grad():
-                model(noise.normal([Piece(0, 0, 0, size)], images.shape[1:]))
-            return size
-        except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_out_of_memory(error):
-                raise
-            size //= 2
-            torch.cuda.empty_cache()
+
+    def passed(count: int) -> int:
+        with torch.no_grad():
+            model(noise.normal([Piece(0, 0, 0, count)], images.shape[1:]))
+        return count
+
+    return with_as_many_as_fit(size, passed)
 
 
 def _compiled_if_worth(

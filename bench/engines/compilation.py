@@ -35,7 +35,8 @@ TOLERANCE = {"float32": 1e-4, "tf32": 2e-3, "bfloat16": 3e-2}
 """Largest relative change, of a logit or of a gradient, by which a compiled pass is an equal one:
 where a lower precision rounds, rounding in another order changes that much."""
 RECORD = "compiled"
-_TOO_SLOW = "times as fast"
+_MEASURED = "times as fast"
+"""In the record wherever the compiler worked."""
 
 
 def compile_if_worth(
@@ -59,7 +60,7 @@ def compile_if_worth(
     """
     earlier = _earlier(finished)
     if earlier is not None and not earlier.startswith("yes"):
-        return _with_record(replace(fast, compiler_works=_TOO_SLOW in earlier), earlier)
+        return _with_record(replace(fast, compiler_works=_MEASURED in earlier), earlier)
     worth = FORWARD_WORTH_SECONDS if labels is None else WORTH_SECONDS
     if earlier is None and expected_seconds < worth:
         return _with_record(fast, "no: the run is too short to win it back")
@@ -110,9 +111,9 @@ def _try(
     if earlier is None:
         gain = _gain(model, fast.model, images, labels)
         if gain < LEAST_GAIN:
-            slow = f"no: {gain:.2f} {_TOO_SLOW}"
+            slow = f"no: {gain:.2f} {_MEASURED}"
             return _with_record(replace(fast, compiler_works=True), slow)
-        earlier = f"yes: {gain:.2f} times as fast, largest relative difference {difference:.1e}"
+        earlier = f"yes: {gain:.2f} {_MEASURED}, largest relative difference {difference:.1e}"
     return _with_record(replace(fast, model=model, module=module, compiler_works=True), earlier)
 
 

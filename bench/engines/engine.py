@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,6 +72,12 @@ class Task:
     until_converged: bool = False
     smoothing: Smoothing | None = None
     mix: Mix | None = None
+
+    def part(self, rows: Tensor | slice) -> Task:
+        """The same for some of the samples, by their places (n,) within the task."""
+        return replace(
+            self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
+        )
 
 
 class Engine(Protocol):

@@ -41,7 +41,7 @@ from bench.engines.search import Search
 from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
-from bench.out_of_memory import is_out_of_memory
+from bench.out_of_memory import with_as_many_as_fit
 from bench.records import Attempts, Block, Progress
 
 
@@ -91,12 +91,11 @@ class FastEngine:
         outlook = Outlook(survivor_costs(task))
         expected = _expected_seconds(task, fast, int(standing.sum()), outlook)
         count = processes(task, int(standing.sum()), expected) if differentiable else 1
-        if count > 1:
-            fast.record["processes"] = str(count)
-        elif differentiable:
+        if differentiable and count == 1:
             fast = _compiled_if_worth(task, fast, expected, finished)
         attacks = partial(self._attacks, plans, fast, differentiable, outlook, finished)
         if count > 1:
+            fast.record["processes"] = str(count)
             yield from share_out(task, standing, count, finished, report, attacks)
             return
         yield from attacks(task, standing, report)
@@ -191,15 +190,12 @@ def _is_differentiable(model: Model, task: Task) -> bool:
     On several images, since one alone is special to some modules (`squeeze`); on fewer if memory
     cannot hold what they keep.
     """
-    count = min(TRIED_IMAGES, task.batch_size, len(task.images))
-    while True:
+
+    def has_gradient(count: int) -> bool:
         images, labels = task.images[:count].to(task.device), task.labels[:count].to(task.device)
-        try:
-            return image_gradient(model, images, labels) is not None
-        except (RuntimeError, MemoryError) as error:
-            if count == 1 or not is_out_of_memory(error):
-                raise
-            count //= 2
+        return image_gradient(model, images, labels) is not None
+
+    return with_as_many_as_fit(min(TRIED_IMAGES, task.batch_size, len(task.images)), has_gradient)
 
 
 def _skipped(task: Task, plan: AttackPlan, key: str, standing: Tensor) -> Block:

@@ -113,19 +113,16 @@ def share_out(
             that ended too early, an EvaluationError.
     """
     rows = standing.nonzero().flatten()
+    batch_size = max(1, task.batch_size // count)  # all together take no more memory than one
     together = _Together(len(standing), int(standing.sum()), count)
     context = multiprocessing.get_context("fork")
     connections: dict[Connection, int] = {}
     children = []
     try:
         for number in range(count):
-            part = _part(task, rows[number::count], max(1, task.batch_size // count))
+            part = replace(task.part(rows[number::count]), batch_size=batch_size)
             ours, theirs = context.Pipe(duplex=False)
-            child = context.Process(
-                target=_run,
-                args=(theirs, work, part),
-                daemon=True,
-            )
+            child = context.Process(target=_run, args=(theirs, work, part), daemon=True)
             _start(child)
             theirs.close()
             children.append(child)
@@ -156,16 +153,6 @@ def share_out(
         for child in children:
             child.terminate()
             child.join()
-
-
-def _part(task: Task, rows: Tensor, batch_size: int) -> Task:
-    return replace(
-        task,
-        images=task.images[rows],
-        labels=task.labels[rows],
-        indices=task.indices[rows],
-        batch_size=batch_size,
-    )
 
 
 def _run(connection: Connection, work: Work, task: Task) -> None:

@@ -1,0 +1,147 @@
+"""Holds the records and the output of a command against what was computed apart from bench."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tests.fuzz.problem import Booleans, Images, Problem
+
+_LINE = re.compile(r"^(\S+): clean ([\d.]+)%, robust ([\d.]+)%(?: \[.*\])?, n = (\d+)", re.MULTILINE)
+
+
+def newest_run(results: Path, kind: str = "evaluation") -> Path | None:
+    """The folder of the complete run of a kind that ended last; None if there is none."""
+    folders = [
+        path.parent
+        for path in results.glob("*/*/*/run.json")
+        if json.loads((path.parent / "manifest.json").read_text())["kind"] == kind
+    ]
+    return max(folders, key=lambda folder: (folder / "run.json").stat().st_mtime_ns, default=None)
+
+
+def confirm_run(results: Path, problems: list[Problem], output: str, words: tuple[str, ...] = ()) -> list[str]:
+    """What is wrong with the run that an evaluation left; nothing if one of the problems fits.
+
+    Args:
+        problems: right readings of the input.
+        output: of the command.
+        words: texts of which the output must contain one, unless empty.
+    """
+    folder = newest_run(results)
+    if folder is None:
+        return ["exit 0 without a run"]
+    complaints = [_complaints(folder, problem, output) for problem in problems]
+    best = min(complaints, key=len)
+    if not best and words and not any(word in output for word in words):
+        return [f"no word of {' | '.join(words)}"]
+    return best
+
+
+def _complaints(folder: Path, problem: Problem, output: str) -> list[str]:
+    samples = pd.read_parquet(folder / "samples.parquet").sort_values("index")
+    summary = json.loads((folder / "run.json").read_text())
+    n = len(problem.labels)
+    if samples["index"].tolist() != list(range(n)):
+        return [f"samples: expected {n} of them, got {len(samples)}"]
+    if samples["label"].tolist() != problem.labels.tolist():
+        return ["samples: other labels than the data's"]
+    correct = samples["clean_correct"].to_numpy(bool)
+    robust = samples["robust"].to_numpy(bool)
+    found = _of_summary(summary, correct, robust, output)
+    surely, perhaps = problem.right()
+    if (surely & ~correct).any() or (correct & ~perhaps).any():
+        found.append(
+            f"clean accuracy: {correct.mean():.4f}, computed apart {surely.mean():.4f}"
+            + ("" if (surely == perhaps).all() else f" to {perhaps.mean():.4f}")
+        )
+    if (robust & ~correct).any():
+        found.append("robust samples that are wrong without attack")
+    return found + _of_attacks(folder, problem, correct, robust)
+
+
+def _of_summary(
+    summary: dict[str, Any], correct: Booleans, robust: Booleans, output: str
+) -> list[str]:
+    found = []
+    for name, mask in (("clean_accuracy", correct), ("robust_accuracy", robust)):
+        if abs(summary[name] - mask.mean()) > 1e-9:
+            found.append(f"{name}: run.json says {summary[name]}, the samples {mask.mean()}")
+    lines = _LINE.findall(output)
+    if not lines:
+        return [*found, "no line with the accuracies"]
+    _, clean, attacked, n = lines[-1]
+    shown = (float(clean) / 100, float(attacked) / 100, int(n))
+    expected = (correct.mean(), robust.mean(), len(correct))
+    if any(abs(a - b) > 6e-5 for a, b in zip(shown, expected, strict=True)):
+        found.append(f"printed {shown}, recorded {expected}")
+    if any(not 0 <= attack["accuracy_after"] <= 1 for attack in summary["attacks"]):
+        found.append("an accuracy outside [0, 1]")
+    return found
+
+
+def _of_attacks(
+    folder: Path, problem: Problem, correct: Booleans, robust: Booleans
+) -> list[str]:
+    found = []
+    broken = set(np.flatnonzero(correct & ~robust).tolist())
+    index, images, predictions = witnesses(folder, problem.images)
+    if missing := broken - set(index.tolist()):
+        found.append(f"broken without a witness: {sorted(missing)}")
+    if len(index):
+        outside = problem.outside(images, problem.images[index])
+        if outside.any():
+            found.append(f"witnesses outside the ball or [0, 1]: {index[outside].tolist()}")
+        margin, doubt = problem.margins(images, problem.labels[index])
+        if (margin > doubt).any():
+            found.append(f"witnesses that break nothing: {index[margin > doubt].tolist()}")
+        if (predictions == problem.labels[index]).any():
+            found.append("witnesses that are recorded as predicted right")
+        absent = ~np.isfinite(margin) & (predictions != -1)
+        if absent.any():
+            found.append(f"a class is recorded for an answer that is not finite: {predictions[absent].tolist()}")
+    sure = problem.surely_robust()
+    if sure is not None and (sure & correct & ~robust).any():
+        found.append("provably robust samples are recorded as broken")
+    breakable = problem.surely_breakable()
+    if problem.exact_attack and breakable is not None and (breakable & robust).any():
+        found.append(
+            f"robust accuracy {robust.mean():.4f} overstated: "
+            f"{np.flatnonzero(breakable & robust).tolist()} can be broken"
+        )
+    return found
+
+
+def witnesses(
+    folder: Path, clean: Images
+) -> tuple[npt.NDArray[np.int64], Images, npt.NDArray[np.int64]]:
+    """Places (m,), images (m, C, H, W) and predicted classes (m,) of a run's witnesses.
+
+    Unpacked as the documentation of the files says: the difference of bit patterns to the clean
+    images, in four planes of bytes.
+    """
+    path = folder / "witnesses.npz"
+    nowhere = np.zeros(0, np.int64)
+    if not path.exists():
+        return nowhere, clean[:0], nowhere
+    with np.load(path, allow_pickle=False) as archive:
+        index = archive["index"]
+        planes = archive["difference"].astype(np.uint32)
+        predictions = archive["prediction"]
+    bits = planes[0] | planes[1] << 8 | planes[2] << 16 | planes[3] << 24
+    images = (clean[index].view(np.uint32) + bits).view(np.float32)
+    return index, images, predictions
+
+
+def flags_of(results: Path) -> set[str]:
+    """Names of the flags of the newest run."""
+    folder = newest_run(results)
+    if folder is None:
+        return set()
+    return {flag["name"] for flag in json.loads((folder / "run.json").read_text())["flags"]}

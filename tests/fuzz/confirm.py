@@ -16,17 +16,14 @@ from tests.fuzz.problem import Booleans, Images, Problem
 _LINE = re.compile(r"^(\S+): clean ([\d.]+)%, robust ([\d.]+)%(?: \[.*\])?, n = (\d+)", re.MULTILINE)
 
 
-def newest_run(results: Path, kind: str = "evaluation") -> Path | None:
-    """The folder of the complete run of a kind that ended last; None if there is none."""
-    folders = [
-        path.parent
-        for path in results.glob("*/*/*/run.json")
-        if json.loads((path.parent / "manifest.json").read_text())["kind"] == kind
-    ]
-    return max(folders, key=lambda folder: (folder / "run.json").stat().st_mtime_ns, default=None)
+def run_of(output: str) -> Path | None:
+    """The folder of the complete run that a command's output names last; None if there is none."""
+    named = re.findall(r"^  records: (.*)$", output, re.MULTILINE)
+    folder = Path(named[-1]) if named else None
+    return folder if folder is not None and (folder / "run.json").is_file() else None
 
 
-def confirm_run(results: Path, problems: list[Problem], output: str, words: tuple[str, ...] = ()) -> list[str]:
+def confirm_run(problems: list[Problem], output: str, words: tuple[str, ...] = ()) -> list[str]:
     """What is wrong with the run that an evaluation left; nothing if one of the problems fits.
 
     Args:
@@ -34,9 +31,9 @@ def confirm_run(results: Path, problems: list[Problem], output: str, words: tupl
         output: of the command.
         words: texts of which the output must contain one, unless empty.
     """
-    folder = newest_run(results)
+    folder = run_of(output)
     if folder is None:
-        return ["exit 0 without a run"]
+        return ["no run: exit 0 without records"]
     complaints = [_complaints(folder, problem, output) for problem in problems]
     best = min(complaints, key=len)
     if not best and words and not any(word in output for word in words):
@@ -80,7 +77,7 @@ def _of_summary(
     shown = (float(clean) / 100, float(attacked) / 100, int(n))
     expected = (correct.mean(), robust.mean(), len(correct))
     if any(abs(a - b) > 6e-5 for a, b in zip(shown, expected, strict=True)):
-        found.append(f"printed {shown}, recorded {expected}")
+        found.append(f"printed numbers: {shown}, recorded {expected}")
     if any(not 0 <= attack["accuracy_after"] <= 1 for attack in summary["attacks"]):
         found.append("an accuracy outside [0, 1]")
     return found
@@ -139,9 +136,9 @@ def witnesses(
     return index, images, predictions
 
 
-def flags_of(results: Path) -> set[str]:
-    """Names of the flags of the newest run."""
-    folder = newest_run(results)
+def flags_of(output: str) -> set[str]:
+    """Names of the flags of the run that a command's output names."""
+    folder = run_of(output)
     if folder is None:
         return set()
     return {flag["name"] for flag in json.loads((folder / "run.json").read_text())["flags"]}

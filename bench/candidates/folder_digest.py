@@ -46,9 +46,7 @@ class FolderDigest:
     unread: tuple[str, ...]
 
 
-def folder_digest(
-    folder: Path, known: Mapping[Path, str] = MappingProxyType({})
-) -> FolderDigest:
+def folder_digest(folder: Path, known: Mapping[Path, str] = MappingProxyType({})) -> FolderDigest:
     """Return the digest of all files of a folder; where the folder lies makes no difference.
 
     Args:

@@ -70,7 +70,9 @@ HOOK_OPTIONS = (
 )
 """Of a module. Both are keyed by numbers that count all hooks of the process."""
 
-GRAPH_MODULE = frozenset({"_graph", "_code", "_tracer_cls", "_tracer_extras", "_lineno_map", "meta"})
+GRAPH_MODULE = frozenset(
+    {"_graph", "_code", "_tracer_cls", "_tracer_extras", "_lineno_map", "meta"}
+)
 CLASS_BODY = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"}
     | {"__abstractmethods__", "_abc_impl", "__firstlineno__", "__static_attributes__"}
@@ -225,10 +227,10 @@ class _Walk:
             self._type(type(value), name)
             self._attributes(value, name)
 
-    def _subclassed(self, value: object, name: str) -> None:
+    def _subclassed(self, value: Any, name: str) -> None:
         """A number or a text of a class of its own."""
         base = next(each for each in (int, float, complex, str, bytes) if isinstance(value, each))
-        self.visit(base(value), name)  # type: ignore[arg-type]
+        self.visit(base(value), name)
         self._beyond(value, (base,), name)
 
     # Numbers ----------------------------------------------------------------------------------
@@ -314,7 +316,9 @@ class _Walk:
             self._token("global", each)
             self.visit(found, each)
             if isinstance(found, types.ModuleType) and not _is_library(found.__name__):
-                self.visit({key: vars(found)[key] for key in sorted(names & vars(found).keys())}, each)
+                self.visit(
+                    {key: vars(found)[key] for key in sorted(names & vars(found).keys())}, each
+                )
 
     def _code(self, value: types.CodeType, name: str) -> None:
         self._token("code", value.co_code)
@@ -558,7 +562,7 @@ def _is_in_library(file: str) -> bool:
 def _source(code: types.CodeType) -> str | None:
     """The text of a function or of a lambda alone; None where there is none."""
     node = _node(code)
-    return node and ast.get_source_segment(_file_text(code.co_filename), node)
+    return None if node is None else ast.get_source_segment(_file_text(code.co_filename), node)
 
 
 def _node(code: types.CodeType) -> ast.expr | ast.stmt | None:

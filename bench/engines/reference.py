@@ -37,12 +37,39 @@ from bench.suites.suite import AttackChoice
 MINIMUM_CLASSES = 4
 
 
-class WatchedModule(nn.Module):
-    """Passes images on to a module, counts them, and sees to answers that are none.
+class FiniteModule(nn.Module):
+    """Shows pyautoattack finite logits and gradients only; finite ones are passed on bit for bit.
 
-    pyautoattack takes NaN for class 0, and goes on from images of NaN after a gradient of NaN. It
-    is shown equal logits instead, and gradients with 0 in such places (`bench.attacks.finite`).
-    Finite logits and gradients are passed on bit for bit.
+    It takes NaN for class 0, and after a gradient of NaN goes on from images of NaN. It is shown
+    equal logits where they are not finite, and 0 in such places of a gradient, as our own attacks.
+
+    Attributes:
+        unanswered_images: images passed whose logits were not finite.
+    """
+
+    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self.unanswered_images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of images (n, C, H, W)."""
+        if images.requires_grad:
+            images.register_hook(finite)  # type: ignore[no-untyped-call]
+        logits = self.module(images)
+        is_answer = answered(logits)
+        if bool(is_answer.all()):
+            return logits
+        self.unanswered_images += int((~is_answer).sum())
+        self.meet_unanswered(images.detach()[~is_answer])
+        return torch.where(is_answer.unsqueeze(1), logits, 0.0)
+
+    def meet_unanswered(self, images: Tensor) -> None:
+        """Do something about images (m, C, H, W) whose logits are not finite; here nothing."""
+
+
+class WatchedModule(FiniteModule):
+    """Passes images on to a module, counts them, and remembers those whose logits are not finite.
 
     Attributes:
         forward_images: images passed forward.
@@ -62,8 +89,7 @@ class WatchedModule(nn.Module):
             norm: of the balls.
             eps: their radius.
         """
-        super().__init__()
-        self.module = module
+        super().__init__(module)
         self.forward_images = 0
         self.backward_images = 0
         self.unanswered: dict[int, Tensor] = {}
@@ -73,19 +99,13 @@ class WatchedModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, K) of images (n, C, H, W)."""
-        if images.requires_grad:
-            images.register_hook(finite)  # type: ignore[no-untyped-call]
-        logits: Tensor = self.module(images)
+        logits = super().forward(images)
         self.forward_images += len(images)
         if logits.requires_grad:
             logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
-        is_answer = answered(logits)
-        if bool(is_answer.all()):
-            return logits
-        self._remember(images.detach()[~is_answer])
-        return torch.where(is_answer.unsqueeze(1), logits, 0.0)
+        return logits
 
-    def _remember(self, images: Tensor) -> None:
+    def meet_unanswered(self, images: Tensor) -> None:
         """Keep the first image of each ball that has none yet."""
         open_places = [row for row in range(len(self._clean)) if row not in self.unanswered]
         if not open_places:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bench.decision import classes_of
 from bench.engines import Task
 from bench.engines.engine import plan
 
@@ -41,7 +42,7 @@ def estimate(task: Task) -> Estimate:
     def forward() -> None:
         nonlocal right
         with torch.no_grad():
-            right = float((task.module(images).max(dim=1)[1] == labels).float().mean())
+            right = float((classes_of(task.module(images)) == labels).float().mean())
 
     def gradient() -> None:
         inputs = images.clone().requires_grad_()

@@ -7,6 +7,7 @@ the accurate base may correct the one and cannot spoil the other.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from bench.candidates import Candidate
 from bench.candidates.mix import MixedClassifier, as_mix
+from bench.decision import answered, classes_of
 from bench.engines import Task
 from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import batches
@@ -77,17 +79,19 @@ def with_mix_records(task: Task, manifest: Manifest, tables: Tables) -> Tables:
 
 
 def signed_margins(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Confidence margins (n,), in [-1, 1]: negative where the prediction is wrong.
+    """Return confidence margins (n,), in [-1, 1]: negative where the prediction is wrong.
 
-    The size is the paper's margin, the difference of the two highest probabilities.
+    The size is the paper's margin, the difference of the two highest probabilities. It is NaN where
+    the base has no answer, its probabilities not being finite.
 
     Args:
         log_probabilities: (n, K).
         labels: (n,).
     """
     highest = log_probabilities.double().exp().topk(2, dim=1).values
-    right = log_probabilities.argmax(dim=1) == labels
-    return (highest[:, 0] - highest[:, 1]) * torch.where(right, 1.0, -1.0)
+    right = classes_of(log_probabilities) == labels
+    margins = (highest[:, 0] - highest[:, 1]) * torch.where(right, 1.0, -1.0)
+    return torch.where(answered(log_probabilities), margins, math.nan)
 
 
 def _observe(

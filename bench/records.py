@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 ImageArray = npt.NDArray[np.float32]
 TextArray = npt.NDArray[np.str_]
 
+DRAWS_WITHOUT_CLASS = "draws_without_class"
+"""In a certification's engine record: draws whose logits were not finite, if there were any."""
+
 Outcome = Literal["broken", "survived", "skipped", "failed"]
 
 
@@ -31,7 +34,7 @@ class CleanResults:
     Attributes:
         index: (n,) places in the data set.
         label: (n,) true classes.
-        prediction: (n,) predicted classes.
+        prediction: (n,) predicted classes; -1: none, the logits are not finite.
     """
 
     index: IntArray
@@ -69,7 +72,8 @@ class Witnesses:
     Attributes:
         index: (n,) places in the data set.
         attack: (n,) names of the attacks that found them.
-        prediction: (n,) what the candidate says of the image; never the label.
+        prediction: (n,) what the candidate says of the image; never the label; -1: no class, the
+            logits are not finite.
         images: (n, C, H, W) float32, exactly the images that were confirmed.
     """
 
@@ -108,9 +112,10 @@ class SweepResults:
         alpha: (n,) weights of the robust base.
         index: (n,) places in the data set.
         label: (n,) true classes.
-        clean_prediction: (n,) predicted classes without attack.
+        clean_prediction: (n,) predicted classes without attack; -1: none, the mix is not finite.
         broken_by: (n,) names of attacks; empty where nothing broke the sample.
-        adversarial_prediction: (n,) what the mix says of the witness; -1 where there is none.
+        adversarial_prediction: (n,) what the mix says of the witness; -1: no class, or there is no
+            witness (`broken_by` is empty).
         found_at: (n,) the weight at which the witness was found; NaN where there is none.
     """
 

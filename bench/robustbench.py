@@ -98,8 +98,10 @@ class AutoAttack:
     ) -> None:
         if is_tf_model:
             raise ValueError("expected a PyTorch model, got is_tf_model=True")
+        reference = importlib.import_module("bench.engines.reference")
+        self._finite = reference.FiniteModule(model)
         self.reference = importlib.import_module("pyautoattack").AutoAttack(
-            model,
+            self._finite,
             norm=norm,
             eps=eps,
             seed=_seed.get() if seed is None else seed,
@@ -162,6 +164,7 @@ class AutoAttack:
             images, predictions = self.reference.run_standard_evaluation(
                 x_orig, y_orig, batch_size=bs
             )
+        self._warn_of_unanswered()
         return (images, predictions) if return_labels else images
 
     def run_standard_evaluation_individual(
@@ -172,7 +175,19 @@ class AutoAttack:
             results = self.reference.run_standard_evaluation_individual(
                 x_orig, y_orig, batch_size=bs
             )
+        self._warn_of_unanswered()
         return {name: pair if return_labels else pair[0] for name, pair in results.items()}
+
+    def _warn_of_unanswered(self) -> None:
+        """Warn where logits were not finite, which RobustBench takes for class 0."""
+        count, self._finite.unanswered_images = self._finite.unanswered_images, 0
+        if count:
+            warnings.warn(
+                f"the logits of {count} images that were passed hold NaN or infinity. RobustBench "
+                "takes them for class 0, so that its accuracies are wrong; `bench run` counts such "
+                "an image as wrong, and under attack as broken.",
+                stacklevel=3,
+            )
 
     @contextlib.contextmanager
     def _isolated(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from bench.engines.convergence import (
     expected_share,
 )
 from bench.records import (
+    DRAWS_WITHOUT_CLASS,
     AttackSummary,
     Convergence,
     Flag,
@@ -77,6 +78,7 @@ def summarise(
         flags.skipped_attacks(skipped),
         flags.square_beats_gradients(attacks, n),
         flags.unconverged(convergence, robust) if convergence else None,
+        flags.non_finite_logits(samples),
     ]
     return Summary(
         manifest=manifest,
@@ -112,6 +114,9 @@ def summarise_certification(
     n = len(certificates.index)
     clean = int((certificates.prediction == certificates.label).sum())
     (proved,) = certified_counts(certificates, [manifest.threat_model.eps])
+    unanswered = flags.non_finite_votes(
+        float(record.get(DRAWS_WITHOUT_CLASS, 0)), float(record.get("draws", 0))
+    )
     return Summary(
         manifest=manifest,
         run=manifest.run,
@@ -124,7 +129,7 @@ def summarise_certification(
             "robust_accuracy": interval_of(manifest.selection, proved, n),
         },
         attacks=[],
-        flags=list(raised),
+        flags=[*raised, *([] if unanswered is None else [unanswered])],
         engine_record=dict(record),
         certified=summarise_certificates(certificates, manifest.engine_settings["sigma"]),
         seconds=float(record.get("seconds", 0.0)),
@@ -148,6 +153,7 @@ def summarise_sweep(
     ]
     n = len(tables.samples) // len(points)
     best = best_point(points)
+    unanswered = flags.non_finite_logits(tables.samples)
     return Summary(
         manifest=manifest,
         run=manifest.run,
@@ -162,7 +168,7 @@ def summarise_sweep(
             ),
         },
         attacks=[],
-        flags=list(raised),
+        flags=[*raised, *([] if unanswered is None else [unanswered])],
         engine_record=dict(record),
         sweep=points,
         seconds=float(tables.attempts["seconds"].sum()),

@@ -166,7 +166,7 @@ def sweep_tables(blocks: Sequence[Block]) -> Tables:
     samples["robust"] = samples["clean_correct"] & (samples["broken_by"] == "")
     samples["broken_by"] = samples["broken_by"].where(samples["broken_by"] != "", None)
     predicted = samples["adversarial_prediction"].astype("Int64")
-    samples["adversarial_prediction"] = predicted.where(predicted >= 0)
+    samples["adversarial_prediction"] = predicted.where(samples["broken_by"].notna())
     joined = pd.concat(attempts, ignore_index=True)
     known = joined["iteration"].astype("Int64")
     joined["iteration"] = known.where(known >= 0)

@@ -21,6 +21,7 @@ from bench.attacks.distances import norms
 from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.data import Dataset
+from bench.decision import answered, classes_of
 from bench.eight_bit import eight_bit_successes
 from bench.engines.acceleration import tensor_cores
 from bench.engines.prediction import (
@@ -215,8 +216,9 @@ class _Judge:
     def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
         """By how much the candidate prefers another class to the labels (n,).
 
-        Of images (n, C, H, W): the highest other logit less the label's; of a randomized candidate
-        the prediction (n,) that was recorded less the label, in standard errors.
+        Of images (n, C, H, W): the highest other logit less the label's, infinite where the logits
+        are no answer; of a randomized candidate the prediction (n,) that was recorded less the
+        label, in standard errors.
         """
 
         def ask(some: Tensor, theirs: Tensor, recorded: Tensor) -> Tensor:
@@ -225,21 +227,25 @@ class _Judge:
                 self.passes += int(draws.sum())
                 return lead
             self.passes += len(some)
-            logits: Tensor = self.module(some).float()
-            own = logits.gather(1, theirs[:, None]).squeeze(1)
-            others = logits.scatter(1, theirs[:, None], float("-inf")).max(dim=1)[0]
+            logits: Tensor = self.module(some)
+            # Logits of the largest size have a difference that float32 cannot hold.
+            precise = logits.double()
+            own = precise.gather(1, theirs[:, None]).squeeze(1)
+            others = precise.scatter(1, theirs[:, None], float("-inf")).max(dim=1)[0]
             # Of classes in a tie the first one is the candidate's.
-            is_wrong = logits.max(dim=1)[1] != theirs
-            return torch.where(
+            is_wrong = classes_of(logits) != theirs
+            lead = torch.where(
                 is_wrong, (others - own).clamp_min(torch.finfo(own.dtype).tiny), others - own
             )
+            # What is no answer is wrong by as much as anything can be.
+            return torch.where(answered(logits), lead, float("inf"))
 
         return self._in_batches(ask, images, labels, predictions)
 
     def classes(self, images: Tensor) -> Tensor:
-        """The classes (n,) of images (n, C, H, W)."""
+        """The classes (n,) of images (n, C, H, W), `NO_CLASS` where there is none."""
         model = expectation(self.module, DECIDING_DRAWS) if self.randomized else self.module
-        return self._in_batches(lambda some: model(some).max(dim=1)[1], images)
+        return self._in_batches(lambda some: classes_of(model(some)), images)
 
     def _in_batches(self, ask: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         parts = zip(*(torch.split(each, self.batch_size) for each in inputs), strict=True)
@@ -264,7 +270,7 @@ def _check_clean(
     rows = torch.tensor([place[index] for index in indices])
     predictions = torch.tensor(wrong["clean_prediction"].tolist())
     lead = judge.leads(dataset.images[rows], dataset.labels[rows], predictions)
-    is_right = lead <= -BEYOND_DOUBT if judge.randomized else lead < 0
+    is_right = lead <= (-BEYOND_DOUBT if judge.randomized else 0)
     failures, proofs = [], []
     for index, refuted in zip(indices, is_right.tolist(), strict=True):
         if refuted:

@@ -31,6 +31,7 @@ from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import Loss
 from bench.attacks.rowwise import RowFunction, asking_is_free
 from bench.attacks.state import State, select
+from bench.decision import classes_of
 from bench.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
@@ -177,7 +178,7 @@ def attack_samples(
     with torch.no_grad():
         logits = model(images)
     check_labels(labels, logits)
-    standing = (logits.argmax(dim=1) == labels).nonzero().flatten()
+    standing = (classes_of(logits) == labels).nonzero().flatten()
     classes = likeliest_wrong_classes(logits, labels, targets)
     found = images.clone()
     broken = torch.zeros_like(labels, dtype=torch.bool)
@@ -239,14 +240,25 @@ def loss_and_gradient(
         loss: a value a sample.
 
     Returns:
-        Logits (N, K), losses (N,) and gradients (N, ...), in the dtype of the images.
+        Logits (N, K), losses (N,), `comparable`, and gradients (N, ...), `finite`; in the dtype of
+        the images.
     """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images).to(images.dtype)
         losses = loss(logits, labels, targets)
         (gradient,) = torch.autograd.grad(losses.sum(), images)
-    return logits.detach(), losses.detach(), finite(gradient)
+    return logits.detach(), comparable(losses), finite(gradient)
+
+
+def comparable(losses: Tensor) -> Tensor:
+    """Return losses (N,) without their graph, with NaN in place of infinity.
+
+    No loss is above NaN or below it. An infinite loss, of logits that are not finite or overflow in
+    the loss, would stay the best one for good, and no later point would count as better.
+    """
+    losses = losses.detach()
+    return torch.where(losses.isfinite(), losses, math.nan)
 
 
 def finite(gradient: Tensor) -> Tensor:
@@ -262,8 +274,8 @@ def finite(gradient: Tensor) -> Tensor:
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N,) bool: whether the class of the highest logit, the first of equals, is not the label."""
-    return logits.argmax(dim=1) != labels
+    """(N,) bool: whether logits (N, K) decide for another class than the label, or for none."""
+    return classes_of(logits) != labels
 
 
 def check_items(images: Tensor, labels: Tensor, targets: Tensor | None, targeted: bool) -> None:

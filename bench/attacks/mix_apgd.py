@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.apgd import APGD, APGDState
-from bench.attacks.attack import Model, finite
+from bench.attacks.attack import Model, comparable, finite
 from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin
@@ -105,7 +105,7 @@ class MixAPGD(APGD):
             losses = self._phase_losses(answer, state, phase).to(images.dtype)
             (gradient,) = torch.autograd.grad(losses.sum(), images)
         logits = answer.log_probabilities.detach().to(images.dtype)
-        return logits, losses.detach(), finite(gradient)
+        return logits, comparable(losses), finite(gradient)
 
     def _phase_losses(self, answer: Answer, state: MixState, phase: Tensor) -> Tensor:
         """(N,) the loss of the phase that each item is in."""

@@ -125,7 +125,8 @@ class Square(Attack[SquareState]):
             logits = model(query.images).to(state.best_margin.dtype)
         current = -margin(logits, state.labels, state.targets)
         wrong = misclassified(logits, state.labels)
-        smaller = (current < state.best_margin) & searching
+        # Below an infinite margin, of logits that are not finite, no later one could fall.
+        smaller = (current < state.best_margin) & current.isfinite() & searching
         state.best_margin.copy_(torch.where(smaller, current, state.best_margin))
         query.settle(smaller | (wrong & searching))
         state.broken.logical_or_(wrong & searching)

@@ -25,6 +25,7 @@ from bench.candidates.mix import (
     positive,
     scaled_log_softmax,
 )
+from bench.decision import answered
 
 LARGEST_LOGITS = 250
 SURROGATE_RAW_SHARE = 0.9
@@ -70,10 +71,14 @@ class MixedNuts(FixedWeightMix):
         self.surrogate_alpha = fraction("surrogate_alpha", surrogate_alpha)
 
     def accurate_log_probabilities(self, logits: Tensor) -> Tensor:
-        """0 for the predicted class and (practically) log 0 for the others; without a gradient."""
+        """0 for the predicted class and (practically) log 0 for the others; without a gradient.
+
+        NaN for all classes where the logits are not finite, so that the mix has no answer either.
+        """
         chosen = functional.one_hot(logits.argmax(dim=1), logits.shape[1])
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return torch.zeros_like(precise).masked_fill(chosen == 0, LOG_OF_NOTHING)
+        votes = torch.zeros_like(precise).masked_fill(chosen == 0, LOG_OF_NOTHING)
+        return torch.where(answered(logits)[:, None], votes, math.nan)
 
     def robust_log_probabilities(self, logits: Tensor) -> Tensor:
         """Of the transformed logits."""

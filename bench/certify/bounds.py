@@ -145,7 +145,7 @@ def betting_lower(values: FloatArray, failure_probability: float) -> FloatArray:
 
 
 def vote_bounds(
-    counts: IntArray, classes: IntArray, failure_probability: float
+    counts: IntArray, classes: IntArray, failure_probability: float, draws: int | None = None
 ) -> ProbabilityBounds:
     """Bounds of the vote's probabilities, each class by its own Clopper-Pearson bound.
 
@@ -154,17 +154,18 @@ def vote_bounds(
         classes: (N,) the classes to certify, chosen without these draws.
         failure_probability: that any bound of a sample fails, in (0, 1); Bonferroni's inequality
             gives each of the K bounds an equal part.
+        draws: of each sample, where some voted for no class; None: all voted.
 
     Raises:
         InputError: an argument out of its range.
     """
-    draws = counts.sum(axis=1, keepdims=True)
+    total = counts.sum(axis=1, keepdims=True) if draws is None else draws
     return _class_bounds(
         classes,
         counts.shape,
         failure_probability,
-        lambda each: clopper_pearson_lower(counts, draws, each),
-        lambda each: clopper_pearson_upper(counts, draws, each),
+        lambda each: clopper_pearson_lower(counts, total, each),
+        lambda each: clopper_pearson_upper(counts, total, each),
     )
 
 

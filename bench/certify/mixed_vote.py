@@ -22,7 +22,7 @@ class MixedVote:
     """Concludes from votes what a mix with a fixed weight says.
 
     Attributes:
-        accurate: (N, K) p_g of the images, without noise.
+        accurate: (N, K) p_g of the images, without noise; not finite where that base has no answer.
         alpha: the weight of the vote, in [0, 1].
         smoothing: of the robust base.
     """
@@ -31,7 +31,9 @@ class MixedVote:
     alpha: float
     smoothing: Smoothing
 
-    def __call__(self, row: int, guesses: IntArray, votes: IntArray) -> tuple[int, float] | None:
+    def __call__(
+        self, row: int, guesses: IntArray, votes: IntArray, draws: int
+    ) -> tuple[int, float] | None:
         """The class of image `row` and the L2 radius within which it cannot change.
 
         Over the draws, the probability that the mix says another class at the image, or anywhere
@@ -40,18 +42,28 @@ class MixedVote:
         Args:
             guesses: (K,) votes of the draws that choose the class.
             votes: (K,) votes of the draws that bound the probabilities.
+            draws: how many those were, with those that voted for no class.
 
         Returns:
-            None if the draws do not tell the class. The radius is 0 where the class is certain at
-            the image, but the vote alone does not decide.
+            None if the draws do not tell the class, or the accurate base has no answer. The radius
+            is 0 where the class is certain at the image, but the vote alone does not decide.
         """
         p_g = self.accurate[row]
-        guess = int(((1 - self.alpha) * p_g + self.alpha * guesses / guesses.sum()).argmax())
-        bounds = vote_bounds(votes[None], np.array([guess]), self.smoothing.failure_probability)
-        others = np.arange(len(votes)) != guess
-        lead = (1 - self.alpha) * (p_g[guess] - p_g[others])
-        lead += self.alpha * (bounds.right[0] - bounds.others[0])
+        if not np.isfinite(p_g).all():
+            return None
+        p_h = guesses / max(guesses.sum(), 1)
+        guess = int(((1 - self.alpha) * p_g + self.alpha * p_h).argmax())
+        bounds = vote_bounds(
+            votes[None], np.array([guess]), self.smoothing.failure_probability, draws=draws
+        )
+        p_g_others, p_h_others = np.delete(p_g, guess), bounds.others
+        if votes.sum() < draws:
+            # To have no answer is one more outcome of the vote; the guess leaves it the rest.
+            p_g_others = np.append(p_g_others, 0.0)
+            p_h_others = np.append(p_h_others, 1 - bounds.right[:, None], axis=1)
+        lead = (1 - self.alpha) * (p_g[guess] - p_g_others)
+        lead += self.alpha * (bounds.right[0] - p_h_others[0])
         if lead.min() <= 0:
             return None
-        (radius,) = smoothing_radius(bounds.right, bounds.others, self.alpha, self.smoothing.sigma)
+        (radius,) = smoothing_radius(bounds.right, p_h_others, self.alpha, self.smoothing.sigma)
         return guess, float(radius)

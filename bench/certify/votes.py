@@ -18,13 +18,14 @@ from torch import Tensor
 
 from bench.certify.noise import Noise, Piece
 from bench.certify.smoothing import Evidence, Procedure
+from bench.decision import NO_CLASS
 from bench.records import IntArray
 
 ABSTAINED = -1
 
-Conclude = Callable[[int, IntArray, IntArray], tuple[int, float] | None]
-"""From an image's row and its votes (K,) of the guessing and of the bounding draws to a class and
-its certified radius; None: abstained."""
+Conclude = Callable[[int, IntArray, IntArray, int], tuple[int, float] | None]
+"""From an image's row, its votes (K,) of the guessing and of the bounding draws, and the number of
+the latter draws, to a class and its certified radius; None: abstained."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Certificate:
         prediction: the smoothed classifier's class, `ABSTAINED` if the draws do not tell it.
         radius: L2, within which the prediction cannot change; 0 where it abstained.
         certified_count: votes for the guessed class among the draws that bound its probability.
-        noise_samples: how many draws those were.
+        noise_samples: how many draws those were, with those that voted for no class.
     """
 
     row: int
@@ -73,7 +74,8 @@ def certify(
     """Certify images, yielding after each batch.
 
     Args:
-        predict: noisy images (n, C, H, W) -> classes (n,).
+        predict: noisy images (n, C, H, W) -> classes (n,); `NO_CLASS` is a vote against every
+            class.
         images: (N, C, H, W) float32 in [0, 1], on the device of the noise.
         indices: (N,) their places in the data set.
         classes: K.
@@ -136,8 +138,13 @@ def _count(image: _Image, piece: Piece, votes: IntArray, procedure: Procedure) -
     """Add votes: the first draws of an image guess its class, the others bound its probability."""
     guessing = max(0, procedure.smoothing.selection_samples - piece.first)
     classes = len(image.votes)
-    image.guesses += np.bincount(votes[:guessing], minlength=classes)
-    image.votes += np.bincount(votes[guessing:], minlength=classes)
+    image.guesses += _tally(votes[:guessing], classes)
+    image.votes += _tally(votes[guessing:], classes)
+
+
+def _tally(votes: IntArray, classes: int) -> IntArray:
+    """(K,) how many of the votes (n,) each class has; those for no class are not among them."""
+    return np.bincount(votes[votes != NO_CLASS], minlength=classes)
 
 
 def _judge(image: _Image, procedure: Procedure, conclude: Conclude | None) -> Certificate | None:
@@ -154,7 +161,7 @@ def _judge(image: _Image, procedure: Procedure, conclude: Conclude | None) -> Ce
         radius = float(procedure.radii(evidence)[0])
         concluded = None if np.isnan(radius) else (guess, radius)
     else:
-        concluded = conclude(image.row, image.guesses, image.votes)
+        concluded = conclude(image.row, image.guesses, image.votes, drawn)
     prediction, radius = concluded or (ABSTAINED, 0.0)
     return Certificate(
         row=image.row,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.candidates.features import FeatureExtractor
 from bench.candidates.mix import as_mix
+from bench.decision import answered
 from bench.errors import InputError
 from bench.memory import keep_freed_memory
 from bench.out_of_memory import is_out_of_memory
@@ -119,10 +121,19 @@ def _independent_copy(module: nn.Module) -> nn.Module | None:
 
 
 def _close(module: nn.Module, images: Tensor, expected: Tensor) -> float | None:
-    """Largest relative change of a logit; None if the module no longer runs."""
+    """Largest relative change of a finite logit; None if the module no longer runs.
+
+    Infinite where other images than before have logits that are not finite.
+    """
+    finite = answered(expected)
     try:
         with torch.no_grad():
             logits = module(images.clone()).float()
+        if not torch.equal(answered(logits), finite):
+            return math.inf
+        logits, expected = logits[finite], expected[finite]
+        if not len(expected):
+            return 0.0
         difference = float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     except Exception:  # third-party modules: whatever they raise, they cannot take the change
         return None

@@ -16,6 +16,7 @@ from bench.certify.noise import Noise, Piece, noise_for
 from bench.certify.sequential import SequentialProcedure
 from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
 from bench.certify.votes import Certificate, certify
+from bench.decision import NO_CLASS, classes_of
 from bench.engines.acceleration import (
     PRECISIONS,
     TRIED_IMAGES,
@@ -28,7 +29,7 @@ from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.engine import Task
 from bench.errors import InputError
 from bench.out_of_memory import with_as_many_as_fit
-from bench.records import Block, Certificates, Progress
+from bench.records import DRAWS_WITHOUT_CLASS, Block, Certificates, Progress
 
 PROCEDURES = ("fixed", "sequential")
 
@@ -98,10 +99,7 @@ class CertificationEngine:
             size = _fitting_size(fast.model, noise, images, size)
             fast = _compiled_if_worth(fast, images, size, len(rows) * most_draws, finished)
 
-        def predict(noisy: Tensor) -> Tensor:
-            with torch.no_grad(), tensor_cores(self.precision == "tf32"):
-                return fast.model(noisy).argmax(dim=1)
-
+        voting = _Voting(fast, self.precision)
         progress = _Progress(
             examples=len(task.labels),
             done=len(known),
@@ -112,7 +110,7 @@ class CertificationEngine:
         draws = 0
         block_start = reported = time.perf_counter()
         batches = certify(
-            predict,
+            voting,
             images,
             task.indices[rows],
             task.classes,
@@ -132,11 +130,11 @@ class CertificationEngine:
                 report(progress.at(now))
             if certificates and now - block_start >= SECONDS_A_BLOCK:
                 seconds, block_start = now - block_start, now
-                yield _block(task, rows, number, certificates, draws, seconds, fast.record)
+                yield _block(task, rows, number, certificates, draws, seconds, voting.record())
                 number, certificates, draws = number + 1, [], 0
         if certificates:
             seconds = time.perf_counter() - block_start
-            yield _block(task, rows, number, certificates, draws, seconds, fast.record)
+            yield _block(task, rows, number, certificates, draws, seconds, voting.record())
         report(progress.at(time.perf_counter()))
 
     def _mixed_vote(self, mix: Mix, images: Tensor, procedure: Procedure) -> MixedVote:
@@ -159,6 +157,27 @@ class CertificationEngine:
             if self.procedure == "fixed"
             else SequentialProcedure(smoothing)
         )
+
+
+class _Voting:
+    """A candidate's votes, and how many of them are for no class."""
+
+    def __init__(self, fast: Accelerated, precision: str) -> None:
+        self.fast = fast
+        self.precision = precision
+        self._without_class: Tensor | int = 0
+
+    def __call__(self, noisy: Tensor) -> Tensor:
+        """The classes (n,) of noisy images (n, C, H, W), `NO_CLASS` where there is none."""
+        with torch.no_grad(), tensor_cores(self.precision == "tf32"):
+            classes = classes_of(self.fast.model(noisy))
+        self._without_class = self._without_class + (classes == NO_CLASS).sum()
+        return classes
+
+    def record(self) -> dict[str, float | str]:
+        """Of the candidate, with the votes for no class since the last record, if there are any."""
+        count, self._without_class = int(self._without_class), 0
+        return {**self.fast.record, **({DRAWS_WITHOUT_CLASS: count} if count else {})}
 
 
 class _Progress:
@@ -234,7 +253,7 @@ def _block(
     certificates: list[Certificate],
     draws: int,
     seconds: float,
-    record: Mapping[str, str],
+    record: Mapping[str, float | str],
 ) -> Block:
     place = rows[[each.row for each in certificates]]
     return Block(

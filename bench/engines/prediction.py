@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.expectation import expectation
+from bench.decision import NO_CLASS, answered, classes_of
 from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import Task
 from bench.records import CleanResults
@@ -39,19 +40,19 @@ def decide(task: Task, images: Tensor) -> Tensor:
     """The classes (n,) that count for images (n, C, H, W), on the device of the task.
 
     The candidate's own module, in float32, on these very images; for a randomized one the class of
-    the highest mean probability over `DECIDING_DRAWS` draws that no attack has seen.
+    the highest mean probability over `DECIDING_DRAWS` draws that no attack has seen. `NO_CLASS`
+    where that is no answer.
     """
     model = expectation(task.module, DECIDING_DRAWS) if task.randomized else task.module
     with torch.no_grad(), tensor_cores(False), own_randomness(task, Purpose.DECISION, len(images)):
-        classes: Tensor = model(images.to(task.device, copy=True)).max(dim=1)[1]
-    return classes
+        return classes_of(model(images.to(task.device, copy=True)))
 
 
 def confirm(task: Task, images: Tensor, labels: Tensor) -> Tensor:
     """The classes (n,) that images (n, C, H, W) are proven to get, on the device of the task.
 
-    As `decide`; but where a randomized candidate is wrong, that class must lead the label beyond
-    doubt on further draws, or the image is given its label (n,).
+    As `decide`; but where a randomized candidate is wrong, that class, or having none, must lead
+    the label beyond doubt on further draws, or the image is given its label (n,).
     """
     classes = decide(task, images)
     if not task.randomized:
@@ -81,7 +82,7 @@ def leads(
     Args:
         module: images (n, C, H, W) -> logits (n, K), other ones in each call.
         images: (n, C, H, W).
-        classes: (n,) int64.
+        classes: (n,) int64; `NO_CLASS` stands for the draws without an answer.
         labels: (n,) int64.
         least: a lead below it is too small.
 
@@ -97,8 +98,9 @@ def leads(
     while len(waiting) and drawn < MOST_CONFIRMATION_DRAWS:
         for _ in range(max(drawn, FIRST_CONFIRMATION_DRAWS)):
             # Indexing copies: a candidate may change its input in place.
-            shares = torch.softmax(module(images[waiting]).double(), dim=1)
-            both = shares.gather(1, torch.stack((classes[waiting], labels[waiting]), dim=1))
+            shares = _shares(module(images[waiting]))
+            places = classes[waiting].where(classes[waiting] != NO_CLASS, shares.shape[1] - 1)
+            both = shares.gather(1, torch.stack((places, labels[waiting]), dim=1))
             difference = both[:, 0] - both[:, 1]
             total[waiting] += difference
             squares[waiting] += difference.square()
@@ -109,6 +111,13 @@ def leads(
         draws[waiting] = drawn
         waiting = waiting[(lead[waiting] >= least) & (lead[waiting] < BEYOND_DOUBT)]
     return lead, draws
+
+
+def _shares(logits: Tensor) -> Tensor:
+    """Probabilities (n, K + 1) float64 from logits (n, K); the last is that there is no answer."""
+    finite = answered(logits).unsqueeze(1)
+    shares = torch.softmax(logits.double(), dim=1).where(finite, 0.0)
+    return torch.cat((shares, (~finite).double()), dim=1)
 
 
 def clean_results(task: Task, rows: Tensor) -> CleanResults:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import inside
+from bench.attacks import inside, tolerance
+from bench.attacks.attack import finite
 from bench.attacks.registry import STANDARD
+from bench.decision import answered
 from bench.engines.engine import (
     Outlook,
     Task,
@@ -34,27 +37,86 @@ from bench.suites.suite import AttackChoice
 MINIMUM_CLASSES = 4
 
 
-class CountingModule(nn.Module):
-    """Passes images on to a module and counts them.
+class FiniteModule(nn.Module):
+    """Shows pyautoattack finite logits and gradients only; finite ones are passed on bit for bit.
+
+    It takes NaN for class 0, and after a gradient of NaN goes on from images of NaN. It is shown
+    equal logits where they are not finite, and 0 in such places of a gradient, as our own attacks.
+
+    Attributes:
+        unanswered_images: images passed whose logits were not finite.
+    """
+
+    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self.unanswered_images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of images (n, C, H, W)."""
+        if images.requires_grad:
+            images.register_hook(finite)  # type: ignore[no-untyped-call]
+        logits = self.module(images)
+        is_answer = answered(logits)
+        if bool(is_answer.all()):
+            return logits
+        self.unanswered_images += int((~is_answer).sum())
+        self.meet_unanswered(images.detach()[~is_answer])
+        return torch.where(is_answer.unsqueeze(1), logits, 0.0)
+
+    def meet_unanswered(self, images: Tensor) -> None:
+        """Do something about images (m, C, H, W) whose logits are not finite; here nothing."""
+
+
+class WatchedModule(FiniteModule):
+    """Passes images on to a module, counts them, and remembers those whose logits are not finite.
 
     Attributes:
         forward_images: images passed forward.
         backward_images: images through which a gradient was taken.
+        unanswered: images (C, H, W) whose logits were not finite, by the place of a clean image in
+            whose ball they lie: the first of each, up to rounding.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
+    def __init__(
+        self, module: nn.Module, clean: Tensor, norm: Literal["Linf", "L2", "L1"], eps: float
+    ) -> None:
+        """Watch a module.
+
+        Args:
+            module: images (n, C, H, W) -> logits (n, K).
+            clean: (N, C, H, W) centres of the balls, on the module's device.
+            norm: of the balls.
+            eps: their radius.
+        """
+        super().__init__(module)
         self.forward_images = 0
         self.backward_images = 0
+        self.unanswered: dict[int, Tensor] = {}
+        self._clean = clean.flatten(1)
+        self._power = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}[norm]
+        self._reach = eps + tolerance(norm, eps, self._clean.shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, K) of images (n, C, H, W)."""
-        logits: Tensor = self.module(images)
+        logits = super().forward(images)
         self.forward_images += len(images)
         if logits.requires_grad:
             logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return logits
+
+    def meet_unanswered(self, images: Tensor) -> None:
+        """Keep the first image of each ball that has none yet."""
+        open_places = [row for row in range(len(self._clean)) if row not in self.unanswered]
+        if not open_places:
+            return
+        distances = torch.cdist(
+            images.flatten(1).double(), self._clean[open_places].double(), self._power
+        )
+        near = distances <= self._reach
+        for column in near.any(dim=0).nonzero().flatten().tolist():
+            first = int(near[:, column].nonzero()[0])
+            self.unanswered[open_places[column]] = images[first].clone()
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward_images += len(gradient)
@@ -139,24 +201,24 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
         key: of the block that is returned.
     """
     start = time.perf_counter()
-    counter = CountingModule(task.module)
+    images, labels, threat = task.images[rows], task.labels[rows], task.threat_model
+    clean = images.to(task.device)
+    watched = WatchedModule(task.module, clean, threat.norm, threat.eps)
     with _isolated():
-        adversary = make_adversary(counter, task)
-        adversarial = perturb(
-            adversary,
-            attack,
-            task.images[rows].to(task.device),
-            task.labels[rows].to(task.device),
-            task.seed,
-        )
+        adversary = make_adversary(watched, task)
+        adversarial = perturb(adversary, attack, clean, labels.to(task.device), task.seed)
     # As everywhere: a pass with a gradient counts once, as forward-backward.
-    counts = counter.forward_images - counter.backward_images, counter.backward_images
-    images, labels = task.images[rows], task.labels[rows]
+    counts = watched.forward_images - watched.backward_images, watched.backward_images
     found = adversarial.detach().float()
-    prediction = confirm(task, found, labels).cpu()
+    prediction, broken = _confirmed(task, found, images, labels)
+    # What pyautoattack cannot see as a success: images without an answer, of samples of class 0.
+    missed = [row for row in watched.unanswered if not broken[row]]
+    if missed:
+        found[missed] = torch.stack([watched.unanswered[row] for row in missed]).float()
+        prediction[missed], broken[missed] = _confirmed(
+            task, found[missed], images[missed], labels[missed]
+        )
     found = found.cpu()
-    broken = prediction != labels
-    broken &= inside(found, images, task.threat_model.norm, task.threat_model.eps)
     seconds = time.perf_counter() - start
     n = len(rows)
     index = task.indices[rows].numpy()
@@ -178,6 +240,13 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
             images=found[broken].numpy(),
         )
     return Block(key, seconds, attempts=attempts, witnesses=witnesses)
+
+
+def _confirmed(task: Task, found: Tensor, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The classes (n,) of images found (n, C, H, W), and which of them (n,) break their samples."""
+    prediction = confirm(task, found, labels).cpu()
+    good = inside(found.cpu(), clean, task.threat_model.norm, task.threat_model.eps)
+    return prediction, (prediction != labels) & good
 
 
 def make_adversary(module: nn.Module, task: Task) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.candidates.mix import mix_at_fixed_weight
+from bench.decision import classes_of
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Answers:
     robust: Tensor
 
     def predictions(self, alpha: float) -> Tensor:
-        """(m,) the mix's classes at one weight."""
-        return self.mixed(alpha).max(dim=1)[1]
+        """(m,) the mix's classes at one weight, `NO_CLASS` where it has no answer."""
+        return classes_of(self.mixed(alpha))
 
     def mixed(self, alpha: float) -> Tensor:
         """(m, K) the mix's log-probabilities at one weight."""

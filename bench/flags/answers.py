@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.decision import answered
 from bench.errors import InputError
 from bench.records import Flag
 
@@ -15,7 +16,7 @@ BATCH_THRESHOLD = 1e-3
 
 
 def check_logits(name: str, logits: object, shape: tuple[int, int]) -> None:
-    """Check that a candidate's answer can be attacked at all.
+    """Check the form of a candidate's answer.
 
     Args:
         name: of the candidate, for the message.
@@ -23,7 +24,7 @@ def check_logits(name: str, logits: object, shape: tuple[int, int]) -> None:
         shape: (n, K) that is expected.
 
     Raises:
-        InputError: it is no floating-point tensor of that shape, or holds NaN or infinity.
+        InputError: it is no floating-point tensor of that shape.
     """
     expected = f"candidate {name}: expected logits of shape {shape}"
     if not isinstance(logits, Tensor):
@@ -32,11 +33,23 @@ def check_logits(name: str, logits: object, shape: tuple[int, int]) -> None:
         raise InputError(f"{expected}, got {tuple(logits.shape)}")
     if not logits.is_floating_point():
         raise InputError(f"{expected} of floating point, got {logits.dtype}")
-    bad = int((~torch.isfinite(logits)).any(dim=1).sum())
-    if bad:
+
+
+def check_some_answered(name: str, logits: Tensor) -> Tensor:
+    """Return which images (n,) the logits (n, K) answer; the others are counted in the records.
+
+    Raises:
+        InputError: none of them: the weights or the network are broken.
+    """
+    finite = answered(logits)
+    if not bool(finite.any()):
+        n = len(logits)
         raise InputError(
-            f"{expected} that are finite, got NaN or infinity on {bad} of {shape[0]} images"
+            f"candidate {name}: expected logits that are finite, got NaN or infinity on {n} of {n} "
+            "images; check the weights. To exclude a class, give it a finite logit such as -1e4 "
+            "instead of -inf"
         )
+    return finite
 
 
 def probabilities(logits: Tensor) -> Flag | None:
@@ -136,6 +149,14 @@ def low_precision(logits: Tensor) -> Flag | None:
 
 
 def _relative_difference(first: Tensor, second: Tensor) -> float:
-    """Largest distance of two answers (n, K) to an image, relative to the first one's length."""
-    first, second = first.float(), second.float()
-    return float(((first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)).max())
+    """Largest distance of two answers (n, K) to an image, relative to the first one's length.
+
+    The whole length, 1, where one of the two is finite and the other is not.
+    """
+    both = answered(first)
+    if not torch.equal(both, answered(second)):
+        return 1.0
+    # In float64: squares of large logits overflow.
+    first, second = first[both].double(), second[both].double()
+    distance = (first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)
+    return float(distance.amax()) if len(distance) else 0.0

@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.candidates import Candidate
 from bench.certify.noise import Piece, noise_for
 from bench.data import Dataset
+from bench.decision import classes_of
 from bench.flags.attacks import beyond_chance
 from bench.records import Certificates, Flag, ImageArray, Manifest, Witnesses
 from bench.same_candidate import same_candidate
@@ -81,8 +82,7 @@ def unsound_certificates(
 
     def vote(noisy: Tensor) -> Tensor:
         with torch.no_grad():
-            classes: Tensor = voter(noisy).argmax(dim=1)
-        return classes
+            return classes_of(voter(noisy))
 
     unsound = contradicted(vote, contested, candidate.sigma, manifest.seed + SEED_OFFSET, device)
     if not beyond_chance(unsound, n, FAILURE_PROBABILITY):

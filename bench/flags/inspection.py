@@ -10,6 +10,7 @@ from bench.flags.answers import (
     batch_dependence,
     changed_input,
     check_logits,
+    check_some_answered,
     low_precision,
     probabilities,
     randomness,
@@ -43,14 +44,19 @@ def inspect(
         the flags that it raises.
 
     Raises:
-        InputError: logits that are no (n, K) floating-point tensor, or hold NaN or infinity; of a
-            single image too.
+        InputError: logits that are no (n, K) floating-point tensor, of a single image too; or none
+            of the images has finite ones.
     """
     given = images.clone()
     first, second = _answer(name, module, given), _answer(name, module, images.clone())
     check_logits(name, first, (len(images), classes))
     # Batches shrink as samples break: some modules drop the dimension of a single image.
     check_logits(name, _answer(name, module, images[:1].clone()), (1, classes))
+    finite = check_some_answered(name, first)
+    # Images without an answer are counted in the finished records; here they tell nothing.
+    if not bool(finite.all()):
+        images, given, labels = images[finite], given[finite], labels[finite]
+        first, second = first[finite], second[finite]
     flags = [
         probabilities(first),
         zero_gradients(module, images, labels),

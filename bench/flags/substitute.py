@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.losses import margin
 from bench.attacks.projections import onto_ball_
+from bench.decision import NO_CLASS
 
 LONGEST_SIDE = 32
 """The substitute sees larger images pooled to about this size."""
@@ -32,7 +33,8 @@ def train_substitute(
     """A small convolutional network that has learnt a candidate's answers.
 
     Args:
-        answer: images (n, C, H, W) -> the candidate's classes (n,).
+        answer: images (n, C, H, W) -> the candidate's classes (n,); of images where it has none,
+            nothing is learnt.
         images: (N, C, H, W) in [0, 1], which are queried with noise on them.
         classes: K.
         reach: the noise is uniform in [-reach, reach].
@@ -50,7 +52,11 @@ def train_substitute(
             noise = torch.rand(TRAINING_BATCH, *images.shape[1:], generator=generator)
             batch = images[rows.to(images.device)]
             batch = (batch + reach * (2 * noise - 1).to(images.device)).clamp(0, 1)
-            loss = nn.functional.cross_entropy(network(batch), answer(batch))
+            answers = answer(batch)
+            known = answers != NO_CLASS
+            if not bool(known.any()):
+                continue
+            loss = nn.functional.cross_entropy(network(batch)[known], answers[known])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from bench.decision import classes_of
 from bench.training.perturbation import perturb
 from bench.training.precision import logits
 from bench.training.settings import Precision
@@ -20,7 +21,7 @@ def clean_accuracy(
     """Share of the images (N, C, H, W) that a network in eval mode classifies as labelled (N,)."""
     with torch.no_grad():
         right = [
-            logits(network, some, precision).argmax(1) == theirs
+            classes_of(logits(network, some, precision)) == theirs
             for some, theirs in zip(_batches(images), _batches(labels), strict=True)
         ]
     return torch.cat(right).double().mean().item()

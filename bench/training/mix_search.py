@@ -21,6 +21,7 @@ from bench.attacks.losses import LOSSES, is_targeted, loss_for
 from bench.attacks.mix_apgd import MixAPGD
 from bench.attacks.mix_losses import towards_accurate_base
 from bench.candidates.mix import MixedClassifier, scaled_log_softmax
+from bench.decision import answered, classes_of
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel
 from bench.training.mix_settings import MixSettings
@@ -131,7 +132,7 @@ def right_weights(accurate: Tensor, robust: Tensor, labels: Tensor) -> tuple[Ten
 
     Returns:
         Lower and upper ends (N,), not bounded by 0 and 1; the lower one is above the upper one, or
-        at it, where no weight is right.
+        at it, where no weight is right. None is where a base's probabilities are not finite.
     """
     column = labels.unsqueeze(1)
     lead = accurate.gather(1, column) - accurate
@@ -141,6 +142,7 @@ def right_weights(accurate: Tensor, robust: Tensor, labels: Tensor) -> tuple[Ten
     low = crossing.where(is_other & (slope > 0), float("-inf")).amax(dim=1)
     high = crossing.where(is_other & (slope < 0), float("inf")).amin(dim=1)
     never = (is_other & (slope == 0) & (lead <= 0)).any(dim=1)
+    never |= ~(answered(accurate) & answered(robust))
     return low.masked_fill(never, float("inf")), high
 
 
@@ -185,7 +187,7 @@ def choose(
     robust = make(neutral).at_alpha(1.0)
     with torch.no_grad():
         of_robust = torch.cat([robust(some) for some in torch.split(images, BATCH_SIZE)])
-    robust_standing = of_robust.argmax(dim=1) == labels
+    robust_standing = classes_of(of_robust) == labels
     robust_clean = float(robust_standing.double().mean())
     classes = of_robust.shape[1]
     for attack in (

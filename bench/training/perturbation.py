@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.attacks.attack import finite
+
 
 def perturb(
     forward: Callable[[Tensor], Tensor],
@@ -50,7 +52,7 @@ def perturb(
         # With respect to the images only: the weights' gradients, not needed here, are the
         # greater part of a backward pass.
         (gradient,) = torch.autograd.grad(loss, adversarial)
-        adversarial = adversarial.detach() + step_size * eps * gradient.sign()
+        adversarial = adversarial.detach() + step_size * eps * finite(gradient).sign()
         if projects:
             adversarial = adversarial.clamp(images - eps, images + eps)
         adversarial = adversarial.clamp(0, 1)

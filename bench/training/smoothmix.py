@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.decision import classes_of
 from bench.training.noise import (
     ascent_direction,
     cross_entropy_of_copies,
@@ -45,7 +46,7 @@ def loss(
     mean = log_mean_softmax(scores).exp()
     targets = torch.lerp(mean, torch.full_like(mean, 1 / mean.shape[1]), shares[:, None])
     mixed_scores = noisy_logits(network, mixed, noise, settings.precision)
-    is_right = mean.argmax(dim=1) == labels
+    is_right = classes_of(mean) == labels
     mixed_loss = (is_right * divergence(targets, mixed_scores)).mean()
     return cross_entropy_of_copies(scores, labels) + settings.mix_weight * weight * mixed_loss
 

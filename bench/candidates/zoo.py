@@ -12,6 +12,7 @@ from bench.candidates import published_mixes
 from bench.candidates.candidate import Availability, Candidate, Information, state_sha256
 from bench.candidates.mix import as_mix
 from bench.candidates.mixed_nuts import MixedNuts, surrogate
+from bench.data import named_dataset
 
 PREFIX = "robustbench:"
 
@@ -68,7 +69,11 @@ class ZooReference:
                 architecture=type(module).__name__,
                 claim=self.model_id,
             ),
-            preprocessing=robustbench.preprocessing(self.model_id, self.dataset, self.norm),
+            preprocessing=(
+                robustbench.preprocessing(self.model_id, self.dataset, self.norm)
+                if named_dataset(self.dataset).preprocessed
+                else None
+            ),
         )
 
     @property

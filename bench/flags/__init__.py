@@ -14,6 +14,14 @@ from bench.flags.attacks import (
     square_beats_gradients,
     unconverged,
 )
+from bench.flags.chance import chance_level
 from bench.flags.inspection import inspect
 
-__all__ = ["beyond_chance", "inspect", "skipped_attacks", "square_beats_gradients", "unconverged"]
+__all__ = [
+    "beyond_chance",
+    "chance_level",
+    "inspect",
+    "skipped_attacks",
+    "square_beats_gradients",
+    "unconverged",
+]

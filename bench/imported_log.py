@@ -13,7 +13,8 @@ from bench.certify.log import read_certification_log
 from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
 from bench.errors import InputError
-from bench.records import DatasetRecord, IntArray, Manifest, Selection
+from bench.plan import dataset_record
+from bench.records import IntArray, Manifest, Selection
 from bench.runner import Outcome
 from bench.store import Store
 from bench.suites import Suite
@@ -55,7 +56,7 @@ def import_certification_log(
         suite=suite.name,
         suite_version=suite.version,
         candidate=candidate,
-        dataset=DatasetRecord(name=dataset.name, sha256=dataset.sha256(), size=dataset.size),
+        dataset=dataset_record(suite, dataset),
         threat_model=suite.threat_model,
         protocol=PROTOCOL,
         attacks=[],

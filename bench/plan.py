@@ -216,7 +216,7 @@ def make_manifest(
         suite=suite.name,
         suite_version=suite.version,
         candidate=candidate.name,
-        dataset=DatasetRecord(name=dataset.name, sha256=dataset.sha256(), size=dataset.size),
+        dataset=dataset_record(suite, dataset),
         threat_model=task.threat_model,
         protocol=settings.protocol,
         attacks=[
@@ -245,10 +245,21 @@ def make_manifest(
                     "additional_data": information.additional_data,
                     "claim": information.claim,
                     "mix": describe_mix(candidate),
+                    "data_notices": list(dataset.notices),
                 },
                 default=str,
             )
         ),
+    )
+
+
+def dataset_record(suite: Suite, dataset: Dataset) -> DatasetRecord:
+    """Return what a run records of a suite's data set."""
+    return DatasetRecord(
+        name=dataset.name,
+        sha256=dataset.sha256(),
+        size=dataset.size,
+        classes=dataset.classes if suite.data.name is None else None,
     )
 
 

@@ -172,6 +172,14 @@ class DatasetRecord(_Record):
     name: str
     sha256: str
     size: int
+    classes: tuple[str, ...] | None = None
+    """The user's own data: class names in the order of the network's outputs. None: a data set that
+    is known by name, whose classes are."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Classes that are known are no part of the record, nor of the run's digest.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class Selection(_Record):

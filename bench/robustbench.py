@@ -14,6 +14,7 @@ import contextlib
 import contextvars
 import importlib
 import importlib.metadata
+import importlib.resources
 import io
 import logging
 import sys
@@ -25,7 +26,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError, Unavailable
+from bench.errors import Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -366,10 +367,8 @@ def load_zoo_model(model_id: str, dataset: str, norm: str, model_dir: Path) -> t
     return module
 
 
-def preprocessing(model_id: str, dataset: str, norm: str) -> Callable[[Any], torch.Tensor] | None:
-    """A zoo model's own transform from a PIL image, for ImageNet; None for the other data sets."""
-    if dataset != "imagenet":
-        return None
+def preprocessing(model_id: str, dataset: str, norm: str) -> Callable[[Any], torch.Tensor]:
+    """Return a zoo model's own transform from a PIL image to (C, H, W) in [0, 1]."""
     enums = _import("robustbench.model_zoo.enums")
     transform: Callable[[Any], torch.Tensor] = _import("robustbench.data").get_preprocessing(
         enums.BenchmarkDataset(dataset), enums.ThreatModel(norm), model_id, None
@@ -377,25 +376,7 @@ def preprocessing(model_id: str, dataset: str, norm: str) -> Callable[[Any], tor
     return transform
 
 
-def imagenet_samples(directory: Path) -> tuple[int, tuple[str, ...], list[tuple[Path, int]]]:
-    """The fixed 5,000 validation images that RobustBench evaluates on.
-
-    Args:
-        directory: holds `val/<class>/<image>`.
-
-    Returns:
-        how many there are, the class folder names, and (path, label) of each.
-
-    Raises:
-        InputError: the folder is missing or does not hold the thousand classes.
-    """
-    folder = directory / "val"
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: expected ImageNet's validation images, one folder a class. They cannot be "
-            "downloaded without an account: get them from image-net.org and name the folder "
-            "above val/ by --data-dir."
-        )
-    dataset = _import("robustbench.loaders").CustomImageFolder(str(folder), None)
-    samples = [(Path(path), int(label)) for path, label in dataset.samples]
-    return len(samples), tuple(dataset.classes), samples
+def helper_file(name: str) -> str:
+    """Return the text of one of the files that RobustBench keeps beside its loaders."""
+    folder = importlib.resources.files("robustbench") / "helper_files"
+    return (folder / name).read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -108,6 +108,8 @@ def evaluate(
     """
     task = make_task(candidate, dataset, settings)
     manifest = make_manifest(candidate, dataset, settings, task)
+    for notice in dataset.notices:
+        observer.notice(notice)
     folder, manifest = choose_folder(manifest, store, settings.again, observer.notice)
     with folder.locked():
         if folder.is_complete and _is_sound(folder, observer):
@@ -178,6 +180,8 @@ def finish(
     manifest = folder.manifest()
     tables = with_mix_records(task, manifest, tables)
     is_sweep = manifest.kind == "sweep"
+    chance_level = _chance_level(manifest, task.classes, tables)
+    raised = [*raised, *([] if chance_level is None else [chance_level])]
     eight_bit = 0 if is_sweep else _eight_bit_successes(task, tables.witnesses)
     summary = summarise(manifest, tables, raised, record, environment.now(), eight_bit)
     folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
@@ -206,6 +210,7 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
             dataset.labels[:count].to(settings.device),
             len(dataset.classes),
             candidate.randomized and averages,
+            settings.suite.data,
         )
 
     return with_as_many_as_fit(min(INSPECTED_EXAMPLES, len(dataset)), inspected)
@@ -295,6 +300,9 @@ def _run_blocks(
     def check_clean() -> None:
         if not settings.allow_clean_mismatch:
             check_clean_accuracy(settings.suite, manifest, blocks.values())
+        raised = _chance_level_so_far(manifest, task.classes, blocks.values())
+        if raised is not None:
+            observer.notice(f"{raised.name}: {raised.meaning} {raised.advice}")
 
     check_clean()
     work = (
@@ -309,6 +317,30 @@ def _run_blocks(
             check_clean()
     ordered = [blocks[key] for key in sorted(blocks)]
     return join_blocks(ordered), _join_records(ordered)
+
+
+def _chance_level_so_far(manifest: Manifest, classes: int, blocks: Iterable[Block]) -> Flag | None:
+    """Flag a clean accuracy at chance level, once the clean predictions of a round are there."""
+    clean = [block.clean for block in blocks if block.clean is not None]
+    n = sum(len(part.index) for part in clean)
+    selection = manifest.selection
+    if n == 0 or n != min(selection.round or selection.n, selection.n):
+        return None
+    return flags.chance_level(
+        sum(int((part.prediction == part.label).sum()) for part in clean), n, classes
+    )
+
+
+def _chance_level(manifest: Manifest, classes: int, tables: Tables) -> Flag | None:
+    """Flag a finished run whose clean accuracy is at chance level."""
+    if manifest.kind == "evaluation":
+        right = tables.samples["clean_correct"].to_numpy()
+    elif manifest.kind == "certification":
+        certificates = tables.certificates()
+        right = certificates.prediction == certificates.label
+    else:
+        return None
+    return flags.chance_level(int(right.sum()), len(right), classes)
 
 
 def _join_records(blocks: list[Block]) -> dict[str, float | str]:

@@ -43,7 +43,7 @@ def main(suite_name: str, candidate: str, batch_size: int, repeat: int, device: 
     suite = load_suite(suite_name)
     (reference,) = find_candidates([candidate], suite)
     mix = reference.load().mix
-    shape = data.IMAGE_SHAPES.get(suite.data.label)
+    shape = data.image_shape(suite.data.label)
     if mix is None or shape is None:
         raise click.UsageError(f"expected a mix and a data set known by name, got {candidate}")
     mix.to(device).requires_grad_(False)

@@ -16,6 +16,8 @@ from timm.layers.activations import GELU
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
+from bench.data import named_dataset
+
 # Each takes `inplace`, as timm's blocks ask for; torch's own GELU does not.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,14 +26,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": GELU,
 }
 
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STANDARD_DEVIATION = (0.2471, 0.2435, 0.2616)
-CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
-CIFAR100_STANDARD_DEVIATION = (0.2673, 0.2564, 0.2762)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
-DIGITS_MEAN = (0.3053,)
-DIGITS_STANDARD_DEVIATION = (0.3760,)
+_CIFAR100 = named_dataset("cifar100")
 
 
 class Normalization(nn.Module):
@@ -97,8 +92,8 @@ def residual_network(
     first_stride: int = 1,
     activation: str = "relu",
     in_channels: int = 3,
-    mean: Sequence[float] = CIFAR100_MEAN,
-    standard_deviation: Sequence[float] = CIFAR100_STANDARD_DEVIATION,
+    mean: Sequence[float] = _CIFAR100.mean,
+    standard_deviation: Sequence[float] = _CIFAR100.standard_deviation,
 ) -> ResidualNetwork:
     """A residual network of basic blocks (two 3x3 convolutions each), one stage per width.
 
@@ -173,6 +168,7 @@ def digits_network(
 
     Arguments as in ``residual_network``.
     """
+    digits = named_dataset("digits")
     return residual_network(
         num_classes,
         widths=widths,
@@ -181,8 +177,8 @@ def digits_network(
         stem_stride=stem_stride,
         activation=activation,
         in_channels=1,
-        mean=DIGITS_MEAN,
-        standard_deviation=DIGITS_STANDARD_DEVIATION,
+        mean=digits.mean,
+        standard_deviation=digits.standard_deviation,
     )
 
 
@@ -191,8 +187,8 @@ def wide_resnet(
     depth: int = 28,
     width: int = 10,
     activation: str = "relu",
-    mean: Sequence[float] = CIFAR100_MEAN,
-    standard_deviation: Sequence[float] = CIFAR100_STANDARD_DEVIATION,
+    mean: Sequence[float] = _CIFAR100.mean,
+    standard_deviation: Sequence[float] = _CIFAR100.standard_deviation,
 ) -> nn.Module:
     """RobustBench's ``DMWideResNet``, for 32x32 images.
 
@@ -230,7 +226,8 @@ def imagenet_resnet50(num_classes: int = 1000) -> nn.Module:
     """torchvision's ResNet-50, freshly initialised, with ImageNet's normalisation before it."""
     from torchvision.models import resnet50
 
-    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STANDARD_DEVIATION)
+    imagenet = named_dataset("imagenet")
+    normalization = Normalization(imagenet.mean, imagenet.standard_deviation)
     return nn.Sequential(normalization, resnet50(num_classes=num_classes))
 
 

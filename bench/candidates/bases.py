@@ -17,7 +17,7 @@ from bench.candidates.candidate import (
 from bench.candidates.identity import digest, unidentified_of
 from bench.candidates.mix import Mix, as_mix, fraction, positive
 from bench.candidates.smoothed import Smoothed
-from bench.data import IMAGE_SHAPES
+from bench.data import image_shape
 from bench.errors import InputError
 from bench.validation import StrictModel
 
@@ -164,11 +164,12 @@ def check_answers(module: nn.Module, dataset: str, origin: str) -> None:
         InputError: they have; `origin` names the file and the field.
     """
     mix = as_mix(module)
-    if mix is None or dataset not in IMAGE_SHAPES:
+    shape = image_shape(dataset)
+    if mix is None or shape is None:
         return
     try:
         with torch.no_grad():
-            mix.eval().answer(torch.zeros(1, *IMAGE_SHAPES[dataset]))
+            mix.eval().answer(torch.zeros(1, *shape))
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
 

@@ -32,15 +32,12 @@ from torch import Tensor, nn
 from bench import robustbench
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.candidates.architectures import (
-    CIFAR10_MEAN,
-    CIFAR10_STANDARD_DEVIATION,
-    CIFAR100_MEAN,
-    CIFAR100_STANDARD_DEVIATION,
     wide_resnet,
 )
 from bench.candidates.bit import bit_resnet
 from bench.candidates.mixed_nuts import MixedNuts
 from bench.candidates.weights import load_state, read_weights
+from bench.data import named_dataset
 
 MIXED_NUTS = "Bai2024MixedNUTS"
 
@@ -82,15 +79,15 @@ def is_published(dataset: str, norm: str, model_id: str) -> bool:
 def build(dataset: str, model_id: str) -> AdaptiveMix:
     """A published adaptive mix with random weights, on the default device."""
     mix = PUBLISHED[dataset, model_id]
-    small = mix.classes == 10
+    data = named_dataset(dataset)
     # The robust bases with the TRADES loss were published with Swish, which is the same as SiLU.
     robust = wide_resnet(
         mix.classes,
         depth=70,
         width=16,
         activation="silu",
-        mean=CIFAR10_MEAN if small else CIFAR100_MEAN,
-        standard_deviation=CIFAR10_STANDARD_DEVIATION if small else CIFAR100_STANDARD_DEVIATION,
+        mean=data.mean,
+        standard_deviation=data.standard_deviation,
     )
     return AdaptiveMix(
         bit_resnet(mix.classes),

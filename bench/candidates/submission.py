@@ -38,7 +38,7 @@ from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
-from bench.data import IMAGE_SHAPES
+from bench.data import image_shape
 from bench.errors import InputError, Unavailable
 from bench.foreign_code import FOREIGN_ERRORS, import_file, raised
 from bench.suites import ThreatModel
@@ -252,7 +252,7 @@ class SubmissionReference:
         arguments: dict[str, Any] = {role: base.module for role, base in bases.items()}
         arguments |= self.submission.architecture_args
         field = f"{self.folder / FILE}: field architecture"
-        shape = IMAGE_SHAPES.get(self.submission.dataset)
+        shape = image_shape(self.submission.dataset)
         try:
             if bases and shape and "image_shape" in inspect.signature(build).parameters:
                 arguments = {"image_shape": shape} | arguments

@@ -13,6 +13,7 @@ from bench.candidates.candidate import Availability, Candidate, Information
 from bench.candidates.identity import State, state_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixed_nuts import MixedNuts, surrogate
+from bench.data import named_dataset
 
 PREFIX = "robustbench:"
 
@@ -70,7 +71,11 @@ class ZooReference:
                 architecture=type(module).__name__,
                 claim=self.model_id,
             ),
-            preprocessing=robustbench.preprocessing(self.model_id, self.dataset, self.norm),
+            preprocessing=(
+                robustbench.preprocessing(self.model_id, self.dataset, self.norm)
+                if named_dataset(self.dataset).preprocessed
+                else None
+            ),
             unidentified=tuple(each for state in states.values() for each in state.unidentified),
         )
 

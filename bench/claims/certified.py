@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from bench.claims.claims import Accuracy, Text, none_if_empty
 from bench.claims.rows import read_rows
+from bench.data import DatasetName
 from bench.validation import StrictModel
 
 FILE = "certified.csv"
@@ -21,7 +22,7 @@ Positive = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(none_
 class CertifiedClaim(StrictModel):
     """One number of a paper's table: accuracy at a radius, or the average certified radius."""
 
-    dataset: Literal["cifar10", "imagenet"]
+    dataset: DatasetName
     norm: Literal["L2"] = Field(alias="threat_model")
     model_id: Text
     paper: Text

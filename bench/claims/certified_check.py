@@ -11,9 +11,9 @@ from scipy.stats import norm
 
 from bench.certify.accuracy import certified_counts
 from bench.claims.certified import CertifiedClaim, load_certified_claims
-from bench.claims.claims import TEST_SET_SIZES
 from bench.claims.comparison import Check
 from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with_sample
+from bench.data import named_dataset
 from bench.records import Certificates, Summary
 from bench.statistics import required_sample_size
 from bench.statistics.comparison import SIGNIFICANCE
@@ -94,7 +94,7 @@ def _compare(
 
 def _claimed_samples(certificates: Certificates, claim: CertifiedClaim) -> Certificates:
     """Those of the samples that the claim was measured on: every so many-th of the test set."""
-    chosen = certificates.index % (TEST_SET_SIZES[claim.dataset] // claim.n_examples) == 0
+    chosen = certificates.index % (named_dataset(claim.dataset).test_size // claim.n_examples) == 0
     return Certificates(**{name: value[chosen] for name, value in vars(certificates).items()})
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from bench.best_known import best_known
 from bench.claims.accepted import AcceptedResult, load_accepted
 from bench.claims.certified_check import certified_checks
-from bench.claims.claims import TEST_SET_SIZES, Claim, claims_for
+from bench.claims.claims import Claim, claims_for
 from bench.claims.comparison import Check
 from bench.claims.verdict import (
     ATTACK_SPREAD,
@@ -21,6 +21,7 @@ from bench.claims.verdict import (
     compare_same_samples,
     compare_with_sample,
 )
+from bench.data import named_dataset
 from bench.records import Summary
 from bench.same_candidate import same_candidate
 from bench.statistics import exact_binomial_interval, required_sample_size
@@ -81,7 +82,7 @@ def _check_claim(
         and run.manifest.threat_model == suite.threat_model
     ]
     run = max(measurements, key=lambda run: (run.n_examples, run.finished), default=None)
-    population = suite.n_examples or TEST_SET_SIZES[claim.dataset]
+    population = suite.n_examples or named_dataset(claim.dataset).test_size
     numbers: list[tuple[Quantity, float | None]] = [
         ("clean", claim.clean_accuracy),
         ("AutoAttack", claim.autoattack_accuracy),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench.claims.rows import read_rows
+from bench.data import DatasetName
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel
 from bench.validation import Number, StrictModel
@@ -38,8 +39,6 @@ def _fraction_of_percent(value: Any) -> Any:
 
 
 CLAIM_FILES = ("robustbench.csv",)
-TEST_SET_SIZES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
-"""Images that a data set's claims were measured on."""
 
 Accuracy = Annotated[float | None, BeforeValidator(_fraction_of_percent)]
 """A fraction in [0, 1], written as a percentage in the file."""
@@ -59,7 +58,7 @@ class Claim(StrictModel):
     Accuracies are fractions in [0, 1], None where the source gives none.
     """
 
-    dataset: Literal["digits", "cifar10", "cifar100", "imagenet"]
+    dataset: DatasetName
     norm: Literal["Linf", "L2", "corruptions"] = Field(alias="threat_model")
     """The leaderboard: a norm, or common corruptions, which no suite of a norm is compared with."""
     model_id: Text

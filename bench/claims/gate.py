@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.claims.claims import TEST_SET_SIZES, claims_at_other_radii, claims_for, find_claim
+from bench.claims.claims import claims_at_other_radii, claims_for, find_claim
 from bench.claims.verdict import (
     CLEAN_SPREAD,
     PRINTED_ROUNDING,
     Published,
     compare_with_sample,
 )
+from bench.data import named_dataset
 from bench.errors import EvaluationError
 from bench.formatting import interval, percent
 from bench.records import Block, Manifest
@@ -39,7 +40,7 @@ def check_clean_accuracy(suite: Suite, manifest: Manifest, blocks: Iterable[Bloc
     if claim is None or claim.clean_accuracy is None or n < expected:
         return
     right = sum(int((part.prediction == part.label).sum()) for part in clean)
-    population = suite.n_examples or TEST_SET_SIZES[claim.dataset]
+    population = suite.n_examples or named_dataset(claim.dataset).test_size
     verdict = compare_with_sample(
         Published(claim.clean_accuracy, population, PRINTED_ROUNDING),
         right,

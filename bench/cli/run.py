@@ -29,7 +29,7 @@ from bench.formatting import duration
 from bench.memory import tensor_bytes
 from bench.records import Flag
 from bench.store import Store
-from bench.suites import Suite, load_suite
+from bench.suites import Suite, check_radius, load_suite
 from bench.validation import parse_fraction
 
 
@@ -400,7 +400,7 @@ def read_radius(text: str, suite: Suite) -> float:
             f"{value:g}/255?"
         )
     threat_model = suite.threat_model.model_copy(update={"eps": value})
-    data.check_radius(threat_model, suite.data, "--eps")
+    check_radius(threat_model, suite.data, "--eps")
     return value
 
 

@@ -149,6 +149,7 @@ def _provenance(summary: Summary) -> Table:
     manifest = summary.manifest
     environment = manifest.environment
     packages = environment.get("packages", {})
+    notices = manifest.information.get("data_notices") or []
     rows = {
         "engine": ", ".join(
             [
@@ -160,6 +161,8 @@ def _provenance(summary: Summary) -> Table:
         "seed": manifest.seed,
         "suite version": manifest.suite_version,
         "data": f"{manifest.dataset.name} sha256 {manifest.dataset.sha256[:16]}",
+        **({"classes": ", ".join(manifest.dataset.classes)} if manifest.dataset.classes else {}),
+        **({"data notices": "\n".join(notices)} if notices else {}),
         **{f"{base} sha256": digest for base, digest in manifest.weights_sha256.items()},
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),

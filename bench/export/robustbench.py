@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.best_known import BestKnown
+from bench.data import named_datasets
 from bench.errors import InputError
 from bench.formatting import percent, radius
 from bench.records import Summary
 from bench.store import safe_name
-
-LEADERBOARDS = (
-    ("cifar10", "Linf"),
-    ("cifar10", "L2"),
-    ("cifar100", "Linf"),
-    ("imagenet", "Linf"),
-)
 
 
 @dataclass(frozen=True)
@@ -159,8 +153,13 @@ def _check(summary: Summary) -> None:
     manifest = summary.manifest
     name = f"{manifest.suite}/{manifest.candidate}@{summary.run}"
     board = (manifest.dataset.name, manifest.threat_model.norm)
-    if board not in LEADERBOARDS:
-        known = ", ".join(f"{dataset} {norm}" for dataset, norm in LEADERBOARDS)
+    leaderboards = [
+        (dataset.robustbench, norm)
+        for dataset in named_datasets().values()
+        for norm in dataset.leaderboards
+    ]
+    if board not in leaderboards:
+        known = ", ".join(f"{dataset} {norm}" for dataset, norm in leaderboards)
         raise InputError(
             f"{name}: expected a leaderboard of RobustBench ({known}), got {' '.join(board)}"
         )

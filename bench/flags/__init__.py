@@ -14,11 +14,13 @@ from bench.flags.attacks import (
     square_beats_gradients,
     unconverged,
 )
+from bench.flags.chance import chance_level
 from bench.flags.finiteness import non_finite_logits, non_finite_votes
 from bench.flags.inspection import inspect
 
 __all__ = [
     "beyond_chance",
+    "chance_level",
     "inspect",
     "non_finite_logits",
     "non_finite_votes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.data import DataSource
 from bench.errors import InputError
 from bench.flags.answers import (
     batch_dependence,
@@ -16,6 +17,7 @@ from bench.flags.answers import (
     randomness,
     training_mode,
 )
+from bench.flags.data_mismatch import check_class_count, other_images
 from bench.flags.gradients import (
     inner_gradients,
     non_finite_gradients,
@@ -28,7 +30,13 @@ from bench.records import Flag
 
 
 def inspect(
-    name: str, module: nn.Module, images: Tensor, labels: Tensor, classes: int, randomized: bool
+    name: str,
+    module: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    randomized: bool,
+    source: DataSource | None = None,
 ) -> list[Flag]:
     """Check a candidate's answers and gradients on a batch.
 
@@ -39,6 +47,7 @@ def inspect(
         labels: (n,).
         classes: K.
         randomized: whether the candidate declares that two calls may differ, and attacks know it.
+        source: of the images; None: data that no suite describes.
 
     Returns:
         the flags that it raises.
@@ -48,10 +57,13 @@ def inspect(
             of the images has finite ones.
     """
     given = images.clone()
-    first, second = _answer(name, module, given), _answer(name, module, images.clone())
+    first = _answer(name, module, given, source)
+    second = _answer(name, module, images.clone(), source)
+    if source is not None:
+        check_class_count(name, first, classes, source)
     check_logits(name, first, (len(images), classes))
     # Batches shrink as samples break: some modules drop the dimension of a single image.
-    check_logits(name, _answer(name, module, images[:1].clone()), (1, classes))
+    check_logits(name, _answer(name, module, images[:1].clone(), source), (1, classes))
     finite = check_some_answered(name, first)
     # Images without an answer are counted in the finished records; here they tell nothing.
     if not bool(finite.all()):
@@ -75,8 +87,10 @@ def inspect(
     return [flag for flag in flags if flag is not None]
 
 
-def _answer(name: str, module: nn.Module, images: Tensor) -> Tensor:
-    """Whatever a module returns for images (n, C, H, W).
+def _answer(
+    name: str, module: nn.Module, images: Tensor, source: DataSource | None = None
+) -> Tensor:
+    """Return whatever a module returns for images (n, C, H, W).
 
     Raises:
         InputError: it raises an error, other than one for want of memory.
@@ -91,5 +105,6 @@ def _answer(name: str, module: nn.Module, images: Tensor) -> Tensor:
         raise InputError(
             f"candidate {name}: expected logits of images {tuple(images.shape)}, got "
             f"{type(error).__name__}: {' '.join(str(error).split())}{mode}"
+            f"{other_images(images, source)}"
         ) from error
     return answer

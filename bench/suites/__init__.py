@@ -1,10 +1,11 @@
 """Suites: a data set, a threat model, protocols, candidates and where the published numbers are."""
 
+from bench.data.source import DataSource
 from bench.suites.suite import (
-    DataSource,
     Protocol,
     Suite,
     ThreatModel,
+    check_radius,
     load_suite,
     suite_name,
     suite_names,
@@ -15,6 +16,7 @@ __all__ = [
     "Protocol",
     "Suite",
     "ThreatModel",
+    "check_radius",
     "load_suite",
     "suite_name",
     "suite_names",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.data import DataSource, image_shape
 from bench.errors import InputError
 from bench.validation import Number, StrictModel, read_yaml, validate
 
@@ -31,50 +33,6 @@ class ThreatModel(StrictModel):
                 f"{self.eps:g}/255?"
             )
         return self
-
-
-class DataSource(StrictModel):
-    """Where images and labels come from: exactly one of `name`, `torchvision`, `folder`, `npz`."""
-
-    name: Literal["digits", "cifar10", "cifar100", "imagenet"] | None = None
-    torchvision: str | None = None
-    """A class of torchvision.datasets, e.g. SVHN."""
-    arguments: dict[str, Any] = {}
-    """Further arguments of the torchvision class, e.g. {split: test}."""
-    folder: Path | None = None
-    """One subfolder of images a class."""
-    npz: Path | None = None
-    """Arrays `images` (N, C, H, W) or (N, H, W, C), uint8 or float in [0, 1], and `labels` (N,)."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> DataSource:
-        given = [
-            field for field in ("name", "torchvision", "folder", "npz") if getattr(self, field)
-        ]
-        if len(given) != 1:
-            came = " and ".join(given) or "none"
-            raise ValueError(f"expected exactly one of name, torchvision, folder, npz; got {came}")
-        if self.arguments and self.torchvision is None:
-            raise ValueError("expected `arguments` only beside `torchvision`")
-        return self
-
-    @property
-    def label(self) -> str:
-        """A short name for records and pages."""
-        if self.folder is not None:
-            return self.folder.name
-        if self.npz is not None:
-            return self.npz.stem
-        return self.name or str(self.torchvision).lower()
-
-    def relative_to(self, folder: Path) -> DataSource:
-        """The same source with relative paths taken from `folder`."""
-        changes = {
-            field: folder / path
-            for field in ("folder", "npz")
-            if (path := getattr(self, field)) is not None
-        }
-        return self.model_copy(update=changes)
 
 
 class AttackChoice(StrictModel):
@@ -192,14 +150,30 @@ def load_suite(name_or_path: str) -> Suite:
     suite = validate(Suite, read_yaml(path), path)
     if name_or_path not in suite_names():
         _check_attacks(suite, path)
-        _check_radius(suite, path)
+        check_radius(suite.threat_model, suite.data, f"{path}: field threat_model.eps")
     return suite.model_copy(update={"data": suite.data.relative_to(path.resolve().parent)})
 
 
-def _check_radius(suite: Suite, path: Path) -> None:
-    from bench.data import check_radius  # torch: slow to import
+def check_radius(threat_model: ThreatModel, source: DataSource, origin: str) -> None:
+    """Refuse a ball in L2 that holds every image, where a data set's image size is known.
 
-    check_radius(suite.threat_model, suite.data, f"{path}: field threat_model.eps")
+    Args:
+        source: of the images.
+        origin: of the radius, for the message.
+
+    Raises:
+        InputError: the radius is at least the diagonal of the cube of all images.
+    """
+    if threat_model.norm != "L2" or source.name is None:
+        return
+    shape = image_shape(source.name)
+    assert shape is not None
+    diagonal = math.sqrt(math.prod(shape))
+    if threat_model.eps >= diagonal:
+        raise InputError(
+            f"{origin}: expected less than {diagonal:.4g}, the L2 distance of a black and a white "
+            f"image of {source.name}, of shape {shape}; got {threat_model.eps:g}"
+        )
 
 
 def _check_attacks(suite: Suite, path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from bench.data.folders import list_classes
 from bench.errors import InputError
 
 SIDE = 224
@@ -79,17 +80,10 @@ class FolderData:
     """
 
     def __init__(self, name: str, folder: Path) -> None:
-        from torchvision.datasets import ImageFolder
-
-        try:
-            listing = ImageFolder(str(folder))
-        except (FileNotFoundError, OSError) as error:
-            raise InputError(
-                f"{folder}: expected a folder with one subfolder of images a class; {error}"
-            ) from error
+        found = list_classes(folder)
         self.name = name
-        self.images = FolderImages([Path(path) for path, _ in listing.samples])
-        self.labels = torch.tensor(listing.targets, dtype=torch.int64)
+        self.images = FolderImages(found.files)
+        self.labels = torch.tensor(found.labels, dtype=torch.int64)
 
 
 def random_box(size: tuple[int, int], draws: Sequence[Sequence[float]]) -> Box:

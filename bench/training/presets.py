@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.candidates.architectures import CIFAR10_MEAN, CIFAR10_STANDARD_DEVIATION
 from bench.candidates.candidate import Paper
+from bench.data import named_dataset
 from bench.errors import InputError
 from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
 from bench.training.settings import AdversarialSettings, OneCycleSettings, Settings
@@ -95,7 +95,7 @@ def _cifar_robust(num_classes: int, **normalization: list[float]) -> Settings:
         flip=True,
         held_out=500,
         measure_every=2,
-        eps=8 / 255,
+        eps=named_dataset("cifar10").radii["Linf"],
         attack_steps=1,
         attack_step_size=1.0,
         attack_noise=2.0,
@@ -138,7 +138,10 @@ def _cifar_mix(dataset: str) -> Settings:
     )
 
 
-_CIFAR10 = {"mean": list(CIFAR10_MEAN), "standard_deviation": list(CIFAR10_STANDARD_DEVIATION)}
+_CIFAR10 = {
+    "mean": list(named_dataset("cifar10").mean),
+    "standard_deviation": list(named_dataset("cifar10").standard_deviation),
+}
 
 _PRESETS: dict[str, Preset] = {
     "digits-standard": Preset(
@@ -167,7 +170,7 @@ _PRESETS: dict[str, Preset] = {
             weight_decay=1e-4,
             average_decay=0.99,
             precision="float32",
-            eps=0.2,
+            eps=named_dataset("digits").radii["Linf"],
             attack_steps=5,
             attack_step_size=0.4,
         ),

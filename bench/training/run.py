@@ -15,7 +15,7 @@ import yaml
 
 import bench
 from bench.candidates.submission import FILE, NAME, Submission, read_submission
-from bench.data import default_data_dir, load
+from bench.data import default_data_dir, load, named_dataset
 from bench.errors import InputError
 from bench.training.image_folder import FolderData
 from bench.training.presets import Preset, presets
@@ -155,9 +155,10 @@ def _finished(
 
 
 def _training_data(dataset: str, data_dir: Path | None) -> TrainingData:
-    """The training images: in memory, or, of ImageNet, in the folder `train`."""
-    if dataset == "imagenet":
-        return FolderData(dataset, (data_dir or default_data_dir()) / "train")
+    """Return the training images: in memory, or in a folder where they are too many."""
+    folder = named_dataset(dataset).training_folder
+    if folder is not None:
+        return FolderData(dataset, (data_dir or default_data_dir()) / folder)
     return load(dataset, "train", data_dir)
 
 

@@ -1,0 +1,125 @@
+"""A user's own images and labels as arrays in an .npz file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.data.dataset import Dataset
+from bench.data.labels import class_names, resolve
+from bench.data.request import Request
+from bench.data.source import DataSource
+from bench.data.value_range import range_notices, scale
+from bench.errors import InputError
+
+CHANNELS = (1, 3)
+
+
+def load(source: DataSource, request: Request) -> Dataset:
+    """Return samples of an .npz with `images`, `labels` and, optionally, `classes`.
+
+    Raises:
+        InputError: the file is missing or damaged, or an array cannot be read for certain.
+    """
+    import torch
+
+    assert source.npz is not None
+    origin = str(source.npz)
+    arrays = _read(source.npz)
+    images, labels = arrays["images"], arrays["labels"]
+    _check_shapes(images, labels, origin)
+    images = channels_first(images, source.layout, origin)
+    names = class_names(arrays["classes"], origin) if "classes" in arrays else None
+    places, classes = resolve(labels, names, source.classes, origin)
+    pixels = scale(images, origin)
+    dataset = Dataset.whole(
+        source.label,
+        torch.from_numpy(np.ascontiguousarray(pixels)),
+        torch.from_numpy(places),
+        classes,
+        range_notices(pixels, origin),
+    )
+    return dataset.take(request.choose(dataset.size))
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that mean something here; others in the file are not looked at."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # zipfile and numpy raise many kinds for a damaged archive
+        raise InputError(f"{path}: damaged or not an .npz file: {error}") from error
+    if isinstance(archive, np.ndarray):
+        raise InputError(
+            f"{path}: expected an .npz with `images` and `labels`, got a single array; save them "
+            "by np.savez(path, images=..., labels=...)"
+        )
+    with archive:
+        came = ", ".join(archive.files) or "none"
+        if not {"images", "labels"} <= set(archive.files):
+            raise InputError(f"{path}: expected arrays `images` and `labels`, got {came}")
+        wanted = [key for key in ("images", "labels", "classes") if key in archive.files]
+        return {key: _array(archive, key, path) for key in wanted}
+
+
+def _array(archive: Any, key: str, path: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = archive[key]
+    except Exception as error:  # zipfile and numpy raise many kinds for a damaged archive
+        if "allow_pickle" not in str(error):
+            raise InputError(f"{path}: array `{key}` is damaged: {error}") from error
+        advice = {
+            "images": "resize the images to one size and save np.stack(images)",
+            "labels": "save np.array(labels, dtype=np.int64)",
+            "classes": "save np.array(classes, dtype=str)",
+        }
+        raise InputError(
+            f"{path}: expected `{key}` as an array of numbers or texts, got an array of Python "
+            f"objects, which is not read because it could run code; {advice[key]}"
+        ) from error
+    return array
+
+
+def _check_shapes(images: npt.NDArray[Any], labels: npt.NDArray[Any], origin: str) -> None:
+    came = f"got shapes {images.shape} and {labels.shape}"
+    if images.ndim == 3:
+        raise InputError(
+            f"{origin}: expected images of 4 dimensions and one label an image; {came}; save grey "
+            "images as images[:, None]"
+        )
+    if images.ndim != 4 or labels.ndim not in (1, 2) or len(labels) != len(images):
+        raise InputError(
+            f"{origin}: expected images of 4 dimensions and one label an image; {came}"
+        )
+    if not images.size:
+        raise InputError(f"{origin}: expected at least one image, got shape {images.shape}")
+
+
+def channels_first(images: npt.NDArray[Any], layout: str | None, origin: str) -> npt.NDArray[Any]:
+    """Return images as (N, C, H, W).
+
+    Args:
+        images: (N, C, H, W) or (N, H, W, C).
+        layout: "NCHW" or "NHWC"; None: the one in which there are 1 or 3 channels, else the one in
+            which images are square and have fewer channels than rows.
+        origin: for messages.
+
+    Raises:
+        InputError: both are possible.
+    """
+    if layout is None:
+        first, height, last = images.shape[1], images.shape[2], images.shape[3]
+        fits = [first in CHANNELS, last in CHANNELS]
+        if not any(fits):
+            fits = [first < height == last, last < height == first]
+        if fits[0] == fits[1]:
+            raise InputError(
+                f"{origin}: expected images whose shape tells the axis of the channels, got "
+                f"{images.shape}; write `layout: NCHW` or `layout: NHWC` beside `npz` in the suite"
+            )
+        layout = "NCHW" if fits[0] else "NHWC"
+    return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)

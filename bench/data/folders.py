@@ -1,0 +1,170 @@
+"""A user's own image files, in one folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.class_names import folder_order, listed, outputs_of
+from bench.data.dataset import Dataset
+from bench.data.image_files import read_images
+from bench.data.request import Request
+from bench.data.source import DataSource
+from bench.data.value_range import range_notices
+from bench.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""As torchvision's ImageFolder has them."""
+NO_CLASSES = ("__MACOSX",)
+LITTER = ("thumbs.db", "desktop.ini")
+PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Image files by class.
+
+    Attributes:
+        files: in the order of their classes, then of their paths.
+        labels: of each file, a place in `classes`.
+        classes: in the order of the network's outputs.
+        notices: on the order and on files that were left out.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def load(source: DataSource, request: Request) -> Dataset:
+    """Return samples of a folder with one subfolder of images a class.
+
+    Raises:
+        InputError: the folder has another layout, or a file cannot be read for certain.
+    """
+    import torch
+
+    assert source.folder is not None
+    found = list_classes(source.folder, source.classes, source.class_order)
+    rows = request.choose(len(found.files))
+    chosen = [found.files[row] for row in rows.tolist()]  # only what is wanted is decoded
+    images, notices = read_images(chosen, source.label, source.channels or 3, request.preprocessing)
+    return Dataset(
+        source.label,
+        images,
+        torch.tensor(found.labels)[rows],
+        rows,
+        found.classes,
+        len(found.files),
+        (*found.notices, *notices, *range_notices(images, source.label)),
+    )
+
+
+def list_classes(
+    folder: Path,
+    classes: Sequence[str] | None = None,
+    class_order: Sequence[str] | None = None,
+) -> ClassFolders:
+    """Find the image files below a folder, and which class each belongs to.
+
+    Files whose names begin with a dot or that have no image's ending are left out, as are folders
+    whose names begin with a dot.
+
+    Args:
+        classes: all classes in the order of the network's outputs; folders may be fewer.
+        class_order: the folders, each once, in the order of the network's outputs.
+
+    Raises:
+        InputError: the folder is missing or has another layout, or a class has no image.
+    """
+    names = _class_folders(folder)
+    ordered, notices = folder_order(names, str(folder))
+    if class_order is not None:
+        outputs = outputs_of(ordered, class_order, str(folder))
+        if len(outputs) != len(class_order):
+            absent = [name for place, name in enumerate(class_order) if place not in outputs]
+            raise InputError(
+                f"{folder}: expected a folder for each class of `class_order`, got none for "
+                f"{listed(absent)}; where the data lack classes, name all by `classes` instead"
+            )
+        classes, notices = class_order, ()
+    elif classes is not None:
+        outputs, notices = outputs_of(ordered, classes, str(folder)), ()
+    else:
+        classes, outputs = ordered, list(range(len(ordered)))
+    files: list[Path] = []
+    labels: list[int] = []
+    left_out: Counter[str] = Counter()
+    for label, name in sorted(zip(outputs, ordered, strict=True)):
+        images, others = _images_below(folder / name)
+        left_out.update(others)
+        if not images and len(classes) == len(ordered):
+            raise InputError(
+                f"{folder / name}: expected at least one image ({', '.join(EXTENSIONS)}), got "
+                "none; remove the folder, or name all classes by `classes` in the suite"
+            )
+        files += images
+        labels += [label] * len(images)
+    if not files:
+        raise InputError(f"{folder}: expected at least one image, got none")
+    return ClassFolders(
+        tuple(files), tuple(labels), tuple(classes), (*notices, *_left_out(folder, left_out))
+    )
+
+
+def _class_folders(folder: Path) -> list[str]:
+    expected = f"{folder}: expected a folder with one subfolder of images a class"
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{expected}; {error.strerror}") from error
+    names = [
+        path.name
+        for path in entries
+        if path.is_dir() and not path.name.startswith(".") and path.name not in NO_CLASSES
+    ]
+    if not names:
+        loose = sum(_is_image(path.name) for path in entries)
+        raise InputError(f"{expected}, got no subfolder and {loose:,} images")
+    if {name.lower() for name in names} <= PARTS and not any(
+        _is_image(path.name) for name in names for path in (folder / name).iterdir()
+    ):
+        raise InputError(
+            f"{expected}, got the parts of a data set: {listed(names)}; name one, such as "
+            f"folder: {folder.name}/{names[0]}"
+        )
+    return names
+
+
+def _images_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Image files of a class, those of its subfolders too, and the endings of other files."""
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    for place, _, names in sorted(os.walk(folder, followlinks=True)):
+        for name in sorted(names):
+            if name.startswith(".") or name.lower() in LITTER:
+                continue
+            if _is_image(name):
+                images.append(Path(place) / name)
+            else:
+                others[Path(name).suffix.lower() or name] += 1
+    return images, others
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def _left_out(folder: Path, endings: Counter[str]) -> tuple[str, ...]:
+    loose = sum(_is_image(path.name) for path in folder.iterdir())
+    notices = []
+    if endings:
+        kinds = ", ".join(f"{ending} ({count:,})" for ending, count in endings.most_common(4))
+        notices.append(f"{folder}: left out files that have no ending of an image: {kinds}")
+    if loose:
+        notices.append(f"{folder}: left out {loose:,} images that lie in no class folder")
+    return tuple(notices)

@@ -1,0 +1,82 @@
+"""Where images and labels are found: by a data set's name, or as a suite's source says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from bench.data import arrays, folders, torchvision
+from bench.data.dataset import Dataset
+from bench.data.registry import named_dataset
+from bench.data.request import Choose, Preprocessing, Request, Split, the_first
+from bench.data.source import DataSource
+
+LOADERS: dict[str, Callable[[DataSource, Request], Dataset]] = {
+    "name": lambda source, request: named_dataset(str(source.name)).load(request),
+    "torchvision": torchvision.load,
+    "folder": folders.load,
+    "npz": arrays.load,
+}
+"""By the field of a source that is given."""
+
+
+def default_data_dir() -> Path:
+    """Where data sets are looked for, and put when downloaded, unless the user says otherwise."""
+    configured = os.environ.get("BENCH_DATA_DIR")
+    return (
+        Path(configured) if configured else platformdirs.user_cache_path("tradeoff-bench") / "data"
+    )
+
+
+def load(name: str, split: Split = "test", data_dir: Path | None = None) -> Dataset:
+    """Return a whole data set by its name.
+
+    Args:
+        split: "train" or "test".
+        data_dir: folder of the files; None: `default_data_dir()`.
+
+    Raises:
+        InputError: an unknown name, missing files that cannot be downloaded, or damaged files.
+    """
+    request = Request(data_dir or default_data_dir(), the_first(None, name), split)
+    return named_dataset(name).load(request)
+
+
+def load_source(
+    source: DataSource,
+    data_dir: Path | None = None,
+    n_examples: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    choose: Choose | None = None,
+) -> Dataset:
+    """Return the test samples of a suite.
+
+    Args:
+        n_examples: only the first so many; None: all.
+        choose: from the data set's size to the rows (n,) that are wanted, instead of `n_examples`.
+        preprocessing: from a PIL image to (C, H, W) in [0, 1]; for ImageNet, where each model
+            has its own, and for folders of images of different sizes.
+
+    Raises:
+        InputError: missing or damaged data, data that cannot be read for certain, or `n_examples`
+            beyond the data set.
+    """
+    request = Request(
+        data_dir or default_data_dir(),
+        choose or the_first(n_examples, source.label),
+        preprocessing=preprocessing,
+    )
+    return LOADERS[source.kind](source, request)
+
+
+def missing(source: DataSource, data_dir: Path | None = None) -> str | None:
+    """Return what is not on this disk yet, with the size of the download where known, or None."""
+    if source.name is not None:
+        return named_dataset(source.name).missing(data_dir or default_data_dir())
+    for path in (source.folder, source.npz):
+        if path is not None and not path.exists():
+            return str(path)
+    return None

@@ -1,0 +1,1 @@
+"""The data sets that are known by name: each module here registers its own."""

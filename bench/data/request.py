@@ -1,0 +1,56 @@
+"""What is wanted of a data set: which part, which samples, preprocessed how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Split = Literal["train", "test"]
+Choose = Callable[[int], "Tensor"]
+"""From the number of samples in a data set to the rows (n,) that are wanted."""
+Preprocessing = Callable[[Any], "Tensor"]
+"""From a PIL image to (C, H, W) float32 in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a loader is asked for.
+
+    Attributes:
+        directory: the folder of the data sets' files, where downloads go too.
+        choose: which samples, given how many there are.
+        split: the part of the data set; suites evaluate on "test".
+        preprocessing: a candidate's own, for data sets whose images have no common size.
+    """
+
+    directory: Path
+    choose: Choose
+    split: Split = "test"
+    preprocessing: Preprocessing | None = None
+
+
+def the_first(n: int | None, name: str) -> Choose:
+    """Return a choice of the first `n` samples; None chooses all.
+
+    Args:
+        name: of the data set, for the message.
+
+    Raises:
+        InputError: when called, if the data set has fewer than `n` samples.
+    """
+
+    def choose(size: int) -> Tensor:
+        import torch
+
+        if n is not None and n > size:
+            raise InputError(f"expected at most {size} examples, the size of {name}; got {n}")
+        return torch.arange(size if n is None else n)
+
+    return choose

@@ -1,0 +1,106 @@
+"""Where a suite's images and labels come from, as its file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from bench.data.registry import DatasetName
+from bench.validation import StrictModel
+
+KINDS = ("name", "torchvision", "folder", "npz")
+
+_BESIDE = {
+    "arguments": ("torchvision",),
+    "classes": ("folder", "npz", "torchvision"),
+    "class_order": ("folder",),
+    "channels": ("folder", "torchvision"),
+    "layout": ("npz",),
+}
+"""The kinds of sources beside which a field means something."""
+
+
+def _class_names(value: Any) -> Any:
+    """Turn 10 into "0" ... "9" and a list of texts and whole numbers into texts."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return tuple(str(number) for number in range(value))
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(
+            "expected the class names in the order of the network's outputs, such as [cat, dog], "
+            "or their number where they are called 0, 1, 2, ..."
+        )
+    for name in value:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise ValueError(f"expected names of classes, got {name!r}; put the name in quotes")
+    names = tuple(str(name) for name in value)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"expected each class once, got {', '.join(repeated)} more than once")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...] | None, BeforeValidator(_class_names)]
+
+
+class DataSource(StrictModel):
+    """Where images and labels come from: exactly one of `name`, `torchvision`, `folder`, `npz`."""
+
+    name: DatasetName | None = None
+    """A data set of `bench.data.named_datasets()`."""
+    torchvision: str | None = None
+    """A class of torchvision.datasets, e.g. SVHN."""
+    arguments: dict[str, Any] = {}
+    """Further arguments of the torchvision class, e.g. {split: test}."""
+    folder: Path | None = None
+    """One subfolder of images a class."""
+    npz: Path | None = None
+    """Arrays `images` (N, C, H, W) or (N, H, W, C), uint8 or float in [0, 1], and `labels` (N,)."""
+    classes: ClassNames = Field(default=None, validate_default=False)
+    """All classes in the order of the network's outputs; the data may lack some of them."""
+    class_order: ClassNames = Field(default=None, validate_default=False)
+    """The class folders, each once, in the order of the network's outputs."""
+    channels: Literal[1, 3] | None = None
+    """What images are converted to: grey or RGB; None: RGB in folders."""
+    layout: Literal["NCHW", "NHWC"] | None = None
+    """The axes of `images`; None: as their lengths say."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> DataSource:
+        given = [kind for kind in KINDS if getattr(self, kind)]
+        if len(given) != 1:
+            came = " and ".join(given) or "none"
+            raise ValueError(f"expected exactly one of name, torchvision, folder, npz; got {came}")
+        for field, kinds in _BESIDE.items():
+            if getattr(self, field) and given[0] not in kinds:
+                allowed = " or ".join(f"`{kind}`" for kind in kinds)
+                raise ValueError(
+                    f"expected `{field}` only beside {allowed}, got it beside `{given[0]}`"
+                )
+        if self.classes and self.class_order:
+            raise ValueError("expected `classes` or `class_order`, got both")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the fields names the source: name, torchvision, folder or npz."""
+        return next(kind for kind in KINDS if getattr(self, kind))
+
+    @property
+    def label(self) -> str:
+        """A short name for records and pages."""
+        if self.folder is not None:
+            return self.folder.name
+        if self.npz is not None:
+            return self.npz.stem
+        return self.name or str(self.torchvision).lower()
+
+    def relative_to(self, folder: Path) -> DataSource:
+        """The same source with relative paths taken from `folder`."""
+        changes = {
+            field: folder / path
+            for field in ("folder", "npz")
+            if (path := getattr(self, field)) is not None
+        }
+        return self.model_copy(update=changes)

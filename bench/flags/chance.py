@@ -1,0 +1,35 @@
+"""A clean accuracy that guessing reaches too: data and network probably do not fit."""
+
+from __future__ import annotations
+
+from scipy.stats import binom
+
+from bench.flags.attacks import CHANCE, beyond_chance
+from bench.records import Flag
+
+
+def chance_level(correct: int, n: int, classes: int) -> Flag | None:
+    """Flag a clean accuracy that is not significantly above one in K (exact binomial test).
+
+    Few samples say nothing: the test must be one that a classifier halfway between guessing and
+    perfection passes with a probability of 99%.
+
+    Args:
+        correct: samples that are right without attack.
+        n: samples in all.
+        classes: K.
+    """
+    guessing = 1 / classes
+    halfway = (1 + guessing) / 2
+    needed = binom.isf(CHANCE, n, guessing) + 1
+    if beyond_chance(correct, n, guessing) or binom.cdf(needed - 1, n, halfway) > CHANCE:
+        return None
+    return Flag(
+        name="chance-level-accuracy",
+        measured=correct / n,
+        threshold=guessing,
+        meaning=f"The clean accuracy is no better than guessing one of {classes} classes, so the "
+        "robust accuracy says nothing about a trained network.",
+        advice="Check the order of the classes (`class_order` in the suite's data), the "
+        "normalization inside the network, the range and channels of the images, and the weights.",
+    )

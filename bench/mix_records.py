@@ -17,8 +17,8 @@ from torch import Tensor
 from bench.candidates import Candidate
 from bench.candidates.mix import MixedClassifier, as_mix
 from bench.engines import Task
-from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import batches
+from bench.precision import tensor_cores
 from bench.records import FloatArray, Manifest
 from bench.tables import Tables
 

@@ -34,6 +34,7 @@ from bench.plan import (
     selected_rows,
     smoothing_of,
 )
+from bench.precision import tensor_cores
 from bench.records import Block, Flag, ImageArray, Manifest, Progress, Summary, Witnesses
 from bench.rounds import run_in_rounds
 from bench.store import RunFolder, Store
@@ -83,6 +84,7 @@ class Outcome:
     reused: bool
 
 
+@tensor_cores(False)
 def evaluate(
     candidate: Candidate, dataset: Dataset, settings: Settings, store: Store, observer: Observer
 ) -> Outcome:
@@ -171,6 +173,7 @@ def finish(
     return Outcome(summary, folder, reused=False)
 
 
+@tensor_cores(False)
 def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[Flag]:
     """Check a candidate's answers on a few samples before anything is attacked.
 

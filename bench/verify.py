@@ -22,7 +22,6 @@ from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
-from bench.engines.acceleration import tensor_cores
 from bench.engines.prediction import (
     BEYOND_DOUBT,
     DECIDING_DRAWS,
@@ -31,6 +30,7 @@ from bench.engines.prediction import (
     leads,
 )
 from bench.errors import InputError
+from bench.precision import tensor_cores
 from bench.records import Manifest, Witnesses
 from bench.store import RunFolder
 from bench.suites import ThreatModel

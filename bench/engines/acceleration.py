@@ -5,9 +5,8 @@ Nothing here changes what counts: successes are confirmed on the candidate's own
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,17 +88,6 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
             _lower(part)
         _check_lowered(fast, images)
     return Accelerated(_as_it_is(fast), record, fast, fast)
-
-
-@contextlib.contextmanager
-def tensor_cores(allowed: bool) -> Iterator[None]:
-    """Within this context float32 products on a GPU may, or may not, be rounded to TF32."""
-    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _as_it_is(module: nn.Module) -> Callable[[Tensor], Tensor]:

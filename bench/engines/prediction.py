@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.expectation import expectation
-from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import Task
+from bench.precision import tensor_cores
 from bench.records import CleanResults
 
 DECIDING_DRAWS = 32

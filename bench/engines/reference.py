@@ -28,6 +28,7 @@ from bench.engines.engine import (
 )
 from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
+from bench.precision import tensor_cores
 from bench.records import Attempts, Block, Progress, Witnesses
 from bench.suites.suite import AttackChoice
 
@@ -140,7 +141,7 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
     """
     start = time.perf_counter()
     counter = CountingModule(task.module)
-    with _isolated():
+    with _isolated(), tensor_cores(False):
         adversary = make_adversary(counter, task)
         adversarial = perturb(
             adversary,

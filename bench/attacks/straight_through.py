@@ -123,7 +123,7 @@ def _mark(tensor: Tensor, name: str) -> Tensor:
     """Note on the node that made a tensor what operation it stands for."""
     node = tensor.grad_fn
     if node is not None:
-        node.metadata.setdefault(_MARK, set()).add(name)
+        cast(dict[str, Any], node.metadata).setdefault(_MARK, set()).add(name)
     return tensor
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bench.attacks import ATTACKS
+from bench.attacks.image_gradient import means_no_gradient
 from bench.attacks.registry import Need
 from bench.attacks.straight_through import flat_operations
 from bench.candidates import Candidate
@@ -49,5 +50,7 @@ def applicable(
 def _stops_gradients(candidate: Candidate, images: Tensor) -> bool:
     try:
         return bool(flat_operations(candidate.module, images[:TRIED_IMAGES]))
-    except RuntimeError:  # what it writes in place cannot be differentiated in any way
-        return False
+    except Exception as error:  # foreign code may raise anything
+        if not means_no_gradient(error):
+            raise
+        return False  # what it writes in place cannot be differentiated in any way

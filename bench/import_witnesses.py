@@ -27,6 +27,7 @@ from bench.engines import Task
 from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
 from bench.flags.certificates import unsound_certificates
+from bench.precision import tensor_cores
 from bench.records import Attempts, Block, Manifest, Selection, Witnesses
 from bench.store import Store
 from bench.tables import join_blocks
@@ -110,6 +111,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     raise InputError(f"{path}: expected a .pt or .npz file, got {path.suffix or 'no suffix'!r}")
 
 
+@tensor_cores(False)
 def import_witnesses(
     imported: ImportedImages,
     source: str,

@@ -19,8 +19,8 @@ from bench.candidates import Candidate
 from bench.candidates.mix import MixedClassifier, as_mix
 from bench.decision import answered, classes_of
 from bench.engines import Task
-from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import batches
+from bench.precision import tensor_cores
 from bench.records import FloatArray, Manifest
 from bench.tables import Tables
 

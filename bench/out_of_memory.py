@@ -1,24 +1,70 @@
-"""Telling want of memory from other failures, and doing with less."""
+"""Telling out-of-memory errors from other failures, and doing with less."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import gc
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 
 Result = TypeVar("Result")
-_SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+_SIGNS = (
+    "out of memory",  # CUDA, HIP, MPS, XPU; CUDA also in an AcceleratorError
+    "out_of_device_memory",
+    "out_of_host_memory",
+    "out_of_resources",
+    "memoryallocation",
+    "allocate memory",  # DefaultCPUAllocator, and the errno of that name
+    "not enough memory",
+    "unable to allocate",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",  # cuBLAS, cuDNN, cuSOLVER, cuFFT
+    "allocation_failed",
+    "resource_exhausted",
+    "insufficient_resources",
+    # What these libraries also say where they cannot have their workspace:
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
+    "cusolver_status_not_initialized",
+    "unable to find an engine to execute this computation",
+)
+"""In lower case. Where an error may be about memory it counts as one: taken for anything else, it
+could end in fewer attacks and a number that is too high."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a pass failed for want of memory.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a pass failed, or may have failed, since memory could not hold it.
 
-    On a CPU torch has no error of its own for it, and on a GPU its libraries have theirs.
+    PyTorch has no error of its own for it on a CPU, and on a GPU its libraries have theirs. What
+    the error was raised from counts too: candidates wrap what their layers raise.
     """
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
-    )
+    return any(_says_so(each) for each in _chain(error))
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in _SIGNS)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and all that it was raised from or while handling."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__]
 
 
 def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
@@ -29,13 +75,14 @@ def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
         work: given the number of images.
 
     Raises:
-        RuntimeError: a single image does not fit, or whatever else the work raises.
+        Exception: a single image does not fit, or whatever else the work raises.
     """
     while True:
         try:
             return work(count)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # foreign code wraps errors in others of any kind
             if count == 1 or not is_out_of_memory(error):
                 raise
         count //= 2
+        gc.collect()
         torch.cuda.empty_cache()

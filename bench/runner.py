@@ -37,6 +37,7 @@ from bench.plan import (
     selected_rows,
     smoothing_of,
 )
+from bench.precision import tensor_cores
 from bench.records import Block, Flag, ImageArray, Manifest, Progress, Summary, Witnesses
 from bench.rounds import run_in_rounds
 from bench.same_candidate import same_candidate
@@ -88,6 +89,7 @@ class Outcome:
     reused: bool
 
 
+@tensor_cores(False)
 def evaluate(
     candidate: Candidate,
     dataset: Dataset,
@@ -188,6 +190,7 @@ def finish(
     return Outcome(summary, folder, reused=False)
 
 
+@tensor_cores(False)
 def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[Flag]:
     """Check a candidate's answers on a few samples before anything is attacked.
 

@@ -23,7 +23,6 @@ from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.decision import answered, classes_of
 from bench.eight_bit import eight_bit_successes
-from bench.engines.acceleration import tensor_cores
 from bench.engines.prediction import (
     BEYOND_DOUBT,
     DECIDING_DRAWS,
@@ -32,6 +31,7 @@ from bench.engines.prediction import (
     leads,
 )
 from bench.errors import InputError
+from bench.precision import tensor_cores
 from bench.records import Manifest, Witnesses
 from bench.store import RunFolder
 from bench.suites import ThreatModel

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from bench.candidates.architectures import digits_network, residual_network
 from bench.certify.smoothing import Smoothing
 from bench.engines import Task
-from bench.engines.acceleration import tensor_cores
 from bench.engines.certification import CertificationEngine
+from bench.precision import tensor_cores
 from bench.suites import ThreatModel
 
 CLASSES = 10

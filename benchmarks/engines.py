@@ -38,10 +38,11 @@ from bench.attacks import Model
 from bench.candidates import Candidate
 from bench.candidates.registry import find_candidates
 from bench.engines import Engine, Task, make_engine
-from bench.engines.acceleration import PRECISIONS, accelerate, tensor_cores
+from bench.engines.acceleration import PRECISIONS, accelerate
 from bench.engines.batch_size import operations
 from bench.engines.compilation import compile_if_worth
 from bench.engines.fast import FastEngine
+from bench.precision import tensor_cores
 from bench.suites import load_suite
 from bench.tables import Tables, join_blocks
 

@@ -8,7 +8,38 @@ import torch
 from torch import Tensor
 
 from bench.attacks.losses import Loss, cross_entropy
+from bench.errors import BenchError, EvaluationError
+from bench.foreign_code import raised
 from bench.out_of_memory import is_out_of_memory
+
+_NO_GRADIENT = (
+    "is not implemented",  # the derivative of an operation, or a backend's
+    "implement either the backward",
+    "not differentiable",
+    "none of output has requires_grad",
+    "modified by an inplace operation",
+    "is being used in an in-place operation",
+    "being modified inplace",
+    "call numpy() on tensor that requires grad",
+    "inference tensor",
+    "don't support automatic differentiation",
+    "marked with @once_differentiable",
+)
+"""In lower case: what PyTorch says where an operation has no derivative, or what the backward pass
+needs was overwritten or never kept. An error that says anything else proves nothing of the kind."""
+
+
+class GradientError(EvaluationError):
+    """A gradient failed for a reason that does not mean that there is none."""
+
+
+def means_no_gradient(error: Exception) -> bool:
+    """Whether an error of a differentiated pass means that the candidate has no gradient.
+
+    Never one that may be about memory.
+    """
+    text = str(error).lower()
+    return not is_out_of_memory(error) and any(sign in text for sign in _NO_GRADIENT)
 
 
 def image_gradient(
@@ -21,16 +52,27 @@ def image_gradient(
         images: (n, C, H, W).
         labels: (n,).
         loss: a value a sample.
+
+    Raises:
+        GradientError: the pass raises an error that does not mean that there is no gradient.
+        Exception: it is out of memory.
     """
     inputs = images.clone().requires_grad_()
-    with torch.enable_grad():
-        value = loss(model(inputs.clone()).float(), labels, labels).sum()
-        if not value.requires_grad:
-            return None
-        try:
+    try:
+        with torch.enable_grad():
+            value = loss(model(inputs.clone()).float(), labels, labels).sum()
+            if not value.requires_grad:
+                return None
             (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            return None  # e.g. what the backward pass needs was overwritten in place
+    except BenchError:
+        raise
+    except Exception as error:  # foreign code may raise anything
+        if is_out_of_memory(error):
+            raise
+        if means_no_gradient(error):
+            return None
+        raise GradientError(
+            "expected logits that can be differentiated with respect to the image, or that have "
+            f"no gradient; got {raised(error)}; without the gradient no attack would mean much"
+        ) from error
     return gradient

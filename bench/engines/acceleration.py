@@ -5,31 +5,26 @@ Nothing here changes what counts: successes are confirmed on the candidate's own
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
-from bench.candidates.features import FeatureExtractor
 from bench.candidates.mix import as_mix
-from bench.decision import answered
+from bench.engines.equality import Expected, said
+from bench.engines.folding import folded
 from bench.errors import InputError
 from bench.memory import keep_freed_memory
 from bench.out_of_memory import is_out_of_memory
+from bench.precision import tensor_cores
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 TRIED_IMAGES = 16
 """Enough to try things on."""
-
-FOLDING_TOLERANCE = 1e-4
-"""Largest relative change of a logit by which folding counts as an equal result."""
 
 
 def default_precision(device: torch.device) -> str:
@@ -64,6 +59,9 @@ class Accelerated:
 def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated:
     """Make a candidate's passes faster where it can take it; the process keeps freed memory.
 
+    Each step is tried on its own; where answers or gradients change, or the module fails, it is
+    undone, and the record says so.
+
     Args:
         module: in eval mode; it is not changed.
         images: (n, C, H, W) a few images on the module's device, to try things on.
@@ -74,34 +72,23 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
     """
     keep_freed_memory(images.device)
     record: dict[str, str] = {"precision": precision}
-    fast = _independent_copy(module)
-    if fast is None:
-        record["passes"] = "as they are: the module cannot be copied"
-        return Accelerated(_as_it_is(module), record, module, module)
     # Compared in float32: rounded to TF32, equal networks with other weights seem to differ.
     with tensor_cores(False):
-        with torch.no_grad():
-            expected = module(images.clone()).float()
-        fast, record["batch norms folded"] = _folded(fast, images, expected)
-        fast, record["channels_last"] = _channels_last(fast, images, expected)
-    for parameter in fast.parameters():
-        parameter.requires_grad_(False)
+        expected = Expected(module, images)
+        fast, problem = _copied(module, expected)
+        if fast is None:
+            record["passes"] = f"as they are: {problem}"
+            if precision == "bfloat16":
+                raise _not_in_bfloat16(problem)
+            return Accelerated(_as_it_is(module), record, module, module)
+        problem = _without_gradients_of_weights(fast, expected)
+        if problem:
+            record["gradients of weights"] = f"computed too: {problem}"
+        fast, record["batch norms folded"] = folded(fast, expected)
+        fast, record["channels_last"] = _channels_last(fast, expected)
     if precision == "bfloat16":
-        for part in _parts(fast):
-            _lower(part)
-        _check_lowered(fast, images)
+        _lower_all(fast, images)
     return Accelerated(_as_it_is(fast), record, fast, fast)
-
-
-@contextlib.contextmanager
-def tensor_cores(allowed: bool) -> Iterator[None]:
-    """Within this context float32 products on a GPU may, or may not, be rounded to TF32."""
-    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _as_it_is(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -113,31 +100,32 @@ def _as_it_is(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return call
 
 
-def _independent_copy(module: nn.Module) -> nn.Module | None:
-    try:
-        return copy.deepcopy(module).eval()
-    except Exception:  # third-party modules: hooks and handles that cannot be copied
-        return None
+def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, str]:
+    """A copy that answers alike, or None and why there is none.
 
-
-def _close(module: nn.Module, images: Tensor, expected: Tensor) -> float | None:
-    """Largest relative change of a finite logit; None if the module no longer runs.
-
-    Infinite where other images than before have logits that are not finite.
+    Of a module that its author compiled it is the module before that.
     """
-    finite = answered(expected)
     try:
-        with torch.no_grad():
-            logits = module(images.clone()).float()
-        if not torch.equal(answered(logits), finite):
-            return math.inf
-        logits, expected = logits[finite], expected[finite]
-        if not len(expected):
-            return 0.0
-        difference = float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    except Exception:  # third-party modules: whatever they raise, they cannot take the change
-        return None
-    return difference
+        copied: nn.Module = copy.deepcopy(getattr(module, "_orig_mod", module))
+    except Exception as error:  # third-party modules: hooks and handles that cannot be copied
+        return None, f"the module cannot be copied ({said(error)})"
+    _, problem = expected.compare(copied)
+    return (None, f"a copy of the module differs: {problem}") if problem else (copied, "")
+
+
+def _without_gradients_of_weights(module: nn.Module, expected: Expected) -> str:
+    """Spare passes the gradients that no attack asks for; returns why they are not, or nothing."""
+    changed = [each for each in module.parameters() if each.requires_grad]
+    try:
+        for parameter in changed:
+            parameter.requires_grad_(False)
+        _, problem = expected.compare(module)
+    except Exception as error:  # weights that are computed from others
+        problem = said(error)
+    if problem:
+        for parameter in changed:
+            parameter.requires_grad_(True)
+    return problem
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
@@ -146,90 +134,18 @@ def _parts(module: nn.Module) -> list[nn.Module]:
     return [module] if mix is None else [mix.get_submodule(name) for name in mix.part_names]
 
 
-def _folded(module: nn.Module, images: Tensor, expected: Tensor) -> tuple[nn.Module, str]:
-    """The module with each batch norm behind a convolution folded into it."""
-    changed = _Holder(copy.deepcopy(module))
-    mix = as_mix(changed.module)
-    if mix is None:
-        count = _fold_largest(changed, "module")
-    else:
-        count = sum(
-            _fold_largest(mix.get_submodule(parent), name)
-            for parent, _, name in (path.rpartition(".") for path in mix.part_names)
-        )
-    if count == 0:
-        return module, "none"
-    difference = _close(changed.module, images, expected)
-    if difference is None or difference > FOLDING_TOLERANCE:
-        return module, f"none: logits would change by {difference}"
-    return changed.module, f"{count}, largest relative logit difference {difference:.1e}"
-
-
-class _Holder(nn.Module):
-    """A parent for a module, so that it can be replaced like any submodule."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-
-def _fold_largest(parent: nn.Module, name: str) -> int:
-    """Fold within a child of `parent`, in place; returns how many batch norms.
-
-    The child is replaced by its trace. One that cannot be traced (data-dependent control flow) is
-    kept, and its own children have their turn. A feature extractor is folded whole or not at all:
-    folded behind its back, a layer that it listens to would put out something else.
-    """
-    child = parent.get_submodule(name)
-    try:
-        traced = fx.symbolic_trace(child)
-    except Exception:  # tracing fails in many ways
-        if isinstance(child, FeatureExtractor):
-            return 0
-        return sum(_fold_largest(child, grandchild) for grandchild, _ in child.named_children())
-    count = fold_batch_norms(traced)
-    if count > 0:
-        setattr(parent, name, traced)
-    return count
-
-
-def fold_batch_norms(traced: fx.GraphModule) -> int:
-    """Fold batch norms into the convolutions before them, in place; returns how many."""
-    modules = dict(traced.named_modules())
-    count = 0
-    for node in list(traced.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
-            continue
-        (before,) = node.args[:1]
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
-            continue
-        convolution = modules[str(before.target)]
-        used_once = sum(other.target == before.target for other in traced.graph.nodes) == 1
-        if not isinstance(convolution, nn.Conv2d) or not used_once:
-            continue
-        parent, _, name = str(before.target).rpartition(".")
-        fused = fuse_conv_bn_eval(convolution, modules[node.target])
-        setattr(modules[parent], name, fused)
-        modules[str(before.target)] = fused
-        node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
-        count += 1
-    traced.recompile()
-    return count
-
-
-def _channels_last(module: nn.Module, images: Tensor, expected: Tensor) -> tuple[nn.Module, str]:
+def _channels_last(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
     """The module with weights in channels_last, where it runs so (a `view` may fail on it)."""
+    if not expected.repeats:
+        return module, "no: the candidate's answers change by themselves"
     try:
         converted = copy.deepcopy(module).to(memory_format=torch.channels_last)
-    except Exception as error:  # as in _independent_copy
-        return module, f"no: {type(error).__name__}"
-    for part in _parts(converted):
-        part.register_forward_pre_hook(_in_channels_last)
-    difference = _close(converted, images, expected)
-    if difference is None or difference > FOLDING_TOLERANCE:
-        return module, "no: the module does not take it"
-    return converted, "yes"
+        for part in _parts(converted):
+            part.register_forward_pre_hook(_in_channels_last)
+    except Exception as error:  # as in _copied
+        return module, f"no: {said(error)}"
+    _, problem = expected.compare(converted)
+    return (module, f"no: {problem}") if problem else (converted, "yes")
 
 
 def _in_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -250,19 +166,24 @@ def _lower(module: nn.Module) -> None:
         last.register_forward_pre_hook(_in_float32)
 
 
-def _check_lowered(module: nn.Module, images: Tensor) -> None:
-    """Raises an InputError if the lowered module no longer runs, such as one that casts inside."""
+def _lower_all(module: nn.Module, images: Tensor) -> None:
+    """Lower each part. Raises an InputError if it no longer runs, such as one that casts inside."""
     try:
+        for part in _parts(module):
+            _lower(part)
         with torch.no_grad():
             module(images.clone())
     except Exception as error:  # foreign code may raise anything
         if is_out_of_memory(error):
             raise
-        raise InputError(
-            "expected a candidate whose passes can be made in bfloat16, got "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:120]}; "
-            "use --precision float32"
-        ) from error
+        raise _not_in_bfloat16(said(error)) from error
+
+
+def _not_in_bfloat16(problem: str) -> InputError:
+    return InputError(
+        f"expected a candidate whose passes can be made in bfloat16, got {problem}; "
+        "use --precision float32"
+    )
 
 
 def _in_bfloat16(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

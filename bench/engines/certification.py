@@ -22,13 +22,13 @@ from bench.engines.acceleration import (
     TRIED_IMAGES,
     Accelerated,
     accelerate,
-    tensor_cores,
 )
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.engine import Task
 from bench.errors import InputError
 from bench.out_of_memory import with_as_many_as_fit
+from bench.precision import tensor_cores
 from bench.records import DRAWS_WITHOUT_CLASS, Block, Certificates, Progress
 
 PROCEDURES = ("fixed", "sequential")

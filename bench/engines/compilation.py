@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
 from bench.candidates.mix import as_mix
-from bench.engines.acceleration import Accelerated, tensor_cores
+from bench.engines.acceleration import Accelerated
+from bench.precision import tensor_cores
 from bench.records import Block
 
 WORTH_SECONDS = 180.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, Model
-from bench.attacks.image_gradient import image_gradient
+from bench.attacks.image_gradient import GradientError, image_gradient
 from bench.engines.acceleration import PRECISIONS, TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size, fitting_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
@@ -83,13 +83,13 @@ class FastEngine:
             return
         rows = standing.nonzero().flatten()[: min(TRIED_IMAGES, task.batch_size)]
         fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
-        differentiable = _is_differentiable(fast.model, task)
+        differentiable = _has_gradient(fast.model, task, plans)
         size = fitting_size(fast.model, task, task.batch_size, differentiable)
         if size < task.batch_size:
             fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
         task = replace(task, batch_size=size)
         outlook = Outlook(survivor_costs(task))
-        expected = _expected_seconds(task, fast, int(standing.sum()), outlook)
+        expected = _expected_seconds(task, fast, int(standing.sum()), outlook, differentiable)
         count = processes(task, int(standing.sum()), expected) if differentiable else 1
         if differentiable and count == 1:
             fast = _compiled_if_worth(task, fast, expected, finished)
@@ -168,11 +168,14 @@ def _clean(
     return standing
 
 
-def _expected_seconds(task: Task, fast: Accelerated, standing: int, outlook: Outlook) -> float:
+def _expected_seconds(
+    task: Task, fast: Accelerated, standing: int, outlook: Outlook, differentiable: bool
+) -> float:
     """Of the whole run in this process, as if all samples that stand stood all attacks."""
     few = min(task.batch_size, TRIED_IMAGES, len(task.images))
     images, labels = task.images[:few].to(task.device), task.labels[:few].to(task.device)
-    each = pass_seconds(fast.model, images, labels) / (few * (1 + GRADIENT_COST))
+    passes = 1 + GRADIENT_COST if differentiable else 1
+    each = pass_seconds(fast.model, images, labels if differentiable else None) / (few * passes)
     return standing * sum(outlook.costs) * each
 
 
@@ -182,6 +185,16 @@ def _compiled_if_worth(
     rows = torch.arange(task.batch_size) % len(task.images)
     images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
     return compile_if_worth(fast, images, labels, expected_seconds, finished)
+
+
+def _has_gradient(model: Model, task: Task, plans: Sequence[AttackPlan]) -> bool:
+    """Whether attacks can have a gradient; an error in it counts only if one of them needs it."""
+    try:
+        return _is_differentiable(model, task)
+    except GradientError:
+        if any(each.needs_gradient for each in plans):
+            raise
+        return False
 
 
 def _is_differentiable(model: Model, task: Task) -> bool:

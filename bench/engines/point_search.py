@@ -9,9 +9,9 @@ from torch import Tensor
 
 from bench.attacks import AttackPlan, keyed_draws, select
 from bench.attacks.apgd import APGD
-from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import Task, batches
 from bench.errors import InputError
+from bench.precision import tensor_cores
 
 
 class PointSearch:

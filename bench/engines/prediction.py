@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bench.attacks.expectation import expectation
 from bench.decision import NO_CLASS, answered, classes_of
-from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import Task
+from bench.precision import tensor_cores
 from bench.records import CleanResults
 
 DECIDING_DRAWS = 32

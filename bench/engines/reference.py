@@ -31,6 +31,7 @@ from bench.engines.engine import (
 )
 from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
+from bench.precision import tensor_cores
 from bench.records import Attempts, Block, Progress, Witnesses
 from bench.suites.suite import AttackChoice
 
@@ -204,7 +205,7 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
     images, labels, threat = task.images[rows], task.labels[rows], task.threat_model
     clean = images.to(task.device)
     watched = WatchedModule(task.module, clean, threat.norm, threat.eps)
-    with _isolated():
+    with _isolated(), tensor_cores(False):
         adversary = make_adversary(watched, task)
         adversarial = perturb(adversary, attack, clean, labels.to(task.device), task.seed)
     # As everywhere: a pass with a gradient counts once, as forward-backward.

@@ -32,7 +32,7 @@ from bench.attacks import (
     reopen,
     select,
 )
-from bench.engines.acceleration import Accelerated, tensor_cores
+from bench.engines.acceleration import Accelerated
 from bench.engines.batch import Batch, Sample
 from bench.engines.engine import (
     GRADIENT_COST,
@@ -44,6 +44,7 @@ from bench.engines.engine import (
 from bench.engines.prediction import Purpose, confirm, own_randomness
 from bench.engines.search_record import Fill, search_block
 from bench.engines.views import view
+from bench.precision import tensor_cores
 from bench.records import Block, Progress
 
 SECONDS_A_BLOCK = 20.0

@@ -26,12 +26,13 @@ from bench.attacks import inside, likeliest_wrong_classes
 from bench.attacks.image_gradient import image_gradient
 from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
-from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate, tensor_cores
+from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size
 from bench.engines.engine import Task, batches, plan
 from bench.engines.point_search import PointSearch
 from bench.engines.sweep_found import Answers, Found
 from bench.errors import InputError
+from bench.precision import tensor_cores
 from bench.records import (
     Attempts,
     Block,

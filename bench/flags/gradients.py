@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bench.attacks.distances import norms
-from bench.attacks.image_gradient import image_gradient
+from bench.attacks.image_gradient import GradientError, image_gradient, means_no_gradient
 from bench.attacks.losses import cross_entropy, margin
 from bench.attacks.straight_through import flat_operations
+from bench.foreign_code import raised
 from bench.records import Flag
 
 ZERO_GRADIENT_THRESHOLD = 0.01
@@ -21,6 +22,19 @@ VANISHING_RATIO = 1e-12
 wrong classes together: where it is so small, the cross-entropy itself has long been rounded to 0,
 and no attack can tell by it which of two images is the better one."""
 VANISHING_THRESHOLD = 0.5
+
+
+def failing_gradients(error: GradientError) -> Flag:
+    """A pass with a gradient raises an error that does not mean that there is none."""
+    return Flag(
+        name="gradient-error",
+        measured=raised(error.__cause__ or error),
+        threshold="none",
+        meaning="The gradient with respect to the image cannot be computed, though the candidate "
+        "does not say that it has none: attacks that need it fail.",
+        advice="Make the candidate's passes differentiable on this device; without gradients only "
+        "square and certificates can be had.",
+    )
 
 
 def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
@@ -89,8 +103,10 @@ def stopped_gradients(module: nn.Module, images: Tensor) -> Flag | None:
     """Whether roundings, signs, hard thresholds or cuts in the graph stop gradients."""
     try:
         found = flat_operations(module, images)
-    except RuntimeError:  # what it writes in place cannot be differentiated in any way
-        return None
+    except Exception as error:  # foreign code may raise anything
+        if not means_no_gradient(error):
+            raise
+        return None  # what it writes in place cannot be differentiated in any way
     if not found:
         return None
     return Flag(

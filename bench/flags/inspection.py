@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data import DataSource
+from bench.attacks.image_gradient import GradientError
 from bench.errors import InputError
 from bench.flags.answers import (
     batch_dependence,
@@ -19,6 +20,7 @@ from bench.flags.answers import (
 )
 from bench.flags.data_mismatch import check_class_count, other_images
 from bench.flags.gradients import (
+    failing_gradients,
     inner_gradients,
     non_finite_gradients,
     stopped_gradients,
@@ -71,10 +73,7 @@ def inspect(
         first, second = first[finite], second[finite]
     flags = [
         probabilities(first),
-        zero_gradients(module, images, labels),
-        non_finite_gradients(module, images, labels),
-        vanishing_gradients(module, images, labels),
-        stopped_gradients(module, images),
+        *_of_gradients(module, images, labels),
         inner_gradients(module, images),
         changed_input(images, given),
         training_mode(module),
@@ -85,6 +84,19 @@ def inspect(
         # An answer that changes by itself also changes with its batch.
         flags.append(repeats or batch_dependence(module, images, first))
     return [flag for flag in flags if flag is not None]
+
+
+def _of_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> list[Flag | None]:
+    """What is said of the gradients, or that they cannot be computed."""
+    try:
+        return [
+            zero_gradients(module, images, labels),
+            non_finite_gradients(module, images, labels),
+            vanishing_gradients(module, images, labels),
+            stopped_gradients(module, images),
+        ]
+    except GradientError as error:
+        return [failing_gradients(error)]
 
 
 def _answer(

@@ -1,0 +1,183 @@
+"""Batch norms folded into the convolutions before them, wherever that leaves the answers equal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bench.candidates.features import FeatureExtractor
+from bench.candidates.mix import as_mix
+from bench.engines.equality import Expected
+
+MOST_ATTEMPTS = 12
+"""Each takes passes; a network that refuses so often has little to gain."""
+_NORMS: Mapping[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+}
+"""Exactly these classes: what others inherit from them may do more."""
+
+
+def folded(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
+    """The module with batch norms folded, and what was done, for the record.
+
+    Args:
+        module: may be changed; of a mix each network is folded on its own, so that it stays a mix.
+        expected: what it has to go on answering.
+    """
+    if not expected.repeats:
+        return module, "none: the candidate's answers change by themselves"
+    holder = _Holder(module)
+    folding = _Folding(holder, expected)
+    mix = as_mix(module)
+    if mix is None:
+        folding.fold(holder, "module")
+    else:
+        for path in mix.part_names:
+            parent, _, name = path.rpartition(".")
+            folding.fold(mix.get_submodule(parent), name)
+    return holder.module, folding.record()
+
+
+class _Holder(nn.Module):
+    """A parent for a module, so that it can be replaced like any submodule."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+class _Folding:
+    """Folds child by child, and undoes what the answers do not stand."""
+
+    def __init__(self, holder: _Holder, expected: Expected) -> None:
+        self.holder = holder
+        self.expected = expected
+        self.count = 0
+        self.attempts = 0
+        self.change = 0.0
+        self.problems: list[str] = []
+
+    def fold(self, parent: nn.Module, name: str) -> None:
+        """Fold within a child of `parent`, in place.
+
+        The child is replaced by its trace. One that cannot be traced (data-dependent control flow)
+        or replaced is kept, and its own children have their turn. A feature extractor is folded
+        whole or not at all: folded behind its back, a layer that it listens to would put out
+        something else.
+        """
+        child = parent._modules[name]
+        if child is None or _is_compiled(child) or self.attempts >= MOST_ATTEMPTS:
+            return
+        traced = None if _listens_inside(child) else _trace(child)
+        if traced is not None:
+            count = fold_batch_norms(traced)
+            if count == 0 or self._replace(parent, name, traced, count):
+                return
+        if isinstance(child, FeatureExtractor):
+            return
+        for grandchild in list(child._modules):
+            self.fold(child, grandchild)
+
+    def _replace(self, parent: nn.Module, name: str, traced: nn.Module, count: int) -> bool:
+        """Put the trace into the child's place, if all goes on as before."""
+        child = parent._modules[name]
+        parent._modules[name] = traced
+        self.attempts += 1
+        change, problem = self.expected.compare(self.holder.module)
+        if problem:
+            parent._modules[name] = child
+            self.problems.append(problem)
+            return False
+        self.count += count
+        self.change = max(self.change, change)
+        return True
+
+    def record(self) -> str:
+        """What was folded, and what was not, and why."""
+        undone = f": {self.problems[-1]}" if self.problems else ""
+        if self.count == 0:
+            return f"none{undone}"
+        done = f"{self.count}, largest relative logit difference {self.change:.1e}"
+        return f"{done}; others not{undone}" if undone else done
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether what runs is a compiled form of the module, so that its layers are not asked."""
+    return isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod")
+
+
+def _trace(module: nn.Module) -> fx.GraphModule | None:
+    """The module as a graph on copies of its layers; None where it has no such form."""
+    try:
+        return fx.symbolic_trace(copy.deepcopy(module))
+    except Exception:  # tracing fails in many ways
+        return None
+
+
+def _listens_inside(module: nn.Module) -> bool:
+    """Whether a hook is on something that a trace takes apart; its hooks would not be called."""
+    return any(_has_hooks(part) and bool(part._modules) for part in module.modules()) or (
+        _has_hooks(module)
+    )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def fold_batch_norms(traced: fx.GraphModule) -> int:
+    """Fold batch norms into the convolutions before them, in place; returns how many.
+
+    A pair that cannot be folded (no running statistics, weights that are computed, hooks) is kept.
+    """
+    modules = dict(traced.named_modules())
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    count = 0
+    for node in list(traced.graph.nodes):
+        pair = _pair(node, modules)
+        if pair is None:
+            continue
+        before, convolution, norm = pair
+        target = str(before.target)
+        if len(before.users) > 1 or calls.count(target) > 1:
+            continue
+        try:
+            fused = fuse_conv_bn_eval(convolution, norm)
+        except Exception:  # layers of unusual make
+            continue
+        parent, _, name = target.rpartition(".")
+        setattr(modules[parent], name, fused)
+        modules[target] = fused
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+        count += 1
+    traced.recompile()
+    return count
+
+
+def _pair(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[fx.Node, Any, Any] | None:
+    """The convolution before a batch norm, if both are as PyTorch has them."""
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return None
+    before = node.args[0]
+    if not isinstance(before, fx.Node) or before.op != "call_module":
+        return None
+    norm, convolution = modules[str(node.target)], modules[str(before.target)]
+    if _NORMS.get(type(convolution)) is not type(norm):
+        return None
+    unusual = norm.training or norm.running_mean is None or norm.running_var is None
+    if unusual or _has_hooks(norm) or _has_hooks(convolution):
+        return None
+    return before, convolution, norm

@@ -161,6 +161,7 @@ def _provenance(summary: Summary) -> Table:
         "suite version": manifest.suite_version,
         "data": f"{manifest.dataset.name} sha256 {manifest.dataset.sha256[:16]}",
         **{f"{base} sha256": digest for base, digest in manifest.weights_sha256.items()},
+        **({"weights": "; ".join(notes)} if (notes := manifest.information.get("weights")) else {}),
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "machine": f"{environment.get('processor')}, {environment.get('device')}",

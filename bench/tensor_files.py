@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from bench.errors import InputError
 
@@ -98,10 +99,15 @@ def read_tensor_file(path: Path, what: str) -> Any:
         raise InputError(f"{path}: cannot be read as {what}: {reason}") from error
     except pickle.UnpicklingError as error:
         raise InputError(_unpickling(path, what, str(error))) from error
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise InputError(
+                f"{path}: refused, it holds Python objects, which run code when they are loaded; "
+                "save arrays of numbers alone"
+            ) from error
+        raise InputError(_damaged(path, what, error)) from error
     except Exception as error:  # zipfile, numpy, safetensors and torch raise many kinds
-        raise InputError(
-            f"{path}: damaged, it cannot be read as {what}: {type(error).__name__}: {_line(error)}"
-        ) from error
+        raise InputError(_damaged(path, what, error)) from error
 
 
 def _problem(head: bytes) -> str:
@@ -126,7 +132,7 @@ def _read(path: Path, head: bytes, size: int, what: str) -> Any:
         names = zipfile.ZipFile(path).namelist()
         if names and all(name.endswith(".npy") for name in names):
             with np.load(path, allow_pickle=False) as archive:
-                return {name: torch.from_numpy(archive[name]) for name in archive.files}
+                return {name: _tensor(archive[name]) for name in archive.files}
         if any(name.endswith("/constants.pkl") for name in names):
             raise InputError(
                 f"{path}: expected {what}, got a TorchScript archive; convert it by\n"
@@ -140,7 +146,7 @@ def _read(path: Path, head: bytes, size: int, what: str) -> Any:
             )
         return _torch_load(path)
     if head.startswith(b"\x93NUMPY"):
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        return _tensor(np.load(path, allow_pickle=False))
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return load_file(path)
     if head[:1] == b"\x80":  # pickles, as torch.save wrote before its zip format
@@ -149,6 +155,13 @@ def _read(path: Path, head: bytes, size: int, what: str) -> Any:
         f"{path}: cannot be read as {what}: expected a file by torch.save or safetensors, got one "
         f"that begins with {head[:12]!r}"
     )
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor | Skipped:
+    """An array of numbers as a tensor, in this machine's byte order; anything else is skipped."""
+    if array.dtype.kind not in "biufc":
+        return Skipped()
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def _torch_load(path: Path) -> Any:
@@ -178,6 +191,10 @@ def _unpickling(path: Path, what: str, text: str) -> str:
         f"    {name} = torch.load({path.name!r}, weights_only=False)\n"
         f"    torch.save({saved}, {_converted(path)!r})"
     )
+
+
+def _damaged(path: Path, what: str, error: Exception) -> str:
+    return f"{path}: damaged, it cannot be read as {what}: {type(error).__name__}: {_line(error)}"
 
 
 def _converted(path: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -151,24 +151,26 @@ def keys_beside(content: Any, reading: Reading) -> list[str]:
     ]
 
 
-def partial_key(content: Any, expected: Collection[str]) -> tuple[str, list[str]] | None:
-    """Return a key below which the names are the expected ones, where others stand beside it.
+def partial_keys(content: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """Return keys below which names and shapes are the expected ones, where others stand beside.
 
     Returns:
-        the key, and the names beside it; None if there is no such key.
+        the names beside it, by key.
     """
+    found: dict[str, list[str]] = {}
     for path, node in mappings(content):
-        names = [name for name, value in dict.items(node) if isinstance(value, Tensor)]
-        below: dict[str, set[str]] = {}
-        for name in map(str, names):
+        tensors = {str(n): v for n, v in dict.items(node) if isinstance(v, Tensor)}
+        below: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, value in tensors.items():
             words = name.split(".")
             for count in range(1, len(words)):
-                below.setdefault(".".join(words[:count]), set()).add(".".join(words[count:]))
+                inner = below.setdefault(".".join(words[:count]), {})
+                inner[".".join(words[count:])] = tuple(value.shape)
         for prefix, inner in below.items():
-            if inner == set(expected):
-                beside = [name for name in names if not name.startswith(f"{prefix}.")]
-                return ".".join((*path, prefix)), beside
-    return None
+            beside = [name for name in tensors if not name.startswith(f"{prefix}.")]
+            if beside and inner == shapes:
+                found[".".join((*path, prefix))] = beside
+    return found
 
 
 def listed(names: Collection[str], limit: int = 8) -> str:
@@ -226,7 +228,8 @@ def _forms(plain: Reading, expected: Collection[str]) -> Iterator[Reading]:
     """A state dict as it is, without the words that wrappers put into names, and below others."""
     bare = list(_stripped(plain, expected))
     unwrapped = [each for reading in bare for each in _unwrapped(reading)]
-    words = _common_words(expected)
+    # A buffer of the module's own, such as a mean to subtract, stands beside a part and its prefix.
+    words = _common_words([name for name in expected if "." in name])
     for reading in (*bare, *unwrapped):
         yield reading
         for count in range(1, len(words) + 1):

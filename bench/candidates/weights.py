@@ -22,7 +22,7 @@ from bench.candidates.checkpoints import (
     keys_with_tensors,
     listed,
     mappings,
-    partial_key,
+    partial_keys,
     readings,
 )
 from bench.errors import InputError
@@ -178,7 +178,7 @@ def _load(module: nn.Module, reading: Reading) -> str:
             warnings.simplefilter("ignore")
             missed = module.load_state_dict(state)
     except Exception as error:  # an architecture's own hooks may raise anything
-        return _problems(str(error)) or type(error).__name__
+        return _problems(str(error)) or f"{type(error).__name__}: {' '.join(str(error).split())}"
     # An architecture's own load_state_dict may pass over what is missing.
     problems = [f"missing {name}" for name in getattr(missed, "missing_keys", ())]
     problems += [f"unexpected {name}" for name in getattr(missed, "unexpected_keys", ())]
@@ -190,7 +190,7 @@ def _problems(text: str) -> str:
     problems: list[str] = []
     head, *lines = text.splitlines() or [""]
     if not head.startswith("Error(s) in loading state_dict"):
-        return " ".join(text.split())[:400]
+        return ""
     for line in map(str.strip, lines):
         shapes = re.findall(r"torch\.Size\(\[([\d, ]*)\]\)", line)
         if line.startswith(("Missing key", "Unexpected key")):
@@ -284,15 +284,17 @@ def _misfit(
     path: Path, module: nn.Module, nearest: _Trial, expected: Mapping[str, Any], content: Any
 ) -> str:
     """Say why the nearest reading does not fit, and what to do."""
+    shapes = {name: _shape(value) for name, value in expected.items()}
+    if partial := partial_keys(content, shapes):
+        shown = "; ".join(f"`{key}`, beside {listed(names, 3)}" for key, names in partial.items())
+        return (
+            f"{path}: no weights in it fit the architecture if all their names are read. If no "
+            f"answer depends on the names beside, choose the key of those that fit: {shown}; "
+            f"then write `{_field(next(iter(partial)))}` in submission.yaml"
+        )
     reading = nearest.reading
     how = "" if reading.is_plain else f" ({reading}: the nearest of its readings)"
     text = f"{path}: the weights do not fit the architecture{how}: {nearest.problem}"
-    if partial := partial_key(content, expected):
-        chosen, beside = partial
-        return (
-            f"{text}. The names below {chosen!r} fit, if {listed(beside, 4)} may be left aside: "
-            f"then write `{_field(chosen)}` in submission.yaml"
-        )
     names = [name for name in reading.state if name in expected]
     if expected and not names:
         return (

@@ -254,6 +254,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=4)),
         "cannot be read as weights without trusting it",
     ),
+    "a buffer of the architecture's own": (
+        lambda path: torch.save({n: v for n, v in STATE.items() if "running" not in n}, path),
+        r"missing bn1\.running_var\. Only buffers are missing",
+    ),
     "list": (lambda path: torch.save([1], path), "expected a mapping .*, got list;"),
     "no tensors": (lambda path: torch.save({"a": 1}, path), "got one of a; save"),
     "one missing": (
@@ -280,7 +284,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "normalization left out": (
         lambda path: torch.save(prefixed(STATE, "net.") | {"mean": torch.ones(3)}, path),
-        "if mean may be left aside: then write `weights_key: net`",
+        "`net`, beside mean; then write `weights_key: net` in submission.yaml$",
     ),
 }
 

@@ -7,11 +7,9 @@ one. The run adds to the best-known robust accuracy (`bench.best_known`); no oth
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from bench import runner
 from bench.attacks import inside
 from bench.attacks.distances import norms
 from bench.candidates import Candidate
+from bench.candidates.weights import file_sha256
 from bench.data import Dataset
 from bench.engines import Task
 from bench.engines.prediction import clean_results, confirm
@@ -31,9 +30,27 @@ from bench.precision import tensor_cores
 from bench.records import Attempts, Block, Manifest, Selection, Witnesses
 from bench.store import Store
 from bench.tables import join_blocks
+from bench.tensor_files import read_tensor_file
 
 ATTACK = "imported"
-IMAGE_KEYS = ("images", "x_adv", "adversarial", "adv_complete")
+ADVERSARIAL_KEYS = (
+    "adv_complete",  # AutoAttack's example
+    "adv_inputs",  # torchattacks
+    "x_adv",
+    "adv_x",
+    "adv",
+    "advs",
+    "adv_images",
+    "adv_examples",
+    "adversarial",
+    "adversarial_images",
+    "adversarial_examples",
+)
+"""What archives call adversarial images; clean ones may stand beside them."""
+IMAGE_KEYS = ("images", "x")
+"""What they are called where no key says that they are adversarial."""
+INDEX_KEYS = ("index", "indices", "idx")
+LABEL_KEYS = ("labels",)
 
 
 @dataclass(frozen=True)
@@ -43,43 +60,40 @@ class ImportedImages:
     Attributes:
         path: where it was read from.
         sha256: digest of the file.
-        images: (n, C, H, W) float32.
+        images: (n, C, H, W) float32; perhaps (n, H, W, C), which the data set decides.
         index: (n,) places in the data set, ascending; None: the first n.
+        labels: (n,) the file's own, if it has any.
     """
 
     path: Path
     sha256: str
     images: Tensor
     index: Tensor | None
+    labels: Tensor | None = None
 
 
 def read_images(path: Path) -> ImportedImages:
-    """Read adversarial images from a `.pt` or `.npz` file.
+    """Read adversarial images from a file of tensors or arrays, told by its content.
 
-    Either one array of images, or several by name: the images as `images`, and where they are not
-    the first of the data set their places as `index`. Images of 8 bits are divided by 255.
+    Either one array of images, alone or with others of fewer dimensions, or several by name: the
+    images by one of the usual names, and where they are not the first of the data set their places
+    as `index`. Images of whole numbers from 0 to 255 are divided by 255.
 
     Raises:
-        InputError: a file that cannot be read, that needs code to be run, or that holds no images.
+        InputError: a file that cannot be read, that needs code to be run, that holds no images, or
+            several of which none is known to be the adversarial ones.
     """
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     arrays = _arrays(path)
-    images = next((arrays[key] for key in IMAGE_KEYS if key in arrays), None)
-    if images is None and len(arrays) == 1:
-        images = next(iter(arrays.values()))
-    if images is None or images.dim() != 4:
-        came = ", ".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items())
-        raise InputError(
-            f"{path}: expected `images` of shape (n, C, H, W), got {came or 'no arrays'}"
-        )
-    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    index = arrays.get("index")
+    images = _as_floats(path, arrays.pop(_image_key(path, arrays)))
+    labels = next((arrays[key] for key in LABEL_KEYS if key in arrays), None)
+    if labels is not None and labels.shape != images.shape[:1]:
+        labels = None
+    digest = file_sha256(path)
+    index = next((arrays[key] for key in INDEX_KEYS if key in arrays), None)
     if index is None:
-        return ImportedImages(path, digest, images, None)
-    if index.shape != images.shape[:1] or index.is_floating_point():
+        return ImportedImages(path, digest, images, None, labels)
+    numbers = index.dtype in {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    if index.shape != images.shape[:1] or not numbers:
         raise InputError(
             f"{path}: expected `index` of {len(images)} whole numbers, one an image, got "
             f"{index.dtype} of shape {tuple(index.shape)}"
@@ -87,28 +101,62 @@ def read_images(path: Path) -> ImportedImages:
     index, order = index.long().sort()
     if bool((index.diff() == 0).any()):
         raise InputError(f"{path}: expected each sample once in `index`, got some twice")
-    return ImportedImages(path, digest, images[order], index)
+    return ImportedImages(
+        path, digest, images[order], index, None if labels is None else labels[order]
+    )
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    """Tensors by name; a lone tensor is called `images`."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {key: torch.from_numpy(archive[key]) for key in archive.files}
-        if path.suffix == ".pt":
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            items = content if isinstance(content, Mapping) else {"images": content}
-            return {str(key): value for key, value in items.items() if isinstance(value, Tensor)}
-    except pickle.UnpicklingError as error:
+    """Tensors by name; those of a tensor, a list or a tuple alone by their numbers."""
+    content = read_tensor_file(path, "images")
+    if isinstance(content, Tensor):
+        content = {"images": content}
+    elif isinstance(content, list | tuple):
+        content = {str(number): value for number, value in enumerate(content)}
+    elif not isinstance(content, dict):
+        content = {}
+    found = {}
+    for key, value in dict.items(content):
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise InputError(f"{path}: expected dense tensors, got another kind as {key!r}")
+            found[str(key)] = value.detach()
+    return found
+
+
+def _image_key(path: Path, arrays: Mapping[str, Tensor]) -> str:
+    """The name of the adversarial images: the only ones, or those that are called so."""
+    images = [key for key, value in arrays.items() if value.dim() == 4]
+    named = [key for key in images if key in ADVERSARIAL_KEYS]
+    for chosen in (images, named, [key for key in images if key in IMAGE_KEYS and not named]):
+        if len(chosen) == 1:
+            return chosen[0]
+    came = ", ".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items())
+    if images:
         raise InputError(
-            f"{path}: expected tensors and nothing else, got a file that runs code when it is "
-            "loaded; save the images alone"
-        ) from error
-    except Exception as error:  # zipfile, numpy and torch raise many kinds for a damaged file
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: damaged or not {path.suffix}: {reason}") from error
-    raise InputError(f"{path}: expected a .pt or .npz file, got {path.suffix or 'no suffix'!r}")
+            f"{path}: expected one array of images, or adversarial ones called x_adv, got {came}: "
+            "which are the adversarial ones? Save them alone"
+        )
+    raise InputError(f"{path}: expected `images` of shape (n, C, H, W), got {came or 'no arrays'}")
+
+
+def _as_floats(path: Path, images: Tensor) -> Tensor:
+    """Images in float32; whole numbers are of 8 bits.
+
+    Raises:
+        InputError: whole numbers outside 0..255 or no more than 0 and 1, or of another kind.
+    """
+    if images.is_floating_point():
+        return images.float()
+    if images.is_complex() or images.dtype == torch.bool:
+        raise InputError(f"{path}: expected images of numbers, got {images.dtype}")
+    low, high = (int(images.min()), int(images.max())) if images.numel() else (0, 255)
+    if low < 0 or not 1 < high <= 255:
+        raise InputError(
+            f"{path}: expected whole numbers from 0 to 255 as pixels, got {images.dtype} from "
+            f"{low} to {high}; save floating-point numbers in [0, 1]"
+        )
+    return images.float() / 255
 
 
 @tensor_cores(False)
@@ -138,6 +186,7 @@ def import_witnesses(
     if not source.strip():
         raise InputError("--source: expected who found the images and how, got nothing")
     index = imported.index if imported.index is not None else torch.arange(len(imported.images))
+    imported = _channels_first(imported, dataset)
     _check_place(imported, index, dataset)
     samples = dataset.take(index)
     task = runner.make_task(candidate, samples, settings)
@@ -152,6 +201,15 @@ def import_witnesses(
         unsound = unsound_certificates(candidate, samples, manifest, tables, store, settings.device)
         raised = [] if unsound is None else [unsound]
         return runner.finish(folder, task, samples, tables, raised)
+
+
+def _channels_first(imported: ImportedImages, dataset: Dataset) -> ImportedImages:
+    """The images as (n, C, H, W) where the data set says that they are (n, H, W, C)."""
+    channels, height, width = dataset.images.shape[1:]
+    shape = tuple(imported.images.shape[1:])
+    if shape != (channels, height, width) and shape == (height, width, channels):
+        return replace(imported, images=imported.images.permute(0, 3, 1, 2).contiguous())
+    return imported
 
 
 def _check_place(imported: ImportedImages, index: Tensor, dataset: Dataset) -> None:
@@ -182,8 +240,22 @@ def _check_ball(imported: ImportedImages, samples: Dataset, task: Task) -> None:
         f"{imported.path}: expected images in [0, 1] within {threat.norm} {threat.eps:.8g} of "
         f"{samples.name}'s, got {int((~good).sum())} of {len(good)} that are not; the first is "
         f"sample {int(samples.indices[row])}, at distance {float(distance):.8g} with values in "
-        f"[{float(image.min()):.8g}, {float(image.max()):.8g}]. Leave them out (name the others "
-        "by `index`), or check the data set's order and the radius."
+        f"[{float(image.min()):.8g}, {float(image.max()):.8g}]. {_advice(imported, samples)}"
+    )
+
+
+def _advice(imported: ImportedImages, samples: Dataset) -> str:
+    """What to do about images that are not near the data set's."""
+    labels, highest = imported.labels, float(imported.images.max())
+    if 2 < highest <= 255:
+        return "Are the pixels from 0 to 255? Divide them by 255."
+    if labels is not None and not torch.equal(labels.long(), samples.labels.cpu()):
+        return (
+            "The file's labels are not the data set's, so its images are in another order: attack "
+            "without shuffling, or name each one's place by `index`."
+        )
+    return (
+        "Leave them out (name the others by `index`), or check the data set's order and the radius."
     )
 
 

@@ -244,6 +244,7 @@ def make_manifest(
                     "training": information.training,
                     "additional_data": information.additional_data,
                     "claim": information.claim,
+                    "weights": list(information.weights),
                     "mix": describe_mix(candidate),
                     "data_notices": list(dataset.notices),
                 },

@@ -120,6 +120,8 @@ def evaluate(
                 summary = _check_fully(summary, folder, task, dataset, store, observer)
             return Outcome(summary, folder, reused=True)
         raised = list(inspect(candidate, dataset, settings) if inspected is None else inspected)
+        for note in candidate.information.weights:
+            observer.notice(f"weights {note}" if note.startswith("read ") else note)
         folder.begin(manifest)
         manifest = folder.manifest()
         if "batch_size" not in manifest.engine_settings:

@@ -210,10 +210,14 @@ class _Runs:
             "each sample once",
         ),
         ("a.npz", {"images": np.zeros((2, 8, 8), np.float32)}, r"shape \(n, C, H, W\), got images"),
-        ("a.npz", {"images": np.array([_Runs()], dtype=object)}, "damaged or not .npz"),
+        (
+            "a.npz",
+            {"images": np.array([_Runs()], dtype=object)},
+            "refused, it holds Python objects",
+        ),
         ("a.pt", _Runs(), "runs code when it is loaded"),
         ("a.pt", "text", "got no arrays"),
-        ("a.jpg", b"", "expected a .pt or .npz file"),
+        ("a.jpg", b"", "expected images, got an empty file"),
     ],
 )
 def test_wrong_files_are_named_and_nothing_is_kept(

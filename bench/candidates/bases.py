@@ -90,6 +90,7 @@ class MixReference:
                 training={"bases": {role: base.name for role, base in bases.items()}},
                 additional_data=any(each.information.additional_data for each in bases.values()),
                 threat_models=bases["robust"].information.threat_models,
+                weights=weights_notes_of(bases),
             ),
             randomized=any(base.randomized for base in bases.values()),
             preprocessing=bases["robust"].preprocessing,
@@ -181,6 +182,11 @@ def weights_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
         for role, base in bases.items()
         for key, sha256 in base.weights_sha256.items()
     }
+
+
+def weights_notes_of(bases: Mapping[str, Candidate]) -> tuple[str, ...]:
+    """What is said of the bases' weights, each with the base's role before it."""
+    return tuple(f"{role}: {note}" for role, b in bases.items() for note in b.information.weights)
 
 
 def definitions_of(bases: Mapping[str, Candidate]) -> dict[str, str]:

@@ -33,6 +33,8 @@ class Information:
     threat_models: tuple[ThreatModel, ...] = ()
     claim: str | None = None
     """The id under which RobustBench's leaderboard lists it."""
+    weights: tuple[str, ...] = ()
+    """How its weights were read from their file if not plainly, and what is odd about them."""
 
 
 @dataclass(frozen=True)

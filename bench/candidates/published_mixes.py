@@ -36,7 +36,7 @@ from bench.candidates.architectures import (
 )
 from bench.candidates.bit import bit_resnet
 from bench.candidates.mixed_nuts import MixedNuts
-from bench.candidates.weights import load_state, read_weights
+from bench.candidates.weights import load_weights
 from bench.data import named_dataset
 
 MIXED_NUTS = "Bai2024MixedNUTS"
@@ -141,8 +141,7 @@ def load_files(mix: AdaptiveMix, files: Sequence[Path]) -> None:
         InputError: a file is damaged or of another network.
     """
     for part, file in zip(parts(mix), files, strict=True):
-        state = {key.removeprefix("module."): value for key, value in read_weights(file).items()}
-        load_state(part, state, file)
+        load_weights(part, file)
 
 
 def as_mixed_nuts(theirs: nn.Module) -> MixedNuts:

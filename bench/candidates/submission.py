@@ -24,6 +24,7 @@ from bench.candidates.bases import (
     check_norms,
     definitions_of,
     smoothed_part,
+    weights_notes_of,
     weights_of,
 )
 from bench.candidates.candidate import (
@@ -37,7 +38,7 @@ from bench.candidates.folder_digest import FolderDigest, folder_digest
 from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
-from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
+from bench.candidates.weights import file_sha256, load_weights
 from bench.data import image_shape
 from bench.errors import InputError, Unavailable
 from bench.foreign_code import FOREIGN_ERRORS, import_file, raised
@@ -63,6 +64,8 @@ class Submission(StrictModel):
     weights: str | None = None
     """A file in the folder, a URL, or package://<package>/<file> of an installed package."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    weights_key: str | None = None
+    """The key of the weights in their file, where several would fit: `state_dict`, or `ema`."""
     paper: Paper | None = None
     training: dict[str, Any] = {}
     additional_data: bool = False
@@ -83,6 +86,8 @@ class Submission(StrictModel):
     def _digest_beside_weights(self) -> Submission:
         if self.weights is not None and self.sha256 is None:
             raise ValueError("expected `sha256` beside `weights`: the digest of the weights file")
+        if self.weights is None and self.weights_key is not None:
+            raise ValueError("expected `weights` beside `weights_key`: the file that has this key")
         return self
 
 
@@ -148,7 +153,7 @@ class SubmissionReference:
         files = folder_digest(self.folder)
         bases = {role: reference.load() for role, reference in self._bases().items()}
         module = self._build(bases, files).eval()
-        own_weights = self._own_weights(module, bases)
+        own_weights, notes = self._own_weights(module, bases)
         surrogate = self._surrogate(module, files)
         # Before the first pass: a module may keep something of the images that it has seen.
         state = state_of(module, {"surrogate": surrogate}, bases, self.folder)
@@ -169,6 +174,7 @@ class SubmissionReference:
                 additional_data=self.submission.additional_data,
                 threat_models=self.submission.threat_models,
                 claim=self.submission.claim,
+                weights=(*notes, *weights_notes_of(bases)),
             ),
             randomized=self.submission.randomized or any(b.randomized for b in bases.values()),
             preprocessing=bases["robust"].preprocessing if bases else None,
@@ -193,8 +199,11 @@ class SubmissionReference:
 
     def _own_weights(
         self, module: nn.Module, bases: Mapping[str, Candidate]
-    ) -> dict[str, str] | None:
-        """Load the weights file; digests of what the bases do not bring, None without a file."""
+    ) -> tuple[dict[str, str] | None, list[str]]:
+        """Load the weights file; digests of what the bases do not bring, None without a file.
+
+        What was read of the file comes beside them, a note each.
+        """
         if self.submission.weights is not None:
             return self._load_weights(module)
         mix = as_mix(module)
@@ -204,31 +213,33 @@ class SubmissionReference:
                 f"{type(mix.trained_part).__name__} that is trained beside the bases, got none; "
                 "without it the mix would have random numbers"
             )
-        return {} if bases and not _adds_to(module, bases) else None
+        return ({} if bases and not _adds_to(module, bases) else None), []
 
-    def _load_weights(self, module: nn.Module) -> dict[str, str]:
+    def _load_weights(self, module: nn.Module) -> tuple[dict[str, str], list[str]]:
         """Load the weights file; a mix's holds what is trained beside its bases."""
         path = self._weights_path()
         sha256 = self._check_digest(path)
         mix = as_mix(module)
         if mix is None:
-            load_weights(module, path)
-            return {"weights": sha256}
+            return {"weights": sha256}, load_weights(module, path, self.submission.weights_key)
         if mix.trained_part is None:
             raise InputError(
                 f"{self.folder / FILE}: field weights: expected none, since this mix has nothing "
                 f"beside its bases; got {self.submission.weights!r}"
             )
-        state = read_weights(path)
-        if isinstance(mix.trained_part, MixingNetwork):
-            try:
-                mix.trained_part.check_checkpoint(state)
-            except InputError as error:
-                raise InputError(
-                    f"{self.folder / FILE}: field architecture_args: {error} in {path}"
-                ) from error
-        load_state(mix.trained_part, state, path)
-        return {"mixing_network": sha256}
+        part = mix.trained_part
+
+        def check(state: Mapping[str, Tensor]) -> None:
+            if isinstance(part, MixingNetwork):
+                try:
+                    part.check_checkpoint(state)
+                except InputError as error:
+                    raise InputError(
+                        f"{self.folder / FILE}: field architecture_args: {error} in {path}"
+                    ) from error
+
+        notes = load_weights(part, path, self.submission.weights_key, check)
+        return {"mixing_network": sha256}, notes
 
     def _surrogate(self, module: nn.Module, files: FolderDigest) -> nn.Module | None:
         if self.submission.surrogate is None:
@@ -364,6 +375,8 @@ class SubmissionReference:
             content["bases"] = definitions_of(bases)
         if self.submission.surrogate is not None:
             content["surrogate"] = self.submission.surrogate
+        if self.submission.weights_key is not None:
+            content["weights_key"] = self.submission.weights_key
         return digest(content)
 
 

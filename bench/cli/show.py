@@ -164,6 +164,7 @@ def _provenance(summary: Summary) -> Table:
         **({"classes": ", ".join(manifest.dataset.classes)} if manifest.dataset.classes else {}),
         **({"data notices": "\n".join(notices)} if notices else {}),
         **{f"{base} sha256": digest for base, digest in manifest.weights_sha256.items()},
+        **({"weights": "; ".join(notes)} if (notes := manifest.information.get("weights")) else {}),
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "machine": f"{environment.get('processor')}, {environment.get('device')}",

@@ -17,7 +17,7 @@ from bench.candidates.mixing_network import (
     total_channels,
     trunk_shape_of,
 )
-from bench.candidates.weights import load_weights, read_weights
+from bench.candidates.weights import load_weights
 from bench.errors import InputError
 
 SHAPE = TrunkShape(4, (4, 6), (5, 7))
@@ -88,12 +88,12 @@ def test_published_checkpoints_load_and_other_sizes_are_refused(tmp_path: Path) 
     published = {"model": network.model.state_dict(), "bn": network.bn.state_dict()}
     torch.save(published, tmp_path / "m2.pt")
     load_weights(MixingNetwork(SHAPE, 0.1, 0.8), tmp_path / "m2.pt")
-    state = read_weights(tmp_path / "m2.pt")
+    state = network.state_dict()
     network.check_checkpoint(state)
     assert trunk_shape_of(state) == SHAPE
     other = MixingNetwork(TrunkShape(3, (4, 8), (8, 7)), 0.15, 0.84)
     with pytest.raises(InputError, match=r"expected a mixing network of version 3.*version 4"):
-        other.check_checkpoint(state)
+        load_weights(other, tmp_path / "m2.pt", check=other.check_checkpoint)
 
 
 @pytest.mark.parametrize(

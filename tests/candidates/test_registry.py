@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -16,7 +15,6 @@ from bench import data
 from bench.candidates import registry
 from bench.candidates.candidate import state_sha256
 from bench.candidates.registry import find_candidates, shipped_submissions
-from bench.candidates.weights import read_weights
 from bench.errors import InputError
 from bench.suites import load_suite
 from tests.conftest import LINEAR_CODE
@@ -128,29 +126,3 @@ def test_third_parties_come_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> N
     candidate = reference.load()
     assert candidate.name == "theirs"
     assert list(candidate.weights_sha256) == ["weights"]
-
-
-def test_pickles_with_code_are_refused(tmp_path: Path) -> None:
-    class Attack:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    torch.save({"weight": Attack()}, tmp_path / "weights.pt")
-    with pytest.raises(InputError, match=r"weights\.pt: refused, it holds more than tensors"):
-        read_weights(tmp_path / "weights.pt")
-    assert not (tmp_path / "executed").exists()
-
-
-def test_weights_that_are_no_tensors_by_name_are_refused_with_what_to_save(tmp_path: Path) -> None:
-    path, network = tmp_path / "weights.pt", third_party_network()
-    for content, message in (
-        (network, r"more than tensors; save module\.state_dict\(\)$"),
-        ({"model": network.state_dict(), "epoch": 3}, "got one of model, epoch; save module.state"),
-        ([1], "expected a mapping of names to tensors, got list$"),
-    ):
-        torch.save(content, path)
-        with pytest.raises(InputError, match=message):
-            read_weights(path)
-    path.write_text("text")
-    with pytest.raises(InputError, match=r"weights\.pt: cannot be read as weights: "):
-        read_weights(path)

@@ -9,7 +9,7 @@ best loss did not improve.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from bench.attacks.attack import (
     Passes,
     attack_samples,
     check_items,
+    entering,
     loss_and_gradient,
     misclassified,
 )
@@ -37,9 +38,10 @@ from bench.errors import InputError
 
 @dataclass(frozen=True)
 class APGDState(State):
-    """See `State`; `best` is the point of the highest loss.
+    """See `State`; `best` is the point of the highest loss, also of an item that is broken.
 
     Attributes:
+        adversarial: (N, ...) the image that broke the item; meaningless before.
         clean: (N, ...) centres of the balls.
         point: (N, ...) x^(k), where the next step evaluates the model.
         previous: (N, ...) x^(k-1).
@@ -52,6 +54,7 @@ class APGDState(State):
         step_size: (N,) eta.
     """
 
+    adversarial: Tensor
     clean: Tensor
     point: Tensor
     previous: Tensor
@@ -159,6 +162,7 @@ class APGD(Attack[APGDState]):
             best=points,
             broken=torch.zeros_like(labels, dtype=torch.bool),
             iteration=torch.zeros_like(labels),
+            adversarial=points.clone(),
             clean=images.clone(),
             point=points.clone(),
             previous=points.clone(),
@@ -180,15 +184,29 @@ class APGD(Attack[APGDState]):
         logits, losses, gradient = self.evaluate(model, state)
         improved = (losses > state.best_loss) & searching
         wrong = misclassified(logits, state.labels) & searching
-        keep = improved | wrong
+        copy_rows(state.adversarial, wrong, state.point)
         state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
         back = self._checkpoint(state, losses, first, searching)
         weight = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
         with resting(~searching, state.point, state.previous):
-            self.move(state, gradient, keep, back, weight)
+            self.move(state, gradient, improved, back, weight)
         state.broken.logical_or_(wrong)
         state.iteration.add_(searching)
         return state
+
+    def images(self, state: APGDState) -> Tensor:
+        """See `Attack.images`.
+
+        A misclassified point may have a lower loss than an earlier one. Its item, should it go on,
+        does so from the point of the highest loss, as in the reference.
+        """
+        return torch.where(per_image(state.broken, state.best), state.adversarial, state.best)
+
+    def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
+        """See `Attack.reference_passes`: broken samples are carried on to the end."""
+        attacked = sum(standing)
+        ranking = attacked if targeted else 0
+        return Passes(2 * entering(standing) + ranking, attacked * self.steps)
 
     def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), losses (N,) and their gradients (N, ...) at the items' points.

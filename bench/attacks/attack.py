@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -121,6 +121,26 @@ class Attack(ABC, Generic[S]):
     def images(self, state: S) -> Tensor:
         """(N, ...) best images, all inside the ball: the adversarial ones where items broke."""
         return state.best
+
+    def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
+        """Passes that pyautoattack 0.2.0 takes for the same work.
+
+        Those of an attack that it does not have are the attack's own; one that it has overrides
+        this. It predicts the clean images at the start of an attack and the adversarial ones at its
+        end, and a targeted attack ranks the classes anew for each target.
+
+        Args:
+            standing: how many samples each round attacks; a round is one restart of one target.
+            targeted: whether rounds aim for classes.
+            queries: the sum of all samples' steps, their starts included.
+        """
+        steps = sum(standing) * self.steps
+        return Passes(steps * self.passes.forward, steps * self.passes.forward_backward)
+
+
+def entering(standing: Sequence[int]) -> int:
+    """How many samples the first round attacks."""
+    return standing[0] if standing else 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ as soon as one is inside the ball.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -23,6 +24,7 @@ from bench.attacks.attack import (
     Passes,
     attack_samples,
     check_items,
+    entering,
     loss_and_gradient,
     misclassified,
 )
@@ -149,6 +151,15 @@ class FAB(Attack[FABState]):
         state.broken.logical_or_(reached <= self.eps)
         state.iteration.add_(searching)
         return state
+
+    def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
+        """See `Attack.reference_passes`: broken samples are carried on to the end.
+
+        The clean and the returned images are predicted for each target too.
+        """
+        attacked = sum(standing)
+        forward = 2 * entering(standing) + attacked * (self.steps + 3)
+        return Passes(forward, attacked * self.steps)
 
     def images(self, state: FABState) -> Tensor:
         """See `Attack.images`: where no item broke, the closest adversarial image, shrunk."""

@@ -78,26 +78,8 @@ class AttackPlan:
         return Passes(steps * one.forward, steps * one.forward_backward)
 
     def reference_passes(self, standing: Sequence[int], queries: int = 0) -> Passes:
-        """Passes that pyautoattack 0.2.0 takes for the same work.
-
-        It predicts the clean images at the start of the attack and the adversarial ones at its end.
-        A targeted attack ranks the classes anew for each target. APGD carries broken samples on;
-        so does FAB, which also predicts the clean and the returned images for each target. Square
-        drops broken samples, and predicts the images that it returns once more.
-
-        Args:
-            standing: how many samples each round attacks; a round is one restart of one target.
-            queries: the sum of all samples' queries, their starts included; for Square only.
-        """
-        entered = standing[0] if standing else 0
-        attacked = sum(standing)
-        if isinstance(self.attack, APGD):
-            ranking = attacked if self.targets else 0
-            return Passes(2 * entered + ranking, attacked * self.attack.steps)
-        if isinstance(self.attack, FAB):
-            forward = 2 * entered + attacked * (self.attack.steps + 3)
-            return Passes(forward, attacked * self.attack.steps)
-        return Passes(2 * entered + attacked + queries, 0)
+        """Passes that pyautoattack takes for the same work; see `Attack.reference_passes`."""
+        return self.attack.reference_passes(standing, self.targets > 0, queries)
 
 
 @dataclass(frozen=True)

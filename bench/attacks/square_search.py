@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from bench.attacks.attack import Attack, Model, Passes, check_items, misclassified
+from bench.attacks.attack import Attack, Model, Passes, check_items, entering, misclassified
 from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin
@@ -132,6 +133,13 @@ class Square(Attack[SquareState]):
         state.broken.logical_or_(wrong & searching)
         state.iteration.add_(searching)
         return state
+
+    def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
+        """See `Attack.reference_passes`: broken samples are dropped at once.
+
+        The images that a round returns are predicted once more.
+        """
+        return Passes(2 * entering(standing) + sum(standing) + queries, 0)
 
     @abstractmethod
     def first(self, images: Tensor, draws: Draws) -> Tensor:

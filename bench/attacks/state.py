@@ -25,9 +25,9 @@ class State:
     Attributes:
         labels: (N,) int64, the right classes.
         targets: (N,) int64, the classes to reach; unused by untargeted attacks.
-        best: (N, ...) the adversarial image once the item is broken; before, the best so far in
-            the attack's own sense.
-        broken: (N,) bool, whether `best` was classified wrongly and is inside the ball.
+        best: (N, ...) the best so far in the attack's own sense; `Attack.images` says which image
+            broke an item.
+        broken: (N,) bool, whether an image inside the ball was classified wrongly.
         iteration: (N,) int64, steps done. A finished item's stands still.
     """
 

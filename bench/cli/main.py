@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import bench
+from bench.cli.streams import lenient_streams
 from bench.errors import BenchError, EvaluationError, InputError, Unavailable
 
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
@@ -45,6 +46,10 @@ class _LazyGroup(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with lenient_streams():
+            return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
         # torch's notes to its own callers are none of a user's business.

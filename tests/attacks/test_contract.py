@@ -278,13 +278,52 @@ def test_reopened_item_goes_on(name: str, norm: Norm) -> None:
     reopen(taken, torch.tensor([0]))
     assert not plan.attack.finished(taken).any()
     # The witness that was not one must not stand in the way of the next.
-    taken.best.copy_(images[2:3])
+    getattr(taken, "adversarial", taken.best).copy_(images[2:3])
     plan.attack.step(network, taken)
     assert int(taken.iteration) == iteration + 1
     while not bool(plan.attack.finished(taken)):
         plan.attack.step(network, taken)
     assert taken.broken.all()
     assert predictions(network, plan.attack.images(taken)) != labels[2]
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_reopened_item_of_apgd_goes_on_from_its_highest_loss(norm: Norm) -> None:
+    """A misclassified point of lower loss is the item's image while it counts, and no more."""
+    images = some_images(1, dtype=torch.float64)
+    labels = torch.zeros(1, dtype=torch.int64)
+    calls = 0
+
+    def losses_by_call(_: Any, points: Tensor, *__: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses 1, 5, 2, 1, ...; the third point is misclassified."""
+        nonlocal calls
+        calls += 1
+        loss = [1.0, 5.0, 2.0][calls - 1] if calls <= 3 else 1.0
+        logits = torch.zeros(1, 2, dtype=points.dtype)
+        logits[0, int(calls == 3)] = 1
+        gradient = torch.full_like(points, (-1.0) ** calls * calls)
+        return logits, torch.tensor([loss], dtype=points.dtype), gradient
+
+    attack = APGD(norm, EPS[norm], LOSSES["ce"], steps=10)
+    state = attack.start(images, labels, keyed_draws(0, torch.tensor([0]), "apgd-ce"))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.attacks.apgd.loss_and_gradient", losses_by_call)
+        while not bool(state.broken):
+            seen.append(state.point.clone())
+            attack.step(lambda x: x, state)
+        assert torch.equal(attack.images(state), seen[2])
+        reopen(state, torch.tensor([0]))
+        assert torch.equal(attack.images(state), seen[1])
+        assert torch.equal(state.best, seen[1])
+        assert torch.equal(state.best_gradient, torch.full_like(images, 2))
+        assert state.best_loss == 5
+        # Since the loss rises no more, a checkpoint brings the search back to that point.
+        returned = False
+        while not bool(attack.finished(state)):
+            attack.step(lambda x: x, state)
+            returned |= torch.equal(state.previous, seen[1])
+    assert returned
 
 
 @every_attack

@@ -28,6 +28,7 @@ from bench.attacks.fab import FAB
 from bench.attacks.losses import LOSSES
 from bench.attacks.projections import onto_hyperplane
 from bench.attacks.square import square_for
+from bench.attacks.state import reopen
 from tests.attacks.networks import predictions, small_network, some_images
 
 SAMPLES = 16
@@ -129,6 +130,13 @@ def test_apgd(problem: Any, norm: Norm, loss: str, steps: int) -> None:
     assert torch.equal(state.broken, ~robust)
     torch.testing.assert_close(state.best_loss[robust], best_loss[robust], rtol=CLOSE, atol=0)
     torch.testing.assert_close(state.best[robust], best[robust], rtol=0, atol=CLOSE)
+
+    # The reference searches on where a sample broke, as a reopened item does.
+    state = attack.start(images, labels, given(recorder.answers[0]))
+    for _ in range(attack.steps):
+        reopen(attack.step(network, state), torch.arange(SAMPLES))
+    torch.testing.assert_close(state.best_loss, best_loss, rtol=CLOSE, atol=0)
+    torch.testing.assert_close(state.best, best, rtol=0, atol=CLOSE)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

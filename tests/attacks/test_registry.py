@@ -10,8 +10,9 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor
 
-from bench.attacks.attack import Passes
-from bench.attacks.registry import ATTACKS, plan_attack, standard_autoattack
+from bench.attacks.attack import Attack, Passes
+from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack, standard_autoattack
+from bench.attacks.state import State
 from bench.errors import InputError
 from tests.attacks.networks import predictions, small_network, some_images
 
@@ -140,3 +141,19 @@ def test_passes_of_the_reference(name: str) -> None:
     passes = plan.reference_passes(rounds, queries=asked)
     assert model.backward == passes.forward_backward
     assert model.forward == passes.forward + passes.forward_backward
+
+
+def test_passes_of_an_attack_that_the_reference_has_not_are_its_own() -> None:
+    class Guess(Attack[State]):
+        steps = 7
+        passes = Passes(forward=2, forward_backward=3)
+
+        def start(self, *_: Any) -> State:
+            raise NotImplementedError
+
+        def step(self, *_: Any) -> State:
+            raise NotImplementedError
+
+    plan = AttackPlan("guess", Guess(), targets=0, restarts=2, parameters={}, note="")
+    assert plan.reference_passes([10, 4], queries=50) == Passes(14 * 7 * 2, 14 * 7 * 3)
+    assert plan.reference_passes([1, 1]) == plan.most_passes

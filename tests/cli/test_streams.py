@@ -1,0 +1,104 @@
+"""Nothing fails for its display: characters, full disks and closed pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = """
+name: quick
+version: 1
+title: Digits – few
+data: digits
+n_examples: 9
+threat_model: {norm: Linf, eps: 0.2}
+protocols: {standard: {attacks: [apgd-ce]}}
+candidates: [digits-standard]
+"""
+COMMANDS = (
+    ["run", "--suite", "quick.yaml"],
+    ["show", "quick/digits-standard"],
+    ["list", "suites"],
+    ["report"],
+    ["check", "--candidate", "digits-standard"],
+    ["export", "markdown", "--suite", "quick"],
+    ["export", "latex", "--suite", "quick", "--out", "table.tex"],
+    ["export", "csv", "--suite", "quick", "--out", "table.csv"],
+)
+SCRIPT = """
+import json, sys
+from bench.cli import main
+
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        codes.append(end.code)
+print("codes", *codes, file=sys.stderr)
+"""
+
+
+def call(
+    folder: Path, commands: tuple[list[str], ...], stdout: int | None = None, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run commands one after the other in one process; exit codes are its last line of errors."""
+    (folder / "quick.yaml").write_text(SUITE, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        cwd=folder,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE if stdout is None else stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "variables"),
+    [
+        ("latin-1", {"PYTHONIOENCODING": "latin-1"}),
+        # Where the output is ASCII, click writes what is no table in UTF-8.
+        ("utf-8", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    ],
+)
+def test_characters_that_the_output_lacks_are_replaced(
+    tmp_path: Path, encoding: str, variables: dict[str, str]
+) -> None:
+    done = call(tmp_path, COMMANDS, **variables)
+    assert done.stderr.decode().splitlines() == ["codes" + " 0" * len(COMMANDS)]
+    shown = done.stdout.decode(encoding)
+    assert "[66.37 ? 100.00]" in shown
+    # Files are in UTF-8 whatever the output is in.
+    for name in ("reports/quick.html", "table.tex", "table.csv"):
+        assert (tmp_path / name).read_bytes().decode("utf-8")
+    assert "Digits – few" in (tmp_path / "reports/quick.html").read_text("utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_costs_the_output_and_nothing_else(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = call(tmp_path, COMMANDS[:2], stdout=full.fileno())
+    assert done.stderr.decode().splitlines() == [
+        "error: standard output: No space left on device",
+        "error: standard output: No space left on device",
+        "codes 1 1",
+    ]
+    assert list(tmp_path.glob("results/*/*/*/run.json"))
+    assert (tmp_path / "reports" / "quick.html").is_file()
+
+
+def test_a_reader_that_leaves_ends_no_work(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = call(tmp_path, COMMANDS[:2], stdout=writer)
+    finally:
+        os.close(writer)
+    assert done.stderr.decode().splitlines() == ["codes 0 0"]
+    assert list(tmp_path.glob("results/*/*/*/run.json"))

@@ -37,6 +37,8 @@ from bench.attacks.state import State
 from bench.errors import InputError
 
 _SMALLEST_STEP = 1e-8
+_LARGEST_NORMAL = 1e12
+"""Coordinates of a gradient beyond it are scaled down."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,10 @@ def _move(
     """
     shape = point.shape
     start, origin, normals = point.flatten(1), clean.flatten(1), gradient.flatten(1)
+    # Both are scaled alike, which leaves the hyperplane where it is: squares must not overflow.
+    size = norms(normals, "Linf")
+    scale = torch.where(size > _LARGEST_NORMAL, 1 / size, 1.0)
+    normals, lead = normals * scale.unsqueeze(1), lead * scale
     lead_at_origin = lead + (origin - start).mul_(normals).sum(dim=1)
     way = onto_hyperplane(start, normals, lead, norm)
     way_from_origin = onto_hyperplane(origin, normals, lead_at_origin, norm)

@@ -16,10 +16,12 @@ from bench.certify.votes import ABSTAINED
 SMOOTHING = Smoothing(0.5, 10, 1_000, 0.001)
 
 
-def conclude(accurate: list[float], alpha: float, votes: list[int]) -> tuple[int, float] | None:
+def conclude(
+    accurate: list[float], alpha: float, votes: list[int], without_class: int = 0
+) -> tuple[int, float] | None:
     mixed = MixedVote(np.array([accurate]), alpha, SMOOTHING)
     counts = np.array(votes, dtype=np.int64)
-    return mixed(0, counts, counts)
+    return mixed(0, counts, counts, int(counts.sum()) + without_class)
 
 
 @given(
@@ -66,3 +68,19 @@ def test_without_a_lead_the_class_may_still_be_certain(
     assert (None if found is None else found[0]) == expected
     assert found is None or found[1] == 0
     assert expected != ABSTAINED
+
+
+def test_votes_for_no_class_count_against_every_class() -> None:
+    whole = conclude([1.0, 0.0, 0.0], 0.9, [990, 10, 0])
+    same = conclude([1.0, 0.0, 0.0], 0.9, [900, 100, 0])
+    without = conclude([1.0, 0.0, 0.0], 0.9, [900, 0, 0], without_class=100)
+    assert whole is not None
+    assert same is not None
+    assert without is not None
+    assert 0 < without[1] <= same[1] < whole[1]
+    assert conclude([0.5, 0.5, 0.0], 0.9, [400, 0, 0], without_class=600) is None
+    assert conclude([0.4, 0.6, 0.0], 0.9, [0, 0, 0], without_class=1_000) is None
+
+
+def test_an_accurate_base_without_an_answer_proves_nothing() -> None:
+    assert conclude([float("nan")] * 3, 0.9, [1_000, 0, 0]) is None

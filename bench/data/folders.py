@@ -82,7 +82,7 @@ def list_classes(
         InputError: the folder is missing or has another layout, or a class has no image.
     """
     names = _class_folders(folder)
-    ordered, notices = folder_order(names, str(folder))
+    ordered, notices = folder_order(names, folder.name)
     if class_order is not None:
         outputs = outputs_of(ordered, class_order, str(folder))
         if len(outputs) != len(class_order):
@@ -164,7 +164,7 @@ def _left_out(folder: Path, endings: Counter[str]) -> tuple[str, ...]:
     notices = []
     if endings:
         kinds = ", ".join(f"{ending} ({count:,})" for ending, count in endings.most_common(4))
-        notices.append(f"{folder}: left out files that have no ending of an image: {kinds}")
+        notices.append(f"{folder.name}: left out files that have no ending of an image: {kinds}")
     if loose:
-        notices.append(f"{folder}: left out {loose:,} images that lie in no class folder")
+        notices.append(f"{folder.name}: left out {loose:,} images that lie in no class folder")
     return tuple(notices)

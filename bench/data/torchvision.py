@@ -116,13 +116,18 @@ def _images(
 
 
 def _labels(given: Sequence[Any], origin: str) -> Any:
-    arrays = [np.asarray(label) if label is not None else np.asarray("none") for label in given]
-    for place, label in enumerate(arrays):
-        if label.ndim > 1 or label.dtype.kind not in "biufU" or label.shape != arrays[0].shape:
+    arrays: list[Any] = []
+    for place, label in enumerate(given):
+        try:
+            array = np.asarray(label)
+        except ValueError:  # of parts that make no array
+            array = np.empty((0, 0))
+        if array.ndim > 1 or array.dtype.kind not in "biufU" or array.shape != np.shape(given[0]):
             raise InputError(
                 f"{origin}: expected one class an image, got a label of type "
-                f"{type(given[place]).__name__} for image {place}"
+                f"{type(label).__name__} for image {place}"
             )
+        arrays.append(array)
     return np.stack(arrays)
 
 

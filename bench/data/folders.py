@@ -81,6 +81,7 @@ def list_classes(
     Raises:
         InputError: the folder is missing or has another layout, or a class has no image.
     """
+    may_be_empty = classes is not None or class_order is not None
     names = _class_folders(folder)
     ordered, notices = folder_order(names, folder.name)
     if class_order is not None:
@@ -102,7 +103,7 @@ def list_classes(
     for label, name in sorted(zip(outputs, ordered, strict=True)):
         images, others = _images_below(folder / name)
         left_out.update(others)
-        if not images and len(classes) == len(ordered):
+        if not images and not may_be_empty:
             raise InputError(
                 f"{folder / name}: expected at least one image ({', '.join(EXTENSIONS)}), got "
                 "none; remove the folder, or name all classes by `classes` in the suite"

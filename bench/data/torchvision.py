@@ -83,17 +83,19 @@ def _images(
     given: Sequence[Any], source: DataSource, request: Request, origin: str
 ) -> tuple[Any, tuple[str, ...]]:
     import torch
+    from PIL import Image
 
     remarks = Remarks()
     arrays = []
     for place, image in enumerate(given):
+        if not isinstance(image, Image.Image):
+            raise InputError(
+                f"{origin}: expected a PIL image, got {type(image).__name__} for image {place}"
+            )
         try:
             pixels, done = pixels_of(image, source.channels)
-        except (AttributeError, ValueError, OSError) as error:
-            raise InputError(
-                f"{origin}: expected a PIL image, got {type(image).__name__} for image {place}; "
-                f"{error}"
-            ) from error
+        except (ValueError, OSError) as error:
+            raise InputError(f"{origin}: image {place}: {error}") from error
         arrays.append(pixels)
         remarks.add(done, f"image {place}")
     channels = max(len(pixels) for pixels in arrays)

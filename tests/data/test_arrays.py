@@ -205,7 +205,7 @@ def test_classes_of_the_suite_name_what_the_data_lack(tmp_path: Path) -> None:
     named = {"classes": ["cat", "cow", "dog"]}
     dataset = _load(tmp_path, named, images=IMAGES, labels=[0, 1, 0], classes=["dog", "cat"])
     assert dataset.labels.tolist() == [2, 0, 2]
-    with pytest.raises(InputError, match="expected classes among cat, cow, dog.*got eel"):
+    with pytest.raises(InputError, match=r"expected classes among cat, cow, dog.*got eel"):
         _load(tmp_path, named, images=IMAGES, labels=[0, 1, 0], classes=["dog", "eel"])
 
 
@@ -221,5 +221,5 @@ def test_what_is_no_archive_of_images_is_named(tmp_path: Path) -> None:
         _load(tmp_path, images=ragged, labels=[0, 1, 1])
     content = bytearray((tmp_path / "own.npz").read_bytes())
     (tmp_path / "own.npz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="damaged or not an .npz file"):
+    with pytest.raises(InputError, match=r"damaged or not an \.npz file"):
         data.load_source(DataSource(npz=tmp_path / "own.npz"))

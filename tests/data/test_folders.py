@@ -79,9 +79,9 @@ def test_class_order_and_classes_decide_the_labels(tmp_path: Path) -> None:
     subset = load(classes=["x", "b", "y", "c", "a"])
     assert subset.labels.tolist() == [1, 1, 3, 4]
     assert len(subset.classes) == 5
-    with pytest.raises(InputError, match="expected classes among a, b.*got c"):
+    with pytest.raises(InputError, match=r"expected classes among a, b.*got c"):
         load(classes=["a", "b"])
-    with pytest.raises(InputError, match="none for d; where the data lack classes.*`classes`"):
+    with pytest.raises(InputError, match=r"none for d; where the data lack classes.*`classes`"):
         load(class_order=["a", "b", "c", "d"])
 
 

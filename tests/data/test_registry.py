@@ -56,7 +56,7 @@ def test_a_name_is_taken_once_and_unknown_ones_are_refused(stripes: NamedDataset
         data.register_dataset(NamedDataset("stripes", (1, 4, 4), 8, _stripes))
     with pytest.raises(ValueError, match="cifar10, cifar100, digits, imagenet, stripes"):
         DataSource(name="cifar11")
-    with pytest.raises(InputError, match="expected a data set among cifar10.*got 'cifar11'"):
+    with pytest.raises(InputError, match=r"expected a data set among cifar10.*got 'cifar11'"):
         data.load("cifar11")
 
 

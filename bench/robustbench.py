@@ -378,5 +378,5 @@ def preprocessing(model_id: str, dataset: str, norm: str) -> Callable[[Any], tor
 
 def helper_file(name: str) -> str:
     """Return the text of one of the files that RobustBench keeps beside its loaders."""
-    folder = importlib.resources.files("robustbench") / "helper_files"
+    folder = importlib.resources.files(_import("robustbench")) / "helper_files"
     return (folder / name).read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from bench.best_known import BestKnown, best_known
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
+from bench.data.class_names import listed
 from bench.errors import InputError
 from bench.formatting import (
     duration,
@@ -161,7 +162,7 @@ def _provenance(summary: Summary) -> Table:
         "seed": manifest.seed,
         "suite version": manifest.suite_version,
         "data": f"{manifest.dataset.name} sha256 {manifest.dataset.sha256[:16]}",
-        **({"classes": ", ".join(manifest.dataset.classes)} if manifest.dataset.classes else {}),
+        **({"classes": listed(manifest.dataset.classes, 8)} if manifest.dataset.classes else {}),
         **({"data notices": "\n".join(notices)} if notices else {}),
         **{f"{base} sha256": digest for base, digest in manifest.weights_sha256.items()},
         **({"weights": "; ".join(notes)} if (notes := manifest.information.get("weights")) else {}),

@@ -40,7 +40,7 @@ def load(source: DataSource, request: Request) -> Dataset:
         torch.from_numpy(np.ascontiguousarray(pixels)),
         torch.from_numpy(places),
         classes,
-        range_notices(pixels, origin),
+        range_notices(pixels, source.label),
     )
     return dataset.take(request.choose(dataset.size))
 

@@ -81,8 +81,9 @@ def list_classes(
     Raises:
         InputError: the folder is missing or has another layout, or a class has no image.
     """
+    may_be_empty = classes is not None or class_order is not None
     names = _class_folders(folder)
-    ordered, notices = folder_order(names, str(folder))
+    ordered, notices = folder_order(names, folder.name)
     if class_order is not None:
         outputs = outputs_of(ordered, class_order, str(folder))
         if len(outputs) != len(class_order):
@@ -102,7 +103,7 @@ def list_classes(
     for label, name in sorted(zip(outputs, ordered, strict=True)):
         images, others = _images_below(folder / name)
         left_out.update(others)
-        if not images and len(classes) == len(ordered):
+        if not images and not may_be_empty:
             raise InputError(
                 f"{folder / name}: expected at least one image ({', '.join(EXTENSIONS)}), got "
                 "none; remove the folder, or name all classes by `classes` in the suite"
@@ -164,7 +165,7 @@ def _left_out(folder: Path, endings: Counter[str]) -> tuple[str, ...]:
     notices = []
     if endings:
         kinds = ", ".join(f"{ending} ({count:,})" for ending, count in endings.most_common(4))
-        notices.append(f"{folder}: left out files that have no ending of an image: {kinds}")
+        notices.append(f"{folder.name}: left out files that have no ending of an image: {kinds}")
     if loose:
-        notices.append(f"{folder}: left out {loose:,} images that lie in no class folder")
+        notices.append(f"{folder.name}: left out {loose:,} images that lie in no class folder")
     return tuple(notices)

@@ -5,6 +5,7 @@ Sources: the modes of Pillow (its documentation, "Concepts", "Modes") and of TIF
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -147,17 +148,28 @@ def _colour_16_bit(image: Any) -> Pixels:
             f"{image.format} of 16 bits a channel would lose half of them; save it as a 16-bit PNG "
             "without a transparent colour, or with 8 bits a channel"
         )
-    import torch
-    from torchvision.io import ImageReadMode, decode_image
-
     image.fp.seek(0)
-    encoded = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)
-    levels: Any = decode_image(encoded, mode=ImageReadMode.UNCHANGED).numpy()
+    levels = _decode(image.fp.read())
     image.fp.seek(0)
-    if levels.dtype != np.uint16:
-        raise Unreadable("expected 16 bits a channel; save it with 8")
+    if levels is None:
+        raise Unreadable("this torchvision reads no PNG of 16 bits a channel; save it with 8")
     result: Pixels = levels.transpose(1, 2, 0).astype(np.float32) / np.float32(65535)
     return result
+
+
+def _decode(png: bytes) -> Any:
+    """Levels (C, H, W) uint16 by torchvision's decoder; None where it has none for them."""
+    import torch
+
+    try:
+        from torchvision.io import ImageReadMode, decode_png
+    except ImportError:
+        return None
+    with warnings.catch_warnings():  # it is to move into another package some day
+        warnings.simplefilter("ignore", DeprecationWarning)
+        encoded = torch.frombuffer(bytearray(png), dtype=torch.uint8)
+        levels = decode_png(encoded, mode=ImageReadMode.UNCHANGED).numpy()
+    return levels if levels.dtype == np.uint16 else None
 
 
 def _to_grey(values: Pixels) -> Pixels:

@@ -83,17 +83,19 @@ def _images(
     given: Sequence[Any], source: DataSource, request: Request, origin: str
 ) -> tuple[Any, tuple[str, ...]]:
     import torch
+    from PIL import Image
 
     remarks = Remarks()
     arrays = []
     for place, image in enumerate(given):
+        if not isinstance(image, Image.Image):
+            raise InputError(
+                f"{origin}: expected a PIL image, got {type(image).__name__} for image {place}"
+            )
         try:
             pixels, done = pixels_of(image, source.channels)
-        except (AttributeError, ValueError, OSError) as error:
-            raise InputError(
-                f"{origin}: expected a PIL image, got {type(image).__name__} for image {place}; "
-                f"{error}"
-            ) from error
+        except (ValueError, OSError) as error:
+            raise InputError(f"{origin}: image {place}: {error}") from error
         arrays.append(pixels)
         remarks.add(done, f"image {place}")
     channels = max(len(pixels) for pixels in arrays)
@@ -116,13 +118,18 @@ def _images(
 
 
 def _labels(given: Sequence[Any], origin: str) -> Any:
-    arrays = [np.asarray(label) if label is not None else np.asarray("none") for label in given]
-    for place, label in enumerate(arrays):
-        if label.ndim > 1 or label.dtype.kind not in "biufU" or label.shape != arrays[0].shape:
+    arrays: list[Any] = []
+    for place, label in enumerate(given):
+        try:
+            array = np.asarray(label)
+        except ValueError:  # of parts that make no array
+            array = np.empty((0, 0))
+        if array.ndim > 1 or array.dtype.kind not in "biufU" or array.shape != np.shape(given[0]):
             raise InputError(
                 f"{origin}: expected one class an image, got a label of type "
-                f"{type(given[place]).__name__} for image {place}"
+                f"{type(label).__name__} for image {place}"
             )
+        arrays.append(array)
     return np.stack(arrays)
 
 

@@ -38,6 +38,7 @@ from bench.plan import (
     smoothing_of,
 )
 from bench.precision import tensor_cores
+from bench.recomputation import differentiable_checkpoints
 from bench.records import Block, Flag, ImageArray, Manifest, Progress, Summary, Witnesses
 from bench.rounds import run_in_rounds
 from bench.same_candidate import same_candidate
@@ -90,6 +91,7 @@ class Outcome:
 
 
 @tensor_cores(False)
+@differentiable_checkpoints()
 def evaluate(
     candidate: Candidate,
     dataset: Dataset,
@@ -193,6 +195,7 @@ def finish(
 
 
 @tensor_cores(False)
+@differentiable_checkpoints()
 def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[Flag]:
     """Check a candidate's answers on a few samples before anything is attacked.
 

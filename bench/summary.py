@@ -76,7 +76,7 @@ def summarise(
     convergence = _convergence(manifest, attacks, n)
     found = [
         flags.skipped_attacks(skipped),
-        flags.square_beats_gradients(attacks, n),
+        flags.square_beats_gradients([each for each in attacks if each.name not in skipped], n),
         flags.unconverged(convergence, robust) if convergence else None,
         flags.non_finite_logits(samples),
     ]

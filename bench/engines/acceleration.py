@@ -106,7 +106,9 @@ def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, st
     Of a module that its author compiled it is the module before that.
     """
     try:
-        copied: nn.Module = copy.deepcopy(getattr(module, "_orig_mod", module))
+        # Without a graph: copies of TorchScript's weights would be computed from the originals.
+        with torch.no_grad():
+            copied: nn.Module = copy.deepcopy(getattr(module, "_orig_mod", module))
     except Exception as error:  # third-party modules: hooks and handles that cannot be copied
         return None, f"the module cannot be copied ({said(error)})"
     _, problem = expected.compare(copied)
@@ -139,7 +141,8 @@ def _channels_last(module: nn.Module, expected: Expected) -> tuple[nn.Module, st
     if not expected.repeats:
         return module, "no: the candidate's answers change by themselves"
     try:
-        converted = copy.deepcopy(module).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            converted = copy.deepcopy(module).to(memory_format=torch.channels_last)
         for part in _parts(converted):
             part.register_forward_pre_hook(_in_channels_last)
     except Exception as error:  # as in _copied

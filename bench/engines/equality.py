@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -48,8 +50,9 @@ class Expected:
         A candidate that does not repeat its answers cannot be compared: it only has to run.
         """
         try:
-            gradient = None if self._gradient is None else _gradient(module, self._batches[1])
-            logits = [_logits(module, each) for each in self._batches]
+            with _silent():
+                gradient = None if self._gradient is None else _gradient(module, self._batches[1])
+                logits = [_logits(module, each) for each in self._batches]
         except Exception as error:  # foreign code may raise anything where it cannot take a change
             return float("inf"), said(error)
         change = max(map(_largest_change, logits, self._logits))
@@ -102,6 +105,14 @@ def _same_draws(device: torch.device) -> Iterator[None]:
     """Within this context PyTorch's own generators start anew; then as before."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
+        yield
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Within this context no warning is shown, and torch.fx prints no traceback of its own."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         yield
 
 

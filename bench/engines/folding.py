@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 
 from bench.candidates.features import FeatureExtractor
 from bench.candidates.mix import as_mix
@@ -113,10 +114,24 @@ def _is_compiled(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod")
 
 
+class _RefusedSwitches(TorchFunctionMode):
+    """Within this context turning gradients on or off fails: a trace would not do it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") == "_set_grad_enabled":
+            raise NotImplementedError("a trace cannot turn gradients on or off")
+        return func(*args, **(kwargs or {}))
+
+
 def _trace(module: nn.Module) -> fx.GraphModule | None:
     """The module as a graph on copies of its layers; None where it has no such form."""
     try:
-        return fx.symbolic_trace(copy.deepcopy(module))
+        with torch.no_grad():
+            copied = copy.deepcopy(module)
+        with _RefusedSwitches():
+            return fx.symbolic_trace(copied)
     except Exception:  # tracing fails in many ways
         return None
 

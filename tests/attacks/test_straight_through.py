@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.attacks.straight_through import flat_operations, straight_through, through
@@ -103,3 +103,73 @@ def test_a_named_surrogate_brings_its_gradient_and_not_its_answer() -> None:
     both = through(flat, _logits)
     torch.testing.assert_close(both(images), flat(images))
     torch.testing.assert_close(_gradient(both, images), _gradient(_logits, images))
+
+
+class _Statistics(nn.Module):
+    """Keeps running means of its images, in each of the usual ways, and never reads them."""
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.zeros(()))
+        self.register_buffer("second", torch.zeros(()))
+        self.seen = torch.zeros(())
+        self.last = torch.zeros(())
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.first.mul_(0.9).add_(images.mean())
+        self.second.mul_(0.9).add_(images.detach().mean())
+        self.seen = 0.9 * self.seen + images.data.mean()
+        self.last = images.detach().round()
+        return _logits(images)
+
+
+class _Weights(nn.Module):
+    """Weights that are masked, quantized, clipped, standardized and scaled without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(WEIGHT.clone())
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.weight.data.clamp_(-2, 2)
+        with torch.no_grad():
+            self.weight.clamp_(-2, 2)
+            deviation = torch.nn.functional.normalize(self.weight, dim=0, out=torch.empty(12, 3))
+        weight = self.weight * (self.weight.abs() > 0.5)
+        weight = torch.where(weight.abs() < 0.7, 0.0, weight).round() + deviation.sum()
+        attention = self.scale.softmax(0).detach() * (self.scale * 2).data.sign()
+        return images.flatten(1) @ weight * attention
+
+
+@pytest.mark.parametrize("build", [_Statistics, _Weights])
+def test_what_does_not_stand_between_image_and_logits_is_none(
+    build: Callable[[], nn.Module],
+) -> None:
+    images = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    module = build()
+    expected = module(images)
+    assert flat_operations(module, images) == frozenset()
+    torch.testing.assert_close(straight_through(module)(images), expected)
+    # Nothing of a pass is kept beyond it, so that the next one can be differentiated too.
+    for _ in range(2):
+        assert _gradient(straight_through(module), images).abs().sum() > 0
+    kept = [*module.buffers(), *(v for v in vars(module).values() if isinstance(v, Tensor))]
+    assert all(tensor.grad_fn is None for tensor in kept)
+
+
+def test_what_is_cut_under_no_grad_is_found_though_weights_are_used_there_too() -> None:
+    layer = nn.Linear(12, 3)
+
+    def model(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = layer(images.flatten(1))
+        return hidden * 2
+
+    images = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    assert flat_operations(model, images) == {"no_grad"}
+    assert _gradient(straight_through(model), images).abs().sum() > 0

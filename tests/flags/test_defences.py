@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
 from bench import flags
 from bench.candidates.registry import find_candidates
@@ -192,6 +193,19 @@ HONEST: list[Callable[[], nn.Module]] = [
     lambda: nn.Sequential(_convolutional(nn.ReLU()), nn.Dropout(0.2)),
     _Attention,
 ]
+
+
+def _pruned() -> nn.Module:
+    """Masks of weights, of hidden features by the network's own weights, and quantized weights."""
+    module = trained(lambda: _convolutional(nn.ReLU(), nn.BatchNorm2d(12)), steps=40)
+    module.requires_grad_(requires_grad=True)
+    prune.l1_unstructured(module[0], "weight", amount=0.3)
+    prune.ln_structured(module[5], "weight", amount=0.3, n=2, dim=1)
+    return module
+
+
+def test_pruned_weights_stop_no_gradient() -> None:
+    assert _raised(_pruned()) == set()
 
 
 @pytest.mark.parametrize("build", HONEST)

@@ -1,0 +1,136 @@
+"""Ordinary layers and wrappers, all of them, through the flags and the fast engine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bench import flags
+from bench.engines import Task
+from bench.engines.acceleration import accelerate
+from bench.engines.fast import FastEngine
+from bench.recomputation import differentiable_checkpoints
+from bench.suites import ThreatModel
+from bench.suites.suite import AttackChoice
+from bench.tables import join_blocks
+from tests.engines.layers import CLASSES, LAYERS, build
+
+ATTACKS = (
+    AttackChoice(name="apgd-ce", parameters={"steps": 3}),
+    AttackChoice(name="fab-t", parameters={"steps": 2, "targets": 1}),
+    AttackChoice(name="square", parameters={"queries": 10}),
+)
+NO_GRADIENT = {
+    "overwritten",
+    "embedding",
+    "through numpy",
+    "quantized linear layers",
+    "quantized",
+}
+FLAGS = {
+    "batch norm without statistics": {"batch-dependent"},
+    "in place": {"changes-input"},
+    "dropout left on": {"randomized"},
+    "softmax": {"probabilities"},
+    "quantized linear layers": {"batch-dependent"},
+}
+"""What is raised for good reason, beside `zero-gradients` where there is no gradient."""
+FOLDED = {
+    **dict.fromkeys(("depthwise", "branching", "deterministic", "scripted child"), 2),
+    **dict.fromkeys(("batch norm without affine", "no_grad on weights"), 2),
+    # Hooks, weights that are computed, subclasses, a layer that is used twice: nothing is folded.
+    **dict.fromkeys(("hook on a convolution", "hook on a batch norm", "pruned", "tied"), 0),
+    **dict.fromkeys(("batch norm without statistics", "weight standardization"), 0),
+    **dict.fromkeys(("hook on the network", "scripted", "traced"), 0),
+    **dict.fromkeys(("copies that share", "locked"), 0),
+    # What has no batch norm behind a convolution.
+    **dict.fromkeys(("attention", "vision transformer", "vision transformer of timm"), 0),
+    **dict.fromkeys(("recurrent", "long short-term memory", "gated recurrent", "maxout"), 0),
+    **dict.fromkeys(("embedding", "through numpy", "quantized"), 0),
+}
+"""How many batch norms are folded; 1 elsewhere."""
+UNDONE = {
+    "three dimensions": ("channels_last", "rank 4"),
+    "scripted": ("channels_last", "ScriptModules"),
+    "traced": ("channels_last", "ScriptModules"),
+    "views": ("channels_last", "view size"),
+    "copies that share": ("passes", "a copy of the module differs"),
+    "locked": ("passes", "cannot be copied"),
+    "autocast": ("batch norms folded", "others not: logits would change"),
+    "further arguments": ("batch norms folded", "others not: TypeError"),
+}
+"""What the record says of steps that were undone."""
+
+
+def _task(module: nn.Module) -> Task:
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = module(images.clone()).argmax(dim=1)
+    return Task(
+        module=module,
+        images=images,
+        labels=labels,
+        indices=torch.arange(6),
+        classes=CLASSES,
+        threat_model=ThreatModel.model_validate({"norm": "Linf", "eps": 0.2}),
+        attacks=ATTACKS,
+        seed=0,
+        batch_size=6,
+        device=torch.device("cpu"),
+        randomized=False,
+    )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.filterwarnings("ignore")
+@differentiable_checkpoints()
+def test_a_layer_is_evaluated(name: str) -> None:
+    module = build(name)
+    task = _task(module)
+    raised = {
+        flag.name
+        for flag in flags.inspect(name, module, task.images, task.labels, CLASSES, randomized=False)
+    }
+    assert raised == FLAGS.get(name, set()) | ({"zero-gradients"} if name in NO_GRADIENT else set())
+    tables = join_blocks(list(FastEngine().run(task, {}, lambda _: None)))
+    skipped = set(tables.attempts.query("outcome == 'skipped'")["attack"])
+    assert skipped == ({"apgd-ce", "fab-t"} if name in NO_GRADIENT else set())
+    if name == "dropout left on":  # nothing that it answers can be asked again
+        return
+    assert tables.samples["clean_correct"].all()
+    if tables.witnesses is not None:
+        everyone = task.images.clone()
+        everyone[tables.witnesses.index] = torch.from_numpy(tables.witnesses.images)
+        with torch.no_grad():
+            classes = module(everyone.clone()).argmax(dim=1)
+        if "batch-dependent" not in raised:
+            broken = torch.from_numpy(tables.witnesses.index)
+            assert (classes != task.labels)[broken].all()
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "dropout left on"])
+@pytest.mark.filterwarnings("ignore")
+def test_acceleration_leaves_the_answers_and_says_what_it_undid(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module = build(name)
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        module(images.clone())  # lazy layers have their weights from here on
+    before = {key: value for key, value in module.state_dict().items() if "seen" not in key}
+    made = accelerate(module, images, "float32")
+    record = made.record
+    count = record.get("batch norms folded", "none").partition(",")[0].partition(":")[0]
+    assert count == (str(FOLDED.get(name, 1)) if FOLDED.get(name, 1) else "none")
+    key, text = UNDONE.get(name, ("precision", "float32"))
+    assert text in record[key]
+    assert ("passes" in record) == (key == "passes")
+    assert "gradients of weights" not in record
+    others = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            made.model(others), module(others.clone()).float(), atol=1e-4, rtol=1e-4
+        )
+    assert module.state_dict().keys() >= before.keys()
+    assert capfd.readouterr().err == ""

@@ -58,6 +58,10 @@ DATA_ONLY = (
 They are skipped: `Skipped` stands in for each, so that nothing of them is ever called."""
 
 
+LATER_PROTOCOLS = (66, 67, 140, 148, 149)
+"""Operations of pickle's protocols 3 and 4, which weights_only does not know."""
+
+
 class Skipped:
     """A value in a file that is no tensor and was not read."""
 
@@ -178,7 +182,7 @@ def _unpickling(path: Path, what: str, text: str) -> str:
     if found or re.search("[Cc]an only (build|create)|reduce", reason):
         held = f" ({found[1]})" if found else ""
         problem = f"refused, it holds more than tensors{held}, which runs code when it is loaded"
-    elif "operand" in reason:
+    elif re.search(rf"operand ({'|'.join(map(str, LATER_PROTOCOLS))})$", reason):
         problem = (
             f"cannot be read as {what} without trusting it, since it is pickled in another way "
         )

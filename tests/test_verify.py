@@ -325,3 +325,80 @@ def test_witnesses_of_a_randomized_candidate_fool_any_draws(
         result = verify(outcome.folder, noisy, data.load("digits").first(N), CPU)
         assert result.passes <= MOST_CONFIRMATION_DRAWS * N
         assert not result.failures
+
+
+def _save(path: Path, content: object) -> None:
+    if path.suffix == ".npy":
+        np.save(path, content)
+    elif path.suffix == ".npz":
+        np.savez(path, **content)
+    else:
+        torch.save(content, path)
+
+
+ARCHIVES: dict[str, tuple[str, Callable[[torch.Tensor, torch.Tensor], object]]] = {
+    "AutoAttack": ("aa_standard_32.pth", lambda x, y: {"adv_complete": x}),
+    "torchattacks": ("adv.pt", lambda x, y: {"adv_inputs": x, "labels": y, "preds": y}),
+    "clean ones beside": ("adv.pt", lambda x, y: {"adv_inputs": x, "images": 0 * x, "labels": y}),
+    "tuple": ("adv.pt", lambda x, y: (x, y)),
+    "list without an ending": ("adv", lambda x, y: [x, y]),
+    "foolbox": ("adv.npy", lambda x, y: x.numpy()),
+    "float64": ("adv.npz", lambda x, y: {"x_adv": x.double().numpy(), "names": np.array(["a"])}),
+    "big-endian": ("adv.npy", lambda x, y: x.numpy().astype(">f4")),
+    "channels last": ("adv.npy", lambda x, y: x.permute(0, 2, 3, 1).numpy()),
+    "a graph's": ("adv.pt", lambda x, y: {"adv": x.clone().requires_grad_()}),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archives_of_other_tools_are_read(name: str, candidate: Candidate, tmp_path: Path) -> None:
+    file, make = ARCHIVES[name]
+    attacked = _attacked(candidate, 6)
+    _save(tmp_path / file, make(attacked, data.load("digits").take(6).labels))
+    digits = data.load("digits")
+    imported = read_images(tmp_path / file)
+    store = Store(tmp_path / "results")
+    outcome = import_witnesses(imported, "x", candidate, digits, _settings(), store)
+    with torch.no_grad():
+        right = candidate.module(digits.images[:6]).argmax(1) == digits.labels[:6]
+        fooled = candidate.module(attacked).argmax(1) != digits.labels[:6]
+    assert outcome.summary.attacks[0].broken == int((right & fooled).sum()) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_pixels_of_8_bits_are_divided(dtype: torch.dtype, tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (3, 1, 8, 8))
+    torch.save(pixels.to(dtype), tmp_path / "a.pt")
+    assert torch.equal(read_images(tmp_path / "a.pt").images, pixels.float() / 255)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ((torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)), "which are the adversarial ones"),
+        ({"x_adv": torch.zeros(2, 1, 8, 8), "adv": torch.ones(2, 1, 8, 8)}, "which are the adv"),
+        (torch.ones(2, 1, 8, 8, dtype=torch.uint8), "whole numbers from 0 to 255.*from 1 to 1"),
+        (torch.full((2, 1, 8, 8), 300), "whole numbers from 0 to 255.*from 300 to 300"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.complex64), "images of numbers, got torch.complex64"),
+        (torch.zeros(2, 1, 8, 8).to_sparse(), "expected dense tensors"),
+        (torch.full((2, 1, 8, 8), 200.0), "Are the pixels from 0 to 255"),
+        (torch.full((2, 1, 8, 8), torch.nan), "2 of 2 that are not"),
+        (
+            {"adv_inputs": torch.ones(2, 1, 8, 8), "labels": torch.tensor([7, 7])},
+            "images are in another order",
+        ),
+    ],
+)
+def test_archives_that_cannot_be_right_are_named(
+    content: object, message: str, candidate: Candidate, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=f"a.pt: .*{message}"):
+        import_witnesses(
+            read_images(tmp_path / "a.pt"),
+            "x",
+            candidate,
+            data.load("digits"),
+            _settings(),
+            Store(tmp_path / "results"),
+        )

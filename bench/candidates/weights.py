@@ -48,10 +48,11 @@ def load_weights(
     key: str | None = None,
     check: Callable[[Mapping[str, Tensor]], None] | None = None,
 ) -> list[str]:
-    """Load a weights file into a module, without running code from it; all of it or nothing.
+    """Load a weights file into a module, without running code from it.
 
     The file may be a state dict, or hold one below a key and with a wrapper's words in its names
     (`bench.candidates.checkpoints`). A reading fits if `load_state_dict(strict=True)` accepts it.
+    Readings are tried on copies: a file that does not fit leaves the module as it was.
 
     Args:
         key: the key in the file that is meant, where several readings would fit.
@@ -198,7 +199,8 @@ def _problems(text: str) -> str:
             problems += [f"{word} {name}" for name in re.findall(r'"([^"]*)"', line)]
         elif line.startswith("size mismatch for ") and len(shapes) == 2:
             name = line.removeprefix("size mismatch for ").partition(": copying")[0]
-            problems.append(f"{name}: expected shape ({shapes[1]}), got ({shapes[0]})")
+            came, wanted = (tuple(map(int, re.findall(r"\d+", shape))) for shape in shapes)
+            problems.append(f"{name}: expected shape {wanted}, got {came}")
         elif line:
             problems.append(line)
     return _first(problems)

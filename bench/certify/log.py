@@ -1,15 +1,20 @@
 """Certification logs in the format of Cohen et al.'s scripts, which the field has kept.
 
 Tab-separated text, perhaps packed by gzip: `idx`, `label`, `predict` (-1: abstained), `radius`,
-`correct` (0 or 1), and others that are not read, such as `time`.
+`correct` (0 or 1), and others that are not read, such as `time`. Also read is what editors and
+spreadsheets make of it: a byte order mark, UTF-16, commas or semicolons between the columns,
+decimal commas, spaces, capitals, blank lines, whole numbers written as 3.0.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import math
+import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +25,13 @@ from bench.records import Certificates, IntArray
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct")
 GZIP_MAGIC = b"\x1f\x8b"
+SEPARATORS = ("\t", ";", ",")
+TRUTH = {"true": "1", "false": "0"}
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 MOST_SIGMAS = 6.0
 """The largest radius over sigma that makes sense: it needs some ten thousand million draws that all
 agree; 100,000 prove 3.8."""
@@ -43,20 +55,24 @@ def read_certification_log(
             an index comes twice, a label is not the data set's, or a radius is more than such noise
             can prove: with the line.
     """
-    lines = _read_text(path).splitlines()
-    rows = csv.reader(lines, delimiter="\t")
-    header = next(rows, [])
+    text = _read_text(path)
+    if "\0" in text:
+        raise InputError(f"{path}: expected a certification log as text, got a binary file")
+    rows = _rows(text)
+    first, header = next(rows, (1, []))
+    header = [name.lower() for name in header]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise InputError(
-            f"{path}, line 1: expected columns {', '.join(COLUMNS)}; "
+            f"{path}, line {first}: expected columns {', '.join(COLUMNS)}; "
             f"got {', '.join(header) or 'none'}: {', '.join(missing)} missing"
         )
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}, line {first}: expected each column once, got {twice[0]} twice")
     seen: dict[int, int] = {}
     found: list[tuple[int, int, int, float]] = []
-    for line, cells in enumerate(rows, start=2):
-        if not cells:
-            continue
+    for line, cells in rows:
         where = f"{path}, line {line}"
         if len(cells) != len(header):
             raise InputError(f"{where}: expected {len(header)} columns, got {len(cells)}")
@@ -88,13 +104,14 @@ def _row(
     index = _integer(where, "idx", cells["idx"], 0, len(labels) - 1)
     label = _integer(where, "label", cells["label"], 0, classes - 1)
     prediction = _integer(where, "predict", cells["predict"], ABSTAINED, classes - 1)
-    right = _integer(where, "correct", cells["correct"], 0, 1)
+    correct = TRUTH.get(cells["correct"].lower(), cells["correct"])
+    right = _integer(where, "correct", correct, 0, 1)
     if label != labels[index]:
         raise InputError(
             f"{where}: expected label {labels[index]}, the data set's at idx {index}; got {label}"
         )
     try:
-        radius = float(cells["radius"])
+        radius = float(cells["radius"].replace(",", "."))
     except ValueError:
         radius = math.nan
     if not 0 <= radius < math.inf:
@@ -115,11 +132,35 @@ def _row(
     return index, label, prediction, radius
 
 
-def _integer(where: str, name: str, text: str, low: int, high: int) -> int:
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank with their lines' numbers, by the separator of the first one."""
+    lines = text.splitlines()
+    header = next((line for line in lines if line.strip()), "")
+    separator = next((each for each in SEPARATORS if each in header), None)
+    width = None
+    for number, line in enumerate(lines, start=1):
+        cells = _cells(line, separator)
+        # Spreadsheets fill rows with empty cells behind the last column.
+        while len(cells) > (width or 0) and not cells[-1]:
+            cells.pop()
+        if any(cells):
+            width = width or len(cells)
+            yield number, cells
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    """One line's cells; without a separator they stand between spaces."""
+    if separator is None:
+        return line.split()
     try:
-        value = int(text)
-    except ValueError:
-        value = None
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:  # a cell of more characters than csv takes
+        return line.split(separator)
+
+
+def _integer(where: str, name: str, text: str, low: int, high: int) -> int:
+    whole = re.fullmatch(r"([+-]?[0-9]{1,9})(\.0*)?", text)
+    value = int(whole[1]) if whole else None
     if value is None or not low <= value <= high:
         raise InputError(f"{where}: expected {name} from {low} to {high}, got {text!r}")
     return value
@@ -130,6 +171,7 @@ def _read_text(path: Path) -> str:
         content = path.read_bytes()
         if content.startswith(GZIP_MAGIC):
             content = gzip.decompress(content)
-        return content.decode("utf-8")
+        marks = [mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)]
+        return content.decode(BYTE_ORDER_MARKS[marks[0]] if marks else "utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a certification log: {error}") from error

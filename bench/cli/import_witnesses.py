@@ -44,8 +44,9 @@ def command(
     """Check adversarial images that others found, and keep those that break their samples.
 
     FILE holds tensors or arrays (.pt, .pth, .npy, .npz): the first n test images, perturbed, or
-    images with their places as `index`. Archives of AutoAttack and torchattacks are known. They are kept as a run of their own, which lowers the best-known robust accuracy where
-    it breaks a sample that stood.
+    images with their places as `index`. AutoAttack's and torchattacks' archives are known. They are
+    kept as a run of their own, which lowers the best-known robust accuracy where it breaks a sample
+    that stood.
     """
     imported = read_images(file)
     suite = load_suite(suite_name)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import gzip
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.certify.accuracy import average_certified_radius, certified_counts
 from bench.certify.log import read_certification_log
@@ -114,3 +119,49 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(HEADER.encode())[:-9])
     with pytest.raises(InputError, match="cannot be read as a certification log"):
         read_certification_log(path, np.array([3]), 10, sigma=0.5)
+
+
+ROWS = "0\t3\t3\t0.25\t1\t9\n1\t8\t-1\t0.0\t0\t9\n"
+FORMS: dict[str, Callable[[str], bytes]] = {
+    "byte order mark": lambda text: text.encode("utf-8-sig"),
+    "PowerShell": lambda text: text.replace("\n", "\r\n").encode("utf-16"),
+    "UTF-16, big end first": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    "Windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "commas": lambda text: text.replace("\t", ",").encode(),
+    "semicolons": lambda text: text.replace("\t", ";").replace(".", ",").encode(),
+    "spaces between": lambda text: text.replace("\t", "  ").encode(),
+    "spaces around": lambda text: text.replace("\t", " \t ").replace("\n", " \n").encode(),
+    "quotes": lambda text: (
+        '"{}"'.format(text.strip().replace("\t", '"\t"')).replace("\n", '"\n"').encode()
+    ),
+    "blank lines": lambda text: ("\n" + text.replace("\n", "\n\n") + "\t\t\n").encode(),
+    "empty cells": lambda text: text.replace("\n", "\t\t\n").encode(),
+    "capitals": lambda text: text.title().encode(),
+    "truth": lambda text: text.replace("1\t9", "True\t9").replace("0\t9", "False\t9").encode(),
+    "pandas": lambda text: text.replace("0\t3\t3", "0.0\t3.0\t3.0").encode(),
+    "packed": lambda text: gzip.compress(text.encode("utf-8-sig")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_editors_and_spreadsheets_make_of_a_log_is_read(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_bytes(FORMS[form](HEADER + ROWS))
+    log = read_certification_log(path, np.array([3, 8]), 10, sigma=0.5)
+    assert log.index.tolist() == [0, 1]
+    assert log.label.tolist() == [3, 8]
+    assert log.prediction.tolist() == [3, -1]
+    assert log.radius.tolist() == [0.25, 0.0]
+
+
+@given(st.binary(max_size=40), st.integers(0, 60), st.sampled_from(["utf-8", "utf-16"]))
+def test_damaged_logs_are_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, junk: bytes, place: int, encoding: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "log.tsv"
+    content = (HEADER + ROWS).encode(encoding)
+    path.write_bytes(content[:place] + junk + content[place + len(junk) :])
+    with contextlib.suppress(InputError):
+        log = read_certification_log(path, np.array([3, 8]), 10, sigma=0.5)
+        assert set(log.label.tolist()) <= {3, 8}
+        assert (log.radius <= 3).all()

@@ -127,12 +127,11 @@ def test_wrong_input_is_named_and_nothing_runs(
         (lambda state: {**state, "1.bias": torch.zeros(9)}, r"1.bias: expected shape \(10,\)"),
         (lambda state: {**state, "1.bias": torch.full((10,), torch.nan)}, "got NaN or infinity"),
         (
-            lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
-            r"begins with 'module\.', as of DataParallel: save net\.module\.state_dict\(\)",
-        ),
-        (
-            lambda state: {f"net.{name}": tensor for name, tensor in state.items()},
-            "missing 1.weight.*; the file holds the names below 'net': save what is there alone",
+            lambda state: {
+                **{f"net.{name}": tensor for name, tensor in state.items()},
+                "scale": torch.ones(1),
+            },
+            "`net`, beside scale; then write `weights_key: net` in submission.yaml",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from bench.engines.convergence import (
     expected_share,
 )
 from bench.records import (
+    CERTIFYING_KINDS,
     AttackSummary,
     Convergence,
     Flag,
@@ -45,7 +46,7 @@ def summarise(
         record: of the engine.
         finished: when the run ended.
     """
-    if manifest.kind in {"certification", "imported-log"}:
+    if manifest.kind in CERTIFYING_KINDS:
         return summarise_certification(manifest, tables, raised, record, finished)
     if manifest.kind == "sweep":
         return summarise_sweep(manifest, tables, raised, record, finished)

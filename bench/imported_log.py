@@ -18,10 +18,9 @@ from bench.records import IntArray, Manifest, Selection
 from bench.runner import Outcome
 from bench.store import Store
 from bench.suites import Suite
+from bench.suites.suite import check_certifiable
 from bench.summary import summarise_certification
 from bench.tables import certificate_tables
-
-PROTOCOL = "certified"
 
 
 def import_certification_log(
@@ -43,9 +42,10 @@ def import_certification_log(
 
     Raises:
         InputError: the log is wrong (which line), sigma is not above 0, or the suite certifies
-            nothing.
+            nothing, or its norm is not L2.
     """
-    suite.protocol(PROTOCOL)
+    protocol = suite.certifying_protocol
+    check_certifiable(suite.threat_model, f"suite {suite.name}")
     Smoothing(sigma)
     if not candidate.strip() or "/" in candidate:
         raise InputError(f"--candidate: expected a name without '/', got {candidate!r}")
@@ -58,7 +58,7 @@ def import_certification_log(
         candidate=candidate,
         dataset=dataset_record(suite, dataset),
         threat_model=suite.threat_model,
-        protocol=PROTOCOL,
+        protocol=protocol,
         attacks=[],
         engine="imported",
         engine_settings={"sigma": float(sigma), "log_sha256": file_sha256(path)},

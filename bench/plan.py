@@ -26,6 +26,7 @@ from bench.mix_records import describe_mix
 from bench.records import DatasetRecord, Manifest, Selection
 from bench.selection import rows_of
 from bench.suites import Suite
+from bench.suites.suite import check_certifiable
 
 SAMPLES_A_ROUND = 100
 """Of a selection that may stop early: it is looked at after each round."""
@@ -156,20 +157,25 @@ def _certified_mix(candidate: Candidate, settings: Settings) -> Mix | None:
 
 
 def default_protocol(candidate: Candidate, suite: Suite) -> str:
-    """The protocol of a candidate for which the user names none: a mix is attacked adaptively."""
+    """The protocol of a candidate for which the user names none: a mix is attacked adaptively.
+
+    Raises:
+        InputError: the suite has several protocols, and none of those.
+    """
     adaptive = candidate.mix is not None and "adaptive" in suite.protocols
-    return "adaptive" if adaptive else "standard"
+    return "adaptive" if adaptive else suite.default_protocol
 
 
 def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing | None:
     """What the protocol certifies of a candidate; None where it attacks.
 
     Raises:
-        InputError: the candidate is no smoothed classifier.
+        InputError: the candidate is no smoothed classifier, or the norm is not that of the radii.
     """
     certification = settings.suite.protocol(settings.protocol).certification
     if certification is None:
         return None
+    check_certifiable(settings.suite.threat_model, f"suite {settings.suite.name}")
     if candidate.sigma is None or candidate.voter is None:
         raise InputError(
             f"candidate {candidate.name}: expected a smoothed classifier, or a mix of fixed weight "

@@ -10,11 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from bench.suites import ThreatModel
+from bench.suites.suite import check_certifiable
 
 SCHEMA_VERSION = 1
+CERTIFYING_KINDS = ("certification", "imported-log")
+"""Kinds of runs whose result is what is proved."""
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -244,6 +253,12 @@ class Manifest(_Record):
     program, whose digests left out much of what decides the answers."""
     fingerprint: list[str] | None = None
     """The candidate's logits on the probe images, a line an image; None: they vary."""
+
+    @model_validator(mode="after")
+    def _certificates_are_in_l2(self) -> Manifest:
+        if self.kind in CERTIFYING_KINDS:
+            check_certifiable(self.threat_model, f"{self.kind} of {self.candidate}")
+        return self
 
     @property
     def run(self) -> str:

@@ -18,6 +18,7 @@ from bench.engines.convergence import (
 )
 from bench.records import (
     DRAWS_WITHOUT_CLASS,
+    CERTIFYING_KINDS,
     AttackSummary,
     Convergence,
     Flag,
@@ -46,7 +47,7 @@ def summarise(
         record: of the engine.
         finished: when the run ended.
     """
-    if manifest.kind in {"certification", "imported-log"}:
+    if manifest.kind in CERTIFYING_KINDS:
         return summarise_certification(manifest, tables, raised, record, finished)
     if manifest.kind == "sweep":
         return summarise_sweep(manifest, tables, raised, record, finished)

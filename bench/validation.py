@@ -1,62 +1,67 @@
-"""YAML files into validated models; a wrong field is named with file, expectation and value."""
+"""Files into validated models; a wrong field is named with file, expectation, example and value."""
 
 from __future__ import annotations
 
+import difflib
+import re
+import reprlib
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bench.errors import InputError
+from bench.expected_forms import KEY, as_yaml, form_of_field, model_at, takes_numbers
+from bench.yaml_loader import parse_yaml
 
 
 class StrictModel(BaseModel):
-    """Base of everything read from a user's file: immutable, unknown fields refused."""
+    """Base of everything read from a user's file: immutable, unknown fields refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A field's `description` and `examples` say what is expected where it is wrong; without them its
+    type does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Else `eps: yes` would be a radius of 1.
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        parts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(part, bool) for part in parts) and takes_numbers(annotation):
+            raise PydanticCustomError("number_type", "")
+        return value
 
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
+_FRACTION = re.compile(r"[-+]?[\d.]{1,30}(e[-+]?\d{1,3})?(/[\d.]{1,30})?", re.IGNORECASE)
 
 
 def parse_fraction(value: Any) -> Any:
     """Turn "8/255" into a float; leave everything else to the field's own validation."""
-    if isinstance(value, str):
+    if isinstance(value, str) and _FRACTION.fullmatch(text := value.replace(" ", "")):
         try:
-            return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+            return float(Fraction(text))
+        except (ValueError, ZeroDivisionError, OverflowError):
             return value
     return value
 
 
-Number = Annotated[float, BeforeValidator(parse_fraction)]
+Number = Annotated[float, BeforeValidator(parse_fraction), Field(examples=["8/255"])]
 """A float that YAML may also write as a fraction, such as 8/255."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which by itself takes the last of several values for one key."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping as it is written, before `<<` brings keys that may be given again.
-
-        Raises:
-            InputError: a key that is given twice.
-        """
-        node = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise InputError(
-                    f"field {key.value}: expected once, got it in lines {lines[key.value]} and "
-                    f"{line}"
-                )
-            lines[key.value] = line
-        return node
 
 
 def read_yaml(path: Path) -> Any:
@@ -66,40 +71,92 @@ def read_yaml(path: Path) -> Any:
         InputError: the file cannot be read, is not YAML, or gives a field twice.
     """
     try:
-        # As `safe_load`, whose loader ours extends.
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    try:
+        return parse_yaml(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def validate(model: type[ModelType], content: Any, origin: str | Path) -> ModelType:
     """Validate `content` as `model`.
 
     Raises:
-        InputError: one line a wrong field: origin, field, what was expected, what came.
+        InputError: one line a wrong field: origin, field, what was expected, an example, what came.
     """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            field = ".".join(str(part) for part in detail["loc"])
-            what = detail["msg"].removeprefix("Value error, ")
-            if not field and detail["type"] == "value_error":
-                # About several fields at once: it names them, and the whole input would hide them.
-                lines.append(f"{origin}: {what}")
-                continue
-            came = "" if detail["type"] == "missing" else f", got {_shorten(detail['input'])}"
-            if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
-                what = f"unknown, expected one of {', '.join(model.model_fields)}"
-            lines.append(f"{origin}: field {field or '(the whole file)'}: {what}{came}")
+        lines = [f"{origin}: {line}" for line in explain(model, error)]
         raise InputError("\n".join(lines)) from error
 
 
-def _shorten(value: Any, limit: int = 60) -> str:
-    text = repr(value)
+def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """Return a line for each wrong field, in this project's words.
+
+    Args:
+        model: that was validated.
+        error: what came of it.
+    """
+    return list(dict.fromkeys(_line(model, detail) for detail in error.errors()))
+
+
+def _line(model: type[BaseModel], detail: ErrorDetails) -> str:
+    place = detail["loc"]
+    field = ".".join(str(part) for part in place if part != KEY)
+    begin = f"field {field}: " if field else ""
+    came = "" if detail["type"] == "missing" else f"got {_shown(detail['input'])}"
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        return begin + _unknown(model, place, came)
+    form = form_of_field(model, place)
+    if detail["type"] == "value_error":
+        # Raised by this project's own checks, which say what they expect.
+        own = str(detail["ctx"]["error"])
+        if model_at(model, place) is not None:
+            return begin + own  # about several fields: it names them
+        example = "" if form is None or "such as" in own else f", such as {as_yaml(form.example)}"
+        return f"{begin}{own}{example}; {came}" if "got " not in own else begin + own + example
+    if not place:
+        fields = ", ".join(model.model_fields)
+        return f"expected a mapping of the fields {fields}, {_first_field(model)}; {came}"
+    expected = "expected something else" if form is None else f"expected {form}"
+    return f"{begin}{expected}; {came or 'got nothing'}{_advice(detail)}"
+
+
+def _first_field(model: type[BaseModel]) -> str:
+    name = next(iter(model.model_fields))
+    form = form_of_field(model, [name])
+    assert form is not None
+    return f"such as {as_yaml({name: form.example})[1:-1]}"
+
+
+def _unknown(model: type[BaseModel], place: Sequence[str | int], came: str) -> str:
+    inside = model_at(model, place[:-1]) or model
+    names = [info.alias or name for name, info in inside.model_fields.items()]
+    near = difflib.get_close_matches(str(place[-1]), names, n=1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown, expected one of {', '.join(names)}, {came}{guess}"
+
+
+def _advice(detail: ErrorDetails) -> str:
+    """What to do where YAML reads a name as something else: `no`, `123`."""
+    is_text = isinstance(detail["input"], bool | int | float)
+    if detail["type"] == "string_type" and is_text:
+        return ": write it in quotes"
+    return ""
+
+
+_BOUNDED = reprlib.Repr()
+_BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother, _BOUNDED.maxlong = 3, 60, 60, 40
+
+
+def _shown(value: Any, limit: int = 60) -> str:
+    """What came, as YAML names it, in few characters."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = _BOUNDED.repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

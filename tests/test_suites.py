@@ -40,7 +40,10 @@ def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"threat_model": {"norm": "Linf", "eps": -1}}, r"threat_model.eps: .*greater than 0.*-1"),
+        (
+            {"threat_model": {"norm": "Linf", "eps": -1}},
+            r"threat_model.eps: expected a number above 0, such as 8/255; got -1",
+        ),
         ({"threat_model": {"norm": "L7", "eps": 1}}, r"threat_model.norm: .*'L7'"),
         ({"threat_model": {"norm": "Linf", "eps": 8}}, r"threat_model: .*did you mean 8/255"),
         (
@@ -58,7 +61,7 @@ def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
         ),
         (
             {"protocols": {"certified": {"certification": {"noise_samples": 0}}}},
-            r"noise_samples: .*greater than or equal to 1.*0",
+            r"noise_samples: expected a whole number of at least 1, .*; got 0",
         ),
     ],
 )

@@ -28,10 +28,17 @@ class Interval(StrictModel):
     ("content", "message"),
     [
         ({"low": 2, "high": 1}, "own.yaml: expected low <= high, got 2 and 1"),
-        ({"low": 2}, "own.yaml: field high: Field required"),
+        (
+            {"low": 2},
+            "own.yaml: field high: expected a whole number, such as 1; got nothing",
+        ),
+        (
+            {"low": 2, "high": "far"},
+            "own.yaml: field high: expected a whole number, such as 1; got 'far'",
+        ),
         (
             {"low": 1, "high": 2, "hihg": 3},
-            "own.yaml: field hihg: unknown, expected one of low, high, got 3",
+            "own.yaml: field hihg: unknown, expected one of low, high, got 3; did you mean high?",
         ),
     ],
 )
@@ -44,8 +51,12 @@ def test_the_line_names_file_field_expectation_and_value(
 
 
 def test_a_file_that_is_no_mapping() -> None:
-    with pytest.raises(InputError, match=r"own\.yaml: field \(the whole file\): .*, got \[1\]"):
-        validate(Interval, [1], "own.yaml")
+    for content, came in (([1], r"\[1\]"), (None, "nothing"), ("low", "'low'")):
+        message = (
+            rf"^own\.yaml: expected a mapping of the fields low, high, such as low: 1; got {came}$"
+        )
+        with pytest.raises(InputError, match=message):
+            validate(Interval, content, "own.yaml")
 
 
 def test_a_field_is_given_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from bench.candidates.mix import MixedClassifier, as_mix
-from bench.suites import ThreatModel
+from bench.suites.suite import DeclaredThreatModel
 from bench.validation import StrictModel
 
 
@@ -30,7 +30,7 @@ class Information:
     paper: Paper | None = None
     training: dict[str, Any] = field(default_factory=dict)
     additional_data: bool = False
-    threat_models: tuple[ThreatModel, ...] = ()
+    threat_models: tuple[DeclaredThreatModel, ...] = ()
     claim: str | None = None
     """The id under which RobustBench's leaderboard lists it."""
     weights: tuple[str, ...] = ()

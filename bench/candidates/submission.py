@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -42,7 +43,7 @@ from bench.candidates.weights import file_sha256, load_weights
 from bench.data import image_shape
 from bench.errors import InputError, Unavailable
 from bench.foreign_code import FOREIGN_ERRORS, import_file, raised
-from bench.suites import ThreatModel
+from bench.suites.suite import DeclaredThreatModel
 from bench.validation import StrictModel, read_yaml, validate
 
 FILE = "submission.yaml"
@@ -51,31 +52,56 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
+Function = Annotated[
+    str, Field(pattern=FUNCTION, description="module:function", examples=["model:build"])
+]
+Digest = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="the file's SHA-256, 64 hexadecimal digits, as `sha256sum` prints it",
+        examples=[hashlib.sha256().hexdigest()],
+    ),
+]
+
+
 class Submission(StrictModel):
     """The fields of a `submission.yaml`."""
 
-    name: Annotated[str, Field(pattern=NAME)]
-    dataset: str
-    threat_models: tuple[ThreatModel, ...] = ()
+    name: Annotated[
+        str,
+        Field(
+            pattern=NAME,
+            description="letters, digits, '.', '_' and '-', with a letter or digit first",
+            examples=["my-defence"],
+        ),
+    ]
+    dataset: str = Field(description="the name of the suite's data set", examples=["cifar10"])
+    threat_models: tuple[DeclaredThreatModel, ...] = ()
     """What it was trained to withstand; empty for a network trained without attacks."""
-    architecture: Annotated[str, Field(pattern=FUNCTION)]
+    architecture: Function
     """`module:function`, in the folder's own Python file or below bench.candidates."""
-    architecture_args: dict[str, Any] = {}
-    weights: str | None = None
+    architecture_args: dict[str, Any] = Field(default={}, examples=[{"width": 4}])
+    weights: Annotated[str, Field(examples=["weights.safetensors"])] | None = None
     """A file in the folder, a URL, or package://<package>/<file> of an installed package."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    weights_key: str | None = None
+    sha256: Digest | None = None
+    weights_key: Annotated[str, Field(examples=["state_dict"])] | None = None
     """The key of the weights in their file, where several would fit: `state_dict`, or `ema`."""
     paper: Paper | None = None
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default={}, examples=[{"recipe": "adversarial"}])
     additional_data: bool = False
     randomized: bool = False
     bases: Bases | None = None
     """Of a mix: candidates that the architecture gets as `accurate` and `robust`."""
-    surrogate: Annotated[str, Field(pattern=FUNCTION)] | None = None
+    surrogate: Function | None = None
     """`module:function` from the network to a differentiable stand-in for the backward pass."""
-    claim: str | None = None
+    claim: Annotated[str, Field(examples=["Wang2023Better_WRN-70-16"])] | None = None
     """The id under which RobustBench's leaderboard lists this model."""
+
+    @field_validator("threat_models", mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
 
     @field_validator("sha256", mode="before")
     @classmethod

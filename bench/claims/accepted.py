@@ -28,7 +28,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class AcceptedResult(StrictModel):
     """A run that was looked at and accepted; accuracies are fractions in [0, 1]."""
 
-    suite: str
+    suite: str = Field(examples=["digits-linf"])
     suite_version: int
     candidate: str
     weights_sha256: str

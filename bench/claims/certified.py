@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bench.claims.claims import Accuracy, Text, none_if_empty
+from bench.claims.claims import Accuracy, Link, Text, none_if_empty
 from bench.claims.rows import read_rows
 from bench.data import DatasetName
 from bench.validation import StrictModel
@@ -26,7 +26,7 @@ class CertifiedClaim(StrictModel):
     norm: Literal["L2"] = Field(alias="threat_model")
     model_id: Text
     paper: Text
-    link: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    link: Link
     venue: str
     architecture: Text
     sigma: Annotated[float, Field(gt=0)]

@@ -14,7 +14,7 @@ from bench.claims.certified import CertifiedClaim, load_certified_claims
 from bench.claims.comparison import Check
 from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with_sample
 from bench.data import named_dataset
-from bench.records import Certificates, Summary
+from bench.records import CERTIFYING_KINDS, Certificates, Summary
 from bench.statistics import required_sample_size
 from bench.statistics.comparison import SIGNIFICANCE
 from bench.store import Store
@@ -22,7 +22,6 @@ from bench.suites import Suite
 from bench.tables import Tables
 
 CERTIFIED_SUITE = "certified"
-KINDS = ("certification", "imported-log")
 RADIUS_ROUNDING = 0.5e-3
 """Average certified radii are printed with three decimals."""
 RADIUS_SPREAD = 0.002
@@ -45,7 +44,10 @@ def certified_checks(
         everything: whether claims without a run are listed too.
     """
     runs = [
-        run for suite in suites for run in store.summaries(suite.name) if run.manifest.kind in KINDS
+        run
+        for suite in suites
+        for run in store.summaries(suite.name)
+        if run.manifest.kind in CERTIFYING_KINDS
     ]
     claims = load_certified_claims()
     for claim in claims:

@@ -49,6 +49,14 @@ def _one_line(value: Any) -> Any:
     return " ".join(value.replace("<br>", " ").split()) if isinstance(value, str) else value
 
 
+Link = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://\S+$",
+        description="an address with http:// or https://",
+        examples=["https://arxiv.org/abs/1902.02918"],
+    ),
+]
 Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
 
 
@@ -63,7 +71,7 @@ class Claim(StrictModel):
     """The leaderboard: a norm, or common corruptions, which no suite of a norm is compared with."""
     model_id: Text
     paper: Text
-    link: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    link: Link
     venue: Annotated[str, BeforeValidator(_one_line)]
     architecture: Text
     eps: Annotated[Annotated[Number, Field(gt=0)] | None, BeforeValidator(none_if_empty)]

@@ -143,4 +143,4 @@ def _robustness(summary: records.Summary) -> str:
         return "robust"
     average = summary.certified.average_certified_radius
     eps = radius(summary.manifest.threat_model.eps)
-    return f"ACR {average:.3f}, certified at radius {eps}"
+    return f"ACR {average:.3f}, certified at L2 radius {eps}"

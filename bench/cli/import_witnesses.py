@@ -53,7 +53,11 @@ def command(
     candidate = find_candidate(name, suite, model_dir, trust_code).load()
     dataset = data.load_source(suite.data, data_dir, suite.n_examples, candidate.preprocessing)
     settings = runner.Settings(
-        suite, make_engine("reference"), batch_size=batch_size, device=torch_device(device)
+        suite,
+        make_engine("reference"),
+        suite.attacking_protocol,
+        batch_size=batch_size,
+        device=torch_device(device),
     )
     store = Store(results_dir)
     outcome = import_witnesses(imported, source, candidate, dataset, settings, store, click.echo)

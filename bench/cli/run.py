@@ -74,7 +74,8 @@ from bench.validation import parse_fraction
 @options.device
 @click.option(
     "--protocol",
-    help="standard, adaptive or certified. Default: adaptive for mixes, else standard.",
+    help="One of the suite's, usually standard, adaptive or certified. Default: its only one, or "
+    "adaptive for mixes, else standard.",
 )
 @click.option(
     "--engine",
@@ -174,7 +175,7 @@ def command(
     unavailable; 0 all evaluated.
     """
     suite = load_suite(suite_name)
-    named = protocol or "standard"
+    named = protocol or suite.default_protocol
     certifies = suite.protocol(named).certification is not None
     _check_protocol_options(named, certifies, engine, procedure, noise_samples)
     if (seed_witnesses or until_converged) and (certifies or engine == "reference"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.best_known import BestKnown, best_known
+from bench.certify.norms import linf_radius
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
+from bench.data import image_shape
 from bench.data.class_names import listed
 from bench.errors import InputError
 from bench.formatting import (
@@ -25,7 +28,7 @@ from bench.formatting import (
     selection,
     setting,
 )
-from bench.records import Certified, Summary, SweepPoint, best_point
+from bench.records import Certified, Manifest, Summary, SweepPoint, best_point
 from bench.store import Store
 
 
@@ -77,7 +80,8 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
         lines += [f"AutoAttack {percent(summary.autoattack_accuracy)}%", f"robust     {robust}"]
     else:
         lines += [
-            f"certified  {robust} at radius {radius(threat.eps)}",
+            f"certified  {robust} at L2 radius {radius(threat.eps)}",
+            *_in_linf(manifest),
             f"ACR        {summary.certified.average_certified_radius:.3f}, sigma "
             f"{summary.certified.sigma:g}, abstained {percent(summary.certified.abstained)}%",
         ]
@@ -106,6 +110,18 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
             f"{percent(claim.best_known_accuracy)}% ({claim.source})"
         )
     return lines
+
+
+def _in_linf(manifest: Manifest) -> list[str]:
+    """What a certificate at the threat model's radius, in L2, proves in Linf."""
+    shape = image_shape(manifest.dataset.name)
+    if shape is None:
+        return []
+    eps = manifest.threat_model.eps
+    return [
+        f"in Linf    the same at radius {linf_radius(eps, shape):.4g}, the largest Linf ball in "
+        f"that L2 ball: {radius(eps)}/sqrt({math.prod(shape)})"
+    ]
 
 
 def _table(summary: Summary) -> Table:
@@ -140,7 +156,7 @@ def _weights(points: Sequence[SweepPoint]) -> Table:
 
 
 def _radii(certified: Certified) -> Table:
-    table = table_of("radius", "certified accuracy")
+    table = table_of("L2 radius", "certified accuracy")
     for radius_text, accuracy in certified.accuracy_at_radius.items():
         table.add_row(radius_text, percent(accuracy))
     return table

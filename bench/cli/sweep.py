@@ -107,6 +107,7 @@ def command(
     settings = Settings(
         suite=suite,
         engine=make_engine(DEFAULT_ENGINE, precision, chosen_device),
+        protocol=suite.attacking_protocol if full_weights else sweep.PROTOCOL,
         seed=seed,
         batch_size=batch_size,
         device=chosen_device,
@@ -130,7 +131,7 @@ def command(
         candidate = sweep.sweep_candidate(reference, name())
         swept = sweep.sweep_settings(settings, weights, steps, targets)
         display.outcome(evaluate(candidate, samples.of(candidate), swept, store, display))
-        worst = evaluate_all(references, settings, "standard", samples, store, display)
+        worst = evaluate_all(references, settings, settings.protocol, samples, store, display)
     from bench.report import build_report, page_name  # matplotlib: slow to import
 
     build_report(store, report_dir, [suite.name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.data.registry import DatasetName
 from bench.validation import StrictModel
@@ -47,15 +47,17 @@ ClassNames = Annotated[tuple[str, ...] | None, BeforeValidator(_class_names)]
 class DataSource(StrictModel):
     """Where images and labels come from: exactly one of `name`, `torchvision`, `folder`, `npz`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": ["cifar10", {"folder": "images"}]})
+
     name: DatasetName | None = None
     """A data set of `bench.data.named_datasets()`."""
-    torchvision: str | None = None
+    torchvision: Annotated[str, Field(examples=["SVHN"])] | None = None
     """A class of torchvision.datasets, e.g. SVHN."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={}, examples=[{"split": "test"}])
     """Further arguments of the torchvision class, e.g. {split: test}."""
     folder: Path | None = None
     """One subfolder of images a class."""
-    npz: Path | None = None
+    npz: Annotated[Path, Field(examples=["images.npz"])] | None = None
     """Arrays `images` (N, C, H, W) or (N, H, W, C), uint8 or float in [0, 1], and `labels` (N,)."""
     classes: ClassNames = Field(default=None, validate_default=False)
     """All classes in the order of the network's outputs; the data may lack some of them."""
@@ -65,6 +67,11 @@ class DataSource(StrictModel):
     """What images are converted to: grey or RGB; None: RGB in folders."""
     layout: Literal["NCHW", "NHWC"] | None = None
     """The axes of `images`; None: as their lengths say."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> DataSource:

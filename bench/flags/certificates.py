@@ -21,7 +21,7 @@ from bench.certify.noise import Piece, noise_for
 from bench.data import Dataset
 from bench.decision import classes_of
 from bench.flags.attacks import beyond_chance
-from bench.records import Certificates, Flag, ImageArray, Manifest, Witnesses
+from bench.records import CERTIFYING_KINDS, Certificates, Flag, ImageArray, Manifest, Witnesses
 from bench.same_candidate import same_candidate
 from bench.store import Store
 from bench.tables import Tables
@@ -156,7 +156,7 @@ def _contested(
         other = folder.manifest()
         if other.dataset.name != manifest.dataset.name:
             continue
-        if other.kind in ("certification", "imported-log") and _certifies(other, manifest, sigma):
+        if other.kind in CERTIFYING_KINDS and _certifies(other, manifest, sigma):
             other_tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
             add_certificates(other_tables.certificates())
         elif same_candidate(other, manifest):

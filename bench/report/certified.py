@@ -14,11 +14,10 @@ import numpy as np
 from bench.certify.accuracy import RADII
 from bench.errors import InputError
 from bench.formatting import count, percent, selection
-from bench.records import Certified, FloatArray, Manifest, Summary
+from bench.records import CERTIFYING_KINDS, Certified, FloatArray, Manifest, Summary
 from bench.same_candidate import same_candidate
 from bench.store import RunFolder, Store
 
-KINDS = ("certification", "imported-log")
 GRID_STEP = 0.01
 """Of the radii at which curves are drawn."""
 
@@ -175,7 +174,7 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
             continue  # named on the page already
         if summary.manifest.kind == "evaluation" and not summary.is_variant:
             evaluations.append(summary)
-        elif summary.manifest.kind in KINDS and summary.certified is not None:
+        elif summary.manifest.kind in CERTIFYING_KINDS and summary.certified is not None:
             key = _key(summary)
             before = certifications.get(key)
             if before is None or before[0].finished < summary.finished:

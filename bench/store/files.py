@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import InputError
 from bench.records import SCHEMA_VERSION
+from bench.validation import explain
 
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
@@ -89,8 +90,10 @@ def read_json(path: Path, kind: type[RecordType]) -> RecordType:
         )
     try:
         return kind.model_validate(content)
+    except InputError as error:  # not damaged, but refused by the release that reads it
+        raise InputError(f"{path}: {error}; move the run's folder away") from error
     except ValidationError as error:
-        raise damage_error(path, error) from error
+        raise damage_error(path, InputError("; ".join(explain(kind, error)))) from error
 
 
 def damage_error(path: Path, error: Exception) -> InputError:

@@ -8,38 +8,113 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.data import DataSource, image_shape
 from bench.errors import InputError
 from bench.validation import Number, StrictModel, read_yaml, validate
 
-Norm = Literal["Linf", "L2", "L1"]
+
+def _usual_spelling(value: Any) -> Any:
+    """Turn "linf", "l_inf", "L-inf" and the like into the norm's usual name."""
+    if not isinstance(value, str):
+        return value
+    usual = {"linf": "Linf", "l∞": "Linf", "l2": "L2", "l1": "L1"}
+    return usual.get(value.strip().lower().replace("_", "").replace("-", ""), value)
+
+
+def _norm_and_radius(value: Any) -> Any:
+    """Turn "Linf" and "Linf 8/255" into the fields they name."""
+    if not isinstance(value, str):
+        return value
+    norm, _, eps = value.strip().partition(" ")
+    return {"norm": norm, "eps": eps.strip()} if eps else {"norm": norm}
+
+
+Norm = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
+STANDARD_PROTOCOL = "standard"
+CERTIFIED_PROTOCOL = "certified"
 _SUFFIXES = (".yaml", ".yml")
 
 
 class ThreatModel(StrictModel):
     """The perturbations that an attack may use: a ball around the image, inside [0, 1]."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"norm": "Linf", "eps": "8/255"}]})
+
     norm: Norm
     eps: Annotated[Number, Field(gt=0)]
     """Radius in the [0, 1] pixel scale."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return _norm_and_radius(value)
+
     @model_validator(mode="after")
     def _in_the_pixel_scale(self) -> ThreatModel:
-        if self.norm == "Linf" and self.eps > 1:
-            raise ValueError(
-                f"expected eps of at most 1, since pixels are in [0, 1]; did you mean "
-                f"{self.eps:g}/255?"
-            )
+        _check_scale(self.norm, self.eps)
         return self
+
+
+class DeclaredThreatModel(StrictModel):
+    """What a candidate was trained to withstand."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"norm": "Linf", "eps": "8/255"}]})
+
+    norm: Norm
+    eps: Annotated[Number, Field(gt=0)] | None = None
+    """Radius in the [0, 1] pixel scale; None: the suite's under which it is evaluated."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return _norm_and_radius(value)
+
+    @model_validator(mode="after")
+    def _in_the_pixel_scale(self) -> DeclaredThreatModel:
+        _check_scale(self.norm, self.eps)
+        return self
+
+
+def _check_scale(norm: str, eps: float | None) -> None:
+    if norm == "Linf" and eps is not None and eps > 1:
+        raise ValueError(
+            f"expected eps of at most 1, since pixels are in [0, 1]; got {eps:g}: did you mean "
+            f"{eps:g}/255?"
+        )
+
+
+def check_certifiable(threat_model: ThreatModel, origin: str) -> None:
+    """Refuse certificates under a norm that is not that of their radii.
+
+    Args:
+        origin: of the threat model, for the message.
+
+    Raises:
+        InputError: the norm is not L2.
+    """
+    if threat_model.norm != "L2":
+        raise InputError(
+            f"{origin}: expected a threat model in L2 beside a certification, since votes under "
+            f"Gaussian noise prove L2 radii; got {threat_model.norm}. An L2 radius r proves no "
+            "more than r/sqrt(d) in Linf, d = channels * height * width: certify under a suite in "
+            "L2, and `bench show` says what that proves in Linf"
+        )
 
 
 class AttackChoice(StrictModel):
     """An attack by name, with the parameters that differ from its own defaults."""
 
-    name: str
-    parameters: dict[str, Any] = {}
+    model_config = ConfigDict(json_schema_extra={"examples": ["apgd-ce"]})
+
+    name: str = Field(description="an attack's name", examples=["apgd-ce"])
+    parameters: dict[str, Any] = Field(default={}, examples=[{"steps": 50}])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Certification(StrictModel):
@@ -53,10 +128,12 @@ class Certification(StrictModel):
 class Protocol(StrictModel):
     """What is done to a candidate: it is attacked, or it is certified."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"attacks": ["apgd-ce", "square"]}]})
+
     attacks: tuple[AttackChoice, ...] = ()
     """Each on the samples that stood the earlier ones."""
     certification: Certification | None = None
-    candidates: tuple[str, ...] | None = None
+    candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None
     """Evaluated unless others are asked for; None: the suite's."""
 
     @model_validator(mode="after")
@@ -66,34 +143,47 @@ class Protocol(StrictModel):
             raise ValueError(f"expected either attacks or certification; got {came}")
         return self
 
-    @field_validator("attacks", mode="before")
-    @classmethod
-    def _names_alone(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return [{"name": item} if isinstance(item, str) else item for item in value]
-        return value
+
+SMALL_NAME = "small letters, digits, '.', '_' and '-', with a letter or digit first"
+ProtocolName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description=SMALL_NAME, examples=["standard"]),
+]
 
 
 class Suite(StrictModel):
     """A named benchmark."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9._-]*$", description=SMALL_NAME, examples=["my-signs-linf"]
+        ),
+    ]
     version: Annotated[int, Field(ge=1)]
-    title: str
+    title: str = Field(examples=["Traffic signs, Linf 4/255"])
     description: str = ""
-    data: DataSource
+    data: DataSource = Field(
+        description="a data set's name, or where images lie: one of folder, npz, torchvision"
+    )
     n_examples: Annotated[int, Field(ge=1)] | None = None
     """How many samples the protocol takes; None: the whole data set."""
     threat_model: ThreatModel
-    protocols: dict[Literal["standard", "adaptive", "certified"], Protocol]
-    candidates: tuple[str, ...] = ()
+    protocols: Annotated[dict[ProtocolName, Protocol], Field(min_length=1)]
+    """By name; `standard`, `adaptive` and `certified` are the usual ones."""
+    candidates: tuple[str, ...] = Field(default=(), examples=[["my-defence"]])
     """The shipped submissions that are evaluated unless the protocol has its own, or others are
     asked for."""
 
-    @field_validator("data", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    @model_validator(mode="after")
+    def _certifies_in_l2(self) -> Suite:
+        for name, protocol in self.protocols.items():
+            if protocol.certification is not None:
+                try:
+                    check_certifiable(self.threat_model, f"field protocols.{name}")
+                except InputError as error:
+                    raise ValueError(str(error)) from error
+        return self
 
     def protocol(self, name: str) -> Protocol:
         """The protocol called `name`.
@@ -101,11 +191,53 @@ class Suite(StrictModel):
         Raises:
             InputError: the suite has no such protocol.
         """
-        for known, protocol in self.protocols.items():
-            if known == name:
-                return protocol
+        if name in self.protocols:
+            return self.protocols[name]
         names = ", ".join(self.protocols)
         raise InputError(f"suite {self.name}: expected a protocol of {names}; got {name!r}")
+
+    @property
+    def default_protocol(self) -> str:
+        """The protocol that is taken where none is named: the only one, or `standard`.
+
+        Raises:
+            InputError: there are several, and none is called so.
+        """
+        if len(self.protocols) == 1:
+            return next(iter(self.protocols))
+        if STANDARD_PROTOCOL in self.protocols:
+            return STANDARD_PROTOCOL
+        names = ", ".join(self.protocols)
+        raise InputError(f"suite {self.name}: expected --protocol with one of {names}; got none")
+
+    @property
+    def attacking_protocol(self) -> str:
+        """`standard`, or the first protocol that attacks.
+
+        Raises:
+            InputError: all protocols certify.
+        """
+        attacking = [name for name, each in self.protocols.items() if each.certification is None]
+        if not attacking:
+            raise InputError(f"suite {self.name}: expected a protocol with attacks, got none")
+        return STANDARD_PROTOCOL if STANDARD_PROTOCOL in attacking else attacking[0]
+
+    @property
+    def certifying_protocol(self) -> str:
+        """`certified`, or the first protocol that certifies.
+
+        Raises:
+            InputError: all protocols attack.
+        """
+        certifying = [name for name, each in self.protocols.items() if each.certification]
+        if not certifying:
+            norm = self.threat_model.norm
+            need = "" if norm == "L2" else f", which needs a threat model in L2, not in {norm}"
+            raise InputError(
+                f"suite {self.name}: expected a protocol of {', '.join(self.protocols)}; got "
+                f"{CERTIFIED_PROTOCOL!r}{need}"
+            )
+        return CERTIFIED_PROTOCOL if CERTIFIED_PROTOCOL in certifying else certifying[0]
 
     def candidates_of(self, protocol: str) -> tuple[str, ...]:
         """What is evaluated under the protocol called `protocol` unless others are asked for.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import bench
 from bench.candidates.submission import FILE, NAME, Submission, read_submission
@@ -25,6 +24,7 @@ from bench.training.settings import Settings
 from bench.training.submission_folder import write_submission
 from bench.training.trained import Conditions, Trained, TrainingData
 from bench.validation import validate
+from bench.yaml_loader import parse_yaml
 
 CHECKPOINT = "checkpoint.pt"
 PACKAGES = ("torch", "torchvision", "timm", "robustbench", "numpy")
@@ -99,9 +99,11 @@ def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
     content = settings.model_dump()
     for key, value in overrides.items():
         try:
-            parsed = yaml.safe_load(value) if isinstance(value, str) else value
-        except yaml.YAMLError as error:
-            raise InputError(f"setting {key}: expected a YAML value, got {value!r}") from error
+            parsed = parse_yaml(value) if isinstance(value, str) else value
+        except InputError as error:
+            raise InputError(
+                f"setting {key}: expected a YAML value, got {value!r}: {error}"
+            ) from error
         field, _, argument = key.partition(".")
         if argument and field == "architecture_args" and field in content:
             content[field] = {**content[field], argument: parsed}

@@ -13,8 +13,15 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import nn
 
+from bench.candidates import Candidate
 from bench.cli import main
+from bench.data import load
+from bench.engines.certification import CertificationEngine
+from bench.errors import InputError
+from bench.imported_log import import_certification_log
+from bench.plan import Settings, smoothing_of
 from bench.store import Store
+from bench.suites import Suite, ThreatModel
 
 CODE = """
 from torch import nn
@@ -64,9 +71,10 @@ def call(tmp_path: Path) -> Callable[..., Result]:
     suite = tmp_path / "quick.yaml"
     suite.write_text(yaml.safe_dump(SUITE))
 
-    def run(*arguments: str, protocol: str = "certified") -> Result:
+    def run(*arguments: str, protocol: str | None = "certified") -> Result:
         folders = ["--results-dir", f"{tmp_path}/results", "--report-dir", f"{tmp_path}/reports"]
-        command = ["run", "--suite", str(suite), "--protocol", protocol, *folders, *arguments]
+        named = [] if protocol is None else ["--protocol", protocol]
+        command = ["run", "--suite", str(suite), *named, *folders, *arguments]
         return CliRunner().invoke(main, command)
 
     return run
@@ -101,7 +109,9 @@ def test_certifies_records_shows_and_reuses(
     show = ["show", "quick/small", "--results-dir", f"{tmp_path}/results"]
     shown = CliRunner().invoke(main, show)
     assert f"ACR        {certified.average_certified_radius:.3f}" in shown.output
-    assert "0.25" in shown.output
+    assert "at L2 radius 0.25" in shown.output
+    # 0.25 / sqrt(1 * 8 * 8)
+    assert "in Linf    the same at radius 0.03125" in shown.output
 
 
 def test_less_is_a_variant_and_another_procedure_another_run(
@@ -126,6 +136,68 @@ def test_less_is_a_variant_and_another_procedure_another_run(
     assert "all here" in plan.output
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L1"])
+@pytest.mark.parametrize("name", ["certified", "standard", "own"])
+def test_radii_in_l2_certify_nothing_under_another_norm(
+    call: Callable[..., Result], candidate: str, tmp_path: Path, norm: str, name: str
+) -> None:
+    certification = SUITE["protocols"]["certified"]  # type: ignore[index]
+    fields = SUITE | {
+        "threat_model": {"norm": norm, "eps": 0.2},
+        "protocols": {name: certification},
+    }
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(fields))
+    result = call("--candidate", candidate, protocol=name)
+    assert result.exit_code == 2
+    assert f"protocols.{name}: expected a threat model in L2" in result.output
+    assert "r/sqrt(d) in Linf" in result.output
+    assert not list(tmp_path.glob("results/**/run.json"))
+    # Nor where the suite is put together without its file.
+    suite = Suite.model_validate(SUITE)
+    changed = suite.model_copy(update={"threat_model": ThreatModel(norm=norm, eps=0.2)})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="in L2"):
+        import_certification_log(
+            tmp_path / "none.tsv", changed, load("digits"), "it", 0.25, Store(tmp_path)
+        )
+    settings = Settings(changed, CertificationEngine(), "certified")
+    smoothed = Candidate("it", nn.Identity(), {}, "it", sigma=0.25, voter=nn.Identity())
+    with pytest.raises(InputError, match="in L2"):
+        smoothing_of(smoothed, settings)
+
+
+def test_a_record_of_l2_radii_under_linf_is_not_shown(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    assert call("--candidate", candidate).exit_code == 0
+    for path in tmp_path.glob("results/**/*.json"):
+        path.write_text(path.read_text().replace('"L2"', '"Linf"'))
+    show = ["show", "quick/small", "--results-dir", f"{tmp_path}/results"]
+    shown = CliRunner().invoke(main, show)
+    assert shown.exit_code == 2
+    assert "expected a threat model in L2" in shown.output
+    assert "certified  " not in shown.output
+
+
+def test_the_only_protocol_of_a_suite_is_its_default(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    protocols = SUITE["protocols"]
+    assert isinstance(protocols, dict)
+    attacks, certification = protocols["standard"], protocols["certified"]
+    for name, protocol in (("adaptive", attacks), ("certified", certification), ("own", attacks)):
+        fields = SUITE | {"name": f"only-{name}", "protocols": {name: protocol}}
+        (tmp_path / "quick.yaml").write_text(yaml.safe_dump(fields))
+        result = call("--candidate", candidate, protocol=None)
+        assert result.exit_code == 0, result.output
+        (summary,) = Store(tmp_path / "results").summaries(f"only-{name}")
+        assert summary.manifest.protocol == name
+    several = SUITE | {"protocols": {"adaptive": attacks, "certified": certification}}
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(several))
+    result = call("--candidate", candidate, protocol=None)
+    assert result.exit_code == 2
+    assert "expected --protocol with one of adaptive, certified; got none" in result.output
+
+
 def test_what_cannot_be_certified_is_named(
     call: Callable[..., Result],
     candidate: str,
@@ -145,7 +217,8 @@ def test_what_cannot_be_certified_is_named(
     suite.write_text(suite.read_text().replace("noise_samples: 400", "failure_probability: 1.0"))
     wrong = call("--candidate", candidate)
     assert wrong.exit_code == 2
-    assert "certification.failure_probability: Input should be less than 1" in wrong.output
+    assert "failure_probability: expected a number above 0 and below 1" in wrong.output
+    assert ", such as 0.001; got 1.0" in wrong.output
     fields = yaml.safe_load(Path(candidate, "submission.yaml").read_text())
     fields["architecture_args"] = {"sigma": -0.5}
     Path(candidate, "submission.yaml").write_text(yaml.safe_dump(fields))

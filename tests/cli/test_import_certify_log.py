@@ -27,6 +27,14 @@ def _write_log(path: Path, step: int = 1) -> Path:
     return path
 
 
+def test_a_log_of_l2_radii_is_refused_under_linf(tmp_path: Path) -> None:
+    log = _write_log(tmp_path / "log.tsv")
+    result = _import(log, tmp_path / "results", "--sigma", "0.25", suite="digits-linf")
+    assert result.exit_code == 2
+    assert "which needs a threat model in L2, not in Linf" in result.output
+    assert not list((tmp_path / "results").glob("**/run.json"))
+
+
 def test_a_log_becomes_a_run(tmp_path: Path) -> None:
     log = _write_log(tmp_path / "log.tsv")
     result = _import(log, tmp_path / "results", "--sigma", "0.25", "--source", "a paper")

@@ -52,6 +52,8 @@ def _complaints(folder: Path, problem: Problem, output: str) -> list[str]:
     correct = samples["clean_correct"].to_numpy(bool)
     robust = samples["robust"].to_numpy(bool)
     found = _of_summary(summary, correct, robust, output)
+    if problem.unanswered(problem.images, problem.labels).any():
+        found += _not_counted(summary)
     surely, perhaps = problem.right()
     if (surely & ~correct).any() or (correct & ~perhaps).any():
         found.append(
@@ -83,6 +85,12 @@ def _of_summary(
     return found
 
 
+def _not_counted(summary: dict[str, Any]) -> list[str]:
+    """What is wrong if answers that are not finite are not flagged."""
+    raised = [flag["name"] for flag in summary["flags"]]
+    return [] if "non-finite-logits" in raised else ["no flag: of answers that are not finite"]
+
+
 def _of_attacks(
     folder: Path, problem: Problem, correct: Booleans, robust: Booleans
 ) -> list[str]:
@@ -101,6 +109,8 @@ def _of_attacks(
         if (predictions == problem.labels[index]).any():
             found.append("witnesses that are recorded as predicted right")
         absent = ~np.isfinite(margin) & (predictions != -1)
+        if (~np.isfinite(margin)).any():
+            found += _not_counted(json.loads((folder / "run.json").read_text()))
         if absent.any():
             found.append(f"a class is recorded for an answer that is not finite: {predictions[absent].tolist()}")
     sure = problem.surely_robust()

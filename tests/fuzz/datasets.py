@@ -255,7 +255,7 @@ FOLDERS: Mapping[str, Outcome] = MappingProxyType(
         "ppm": "accept",
         "webp": "accept",
         "tiff": "accept",
-        "gif": "accept",
+        "gif": "either",
         "upper-case ending": "accept",
         "endings that lie": "accept",
         "numeric classes": "accept",
@@ -314,7 +314,8 @@ def write_folder(
     readings = [(images, labels)]
     if name == "transparent RGBA":
         alpha = _alpha(len(pixels), pixels.shape[-2:])
-        readings = [((shown * (alpha[:, None] / 255.0) / 255.0).astype(np.float32), labels)]
+        opacity = alpha[:, None] / np.float32(255)
+        readings = [(images * opacity, labels)]
     if name == "class1, class10, class2":
         by_text = np.argsort(np.argsort(names)).astype(np.int64)
         again = np.argsort(by_text[labels], kind="stable")

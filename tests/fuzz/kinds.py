@@ -198,7 +198,7 @@ def make_workspace(
         suite=suite,
         submission=definitions.submission_fields(source.label, **file.fields, **more),
         outcome=worst(kind.outcome, source.outcome, file.outcome),
-        names=(*source.names, *file.names, "model.py", "submission.yaml", "candidate net", "net: "),
+        names=(*source.names, *file.names, "model.py", "submission.yaml", "candidate net", "net: ", "interrupted"),
         codes=kind.codes,
         reference_engine=reference,
     )

@@ -404,18 +404,18 @@ def build():
         "quantised input": Kind(net("return self.fc((x * 4).round().div(4).flatten(1))"), flags=("zero-gradients", "stopped-gradients")),
         "no gradient": Kind(
             net("with torch.no_grad():\n    return self.fc(x.flatten(1))"),
-            flags=("zero-gradients", "stopped-gradients", "no-gradient"),
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "inference mode": Kind(
             net("with torch.inference_mode():\n    return self.fc(x.flatten(1))"),
-            flags=("zero-gradients", "stopped-gradients", "no-gradient"),
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "numpy inside": Kind(
             net(
                 "y = x.detach().numpy().reshape(len(x), -1)\n"
                 "return torch.from_numpy(y @ self.fc.weight.detach().numpy().T)"
             ),
-            flags=("zero-gradients", "stopped-gradients", "no-gradient"),
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "frozen parameters": Kind(
             """
@@ -469,7 +469,7 @@ def build():
                 "    g, = torch.autograd.grad(self.fc(z.flatten(1)).logsumexp(1).sum(), z)\n"
                 "return self.fc((x - 0.1 * g).flatten(1))"
             ),
-            flags=("inner-gradients", "stopped-gradients", "gradients-inside"),
+            flags=("gradients-in-forward", "stopped-gradients"),
         ),
         "traced": Kind(
             """
@@ -513,7 +513,6 @@ def build():
                 "return torch.where(x.flatten(1).mean(1, True) < 0.47, torch.nan, y)"
             ),
             outcome="either",
-            flags=("non-finite-logits",),
         ),
         "one class not a number": Kind(
             net(
@@ -523,7 +522,6 @@ def build():
                 "return y"
             ),
             outcome="either",
-            flags=("non-finite-logits",),
         ),
         "infinite on bright images": Kind(
             net(
@@ -532,7 +530,6 @@ def build():
                 "return y"
             ),
             outcome="either",
-            flags=("non-finite-logits",),
         ),
         "not a number off the grid": Kind(
             net(
@@ -540,7 +537,6 @@ def build():
                 "off = ((255 * x) - (255 * x).round()).abs().flatten(1).amax(1, True) > 1e-2\n"
                 "return torch.where(off, torch.nan, y)"
             ),
-            flags=("non-finite-logits",),
         ),
         "noise": Kind(
             net("return self.fc(x.flatten(1)) + 0.02 * torch.randn(len(x), K)"), randomized=True
@@ -575,7 +571,7 @@ def build():
                 "return out",
                 "self.fc = nn.Linear(C * H * W, K)\nself.out = torch.zeros(4096, K)",
             ),
-            flags=("zero-gradients", "stopped-gradients", "no-gradient"),
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "cannot be copied": Kind(
             net(
@@ -593,6 +589,7 @@ def build():
             "\ntorch.set_default_dtype(torch.float64)\n"
             + net("return self.fc(x.flatten(1).double()).float()"),
             linear=True,
+            reference=False,
         ),
         "gradients switched off at import": Kind("\ntorch.set_grad_enabled(False)\n" + _LINEAR, linear=True),
         "seed set in forward": Kind(net("torch.manual_seed(0)\n" + _FC), linear=True),

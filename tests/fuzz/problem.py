@@ -71,6 +71,10 @@ class Problem:
             doubt = np.maximum(doubt, 5 / np.sqrt(self.draws) * np.std(shares, axis=0).max(axis=1))
         return np.where(finite, margin, -np.inf), doubt
 
+    def unanswered(self, images: Images, labels: Labels) -> Booleans:
+        """Which images (n, C, H, W) have an answer that is not finite."""
+        return ~np.isfinite(self.margins(images, labels)[0])
+
     def right(self) -> tuple[Booleans, Booleans]:
         """Which samples (N,) are surely right without attack, and which may be."""
         margin, doubt = self.margins(self.images, self.labels)

@@ -1,8 +1,8 @@
 """Best-known robust accuracy: what all runs of one candidate know together.
 
 A sample that any run broke is broken, whoever ran it and however. Runs are joined if they are of
-the same candidate (`bench.same_candidate`), on the same data, under the same norm at the same radius or a
-smaller one: a witness of the smaller ball lies in the larger.
+the same candidate (`bench.same_candidate`), on the same data, under the same norm at the same
+radius or a smaller one: a witness of the smaller ball lies in the larger.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Best-known robust accuracy: what all runs of one candidate know together.
 
 A sample that any run broke is broken, whoever ran it and however. Runs are joined if they are of
-the same weights and definition, on the same data, under the same norm at the same radius or a
-smaller one: a witness of the smaller ball lies in the larger.
+the same candidate (`bench.same_candidate`), on the same data, under the same norm at the same
+radius or a smaller one: a witness of the smaller ball lies in the larger.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 from bench.claims.claims import EPS_TOLERANCE
 from bench.errors import InputError
 from bench.records import Summary
+from bench.same_candidate import same_candidate
 from bench.store import Store
 
 KINDS = ("evaluation", "imported-witnesses")
@@ -99,8 +100,7 @@ def _joins(other: Summary, summary: Summary) -> bool:
     theirs, ours = other.manifest, summary.manifest
     return (
         theirs.kind in KINDS
-        and theirs.weights_sha256 == ours.weights_sha256
-        and theirs.definition_sha256 == ours.definition_sha256
+        and same_candidate(theirs, ours)
         and (theirs.dataset.name, theirs.dataset.size) == (ours.dataset.name, ours.dataset.size)
         and theirs.threat_model.norm == ours.threat_model.norm
         and theirs.threat_model.eps <= ours.threat_model.eps + EPS_TOLERANCE

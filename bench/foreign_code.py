@@ -15,6 +15,9 @@ from types import ModuleType
 FOREIGN_ERRORS = (Exception, SystemExit)
 """What foreign code may raise: anything, and a call of sys.exit is no reason to end here."""
 
+PACKAGE = "bench_submission"
+"""Begins the names of the packages that submissions' folders are."""
+
 
 def raised(error: BaseException) -> str:
     """What foreign code raised, in one line, with the file and the line where it did.
@@ -35,16 +38,20 @@ def raised(error: BaseException) -> str:
     return f"{name}: {text}{place}"
 
 
-def import_file(folder: Path, stem: str) -> ModuleType:
+def import_file(folder: Path, stem: str, content: str) -> ModuleType:
     """The module in `<folder>/<stem>.py`, as a part of a package that the folder is.
 
     Its relative imports find the folder's other files. The package is named for the folder and
-    what its Python files hold: other folders have modules of their own, and so has a changed one.
+    what its files hold: other folders have modules of their own, and so has a changed one, since
+    its code may have read any of the files.
+
+    Args:
+        content: digest of the folder's files.
 
     Raises:
         BaseException: whatever the code raises; nothing of the package is then kept.
     """
-    package = f"bench_submission_{_identity(folder)}"
+    package = f"{PACKAGE}_{_short_digest(str(folder.resolve()), content)}"
     name = f"{package}.{stem}"
     # Architecture and surrogate may be of one file: they then share its classes.
     if name in sys.modules:
@@ -68,9 +75,5 @@ def import_file(folder: Path, stem: str) -> ModuleType:
     return module
 
 
-def _identity(folder: Path) -> str:
-    digest = hashlib.sha256(str(folder.resolve()).encode())
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+def _short_digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +119,7 @@ def import_witnesses(
     dataset: Dataset,
     settings: runner.Settings,
     store: Store,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> runner.Outcome:
     """Check images and keep those that break their samples.
 
@@ -126,6 +127,7 @@ def import_witnesses(
         source: who found them, and how.
         dataset: all samples that the suite's protocol takes.
         settings: suite, protocol, radius, batch size and device.
+        notice: is told what the user should know that is no error.
 
     Returns:
         the run; reused if the same file was imported before.
@@ -141,7 +143,7 @@ def import_witnesses(
     task = runner.make_task(candidate, samples, settings)
     _check_ball(imported, samples, task)
     manifest = _manifest(imported, source.strip(), candidate, dataset, samples, settings, task)
-    folder = store.folder(manifest)
+    folder, manifest = runner.choose_folder(manifest, store, again=False, notice=notice)
     with folder.locked():
         if folder.is_complete:
             return runner.Outcome(folder.summary(), folder, reused=True)

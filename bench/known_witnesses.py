@@ -8,6 +8,7 @@ import torch
 from bench.data import Dataset
 from bench.engines import Trials
 from bench.records import Manifest
+from bench.same_candidate import same_candidate
 from bench.store import Store
 
 
@@ -23,13 +24,9 @@ def known_witnesses(manifest: Manifest, dataset: Dataset, store: Store) -> Trial
         if not run.is_complete:
             continue
         other = run.manifest()
-        same_candidate = (
-            other.weights_sha256 == manifest.weights_sha256
-            and other.definition_sha256 == manifest.definition_sha256
-        )
         same_images = other.dataset.name == manifest.dataset.name
         if (
-            same_candidate
+            same_candidate(other, manifest)
             or not same_images
             or other.threat_model.norm != manifest.threat_model.norm
         ):

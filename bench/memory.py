@@ -1,17 +1,25 @@
-"""Memory that a pass through a network gives back is kept for the next pass."""
+"""Memory: how much a network takes, and keeping what a pass gives back for the next pass."""
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import sys
 
 import torch
+from torch import nn
 
 _TRIM_THRESHOLD, _MAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`, as in <malloc.h>."""
 KEPT_BYTES = 1 << 30
 LARGEST_KEPT_BLOCK = 32 << 20
 """More is not allowed; larger blocks, such as data sets, are still given back at once."""
+
+
+def tensor_bytes(module: nn.Module) -> int:
+    """Size of a module's parameters and buffers."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def keep_freed_memory(device: torch.device) -> bool:

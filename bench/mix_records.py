@@ -34,6 +34,7 @@ def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
     return {
         "accurate": names.get("accurate"),
         "robust": names.get("robust"),
+        "definitions": {role: base.definition_sha256 for role, base in candidate.bases.items()},
         "accurate_scale": mix.accurate_scale,
         "robust_scale": mix.robust_scale,
         "alpha_range": list(mix.alpha_range),

@@ -21,6 +21,7 @@ from bench.engines.convergence import UNTIL_CONVERGED
 from bench.engines.sweep import SweepEngine
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
+from bench.fingerprint import fingerprint
 from bench.mix_records import describe_mix
 from bench.records import DatasetRecord, Manifest, Selection
 from bench.selection import rows_of
@@ -231,6 +232,8 @@ def make_manifest(
         overrides=overrides,
         weights_sha256=candidate.weights_sha256,
         definition_sha256=candidate.definition_sha256,
+        unidentified=list(candidate.unidentified),
+        fingerprint=fingerprint(candidate, tuple(dataset.images.shape[1:]), settings.device),
         suite_title=suite.title,
         environment=environment.describe(settings.device),
         information=json.loads(

@@ -220,17 +220,25 @@ class Manifest(_Record):
     weights_sha256: dict[str, str]
     definition_sha256: str
     repetition: int = 0
-    """Counts runs that were asked for again with --again."""
+    """Counts runs that were made again: for --again, or since the same digests do not make the
+    candidate the same (`bench.same_candidate`)."""
     suite_title: str = ""
     environment: dict[str, Any] = {}
     information: dict[str, Any] = {}
     """Architecture, paper, training of the candidate."""
+    unidentified: list[str] | None = None
+    """What of the candidate could not be digested, a line each; None: of an earlier version of this
+    program, whose digests left out much of what decides the answers."""
+    fingerprint: list[str] | None = None
+    """The candidate's logits on the probe images, a line an image; None: they vary."""
 
     @property
     def run(self) -> str:
         """Short digest of everything that decides the result: the run's name."""
         content = self.model_dump(
-            mode="json", exclude={"suite_title", "environment", "information"}
+            mode="json",
+            # Where a run is made, and what depends on it: logits are rounded in many ways.
+            exclude={"suite_title", "environment", "information", "unidentified", "fingerprint"},
         )
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

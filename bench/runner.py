@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -13,12 +14,14 @@ from torch import Tensor
 from bench import environment, flags
 from bench.attacks import ATTACKS
 from bench.candidates import Candidate
+from bench.candidates.identity import in_short
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
 from bench.eight_bit import eight_bit_successes
 from bench.engines import Task
 from bench.engines.batch_size import fitting_size
 from bench.engines.prediction import decide
+from bench.errors import InputError
 from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
 from bench.known_witnesses import known_witnesses
@@ -38,6 +41,7 @@ from bench.precision import tensor_cores
 from bench.recomputation import differentiable_checkpoints
 from bench.records import Block, Flag, ImageArray, Manifest, Progress, Summary, Witnesses
 from bench.rounds import run_in_rounds
+from bench.same_candidate import same_candidate
 from bench.store import RunFolder, Store
 from bench.summary import summarise
 from bench.tables import Tables, join_blocks
@@ -46,6 +50,7 @@ __all__ = [
     "Observer",
     "Outcome",
     "Settings",
+    "choose_folder",
     "default_protocol",
     "evaluate",
     "finish",
@@ -88,9 +93,17 @@ class Outcome:
 @tensor_cores(False)
 @differentiable_checkpoints()
 def evaluate(
-    candidate: Candidate, dataset: Dataset, settings: Settings, store: Store, observer: Observer
+    candidate: Candidate,
+    dataset: Dataset,
+    settings: Settings,
+    store: Store,
+    observer: Observer,
+    inspected: Sequence[Flag] | None = None,
 ) -> Outcome:
     """Evaluate a candidate, or finish an interrupted evaluation, or show a complete one.
+
+    Args:
+        inspected: what `inspect` said of it under these settings; None: it was not asked yet.
 
     Raises:
         InputError: the candidate's logits are unusable, the run is being written by another
@@ -99,14 +112,14 @@ def evaluate(
     """
     task = make_task(candidate, dataset, settings)
     manifest = make_manifest(candidate, dataset, settings, task)
-    folder, manifest = _choose_folder(manifest, store, settings.again)
+    folder, manifest = choose_folder(manifest, store, settings.again, observer.notice)
     with folder.locked():
         if folder.is_complete and _is_sound(folder, observer):
             summary = folder.summary()
             if settings.flags == "full" and summary.flags_checked == "basic":
                 summary = _check_fully(summary, folder, task, dataset, store, observer)
             return Outcome(summary, folder, reused=True)
-        raised = inspect(candidate, dataset, settings)
+        raised = list(inspect(candidate, dataset, settings) if inspected is None else inspected)
         folder.begin(manifest)
         manifest = folder.manifest()
         if "batch_size" not in manifest.engine_settings:
@@ -204,14 +217,64 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
     return with_as_many_as_fit(min(INSPECTED_EXAMPLES, len(dataset)), inspected)
 
 
-def _choose_folder(manifest: Manifest, store: Store, again: bool) -> tuple[RunFolder, Manifest]:
-    """The newest repetition of a run that has begun; with `again` one that is not complete."""
-    while True:
-        folder = store.folder(manifest)
-        following = next_repetition(manifest)
-        if not (store.folder(following).has_begun or (again and folder.is_complete)):
-            return folder, manifest
-        manifest = following
+def choose_folder(
+    manifest: Manifest, store: Store, again: bool, notice: Callable[[str], None]
+) -> tuple[RunFolder, Manifest]:
+    """Return the run to finish or to show, or a new one, and its manifest.
+
+    It is the newest repetition that has begun and is of this very candidate; a new one if there is
+    none, or if that is complete and `again` asks for another.
+
+    Args:
+        notice: is told why a run is not taken up.
+    """
+    found: tuple[RunFolder, Manifest] | None = None
+    others: list[str] = []
+    while (folder := store.folder(manifest)).has_begun:
+        recorded = _recorded(folder)
+        # What cannot be read is found to be damaged, and set aside, by whoever takes it up.
+        if recorded is None or same_candidate(recorded, manifest):
+            found = folder, manifest
+        else:
+            others.append(folder.path.name)
+        manifest = next_repetition(manifest)
+    if manifest.unidentified:
+        notice(in_short(manifest.unidentified))
+    elif found is None and others:
+        notice(
+            f"a new run: it answers otherwise than when run {others[-1]} was made, though its "
+            "files, weights and code are the same (another version of a package, or something "
+            "read from elsewhere?)"
+        )
+    elif found is None and (before := _before_a_change(manifest, store)) is not None:
+        notice(f"a new run: its files, its weights or its code changed since run {before}")
+    if found is not None and not (again and found[0].is_complete):
+        return found
+    return folder, manifest
+
+
+def _recorded(folder: RunFolder) -> Manifest | None:
+    """The manifest of a run that has begun; None if it is damaged."""
+    for read in (folder.manifest, lambda: folder.summary().manifest):
+        with contextlib.suppress(InputError):
+            return read()
+    return None
+
+
+def _before_a_change(manifest: Manifest, store: Store) -> str | None:
+    """The name of a complete run that differs from this one in nothing but the candidate."""
+    for folder in store.runs(manifest.suite, manifest.candidate):
+        other = _recorded(folder) if folder.is_complete else None
+        if other is None:
+            continue
+        changed = {
+            "weights_sha256": manifest.weights_sha256,
+            "definition_sha256": manifest.definition_sha256,
+            "repetition": manifest.repetition,
+        }
+        if other.model_copy(update=changed).run == manifest.run:
+            return other.run
+    return None
 
 
 def _is_sound(folder: RunFolder, observer: Observer) -> bool:

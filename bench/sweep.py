@@ -7,7 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from bench.candidates import Candidate, CandidateReference
-from bench.candidates.bases import PREFIX, digest
+from bench.candidates.bases import PREFIX
+from bench.candidates.identity import digest
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
 from bench.plan import Settings

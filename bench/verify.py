@@ -30,8 +30,10 @@ from bench.engines.prediction import (
     leads,
 )
 from bench.errors import InputError
+from bench.fingerprint import fingerprint
 from bench.precision import tensor_cores
 from bench.records import Manifest, Witnesses
+from bench.same_candidate import same_answers
 from bench.store import RunFolder
 from bench.suites import ThreatModel
 
@@ -87,11 +89,36 @@ def check_candidate(candidate: Candidate, manifest: Manifest) -> None:
             f"{_digests(candidate.weights_sha256)}; name the folder that the run was made from "
             "by --candidate"
         )
+    if manifest.unidentified is None:
+        raise InputError(
+            f"{run}: was made by an earlier version of this program, which did not record all that "
+            "decides a candidate's answers; run it anew"
+        )
     if candidate.definition_sha256 != manifest.definition_sha256:
         raise InputError(
             f"{run}: expected the candidate as it was defined then, digest "
             f"{manifest.definition_sha256[:16]!r}, got {candidate.definition_sha256[:16]!r}; its "
-            "code, arguments or package version changed since"
+            "files, code, arguments or package version changed since"
+        )
+
+
+def check_answers(
+    candidate: Candidate, manifest: Manifest, shape: tuple[int, ...], device: torch.device
+) -> None:
+    """Make sure that a candidate answers as it did when a run was made.
+
+    Args:
+        shape: (C, H, W) of an image.
+
+    Raises:
+        InputError: it does not, although its digests are those of the run.
+    """
+    if not same_answers(fingerprint(candidate, shape, device), manifest.fingerprint):
+        raise InputError(
+            f"{manifest.suite}/{manifest.candidate}@{manifest.run}: expected the answers that the "
+            "candidate gave on the probe images when the run was made, got others, though its "
+            "weights and files are the same: another version of a package, or something that it "
+            "reads from elsewhere"
         )
 
 
@@ -120,6 +147,7 @@ def verify(
     check_kind(summary.manifest)
     samples = folder.samples()
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
+    check_answers(candidate, summary.manifest, tuple(dataset.images.shape[1:]), device)
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
     judge = _Judge(candidate, device, summary.manifest.seed, batch_size)
 

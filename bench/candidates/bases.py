@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +14,7 @@ from bench.candidates.candidate import (
     CandidateReference,
     Information,
 )
+from bench.candidates.identity import digest, unidentified_of
 from bench.candidates.mix import Mix, as_mix, fraction, positive
 from bench.candidates.smoothed import Smoothed
 from bench.data import IMAGE_SHAPES
@@ -97,6 +96,7 @@ class MixReference:
             bases=bases,
             sigma=voting.sigma if voting else None,
             voter=voting.base if voting else None,
+            unidentified=unidentified_of(bases),
         )
 
 
@@ -197,8 +197,3 @@ def smoothed_part(module: nn.Module, bases: Mapping[str, Candidate]) -> Smoothed
         return module
     robust = bases["robust"].module if isinstance(module, Mix) and bases else None
     return robust if isinstance(robust, Smoothed) else None
-
-
-def digest(content: object) -> str:
-    """SHA-256 of plain data."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 from torch import Tensor, nn
 
 from bench.candidates.mix import MixedClassifier, as_mix
@@ -45,7 +43,8 @@ class Candidate:
         name: as the user writes it.
         module: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
         weights_sha256: digests of the weights, one entry a base.
-        definition_sha256: digest of everything else that decides the outputs.
+        definition_sha256: digest of everything else that decides the outputs: its files and the
+            state of its module (`bench.candidates.identity`).
         randomized: whether two calls may give two answers, as its author declares.
         preprocessing: from a PIL image to (C, H, W) in [0, 1], where the data set has no one size.
         surrogate: a differentiable stand-in for `module`, which attacks may use for the backward
@@ -54,6 +53,8 @@ class Candidate:
         sigma: of the Gaussian noise, in the [0, 1] pixel scale, if it is a smoothed classifier, or
             a mix whose robust base is one.
         voter: what votes under that noise: the smoothed classifier's own base.
+        unidentified: what decides the outputs and could not be digested, a line each; empty: the
+            digests say all. Runs of others are never resumed and never joined.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Candidate:
     bases: Mapping[str, Candidate] = field(default_factory=dict)
     sigma: float | None = None
     voter: nn.Module | None = None
+    unidentified: tuple[str, ...] = ()
 
     @property
     def mix(self) -> MixedClassifier | None:
@@ -108,13 +110,3 @@ class CandidateReference(Protocol):
             Unavailable: something could not be fetched.
             InputError: something is wrong with it.
         """
-
-
-def state_sha256(module: nn.Module) -> str:
-    """Digest of a module's parameters and buffers, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        array = np.ascontiguousarray(tensor.detach().cpu().float().numpy())
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,8 +19,9 @@ from bench.candidates.candidate import (
     Availability,
     Candidate,
     CandidateReference,
-    state_sha256,
 )
+from bench.candidates.form import in_eval_mode
+from bench.candidates.identity import digest, package_digest, state_of
 from bench.candidates.submission import FILE, SubmissionReference, inside, read_submission
 from bench.candidates.zoo import PREFIX, zoo_references
 from bench.errors import InputError
@@ -56,8 +57,16 @@ class EntryPointReference:
             InputError: it returns something else.
         """
         made = self.entry_point.load()()
+        files = package_digest(self.entry_point)
         if isinstance(made, Candidate):
-            return made
+            beside = ("surrogate", "voter", "preprocessing")
+            state = state_of(made.module, {each: getattr(made, each) for each in beside})
+            definition = [made.definition_sha256, files.sha256, state.sha256]
+            return replace(
+                made,
+                definition_sha256=digest(definition),
+                unidentified=(*made.unidentified, *files.unread, *state.unidentified),
+            )
         if not isinstance(made, nn.Module):
             raise InputError(
                 f"entry point {self.entry_point.value}: expected an nn.Module or a Candidate, got "
@@ -65,11 +74,13 @@ class EntryPointReference:
             )
         distribution = self.entry_point.dist
         version = f"{distribution.name} {distribution.version}" if distribution else ""
+        state = state_of(in_eval_mode(made))
         return Candidate(
             name=self.name,
-            module=made.eval(),
-            weights_sha256={"weights": state_sha256(made)},
-            definition_sha256=f"{self.entry_point.value} {version}",
+            module=made,
+            weights_sha256={"weights": state.sha256},
+            definition_sha256=digest([self.entry_point.value, version, files.sha256]),
+            unidentified=(*files.unread, *state.unidentified),
         )
 
 

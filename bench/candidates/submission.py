@@ -23,7 +23,6 @@ from bench.candidates.bases import (
     check_answers,
     check_norms,
     definitions_of,
-    digest,
     smoothed_part,
     weights_of,
 )
@@ -33,8 +32,10 @@ from bench.candidates.candidate import (
     CandidateReference,
     Information,
     Paper,
-    state_sha256,
 )
+from bench.candidates.folder_digest import FolderDigest, folder_digest
+from bench.candidates.form import in_eval_mode
+from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
@@ -145,16 +146,23 @@ class SubmissionReference:
                 that are missing, differ from their digest or do not fit.
             Unavailable: the weights cannot be downloaded.
         """
+        files = folder_digest(self.folder)
         bases = {role: reference.load() for role, reference in self._bases().items()}
-        module = self._build(bases)
+        module = in_eval_mode(self._build(bases, files))
+        own_weights = self._own_weights(module, bases)
+        surrogate = self._surrogate(module, files)
+        # Before the first pass: a module may keep something of the images that it has seen.
+        state = state_of(module, {"surrogate": surrogate}, bases, self.folder)
+        if own_weights is None:  # its own code made them, perhaps at random
+            own_weights = {"weights": state.sha256}
         if bases:
             check_answers(module, self.submission.dataset, f"{self.folder / FILE}: field bases")
         smoothed = smoothed_part(module, bases)
         return Candidate(
             name=self.name,
-            module=module.eval(),
-            weights_sha256=weights_of(bases) | self._own_weights(module, bases),
-            definition_sha256=self._definition_sha256(bases),
+            module=module,
+            weights_sha256=weights_of(bases) | own_weights,
+            definition_sha256=self._definition_sha256(bases, files, state),
             information=Information(
                 architecture=self.submission.architecture,
                 paper=self.submission.paper,
@@ -165,10 +173,11 @@ class SubmissionReference:
             ),
             randomized=self.submission.randomized or any(b.randomized for b in bases.values()),
             preprocessing=bases["robust"].preprocessing if bases else None,
-            surrogate=self._surrogate(module),
+            surrogate=surrogate,
             bases=bases,
             sigma=smoothed.sigma if smoothed else None,
             voter=smoothed.base if smoothed else None,
+            unidentified=(*unidentified_of(bases), *files.unread, *state.unidentified),
         )
 
     def _bases(self) -> dict[str, CandidateReference]:
@@ -183,8 +192,10 @@ class SubmissionReference:
         check_norms(bases, f"{self.folder / FILE}: field bases")
         return bases
 
-    def _own_weights(self, module: nn.Module, bases: Mapping[str, Candidate]) -> dict[str, str]:
-        """Load the weights file if there is one; digests of what the bases do not bring."""
+    def _own_weights(
+        self, module: nn.Module, bases: Mapping[str, Candidate]
+    ) -> dict[str, str] | None:
+        """Load the weights file; digests of what the bases do not bring, None without a file."""
         if self.submission.weights is not None:
             return self._load_weights(module)
         mix = as_mix(module)
@@ -194,10 +205,7 @@ class SubmissionReference:
                 f"{type(mix.trained_part).__name__} that is trained beside the bases, got none; "
                 "without it the mix would have random numbers"
             )
-        if bases and not _adds_to(module, bases):
-            return {}
-        # Its own code made them, perhaps at random: they are another candidate each time.
-        return {"weights": state_sha256(module)}
+        return {} if bases and not _adds_to(module, bases) else None
 
     def _load_weights(self, module: nn.Module) -> dict[str, str]:
         """Load the weights file; a mix's holds what is trained beside its bases."""
@@ -223,10 +231,10 @@ class SubmissionReference:
         load_state(mix.trained_part, state, path)
         return {"mixing_network": sha256}
 
-    def _surrogate(self, module: nn.Module) -> nn.Module | None:
+    def _surrogate(self, module: nn.Module, files: FolderDigest) -> nn.Module | None:
         if self.submission.surrogate is None:
             return None
-        build = self._function(self.submission.surrogate, "surrogate")
+        build = self._function(self.submission.surrogate, "surrogate", files)
         try:
             surrogate = build(module)
         except FOREIGN_ERRORS as error:
@@ -238,10 +246,10 @@ class SubmissionReference:
                 f"{self.folder / FILE}: field surrogate: expected an nn.Module, got "
                 f"{type(surrogate).__name__}"
             )
-        return surrogate.eval()
+        return in_eval_mode(surrogate)
 
-    def _build(self, bases: Mapping[str, Candidate]) -> nn.Module:
-        build = self._function(self.submission.architecture, "architecture")
+    def _build(self, bases: Mapping[str, Candidate], files: FolderDigest) -> nn.Module:
+        build = self._function(self.submission.architecture, "architecture", files)
         arguments: dict[str, Any] = {role: base.module for role, base in bases.items()}
         arguments |= self.submission.architecture_args
         field = f"{self.folder / FILE}: field architecture"
@@ -258,9 +266,9 @@ class SubmissionReference:
             raise InputError(f"{field}: expected an nn.Module, got {type(module).__name__}")
         return module
 
-    def _function(self, reference: str, field: str) -> Callable[..., Any]:
+    def _function(self, reference: str, field: str, files: FolderDigest) -> Callable[..., Any]:
         location, _, name = reference.partition(":")
-        function = getattr(self._import(location, field), name, None)
+        function = getattr(self._import(location, field, files), name, None)
         if not callable(function):
             raise InputError(
                 f"{self.folder / FILE}: field {field}: expected a function in {location}, got "
@@ -268,7 +276,7 @@ class SubmissionReference:
             )
         return cast(Callable[..., Any], function)
 
-    def _import(self, location: str, field: str) -> Any:
+    def _import(self, location: str, field: str, files: FolderDigest) -> Any:
         if location.startswith(OWN_PREFIX):
             try:
                 return importlib.import_module(location)
@@ -291,7 +299,7 @@ class SubmissionReference:
                 "folder by its path or pass --trust-code"
             )
         try:
-            return import_file(self.folder, location)
+            return import_file(self.folder, location, files.sha256)
         except FOREIGN_ERRORS as error:
             raise InputError(f"{path}: {self._raised(error)}") from error
 
@@ -344,14 +352,14 @@ class SubmissionReference:
             )
         return came
 
-    def _definition_sha256(self, bases: Mapping[str, Candidate]) -> str:
+    def _definition_sha256(
+        self, bases: Mapping[str, Candidate], files: FolderDigest, state: State
+    ) -> str:
         content: dict[str, Any] = {
             "architecture": self.submission.architecture,
             "architecture_args": self.submission.architecture_args,
-            "code": {
-                str(path.relative_to(self.folder)): file_sha256(path)
-                for path in sorted(self.folder.rglob("*.py"))
-            },
+            "files": files.sha256,
+            "state": state.sha256,
         }
         if bases:
             content["bases"] = definitions_of(bases)

@@ -9,7 +9,8 @@ from torch import nn
 
 from bench import robustbench
 from bench.candidates import published_mixes
-from bench.candidates.candidate import Availability, Candidate, Information, state_sha256
+from bench.candidates.candidate import Availability, Candidate, Information
+from bench.candidates.identity import State, state_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixed_nuts import MixedNuts, surrogate
 
@@ -57,11 +58,12 @@ class ZooReference:
             Unavailable: a checkpoint cannot be downloaded or read.
             InputError: a published mix's checkpoint is damaged.
         """
-        module = self._module()
+        module = self._module().eval()
+        states = _states(module)
         return Candidate(
             name=self.name,
-            module=module.eval(),
-            weights_sha256=_digests(module),
+            module=module,
+            weights_sha256={name: state.sha256 for name, state in states.items()},
             definition_sha256=robustbench.version(),
             surrogate=surrogate(module) if isinstance(module, MixedNuts) else None,
             information=Information(
@@ -69,6 +71,7 @@ class ZooReference:
                 claim=self.model_id,
             ),
             preprocessing=robustbench.preprocessing(self.model_id, self.dataset, self.norm),
+            unidentified=tuple(each for state in states.values() for each in state.unidentified),
         )
 
     @property
@@ -84,12 +87,12 @@ class ZooReference:
         return module
 
 
-def _digests(module: nn.Module) -> dict[str, str]:
+def _states(module: nn.Module) -> dict[str, State]:
     mix = as_mix(module)
     if mix is None:
-        return {"weights": state_sha256(module)}
+        return {"weights": state_of(module)}
     parts = {"accurate": mix.accurate, "robust": mix.robust, "mixing_network": mix.trained_part}
-    return {name: state_sha256(part) for name, part in parts.items() if part is not None}
+    return {name: state_of(part) for name, part in parts.items() if part is not None}
 
 
 def zoo_references(dataset: str, norm: str, model_dir: Path) -> list[ZooReference]:

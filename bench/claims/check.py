@@ -22,6 +22,7 @@ from bench.claims.verdict import (
     compare_with_sample,
 )
 from bench.records import Summary
+from bench.same_candidate import same_candidate
 from bench.statistics import exact_binomial_interval, required_sample_size
 from bench.store import Store
 from bench.suites import Suite, load_suite, suite_names
@@ -212,8 +213,13 @@ def seed_spread(run: Summary, runs: Sequence[Summary]) -> float:
     Returns:
         a fraction, at least `ATTACK_SPREAD`.
     """
-    found = [other.robust_accuracy for other in runs if _but_for_seed(other) == _but_for_seed(run)]
-    return max(max(found) - min(found), ATTACK_SPREAD)
+    found = [
+        other.robust_accuracy
+        for other in runs
+        if _but_for_seed(other) == _but_for_seed(run)
+        and same_candidate(other.manifest, run.manifest)
+    ]
+    return max(max(found, default=0.0) - min(found, default=0.0), ATTACK_SPREAD)
 
 
 def _but_for_seed(run: Summary) -> str:

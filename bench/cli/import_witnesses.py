@@ -55,7 +55,7 @@ def command(
         suite, make_engine("reference"), batch_size=batch_size, device=torch_device(device)
     )
     store = Store(results_dir)
-    outcome = import_witnesses(imported, source, candidate, dataset, settings, store)
+    outcome = import_witnesses(imported, source, candidate, dataset, settings, store, click.echo)
     summary = outcome.summary
     broken = sum(attack.broken for attack in summary.attacks)
     known = " (imported before)" if outcome.reused else ""

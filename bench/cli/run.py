@@ -26,6 +26,8 @@ from bench.errors import BenchError, InputError, Unavailable
 from bench.estimate import estimate
 from bench.foreign_code import FOREIGN_ERRORS, raised
 from bench.formatting import duration
+from bench.memory import tensor_bytes
+from bench.records import Flag
 from bench.store import Store
 from bench.suites import Suite, load_suite
 from bench.validation import parse_fraction
@@ -222,14 +224,21 @@ def command(
         check_writable(report_dir, "--report-dir")
         store = Store(results_dir)
         samples = Samples(settings, data_dir)
-        check_submissions(references, settings, samples)
-        worst = evaluate_all(references, settings, protocol, samples, store, display)
+        checked = check_submissions(references, settings, protocol, samples)
+        worst = evaluate_all(references, settings, protocol, samples, store, display, checked)
     if any(run.is_complete for run in store.runs(suite.name)):
         from bench.report import build_report, page_name  # matplotlib: slow to import
 
         build_report(store, report_dir, [suite.name])
         click.echo(f"report: {(report_dir / page_name(suite.name)).resolve()}")
     sys.exit(worst)
+
+
+Checked = tuple[Candidate, list[Flag]]
+"""A candidate that is loaded, and the flags that a first look at it raised."""
+
+MOST_BYTES_HELD = 2 << 30
+"""In loaded candidates that wait for their turn; others are loaded once more."""
 
 
 class Samples:
@@ -264,16 +273,23 @@ def evaluate_all(
     samples: Samples,
     store: Store,
     display: Display,
+    checked: dict[str, Checked] | None = None,
 ) -> int:
-    """Evaluate one candidate after the other; returns the exit code."""
+    """Evaluate one candidate after the other; returns the exit code.
+
+    Args:
+        checked: candidates that are loaded already, by name; each is let go in its turn.
+    """
     failed: list[str] = []
     unavailable: list[str] = []
+    ready = {} if checked is None else checked
     for reference in references:
         display.candidate(reference.name)
         try:
-            candidate = reference.load()
+            candidate, flags = ready.pop(reference.name, None) or (reference.load(), None)
             own = _settings_of(candidate, settings, protocol)
-            outcome = runner.evaluate(candidate, samples.of(candidate), own, store, display)
+            dataset = samples.of(candidate)
+            outcome = runner.evaluate(candidate, dataset, own, store, display, flags)
         except Unavailable as error:
             unavailable.append(reference.name)
             display.failure(reference.name, f"unavailable: {error}")
@@ -299,18 +315,35 @@ def _settings_of(
 
 
 def check_submissions(
-    references: list[CandidateReference], settings: runner.Settings, samples: Samples
-) -> None:
-    """Load and try what is on this disk, so that wrong input is found before anything runs."""
+    references: list[CandidateReference],
+    settings: runner.Settings,
+    protocol: str | None,
+    samples: Samples,
+) -> dict[str, Checked]:
+    """Load and try what is on this disk, so that wrong input is found before anything runs.
+
+    Returns:
+        the candidates by name, with the flags that they raised, as far as memory should hold them.
+    """
+    checked: dict[str, Checked] = {}
+    held = 0
     for reference in references:
         is_ours = isinstance(reference, SubmissionReference | MixReference)
         if is_ours and reference.availability().here:
             candidate = reference.load()
-            runner.smoothing_of(candidate, settings)
+            own = _settings_of(candidate, settings, protocol)
+            runner.smoothing_of(candidate, own)
             try:
-                runner.inspect(candidate, samples.of(candidate), settings)
-            except SystemExit as error:  # a call in the candidate's code must not end the program
+                flags = runner.inspect(candidate, samples.of(candidate), own)
+            except BenchError:
+                raise
+            except FOREIGN_ERRORS as error:
                 raise InputError(f"candidate {reference.name}: {raised(error)}") from error
+            candidate.module.cpu()  # it waits for its turn, and another may need the device
+            held += tensor_bytes(candidate.module)
+            if held <= MOST_BYTES_HELD or not checked:
+                checked[reference.name] = candidate, flags
+    return checked
 
 
 def _plan(

@@ -21,6 +21,7 @@ from bench.certify.noise import Piece, noise_for
 from bench.data import Dataset
 from bench.flags.attacks import beyond_chance
 from bench.records import Certificates, Flag, ImageArray, Manifest, Witnesses
+from bench.same_candidate import same_candidate
 from bench.store import Store
 from bench.tables import Tables
 
@@ -158,7 +159,7 @@ def _contested(
         if other.kind in ("certification", "imported-log") and _certifies(other, manifest, sigma):
             other_tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
             add_certificates(other_tables.certificates())
-        elif _same_candidate(other, manifest):
+        elif same_candidate(other, manifest):
             add_witnesses(folder.witnesses(images, indices, others=True))
     inside = [
         (index, image)
@@ -179,11 +180,4 @@ def _certifies(other: Manifest, manifest: Manifest, sigma: float) -> bool:
         return False
     if other.kind == "imported-log":
         return other.candidate == manifest.candidate
-    return _same_candidate(other, manifest)
-
-
-def _same_candidate(other: Manifest, manifest: Manifest) -> bool:
-    return (
-        other.weights_sha256 == manifest.weights_sha256
-        and other.definition_sha256 == manifest.definition_sha256
-    )
+    return same_candidate(other, manifest)

@@ -15,6 +15,7 @@ from bench.certify.accuracy import RADII
 from bench.errors import InputError
 from bench.formatting import count, percent, selection
 from bench.records import Certified, FloatArray, Manifest, Summary
+from bench.same_candidate import same_candidate
 from bench.store import RunFolder, Store
 
 KINDS = ("certification", "imported-log")
@@ -225,8 +226,7 @@ def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | Non
         each
         for each in evaluations
         if each.manifest.candidate == manifest.candidate
-        and each.manifest.weights_sha256 == manifest.weights_sha256
-        and each.manifest.definition_sha256 == manifest.definition_sha256
+        and same_candidate(each.manifest, manifest)
         and each.manifest.threat_model == manifest.threat_model
     ]
     return max(same, key=lambda each: each.finished, default=None)

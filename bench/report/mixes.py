@@ -132,6 +132,7 @@ def _key(run: Summary) -> tuple[object, ...]:
     weights = [tuple(sorted(_base_weights(run, role).items())) for role in ROLES]
     # Names too: mixes of the same networks have the same digests.
     names = [mix_of(run).get(role) for role in ROLES]
+    names += [_definition(run, role) for role in ROLES]
     who = [*weights, *names] if all(weights) else [run.manifest.candidate]
     return (*_circumstances(run), *who)
 
@@ -175,6 +176,12 @@ def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
     )
 
 
+def _definition(mix: Summary, role: str) -> str | None:
+    """The digest of what else decides a base's answers; None if the run does not say it."""
+    definition: str | None = (mix_of(mix).get("definitions") or {}).get(role)
+    return definition
+
+
 def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
     weights, name = _base_weights(mix, role), mix_of(mix).get(role)
     found = _best(
@@ -186,6 +193,7 @@ def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
             and run.manifest.weights_sha256 == weights
             # Mixes of the same networks have the same digests, whatever their weight.
             and (name is None or run.manifest.candidate == name)
+            and _definition(mix, role) in (None, run.manifest.definition_sha256)
             and _circumstances(run) == _circumstances(mix)
         ]
     )

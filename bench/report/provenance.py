@@ -118,6 +118,7 @@ def _candidate(entry: Entry) -> list[Fact]:
             for name, digest in manifest.weights_sha256.items()
         ),
         Fact("Definition", (manifest.definition_sha256,), is_code=True),
+        Fact("Not identified", tuple(manifest.unidentified or ())),
     ]
     training = information.get("training")
     if isinstance(training, Mapping):

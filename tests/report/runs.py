@@ -54,6 +54,7 @@ def make_manifest(
         "overrides": {},
         "weights_sha256": {"weights": "e" * 64},
         "definition_sha256": "f" * 64,
+        "unidentified": [],
         "environment": {"started": "2026-01-01T10:00:00+00:00", "packages": {"torch": "2.5"}},
     }
     return Manifest(**(fields | changes))

@@ -1,0 +1,62 @@
+"""Whether two runs are of one candidate: what one of them found may then be said of the other.
+
+Digests say so, of its weights and of all else that decides its answers. What no digest can see,
+such as another version of a library or a setting outside the program, shows in the fingerprint:
+the answers on fixed probe images. Names do not count: a copy of a folder is the same candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.records import FloatArray, Manifest
+
+FINGERPRINT_TOLERANCE = 0.01
+"""Differences between logits, in units of how far the logits of an image lie apart (their standard
+deviation). Other machines, devices and numbers of threads round by a tenth of it or less."""
+
+
+def same_candidate(one: Manifest, other: Manifest) -> bool:
+    """Whether two runs are of the same candidate; never of one that is not identified.
+
+    Runs made before candidates were identified (`unidentified` is None) are joined with none.
+    """
+    return (
+        one.unidentified == other.unidentified == []
+        and one.weights_sha256 == other.weights_sha256
+        and one.definition_sha256 == other.definition_sha256
+        and same_answers(one.fingerprint, other.fingerprint)
+    )
+
+
+def same_answers(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    """Whether two fingerprints agree, up to rounding.
+
+    Without fingerprints, as of candidates whose answers vary, there is nothing to disagree.
+    """
+    if one is None or other is None:
+        return one is other
+    mine, theirs = _numbers(one), _numbers(other)
+    if mine.shape != theirs.shape:
+        return False
+    finite = np.isfinite(mine)
+    if not np.array_equal(mine[~finite], theirs[~finite], equal_nan=True):
+        return False
+    if not np.isfinite(theirs[finite]).all():
+        return False
+    spread = max(_spread(mine), _spread(theirs))
+    largest = max(np.abs(mine[finite]).max(initial=0.0), np.abs(theirs[finite]).max(initial=0.0))
+    allowed = FINGERPRINT_TOLERANCE * spread + 1e-5 * largest
+    return bool((np.abs(mine[finite] - theirs[finite]) <= allowed).all())
+
+
+def _numbers(fingerprint: Sequence[str]) -> FloatArray:
+    """Logits (images * K,) from a line an image."""
+    return np.array([float(each) for line in fingerprint for each in line.split()], np.float64)
+
+
+def _spread(logits: FloatArray) -> float:
+    finite = logits[np.isfinite(logits)]
+    return float(finite.std()) if len(finite) else 0.0

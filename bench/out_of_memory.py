@@ -9,6 +9,9 @@ from typing import TypeVar
 
 import torch
 
+from bench.errors import EvaluationError
+from bench.foreign_code import raised
+
 Result = TypeVar("Result")
 
 _SIGNS = (
@@ -75,14 +78,20 @@ def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
         work: given the number of images.
 
     Raises:
-        Exception: a single image does not fit, or whatever else the work raises.
+        EvaluationError: a single image does not fit.
+        Exception: whatever else the work raises.
     """
     while True:
         try:
             return work(count)
         except Exception as error:  # foreign code wraps errors in others of any kind
-            if count == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if count == 1:
+                raise EvaluationError(
+                    "expected memory for a pass of one image, but the device is out of memory: "
+                    f"{raised(error)}"
+                ) from error
         count //= 2
         gc.collect()
         torch.cuda.empty_cache()

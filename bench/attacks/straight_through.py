@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from bench.attacks.attack import Model
 from bench.attacks.hard_thresholds import snapped_values
+from bench.candidates.form import uncompiled
 
 ROUNDINGS = frozenset({"round", "floor", "ceil", "trunc", "fix"})
 SIGNS = frozenset({"sign", "sgn"})
@@ -176,7 +177,11 @@ def _with_history(place: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def straight_through(model: Model) -> Model:
-    """The same model, whose roundings, signs and cuts let gradients pass."""
+    """The same model, whose roundings, signs and cuts let gradients pass.
+
+    A compiled module's operations are not called one by one: what it was compiled from runs.
+    """
+    model = uncompiled(model) if isinstance(model, nn.Module) else model
 
     def call(images: Tensor) -> Tensor:
         # A copy, since the images may be a leaf of the graph, as weights are.

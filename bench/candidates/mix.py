@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.candidates.form import in_eval_mode
 from bench.errors import InputError
 
 
@@ -62,8 +63,8 @@ class MixedClassifier(nn.Module, ABC):
         self, accurate: nn.Module, robust: nn.Module, accurate_scale: float, robust_scale: float
     ) -> None:
         super().__init__()
-        self.accurate = accurate.eval()
-        self.robust = robust.eval()
+        self.accurate = in_eval_mode(accurate)
+        self.robust = in_eval_mode(robust)
         self.accurate_scale = positive("accurate_scale", accurate_scale)
         self.robust_scale = positive("robust_scale", robust_scale)
 
@@ -110,8 +111,8 @@ class MixedClassifier(nn.Module, ABC):
     def train(self, mode: bool = True) -> MixedClassifier:
         """Set the mode of everything but the bases."""
         super().train(mode)
-        self.accurate.eval()
-        self.robust.eval()
+        in_eval_mode(self.accurate)
+        in_eval_mode(self.robust)
         return self
 
 

@@ -20,6 +20,7 @@ from bench.candidates.candidate import (
     Candidate,
     CandidateReference,
 )
+from bench.candidates.form import in_eval_mode
 from bench.candidates.identity import digest, package_digest, state_of
 from bench.candidates.submission import FILE, SubmissionReference, inside, read_submission
 from bench.candidates.zoo import PREFIX, zoo_references
@@ -73,7 +74,7 @@ class EntryPointReference:
             )
         distribution = self.entry_point.dist
         version = f"{distribution.name} {distribution.version}" if distribution else ""
-        state = state_of(made.eval())
+        state = state_of(in_eval_mode(made))
         return Candidate(
             name=self.name,
             module=made,

@@ -36,6 +36,7 @@ from bench.candidates.candidate import (
     Paper,
 )
 from bench.candidates.folder_digest import FolderDigest, folder_digest
+from bench.candidates.form import in_eval_mode
 from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
@@ -178,7 +179,7 @@ class SubmissionReference:
         """
         files = folder_digest(self.folder)
         bases = {role: reference.load() for role, reference in self._bases().items()}
-        module = self._build(bases, files).eval()
+        module = in_eval_mode(self._build(bases, files))
         own_weights, notes = self._own_weights(module, bases)
         surrogate = self._surrogate(module, files)
         # Before the first pass: a module may keep something of the images that it has seen.
@@ -282,7 +283,7 @@ class SubmissionReference:
                 f"{self.folder / FILE}: field surrogate: expected an nn.Module, got "
                 f"{type(surrogate).__name__}"
             )
-        return surrogate.eval()
+        return in_eval_mode(surrogate)
 
     def _build(self, bases: Mapping[str, Candidate], files: FolderDigest) -> nn.Module:
         build = self._function(self.submission.architecture, "architecture", files)

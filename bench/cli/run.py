@@ -336,7 +336,9 @@ def check_submissions(
             runner.smoothing_of(candidate, own)
             try:
                 flags = runner.inspect(candidate, samples.of(candidate), own)
-            except SystemExit as error:  # a call in the candidate's code must not end the program
+            except BenchError:
+                raise
+            except FOREIGN_ERRORS as error:
                 raise InputError(f"candidate {reference.name}: {raised(error)}") from error
             candidate.module.cpu()  # it waits for its turn, and another may need the device
             held += tensor_bytes(candidate.module)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.candidates.form import uncompiled
 from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected, said
 from bench.engines.folding import folded
@@ -108,7 +109,7 @@ def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, st
     try:
         # Without a graph: copies of TorchScript's weights would be computed from the originals.
         with torch.no_grad():
-            copied: nn.Module = copy.deepcopy(getattr(module, "_orig_mod", module))
+            copied: nn.Module = copy.deepcopy(uncompiled(module))
     except Exception as error:  # third-party modules: hooks and handles that cannot be copied
         return None, f"the module cannot be copied ({said(error)})"
     _, problem = expected.compare(copied)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
+from bench.candidates.form import uncompiled
 from bench.engines.engine import Task
 from bench.out_of_memory import with_as_many_as_fit
 
@@ -34,7 +35,7 @@ def operations(module: nn.Module, images: Tensor) -> float | None:
     """
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(images.clone())
+            uncompiled(module)(images.clone())
     except Exception:  # third-party modules: what is wrong with them is said elsewhere
         return None
     return float(counter.get_total_flops()) / len(images)

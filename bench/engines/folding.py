@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from bench.candidates.features import FeatureExtractor
+from bench.candidates.form import uncompiled
 from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected
 
@@ -111,7 +112,7 @@ class _Folding:
 
 def _is_compiled(module: nn.Module) -> bool:
     """Whether what runs is a compiled form of the module, so that its layers are not asked."""
-    return isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod")
+    return isinstance(module, torch.jit.ScriptModule) or uncompiled(module) is not module
 
 
 class _RefusedSwitches(TorchFunctionMode):

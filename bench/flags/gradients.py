@@ -31,7 +31,7 @@ def failing_gradients(error: GradientError) -> Flag:
         measured=raised(error.__cause__ or error),
         threshold="none",
         meaning="The gradient with respect to the image cannot be computed, though the candidate "
-        "does not say that it has none: attacks that need it fail.",
+        "does not say that it has none: attacks that need it may fail.",
         advice="Make the candidate's passes differentiable on this device; without gradients only "
         "square and certificates can be had.",
     )

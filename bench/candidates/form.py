@@ -1,0 +1,23 @@
+"""The forms in which candidates come: as Python runs them, compiled, or exported."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import nn
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """What `torch.compile` was given to make a module; any other module as it is."""
+    return cast(nn.Module, getattr(module, "_orig_mod", module))
+
+
+def in_eval_mode(module: nn.Module) -> nn.Module:
+    """The module in eval mode, or in the only one that it has.
+
+    What `torch.export` made refuses to change its mode.
+    """
+    try:
+        return module.eval()
+    except NotImplementedError:
+        return module

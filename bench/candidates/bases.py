@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from bench.candidates.candidate import (
@@ -37,8 +38,8 @@ class Bases(StrictModel):
     robustbench:<model id>.
     """
 
-    accurate: str
-    robust: str
+    accurate: str = Field(examples=["digits-standard"])
+    robust: str = Field(examples=["digits-robust"])
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,9 @@ def _lenient(stream: TextIO) -> tuple[TextIO, _Lenient | None]:
     lenient = _Lenient(raw)
     text = io.TextIOWrapper(
         # Python's own unbuffered streams have no buffer either.
-        cast(BinaryIO, lenient) if raw is stream.buffer else io.BufferedWriter(lenient),
+        cast(BinaryIO, lenient)
+        if raw is stream.buffer
+        else io.BufferedWriter(cast(io.RawIOBase, lenient)),
         encoding=stream.encoding,
         errors="replace",
         line_buffering=stream.line_buffering,

@@ -171,7 +171,10 @@ def test_wrong_mixes_on_the_command_line_are_named(text: str, message: str) -> N
         ({"bases": BASES | {"accurate": "."}}, r"field bases\.accurate: unknown"),
         ({"bases": BASES | {"accurate": "./"}}, r"field bases\.accurate: './' is this mix itself"),
         ({"bases": BASES | {"accurate": "../x"}}, "expected a path inside the folder, got '../x'"),
-        ({"bases": {"accurate": "digits-standard"}}, r"field bases\.robust: Field required"),
+        (
+            {"bases": {"accurate": "digits-standard"}},
+            r"field bases\.robust: expected a text, such as digits-robust; got nothing",
+        ),
         (
             {
                 "architecture": "bench.candidates.adaptive_mix:AdaptiveMix",

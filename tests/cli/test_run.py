@@ -99,7 +99,7 @@ def test_dry_run_computes_nothing(
         ({"architecture": "model.py:linear"}, [], "without its ending, 'model'; got 'model.py'"),
         ({"architecture_args": {"width": 3}}, [], "architecture_args: .*width"),
         ({"dataset": "cifar10"}, [], "field dataset: expected digits"),
-        ({"dataset": None}, [], "submission.yaml: field dataset: Field required"),
+        ({"dataset": None}, [], "submission.yaml: field dataset: expected the name of the suite"),
         ({"wieghts": "x"}, [], "submission.yaml: field wieghts"),
     ],
 )

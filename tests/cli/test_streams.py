@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -45,7 +47,10 @@ print("codes", *codes, file=sys.stderr)
 
 
 def call(
-    folder: Path, commands: tuple[list[str], ...], stdout: int | None = None, **variables: str
+    folder: Path,
+    commands: tuple[list[str], ...],
+    stdout: int = subprocess.PIPE,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run commands one after the other in one process; exit codes are its last line of errors."""
     (folder / "quick.yaml").write_text(SUITE, encoding="utf-8")
@@ -53,7 +58,7 @@ def call(
         [sys.executable, "-c", SCRIPT, json.dumps(commands)],
         cwd=folder,
         env={**os.environ, **variables},
-        stdout=subprocess.PIPE if stdout is None else stdout,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         check=False,
     )
@@ -70,7 +75,7 @@ def call(
 def test_characters_that_the_output_lacks_are_replaced(
     tmp_path: Path, encoding: str, variables: dict[str, str]
 ) -> None:
-    done = call(tmp_path, COMMANDS, **variables)
+    done = call(tmp_path, COMMANDS, variables=variables)
     assert done.stderr.decode().splitlines() == ["codes" + " 0" * len(COMMANDS)]
     shown = done.stdout.decode(encoding)
     assert "[66.37 ? 100.00]" in shown

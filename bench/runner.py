@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench import environment, flags
-from bench.attacks import ATTACKS
+from bench.attacks import ATTACKS, plan_attack
 from bench.candidates import Candidate
 from bench.candidates.identity import in_short
 from bench.claims.gate import check_clean_accuracy
@@ -200,9 +200,10 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
     """Check a candidate's answers on a few samples before anything is attacked.
 
     Raises:
-        InputError: unusable logits.
+        InputError: unusable logits, or images that are too small for an attack of the protocol.
     """
     protocol = settings.suite.protocol(settings.protocol)
+    _check_size(dataset, settings)
     # Randomness is no reason for doubt where it is declared and something averages over it.
     averages = protocol.certification is not None or any(
         choice.name in ATTACKS and ATTACKS[choice.name].need == "randomness"
@@ -222,6 +223,26 @@ def inspect(candidate: Candidate, dataset: Dataset, settings: Settings) -> list[
         )
 
     return with_as_many_as_fit(min(INSPECTED_EXAMPLES, len(dataset)), inspected)
+
+
+def _check_size(dataset: Dataset, settings: Settings) -> None:
+    """Refuse attacks that need larger images before any of them runs."""
+    suite, height = settings.suite, dataset.images.shape[2]
+    for choice in suite.protocol(settings.protocol).attacks:
+        attack = plan_attack(
+            choice.name,
+            choice.parameters,
+            norm=suite.threat_model.norm,
+            eps=suite.threat_model.eps,
+            classes=max(len(dataset.classes), 2),
+        ).attack
+        if height < attack.least_height:
+            field = f"protocols.{settings.protocol}.attacks"
+            raise InputError(
+                f"suite {suite.name}: field {field}: {choice.name} in {suite.threat_model.norm} "
+                f"needs images of at least {attack.least_height} rows, "
+                f"those of {dataset.name} have {height}; leave it out, or enlarge the images"
+            )
 
 
 def choose_folder(

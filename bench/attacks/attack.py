@@ -62,6 +62,7 @@ class Attack(ABC, Generic[S]):
         steps: how many steps an item takes that does not break.
         passes: what one step costs an item.
         arithmetic: what a step does to whole images besides its passes.
+        least_height: rows that an image must have.
     """
 
     norm: Norm
@@ -69,6 +70,7 @@ class Attack(ABC, Generic[S]):
     steps: int
     passes: Passes
     arithmetic: tuple[RowFunction, ...]
+    least_height: int = 1
 
     @abstractmethod
     def start(

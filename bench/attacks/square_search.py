@@ -74,9 +74,6 @@ class WholeQuery:
 class Square(Attack[SquareState]):
     """What the forms of the attack share. An item's first query is its start."""
 
-    least_height = 1
-    """Of the images."""
-
     def __init__(self, norm: Norm, eps: float, queries: int, p_init: float) -> None:
         if not eps > 0 or queries < 1 or not 0 < p_init <= 1:
             raise InputError(

@@ -59,7 +59,7 @@ class _LazyGroup(click.Group):
         except BenchError as error:
             for line in str(error).splitlines():
                 click.echo(f"error: {line}", err=True)
-            sys.exit(EXIT_CODES[type(error)])
+            sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
         except ModuleNotFoundError as error:
             if str(error.name).partition(".")[0] == "bench":
                 raise  # a mistake of ours, not a package that is missing

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -240,6 +241,42 @@ def test_what_a_defence_raises_during_the_attack_does_not_stop_the_others(
     assert result.exit_code == 1, result.output
     assert re.search(f"^bad: failed: {message}$", result.output, re.MULTILINE), result.output
     assert "good: clean 95.00%" in result.output
+
+
+def test_a_gradient_that_fails_ends_the_evaluation_in_one_line(
+    call: Callable[..., Result], write_submission: Callable[..., Path]
+) -> None:
+    folder = write_submission()
+    (folder / "model.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n"
+        "    def forward(self, images):\n        assert not images.requires_grad\n"
+        "        return super().forward(images)\n\n\n"
+        "def linear():\n    return Net(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    result = call("--candidate", str(folder), "--engine", "fast")
+    assert result.exit_code == 1, result.output
+    assert re.search("^error: .*AssertionError", result.output, re.MULTILINE), result.output
+
+
+def test_images_too_small_for_an_attack_are_refused_before_another_runs(
+    write_submission: Callable[..., Path], tmp_path: Path
+) -> None:
+    arrays = {"images": np.zeros((4, 1, 4, 16), np.float32), "labels": [0, 1, 2, 3]}
+    np.savez(tmp_path / "small.npz", **arrays, classes=np.arange(10))
+    changes = {
+        "data": {"npz": "small.npz"},
+        "n_examples": None,
+        "threat_model": "L2 0.5",
+        "protocols": {"standard": {"attacks": ["apgd-ce", "square"]}},
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SUITE | changes))
+    folders = ["--results-dir", f"{tmp_path}/results", "--report-dir", f"{tmp_path}/reports"]
+    named = ["--candidate", str(write_submission(dataset="small"))]
+    command = ["run", "--suite", f"{tmp_path}/small.yaml", *named, *folders]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2, result.output
+    assert "square in L2 needs images of at least 5 rows, those of small have 4" in result.output
+    assert "evaluating" not in result.output
 
 
 def test_unwritable_results(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench import data, runner
+from bench import data, environment, runner
 from bench.candidates import Candidate
 from bench.engines import make_engine
 from bench.errors import InputError
@@ -28,6 +28,10 @@ IMAGES = arrays.arrays(
 
 
 @given(IMAGES, IMAGES)
+def test_the_newest_of_two_short_runs_is_told() -> None:
+    assert environment.now() < environment.now()
+
+
 def test_witnesses_are_kept_bit_for_bit(clean: np.ndarray, images: np.ndarray) -> None:
     restored = apply_difference(clean, difference(clean, images))
     assert restored.tobytes() == images.tobytes()

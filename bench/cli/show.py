@@ -23,6 +23,7 @@ from bench.formatting import (
     flag_text,
     interval,
     interval_kind,
+    moment,
     percent,
     radius,
     selection,
@@ -185,7 +186,8 @@ def _provenance(summary: Summary) -> Table:
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "machine": f"{environment.get('processor')}, {environment.get('device')}",
-        "time": f"{summary.started} to {summary.finished}, work {duration(summary.seconds)}",
+        "time": f"{moment(summary.started)} to {moment(summary.finished)}, "
+        f"work {duration(summary.seconds)}",
     }
     table = Table(show_header=False, box=None)
     for name, value in rows.items():

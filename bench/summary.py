@@ -17,8 +17,8 @@ from bench.engines.convergence import (
     expected_share,
 )
 from bench.records import (
-    DRAWS_WITHOUT_CLASS,
     CERTIFYING_KINDS,
+    DRAWS_WITHOUT_CLASS,
     AttackSummary,
     Convergence,
     Flag,

@@ -400,7 +400,7 @@ class _Walk:
             state = {"_modules": state["_modules"]}
         self._hooks(state, name)
         prefix = f"{name}." if name else ""
-        for key in sorted(state.keys() - {*HOOKS, *HOOK_OPTIONS}):
+        for key in sorted(state.keys() - {*HOOKS, *HOOK_OPTIONS} - _computed_before_passes(value)):
             self._token("attribute", key)
             if key in ("_modules", "_parameters", "_buffers"):
                 for part, item in state[key].items():
@@ -486,6 +486,20 @@ class _Walk:
         (weakref.ref, _reference),
         (torch.Generator, _generator),
     )
+
+
+def _computed_before_passes(module: nn.Module) -> set[str]:
+    """The attributes of a module that PyTorch's own hooks compute anew before each pass.
+
+    Weight norm, spectral norm and pruning keep a weight so. Until the first pass it is what the
+    constructor drew, whatever was loaded since, and decides no answer.
+    """
+    # Of recurrent layers: the weights once more, in a list.
+    names = {"_flat_weights"} if isinstance(module, nn.RNNBase) else set()
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):
+            names |= {getattr(hook, each, "") for each in ("name", "_tensor_name")}
+    return names
 
 
 def _plain(value: object) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.data import DataSource
 from bench.attacks.image_gradient import GradientError
+from bench.data import DataSource
 from bench.errors import InputError
 from bench.flags.answers import (
     batch_dependence,

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from bench.candidates.folder_digest import folder_digest
 from bench.candidates.identity import package_digest
@@ -137,6 +137,25 @@ def test_the_same_thing_built_twice_has_one_identity_in_every_process() -> None:
             check=True,
         )
         assert came.stdout.strip() == own.sha256
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+        lambda layer: nn.utils.weight_norm(nn.GRU(4, 3), "weight_hh_l0"),
+    ],
+    ids=["weight norm", "spectral norm", "pruning", "weight norm of a recurrent layer"],
+)
+def test_weights_that_hooks_compute_count_by_what_they_are_computed_from(
+    change: Callable[[nn.Module], nn.Module],
+) -> None:
+    first, second = (change(nn.Linear(4, 3)) for _ in range(2))
+    assert object_digest(first) != object_digest(second)
+    second.load_state_dict(first.state_dict())
+    assert object_digest(first) == object_digest(second)
 
 
 @pytest.mark.parametrize("change", CHANGES)

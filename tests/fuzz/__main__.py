@@ -18,7 +18,9 @@ from tests.fuzz.execution import Failure, run_case
 @click.option("--case", "single", type=int, help="One case by its number.")
 @click.option("--cases", type=int, default=150, show_default=True, help="How many.")
 @click.option("--first", type=int, default=0, show_default=True, help="The first one's number.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Where failing cases' files are kept.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Where failing cases' files are kept."
+)
 def command(single: int | None, cases: int, first: int, keep: Path | None) -> None:
     """Run cases; failures are listed by the rule that they break."""
     torch.set_num_threads(1)

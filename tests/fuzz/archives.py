@@ -65,7 +65,9 @@ IMAGES: Mapping[str, _Images] = MappingProxyType(
         "pt": _Images(lambda images, index: _pt(_tensors(images, index)), ".pt"),
         "pth": _Images(lambda images, index: _pt(_tensors(images, index)), ".pth"),
         "legacy pt": _Images(
-            lambda images, index: _pt(_tensors(images, index), _use_new_zipfile_serialization=False),
+            lambda images, index: _pt(
+                _tensors(images, index), _use_new_zipfile_serialization=False
+            ),
             ".pt",
         ),
         "a lone tensor": _Images(
@@ -95,7 +97,8 @@ IMAGES: Mapping[str, _Images] = MappingProxyType(
             lambda images, index: _npz(images=images.astype(np.float64), index=index)
         ),
         "big-endian": _Images(
-            lambda images, index: _npz(images=images.astype(">f4"), index=index.astype(">i8")), outcome="either"
+            lambda images, index: _npz(images=images.astype(">f4"), index=index.astype(">i8")),
+            outcome="either",
         ),
         "float16": _Images(
             lambda images, index: _npz(images=images.astype(np.float16), index=index),
@@ -132,9 +135,7 @@ IMAGES: Mapping[str, _Images] = MappingProxyType(
             lambda images, index: _npz(images=images[:0], index=index[:0]), outcome="refuse"
         ),
         "a place twice": _Images(
-            lambda images, index: _npz(
-                images=images[[0, 0]], index=np.array([index[0], index[0]])
-            ),
+            lambda images, index: _npz(images=images[[0, 0]], index=np.array([index[0], index[0]])),
             outcome="refuse",
         ),
         "a place too far": _Images(
@@ -291,15 +292,19 @@ LOGS: Mapping[str, tuple[Callable[[str], bytes], Outcome]] = MappingProxyType(
         "binary": (lambda text: bytes(range(256)), "refuse"),
         "null bytes": (lambda text: text.replace("\t", "\0").encode(), "refuse"),
         "a quote": (lambda text: text.replace("\n0\t", '\n"0\t').encode(), "refuse"),
-        "a row twice": (lambda text: (text + text.strip().split("\n")[-1] + "\n").encode(), "refuse"),
+        "a row twice": (
+            lambda text: (text + text.strip().split("\n")[-1] + "\n").encode(),
+            "refuse",
+        ),
         "a row cut short": (lambda text: (text + "0\t1\n").encode(), "refuse"),
         "columns twice": (
-            lambda text: "\n".join(
-                f"{line}\t{line}" for line in text.strip().split("\n")
-            ).encode(),
+            lambda text: "\n".join(f"{line}\t{line}" for line in text.strip().split("\n")).encode(),
             "either",
         ),
-        "a place too far": (lambda text: (text + "999\t0\t0\t0.1\t1\t0:00:01\n").encode(), "refuse"),
+        "a place too far": (
+            lambda text: (text + "999\t0\t0\t0.1\t1\t0:00:01\n").encode(),
+            "refuse",
+        ),
         "a place that is no number": (
             lambda text: (text + "x\t0\t0\t0.1\t1\t0:00:01\n").encode(),
             "refuse",
@@ -314,7 +319,13 @@ ROWS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = MappingProxyTyp
         "a negative radius": lambda row: row | {"radius": "-0.1"},
         "a radius beyond proof": lambda row: row | {"radius": "50"},
         "an empty radius": lambda row: row | {"radius": ""},
-        "another label": lambda row: row | {"label": 1 - int(row["label"]), "correct": int(1 - int(row["label"]) == row["predict"])},
+        "another label": lambda row: (
+            row
+            | {
+                "label": 1 - int(row["label"]),
+                "correct": int(1 - int(row["label"]) == row["predict"]),
+            }
+        ),
         "a class too far": lambda row: row | {"predict": 77, "correct": 0},
         "correct that is wrong": lambda row: row | {"correct": 1 - int(row["correct"])},
         "correct of 2": lambda row: row | {"correct": 2},
@@ -333,7 +344,9 @@ def write_log(
     index = np.arange(0, len(labels), every)
     rows: list[dict[str, Any]] = []
     for place in index.tolist():
-        predicted = draws.choices.randint(-1, classes - 1) if draws.chance(0.5) else int(labels[place])
+        predicted = (
+            draws.choices.randint(-1, classes - 1) if draws.chance(0.5) else int(labels[place])
+        )
         radius = 0.0 if predicted < 0 else round(draws.choices.uniform(0, 3.5 * sigma), 3)
         right = int(predicted == labels[place])
         rows.append(

@@ -13,7 +13,9 @@ import pandas as pd
 
 from tests.fuzz.problem import Booleans, Images, Problem
 
-_LINE = re.compile(r"^(\S+): clean ([\d.]+)%, robust ([\d.]+)%(?: \[.*\])?, n = (\d+)", re.MULTILINE)
+_LINE = re.compile(
+    r"^(\S+): clean ([\d.]+)%, robust ([\d.]+)%(?: \[.*\])?, n = (\d+)", re.MULTILINE
+)
 
 
 def run_of(output: str) -> Path | None:
@@ -91,9 +93,7 @@ def _not_counted(summary: dict[str, Any]) -> list[str]:
     return [] if "non-finite-logits" in raised else ["no flag: of answers that are not finite"]
 
 
-def _of_attacks(
-    folder: Path, problem: Problem, correct: Booleans, robust: Booleans
-) -> list[str]:
+def _of_attacks(folder: Path, problem: Problem, correct: Booleans, robust: Booleans) -> list[str]:
     found = []
     broken = set(np.flatnonzero(correct & ~robust).tolist())
     index, images, predictions = witnesses(folder, problem.images)
@@ -112,7 +112,9 @@ def _of_attacks(
         if (~np.isfinite(margin)).any():
             found += _not_counted(json.loads((folder / "run.json").read_text()))
         if absent.any():
-            found.append(f"a class is recorded for an answer that is not finite: {predictions[absent].tolist()}")
+            found.append(
+                f"a class is recorded for an answer that is not finite: {predictions[absent].tolist()}"
+            )
     sure = problem.surely_robust()
     if sure is not None and (sure & correct & ~robust).any():
         found.append("provably robust samples are recorded as broken")

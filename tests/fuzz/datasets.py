@@ -82,7 +82,9 @@ def _with(name: str, value: Any) -> Callable[[Bytes, Labels, int], Arrays]:
 
 def _without(name: str) -> Callable[[Bytes, Labels, int], Arrays]:
     def arrays(pixels: Bytes, labels: Labels, classes: int) -> Arrays:
-        return {key: value for key, value in _plain()(pixels, labels, classes).items() if key != name}
+        return {
+            key: value for key, value in _plain()(pixels, labels, classes).items() if key != name
+        }
 
     return arrays
 
@@ -96,7 +98,9 @@ def _poisoned(value: float) -> Callable[[Bytes], npt.NDArray[Any]]:
     return images
 
 
-def _relabelled(change: Callable[[Labels], npt.NDArray[Any]]) -> Callable[[Bytes, Labels, int], Arrays]:
+def _relabelled(
+    change: Callable[[Labels], npt.NDArray[Any]],
+) -> Callable[[Bytes, Labels, int], Arrays]:
     return _plain(labels=change)
 
 
@@ -117,7 +121,10 @@ ARCHIVES: Mapping[str, _Archive] = MappingProxyType(
         "without channels": _Archive(_plain(lambda pixels: pixels[:, 0]), "either"),
         "flat": _Archive(_plain(lambda pixels: pixels.reshape(len(pixels), -1)), "refuse"),
         "uint8 of 0 and 1": _Archive(
-            _plain(lambda pixels: (pixels > 127).astype(np.uint8)), "either", scale=1, words=("0 and 1", "largest", "[0, 1]", "of 255")
+            _plain(lambda pixels: (pixels > 127).astype(np.uint8)),
+            "either",
+            scale=1,
+            words=("0 and 1", "largest", "[0, 1]", "of 255"),
         ),
         "bool": _Archive(_plain(lambda pixels: pixels > 127), "either", scale=1),
         "int64 of 0 and 1": _Archive(
@@ -132,14 +139,13 @@ ARCHIVES: Mapping[str, _Archive] = MappingProxyType(
             _plain(lambda pixels: (pixels.astype(np.int16) - 128).astype(np.int8)), "refuse"
         ),
         "float to 255": _Archive(_plain(lambda pixels: pixels.astype(np.float32)), "refuse"),
-        "float from -1": _Archive(
-            _plain(lambda pixels: pixels / np.float32(127.5) - 1), "refuse"
-        ),
+        "float from -1": _Archive(_plain(lambda pixels: pixels / np.float32(127.5) - 1), "refuse"),
         "standardized": _Archive(
             _plain(lambda pixels: (pixels / np.float32(255) - 0.5) / 0.2), "refuse"
         ),
         "a little above 1": _Archive(
-            _plain(lambda pixels: pixels / np.float32(255) * np.float32(1.01) + np.float32(.01)), "refuse"
+            _plain(lambda pixels: pixels / np.float32(255) * np.float32(1.01) + np.float32(0.01)),
+            "refuse",
         ),
         "a pixel that is no number": _Archive(_plain(_poisoned(np.nan)), "refuse"),
         "an infinite pixel": _Archive(_plain(_poisoned(np.inf)), "refuse"),
@@ -192,13 +198,17 @@ ARCHIVES: Mapping[str, _Archive] = MappingProxyType(
             lambda pixels, labels, classes: {"images": pixels[:0], "labels": labels[:0]}, "refuse"
         ),
         "nothing": _Archive(lambda pixels, labels, classes: {}, "refuse"),
-        "truncated": _Archive(_plain(), "refuse", damage=lambda content: content[: len(content) // 2]),
+        "truncated": _Archive(
+            _plain(), "refuse", damage=lambda content: content[: len(content) // 2]
+        ),
         "empty file": _Archive(_plain(), "refuse", damage=lambda content: b""),
         "text file": _Archive(_plain(), "refuse", damage=lambda content: b"images, labels\n"),
         "flipped bytes": _Archive(
             _plain(),
             "refuse",
-            damage=lambda content: content[:60] + bytes(255 - b for b in content[60:160]) + content[160:],
+            damage=lambda content: (
+                content[:60] + bytes(255 - b for b in content[60:160]) + content[160:]
+            ),
         ),
         "an .npy": _Archive(_plain(), "refuse", damage=lambda content: _npy()),
     }
@@ -223,7 +233,12 @@ def write_archive(
     (folder / "data.npz").write_bytes(kind.damage(buffer.getvalue()))
     images = _meant(arrays.get("images"), pixels, kind)
     return Source(
-        {"npz": "data.npz"}, "data", kind.outcome, ((images, labels),), ("data.npz", "candidate"), kind.words
+        {"npz": "data.npz"},
+        "data",
+        kind.outcome,
+        ((images, labels),),
+        ("data.npz", "candidate"),
+        kind.words,
     )
 
 
@@ -306,9 +321,7 @@ def write_folder(
         shown = np.repeat(_gray(pixels)[:, None], 3, axis=1)
     elif name == "1":
         shown = np.repeat(np.where(_gray(pixels) > 127, 255, 0)[:, None], 3, axis=1)
-    elif name in ("I;16", "F", "I", "LA"):
-        shown = np.repeat(_gray(pixels)[:, None], 3, axis=1)
-    elif name in ("P", "gif"):
+    elif name in ("I;16", "F", "I", "LA") or name in ("P", "gif"):
         shown = np.repeat(_gray(pixels)[:, None], 3, axis=1)
     images = (shown / np.float32(255)).astype(np.float32)
     readings = [(images, labels)]
@@ -322,7 +335,9 @@ def write_folder(
         readings.append((images[again], by_text[labels][again]))
     _disturb(root, name, written, draws)
     at_fault = written[len(written) // 2]
-    names_of_refusal = (at_fault.name, "photos") if FOLDERS[name] != "accept" else ("photos", "candidate")
+    names_of_refusal = (
+        (at_fault.name, "photos") if FOLDERS[name] != "accept" else ("photos", "candidate")
+    )
     if name.startswith("one "):
         names_of_refusal = (at_fault.name,)
     return Source({"folder": "photos"}, "photos", FOLDERS[name], tuple(readings), names_of_refusal)
@@ -340,7 +355,9 @@ def _class_names(name: str, classes: int) -> list[str]:
     if name == "class1, class10, class2":
         return [f"class{number + 1}" for number in numbers]
     if name == "unicode classes":
-        return sorted(["Äpfel", "été", "日本", "🚗", "ß", "ñu", "øl", "zwölf", "ю", "я", "ё", "ж"][:classes])
+        return sorted(
+            ["Äpfel", "été", "日本", "🚗", "ß", "ñu", "øl", "zwölf", "ю", "я", "ё", "ж"][:classes]
+        )
     if name == "classes with spaces":
         return [f"a {chr(97 + number)} b" for number in numbers]
     return [chr(97 + number) * 2 for number in numbers]

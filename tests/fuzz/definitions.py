@@ -169,7 +169,14 @@ TEXTS: Mapping[str, tuple[Callable[[str], bytes], Outcome]] = MappingProxyType(
         "UTF-16": (lambda text: text.encode("utf-16"), "either"),
         "Latin-1": (lambda text: text.encode() + "# é\n".encode("latin-1"), "either"),
         "null byte": (lambda text: text.encode() + b"\0", "refuse"),
-        "tabs": (_text(lambda text: text.replace("\nthreat_model:", "\n\tthreat_model:").replace("\ndataset:", "\n\tdataset:")), "refuse"),
+        "tabs": (
+            _text(
+                lambda text: text.replace("\nthreat_model:", "\n\tthreat_model:").replace(
+                    "\ndataset:", "\n\tdataset:"
+                )
+            ),
+            "refuse",
+        ),
         "twice a field": (_text(lambda text: text + text.split("\n")[0] + "\n"), "refuse"),
         "two documents": (_text(lambda text: f"{text}---\n{text}"), "refuse"),
         "empty": (lambda text: b"", "refuse"),
@@ -190,7 +197,10 @@ TEXTS: Mapping[str, tuple[Callable[[str], bytes], Outcome]] = MappingProxyType(
         ),
         "many aliases": (_text(lambda text: text + _bomb()), "refuse"),
         "deep": (_text(lambda text: text + "more: " + 400 * "[" + 400 * "]" + "\n"), "refuse"),
-        "very deep": (_text(lambda text: text + "more: " + 9000 * "[" + 9000 * "]" + "\n"), "refuse"),
+        "very deep": (
+            _text(lambda text: text + "more: " + 9000 * "[" + 9000 * "]" + "\n"),
+            "refuse",
+        ),
         "a list as key": (_text(lambda text: text + "? [a, b]\n: c\n"), "refuse"),
         "a mapping as key": (_text(lambda text: text + "? {a: b}\n: c\n"), "refuse"),
         "a wrong date": (_text(lambda text: text + "more: 2024-13-45\n"), "refuse"),
@@ -198,7 +208,11 @@ TEXTS: Mapping[str, tuple[Callable[[str], bytes], Outcome]] = MappingProxyType(
         "cut short": (_text(lambda text: text.rstrip() + ": [\n"), "refuse"),
         "wrong indentation": (_text(lambda text: text + "  name: x\n"), "refuse"),
         "merged": (
-            _text(lambda text: text + "<<: {version: 1}\n" if "version" in text else text + "<<: {name: net}\n"),
+            _text(
+                lambda text: (
+                    text + "<<: {version: 1}\n" if "version" in text else text + "<<: {name: net}\n"
+                )
+            ),
             "accept",
         ),
         "a merged number": (_text(lambda text: text + "<<: 3\n"), "refuse"),

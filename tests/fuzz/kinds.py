@@ -80,7 +80,11 @@ class Workspace:
 
     def inputs(self) -> list[str]:
         """The options that name suite, candidate and results."""
-        named = {"--suite": self.suite_file, "--candidate": self.candidate, "--results-dir": self.results}
+        named = {
+            "--suite": self.suite_file,
+            "--candidate": self.candidate,
+            "--results-dir": self.results,
+        }
         return [text for option, path in named.items() for text in (option, str(path))]
 
     def run(self, *options: str) -> list[str]:
@@ -98,9 +102,7 @@ class Workspace:
             found = confirm_run(problems, output, self.source.words)
             return found or _missing_flags(flags, output)
 
-        step = Step(
-            self.run(*options), self.outcome, check, names=self.names, codes=self.codes
-        )
+        step = Step(self.run(*options), self.outcome, check, names=self.names, codes=self.codes)
         return replace(step, **changes)
 
     def verification(self) -> Step:
@@ -118,7 +120,9 @@ class Workspace:
         return replace(self.evaluation(), check=check)
 
 
-def _labels(problem_logits: np.ndarray[Any, Any] | None, n: int, classes: int, draws: Draws) -> Labels:
+def _labels(
+    problem_logits: np.ndarray[Any, Any] | None, n: int, classes: int, draws: Draws
+) -> Labels:
     """Labels (n,), four fifths of them as the network has it; each class occurs."""
     labels = draws.numbers.integers(0, classes, n)
     if problem_logits is not None and problem_logits.shape == (n, classes):
@@ -161,9 +165,11 @@ def make_workspace(
     file = weights.write_weights(folder / "sub", weights_format, net.state)
     kind = net.kind
     reference = draws.chance(0.15) and classes >= 4 and kind.reference and not kind.randomized
-    attacks: list[Any] = list(SURE_ATTACKS) if sure or draws.chance(0.3) else [
-        attack for attack in ATTACKS if draws.chance(0.5)
-    ]
+    attacks: list[Any] = (
+        list(SURE_ATTACKS)
+        if sure or draws.chance(0.3)
+        else [attack for attack in ATTACKS if draws.chance(0.5)]
+    )
     attacks = attacks or [ATTACKS[0]]
     exact = attacks == list(SURE_ATTACKS) and norm == "Linf"
     if reference:
@@ -198,7 +204,15 @@ def make_workspace(
         suite=suite,
         submission=definitions.submission_fields(source.label, **file.fields, **more),
         outcome=worst(kind.outcome, source.outcome, file.outcome),
-        names=(*source.names, *file.names, "model.py", "submission.yaml", "candidate net", "net: ", "interrupted"),
+        names=(
+            *source.names,
+            *file.names,
+            "model.py",
+            "submission.yaml",
+            "candidate net",
+            "net: ",
+            "interrupted",
+        ),
         codes=kind.codes,
         reference_engine=reference,
     )
@@ -297,7 +311,9 @@ def an_image_folder(folder: Path, draws: Draws) -> Case:
     network = draws.one_of(("linear", "layer norm", "convolutions with batch norm"))
     classes = draws.one_of((11, 12)) if "class" in name and draws.chance(0.7) else None
     workspace = make_workspace(folder, draws, network=network, image_folder=name, classes=classes)
-    return Case("image folder", f"{name}, {workspace.network.classes} classes", _followed(workspace))
+    return Case(
+        "image folder", f"{name}, {workspace.network.classes} classes", _followed(workspace)
+    )
 
 
 def a_selection(folder: Path, draws: Draws) -> Case:
@@ -312,7 +328,9 @@ def a_selection(folder: Path, draws: Draws) -> Case:
         n = draws.choices.randint(1, size)
         step = workspace.evaluation("--n-examples", str(n), n=n)
     elif way == "too many":
-        step = workspace.evaluation("--n-examples", str(size + 1), outcome="refuse", names=(str(size),))
+        step = workspace.evaluation(
+            "--n-examples", str(size + 1), outcome="refuse", names=(str(size),)
+        )
     elif way == "eps":
         eps = draws.choices.uniform(0.001, 0.3)
         workspace.problems = [replace(each, eps=eps) for each in workspace.problems]
@@ -335,7 +353,9 @@ def a_selection(folder: Path, draws: Draws) -> Case:
 
 def tiny_images(folder: Path, draws: Draws) -> Case:
     """Images of very few pixels: an attack that needs more says so before anything is run."""
-    shape = draws.one_of(((1, 1, 1), (3, 1, 1), (1, 2, 2), (3, 4, 4), (1, 3, 8), (3, 2, 1), (1, 5, 2)))
+    shape = draws.one_of(
+        ((1, 1, 1), (3, 1, 1), (1, 2, 2), (3, 4, 4), (1, 3, 8), (3, 2, 1), (1, 5, 2))
+    )
     workspace = make_workspace(folder, draws, shape=shape)
     workspace.reference_engine = False
     workspace.outcome = "either"
@@ -457,7 +477,10 @@ def a_certification_log(folder: Path, draws: Draws) -> Case:
         told = {
             "clean_accuracy": (summary["clean_accuracy"], file.clean),
             "robust_accuracy": (summary["robust_accuracy"], file.certified),
-            "average radius": (summary["certified"]["average_certified_radius"], file.average_radius),
+            "average radius": (
+                summary["certified"]["average_certified_radius"],
+                file.average_radius,
+            ),
         }
         return [
             f"{what}: told {came}, computed apart {expected}"
@@ -470,7 +493,9 @@ def a_certification_log(folder: Path, draws: Draws) -> Case:
     command += ["--results-dir", str(workspace.results)]
     outcome: Outcome = "refuse" if norm == "Linf" else file.outcome
     names = ("Linf", file.path.name)
-    return Case("certification log", f"{name}, {norm}", [Step(command, outcome, check, names=names)])
+    return Case(
+        "certification log", f"{name}, {norm}", [Step(command, outcome, check, names=names)]
+    )
 
 
 _SMOOTHED = """
@@ -569,9 +594,7 @@ def a_mix(folder: Path, draws: Draws) -> Case:
             shares.append(powers / powers.sum(axis=1, keepdims=True))
         return np.log((1 - alpha) * shares[0] + alpha * shares[1])
 
-    workspace.problems = [
-        replace(each, logits=logits, linear=None) for each in workspace.problems
-    ]
+    workspace.problems = [replace(each, logits=logits, linear=None) for each in workspace.problems]
     return Case("mix", f"alpha {alpha}", [workspace.evaluation(), workspace.verification()])
 
 
@@ -669,7 +692,9 @@ def a_changed_candidate(folder: Path, draws: Draws) -> Case:
         return replace(made, prepare=lambda: set_shift(shift))
 
     steps = [step(0), step(1), workspace.verification(), step(0)]
-    return Case("changed candidate", f"{name}, {'with' if as_weights else 'without'} weights", steps)
+    return Case(
+        "changed candidate", f"{name}, {'with' if as_weights else 'without'} weights", steps
+    )
 
 
 def changed_data(folder: Path, draws: Draws) -> Case:

@@ -106,11 +106,17 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "linear": Kind(_LINEAR, linear=True),
         "linear in float64": Kind(
-            net("return self.fc(x.flatten(1).double()).float()", "self.fc = nn.Linear(C * H * W, K).double()"),
+            net(
+                "return self.fc(x.flatten(1).double()).float()",
+                "self.fc = nn.Linear(C * H * W, K).double()",
+            ),
             linear=True,
         ),
         "logits in float64": Kind(
-            net("return self.fc(x.flatten(1).double())", "self.fc = nn.Linear(C * H * W, K).double()"),
+            net(
+                "return self.fc(x.flatten(1).double())",
+                "self.fc = nn.Linear(C * H * W, K).double()",
+            ),
             linear=True,
         ),
         "half precision": Kind(
@@ -389,7 +395,9 @@ def build():
             ),
             has_weights=False,
         ),
-        "probabilities": Kind(net("return self.fc(x.flatten(1)).softmax(dim=1)"), flags=("probabilities",)),
+        "probabilities": Kind(
+            net("return self.fc(x.flatten(1)).softmax(dim=1)"), flags=("probabilities",)
+        ),
         "log probabilities": Kind(net("return self.fc(x.flatten(1)).log_softmax(dim=1)")),
         "huge logits": Kind(net("return 1e30 * self.fc(x.flatten(1))"), linear=False),
         "logits near the largest number": Kind(
@@ -401,7 +409,10 @@ def build():
         "constant": Kind(net("return 0 * self.fc(x.flatten(1)) + torch.arange(K, 0., -1.)")),
         "ties": Kind(net("return 0 * self.fc(x.flatten(1))")),
         "rounded logits": Kind(net("return self.fc(x.flatten(1)).mul(2).round()")),
-        "quantised input": Kind(net("return self.fc((x * 4).round().div(4).flatten(1))"), flags=("zero-gradients", "stopped-gradients")),
+        "quantised input": Kind(
+            net("return self.fc((x * 4).round().div(4).flatten(1))"),
+            flags=("zero-gradients", "stopped-gradients"),
+        ),
         "no gradient": Kind(
             net("with torch.no_grad():\n    return self.fc(x.flatten(1))"),
             flags=("zero-gradients", "stopped-gradients"),
@@ -553,11 +564,11 @@ def build():
             answers_of_one_call=False,
             reference=False,
         ),
-        "made at random": Kind(_LINEAR, has_weights=False, answers_of_one_call=False, verifiable=False),
-        "prints": Kind(net("print('called', x.shape)\n" + _FC), linear=True),
-        "warns": Kind(
-            net("import warnings\nwarnings.warn('old function')\n" + _FC), linear=True
+        "made at random": Kind(
+            _LINEAR, has_weights=False, answers_of_one_call=False, verifiable=False
         ),
+        "prints": Kind(net("print('called', x.shape)\n" + _FC), linear=True),
+        "warns": Kind(net("import warnings\nwarnings.warn('old function')\n" + _FC), linear=True),
         "a stateful counter": Kind(
             net(
                 "self.calls += 1\n" + _FC,
@@ -581,7 +592,10 @@ def build():
             linear=True,
         ),
         "a lambda inside": Kind(
-            net("return self.head(x)", "self.fc = nn.Linear(C * H * W, K)\nself.head = lambda x: self.fc(x.flatten(1))"),
+            net(
+                "return self.head(x)",
+                "self.fc = nn.Linear(C * H * W, K)\nself.head = lambda x: self.fc(x.flatten(1))",
+            ),
             outcome="either",
             codes=_FAILS_LATE,
         ),
@@ -591,7 +605,9 @@ def build():
             linear=True,
             reference=False,
         ),
-        "gradients switched off at import": Kind("\ntorch.set_grad_enabled(False)\n" + _LINEAR, linear=True),
+        "gradients switched off at import": Kind(
+            "\ntorch.set_grad_enabled(False)\n" + _LINEAR, linear=True
+        ),
         "seed set in forward": Kind(net("torch.manual_seed(0)\n" + _FC), linear=True),
         "only float32 accepted": Kind(
             net("assert x.dtype == torch.float32 and x.is_contiguous()\n" + _FC), linear=True
@@ -607,11 +623,19 @@ def build():
             flags=("training-mode",),
         ),
         "answers as a tuple": Kind(net("return self.fc(x.flatten(1)), x"), outcome="refuse"),
-        "answers as a dictionary": Kind(net("return {'logits': self.fc(x.flatten(1))}"), outcome="refuse"),
+        "answers as a dictionary": Kind(
+            net("return {'logits': self.fc(x.flatten(1))}"), outcome="refuse"
+        ),
         "answers as classes": Kind(net("return self.fc(x.flatten(1)).argmax(1)"), outcome="refuse"),
-        "answers of whole numbers": Kind(net("return self.fc(x.flatten(1)).long()"), outcome="refuse"),
-        "complex answers": Kind(net("return self.fc(x.flatten(1)).to(torch.complex64)"), outcome="refuse"),
-        "answers as numpy": Kind(net("return self.fc(x.flatten(1)).detach().numpy()"), outcome="refuse"),
+        "answers of whole numbers": Kind(
+            net("return self.fc(x.flatten(1)).long()"), outcome="refuse"
+        ),
+        "complex answers": Kind(
+            net("return self.fc(x.flatten(1)).to(torch.complex64)"), outcome="refuse"
+        ),
+        "answers as numpy": Kind(
+            net("return self.fc(x.flatten(1)).detach().numpy()"), outcome="refuse"
+        ),
         "answers None": Kind(net("self.fc(x.flatten(1))"), outcome="refuse"),
         "a class too many": Kind(
             net(_FC, "self.fc = nn.Linear(C * H * W, K + 1)"), outcome="refuse"
@@ -619,7 +643,9 @@ def build():
         "a class too few": Kind(
             net(_FC, "self.fc = nn.Linear(C * H * W, K - 1)"), outcome="refuse"
         ),
-        "answers of four dimensions": Kind(net("return self.fc(x.flatten(1))[:, :, None, None]"), outcome="refuse"),
+        "answers of four dimensions": Kind(
+            net("return self.fc(x.flatten(1))[:, :, None, None]"), outcome="refuse"
+        ),
         "squeezed": Kind(net("return self.fc(x.flatten(1)).squeeze()"), outcome="either"),
         "raises": Kind(net("raise ValueError('bad {x}\\nnews %s')"), outcome="refuse"),
         "raises an assertion without text": Kind(net("assert False"), outcome="refuse"),
@@ -631,21 +657,40 @@ def build():
         ),
         "exits in forward": Kind(net("raise SystemExit(0)"), outcome="refuse"),
         "exits off the grid": Kind(
-            net("if ((255 * x) - (255 * x).round()).abs().max() > 1e-2:\n    raise SystemExit\n" + _FC),
+            net(
+                "if ((255 * x) - (255 * x).round()).abs().max() > 1e-2:\n    raise SystemExit\n"
+                + _FC
+            ),
             outcome="either",
             codes=_FAILS_LATE,
         ),
-        "interrupts in forward": Kind(net("raise KeyboardInterrupt"), outcome="refuse", codes=frozenset({1, 2, 130})),
-        "exits at import": Kind("\nimport sys\n\nsys.exit(0)\n", outcome="refuse", has_weights=False),
-        "exits in build": Kind("\ndef build():\n    exit(0)\n", outcome="refuse", has_weights=False),
+        "interrupts in forward": Kind(
+            net("raise KeyboardInterrupt"), outcome="refuse", codes=frozenset({1, 2, 130})
+        ),
+        "exits at import": Kind(
+            "\nimport sys\n\nsys.exit(0)\n", outcome="refuse", has_weights=False
+        ),
+        "exits in build": Kind(
+            "\ndef build():\n    exit(0)\n", outcome="refuse", has_weights=False
+        ),
         "raises at import": Kind("\n1 / 0\n", outcome="refuse", has_weights=False),
         "syntax error": Kind("\ndef build(:\n", outcome="refuse", has_weights=False),
         "null byte": Kind("\ndef build():\n    return '\0'\n", outcome="refuse", has_weights=False),
-        "missing import": Kind("\nimport no_such_package_anywhere\n", outcome="refuse", has_weights=False),
+        "missing import": Kind(
+            "\nimport no_such_package_anywhere\n", outcome="refuse", has_weights=False
+        ),
         "build is no function": Kind("\nbuild = 3\n", outcome="refuse", has_weights=False),
-        "build returns a function": Kind("\ndef build():\n    return lambda x: x\n", outcome="refuse", has_weights=False),
-        "build returns a class": Kind("\ndef build():\n    return nn.Linear\n", outcome="refuse", has_weights=False),
-        "build wants arguments": Kind("\ndef build(width):\n    return nn.Linear(width, K)\n", outcome="refuse", has_weights=False),
+        "build returns a function": Kind(
+            "\ndef build():\n    return lambda x: x\n", outcome="refuse", has_weights=False
+        ),
+        "build returns a class": Kind(
+            "\ndef build():\n    return nn.Linear\n", outcome="refuse", has_weights=False
+        ),
+        "build wants arguments": Kind(
+            "\ndef build(width):\n    return nn.Linear(width, K)\n",
+            outcome="refuse",
+            has_weights=False,
+        ),
         "wrong input size": Kind(
             "\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(C * H * W + 1, K))\n",
             outcome="refuse",

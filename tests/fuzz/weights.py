@@ -51,9 +51,7 @@ def _prefixed(prefix: str) -> Callable[[State], State]:
 
 def _other(state: State) -> State:
     """The same names with other numbers."""
-    return {
-        key: value + 1 if value.is_floating_point() else value for key, value in state.items()
-    }
+    return {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}
 
 
 def _with_one(change: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
@@ -104,7 +102,11 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
         ),
         "ordered": _Format(_mapped(OrderedDict)),
         "parameters": _Format(
-            _mapped(lambda state: {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in state.items()})
+            _mapped(
+                lambda state: {
+                    k: nn.Parameter(v) if v.is_floating_point() else v for k, v in state.items()
+                }
+            )
         ),
         "state_dict": _Format(_mapped(lambda state: {"state_dict": state})),
         "state_dict and optimizer": _Format(
@@ -146,7 +148,11 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
             _mapped(lambda state: {"model": state, "net": state}), outcome="either"
         ),
         "bfloat16 weights": _Format(
-            _mapped(lambda state: {k: v.bfloat16() if v.is_floating_point() else v for k, v in state.items()}),
+            _mapped(
+                lambda state: {
+                    k: v.bfloat16() if v.is_floating_point() else v for k, v in state.items()
+                }
+            ),
             outcome="either",
         ),
         "whole module": _Format(
@@ -158,17 +164,20 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
         ),
         "list": _Format(_mapped(lambda state: list(state.values())), outcome="refuse"),
         "a tensor": _Format(_mapped(lambda state: torch.zeros(3)), outcome="refuse"),
-        "numbers": _Format(_mapped(lambda state: {k: 1.0 for k in state}), outcome="refuse"),
+        "numbers": _Format(_mapped(lambda state: dict.fromkeys(state, 1.0)), outcome="refuse"),
         "whole-number names": _Format(
             _mapped(lambda state: dict(enumerate(state.values()))), outcome="refuse"
         ),
         "empty mapping": _Format(_mapped(lambda state: {}), outcome="refuse"),
-        "missing one": _Format(_mapped(lambda state: dict(list(state.items())[1:])), outcome="refuse"),
+        "missing one": _Format(
+            _mapped(lambda state: dict(list(state.items())[1:])), outcome="refuse"
+        ),
         "one too many": _Format(
             _mapped(lambda state: {**state, "extra.weight": torch.zeros(2)}), outcome="refuse"
         ),
         "another shape": _Format(
-            _mapped(_with_one(lambda value: value[None].repeat(2, *[1] * value.dim()))), outcome="refuse"
+            _mapped(_with_one(lambda value: value[None].repeat(2, *[1] * value.dim()))),
+            outcome="refuse",
         ),
         "transposed": _Format(
             _mapped(_with_one(lambda value: value.flatten()[:-1].clone())), outcome="refuse"
@@ -181,9 +190,7 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
             _mapped(_with_one(lambda value: value.to(torch.complex64))), outcome="either"
         ),
         "on meta": _Format(_mapped(_with_one(lambda value: value.to("meta"))), outcome="refuse"),
-        "truncated": _Format(
-            lambda state: _torch(state)[:-100], outcome="refuse"
-        ),
+        "truncated": _Format(lambda state: _torch(state)[:-100], outcome="refuse"),
         "truncated safetensors": _Format(
             lambda state: _safe(state)[:-5], ".safetensors", outcome="refuse"
         ),
@@ -192,7 +199,10 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
             outcome="refuse",
         ),
         "empty file": _Format(lambda state: b"", outcome="refuse"),
-        "text": _Format(lambda state: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", outcome="refuse"),
+        "text": _Format(
+            lambda state: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            outcome="refuse",
+        ),
         "web page": _Format(lambda state: b"<!DOCTYPE html><html>404</html>", ".pth", "refuse"),
         "other zip": _Format(lambda state: _other_zip(), outcome="refuse"),
         "random bytes": _Format(lambda state: bytes(range(256)) * 8, outcome="refuse"),
@@ -203,7 +213,9 @@ FORMATS: Mapping[str, _Format] = MappingProxyType(
         "a folder": _Format(_mapped(dict), outcome="refuse", fields={"weights": "."}),
         "outside": _Format(_mapped(dict), outcome="refuse", fields={"weights": "../w.pt"}),
         "absolute": _Format(_mapped(dict), outcome="refuse", fields={"weights": "/etc/hostname"}),
-        "another scheme": _Format(_mapped(dict), outcome="refuse", fields={"weights": "s3://b/w.pt"}),
+        "another scheme": _Format(
+            _mapped(dict), outcome="refuse", fields={"weights": "s3://b/w.pt"}
+        ),
         "no package": _Format(
             _mapped(dict), outcome="refuse", fields={"weights": "package://nothing_here/w.pt"}
         ),

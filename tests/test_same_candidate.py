@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -46,16 +48,16 @@ def test_fingerprints_survive_rounding_and_notice_another_network(
     assert 0.9 < images.max() <= 1
     own = _fingerprint(linear_digits)
     assert own is not None
-    assert same_answers(own, _fingerprint(nn.Sequential(linear_digits.double(), _Single())))
-    linear_digits.float()
+    exact = nn.Sequential(_Double(), copy.deepcopy(linear_digits).double())
+    assert same_answers(own, _fingerprint(exact))
     assert not same_answers(own, _fingerprint(nn.Sequential(linear_digits, _Rolled())))
 
 
-class _Single(nn.Module):
-    """The first layers answer in float64."""
+class _Double(nn.Module):
+    """Images in float64."""
 
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.float()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.double()
 
 
 class _Rolled(nn.Module):

@@ -19,6 +19,7 @@ import enum
 import functools
 import hashlib
 import io
+import itertools
 import linecache
 import logging
 import re
@@ -385,9 +386,12 @@ class _Walk:
                 if _counts(entry.filename)
             ):
                 content = archive.read(entry)
-                is_text = path.endswith((b".py", b".pkl"))
+                if path.endswith((b".py", b".pkl")):
+                    content = _unmangled(content)
+                if path.endswith(b".py"):
+                    content = _in_one_order(content)
                 self._token("script", path)
-                self._token("content", _unmangled(content) if is_text else content)
+                self._token("content", content)
 
     def _network(self, value: nn.Module, name: str) -> None:
         """A PyTorch module: its class, its tensors, its parts, its mode, its hooks, all else."""
@@ -670,6 +674,13 @@ def _unmangled(content: bytes) -> bytes:
     """TorchScript's names of classes without the number that counts those of the process."""
     content = re.sub(rb"[./]?___torch_mangle_\d+", b"", content)
     return re.sub(PACKAGE_NAME.pattern.encode(), b"<submission>", content)
+
+
+def _in_one_order(code: bytes) -> bytes:
+    """TorchScript's code with a class's constants by name: they come in the order of a set."""
+    parts = itertools.groupby(code.splitlines(), key=lambda line: b" : Final[" in line)
+    lines = (line for is_set, part in parts for line in (sorted(part) if is_set else part))
+    return b"\n".join(lines)
 
 
 @contextlib.contextmanager

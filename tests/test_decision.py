@@ -18,6 +18,7 @@ from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.candidates.mixed_nuts import MixedNuts
+from bench.candidates.smoothed import Smoothed
 from bench.certify.noise import ProcessorNoise
 from bench.certify.smoothing import FixedProcedure, Smoothing
 from bench.certify.votes import ABSTAINED, Certificate, certify
@@ -187,6 +188,15 @@ def test_a_randomized_candidate_decides_by_what_most_draws_say(share: float, dec
     expected = task.labels if decides else torch.full_like(task.labels, NO_CLASS)
     assert torch.equal(decide(task, task.images), expected)
     assert torch.equal(confirm(task, task.images, task.labels), expected)
+
+
+def test_a_smoothed_classifier_decides_by_most_of_its_bank() -> None:
+    images = dataset().images
+    network = Unanswering(math.nan)
+    smoothed = Smoothed(network, sigma=0.01, noise_samples=16, seed=0).eval()
+    assert (smoothed.bank(images)[:, 0, 0, 0] + CORNER > LIMIT).any()
+    assert torch.equal(classes_of(smoothed(images)), dataset().labels)
+    assert (classes_of(smoothed(_bright(images))) == NO_CLASS).all()
 
 
 def test_the_expectation_has_a_finite_gradient_where_a_draw_has_no_answer() -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bench.decision import mean_answer
 from bench.errors import InputError
 
 OWN_PREFIX = "bench.candidates."
@@ -48,11 +49,11 @@ class Smoothed(nn.Module):
         self._converted = torch.empty(0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities (N, K) of images (N, C, H, W)."""
+        """Logarithms of the mean probabilities (N, K) of images (N, C, H, W), by `mean_answer`."""
         bank = self.bank(images)
         noisy = (images.unsqueeze(1) + bank).flatten(0, 1)
         logits = cast(Tensor, self.base(noisy)).view(len(images), len(bank), -1)
-        return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(len(bank))
+        return mean_answer(logits, dim=1)
 
     def bank(self, images: Tensor) -> Tensor:
         """The noise (m, C, H, W) for images of this shape, type and device."""

@@ -9,7 +9,7 @@ from bench.records import Flag
 
 _ADVICE = (
     "Find the operation (a division by 0, the logarithm of 0, an overflow in half precision) and "
-    "guard it; until then these samples tell of an unguarded operation, not of the defence."
+    "guard it; until then such answers tell of that operation, not of the defence."
 )
 
 

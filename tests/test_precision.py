@@ -21,7 +21,7 @@ SETTINGS = [
             "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
             "torch.backends.mkldnn.set_flags(_fp32_precision='bf16')",
             "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
-            "torch.set_float32_matmul_precision('high'); torch.backends.cudnn.fp32_precision = 'tf32'",
+            "torch.backends.cudnn.fp32_precision = 'tf32'; torch.backends.cudnn.allow_tf32 = False",
         ]
         if NEW
         else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -59,7 +60,9 @@ def image_gradient(
     """
     inputs = images.clone().requires_grad_()
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            # Quantized layers: PyTorch warns that they have no gradient, which is returned here.
+            warnings.filterwarnings("ignore", message=".*autograd kernel was not registered")
             value = loss(model(inputs.clone()).float(), labels, labels).sum()
             if not value.requires_grad:
                 return None

@@ -15,9 +15,12 @@ def uncompiled(module: nn.Module) -> nn.Module:
 def in_eval_mode(module: nn.Module) -> nn.Module:
     """The module in eval mode, or in the only one that it has.
 
-    What `torch.export` made refuses to change its mode.
+    What `torch.export` made refuses to change its mode: its graph is the one that was exported,
+    whatever its parts are marked as.
     """
     try:
         return module.eval()
     except NotImplementedError:
+        for part in module.modules():
+            part.training = False
         return module

@@ -93,7 +93,8 @@ def _gradient(module: nn.Module, images: Tensor) -> Tensor | None:
 def _gradient_if_any(module: nn.Module, images: Tensor) -> Tensor | None:
     """As `_gradient`; None also where it fails, which whoever needs the gradient reports."""
     try:
-        gradient = _gradient(module, images)
+        with _silent():
+            gradient = _gradient(module, images)
     except Exception:  # foreign code may raise anything
         return None
     usable = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())

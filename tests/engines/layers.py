@@ -13,6 +13,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
+from bench.candidates.form import in_eval_mode
+
 CLASSES = 5
 
 
@@ -117,6 +119,18 @@ class Doubled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         return 2 * gradients[0]
+
+
+class Rounded(torch.autograd.Function):
+    """A rounding whose author lets gradients pass."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return torch.round(values * 4) / 4
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
 
 
 class Options(nn.Module):
@@ -364,6 +378,14 @@ def compiled() -> nn.Module:
     return cast(nn.Module, torch.compile(network().eval(), backend="eager"))
 
 
+def exported() -> nn.Module:
+    shapes = ({0: torch.export.Dim("n")},)
+    program = torch.export.export(
+        network().eval(), (torch.rand(2, 1, 8, 8),), dynamic_shapes=shapes
+    )
+    return program.module()
+
+
 def timm_vision() -> nn.Module:
     import timm
 
@@ -433,6 +455,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
         lambda values, layer: checkpointed(values, layer, reentrant=True), layer=convolution()
     ),
     "custom function": lambda: Applied(lambda values: cast(Tensor, Doubled.apply(values))),
+    "straight-through": lambda: Applied(lambda values: cast(Tensor, Rounded.apply(values))),
     "deterministic": lambda: Applied(deterministic, layer=convolution(norm=True)),
     "autocast": lambda: Applied(autocast, layer=convolution(norm=True)),
     "no_grad on weights": lambda: Applied(frozen, layer=convolution(norm=True)),
@@ -447,6 +470,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "further arguments": Options,
     "data parallel": lambda: nn.DataParallel(network()),
     "compiled": compiled,
+    "exported": exported,
     "branching": Branching,
     "recurrent": lambda: Rows(nn.RNN(8, 6, batch_first=True)),
     "long short-term memory": lambda: Rows(nn.LSTM(8, 6, batch_first=True)),
@@ -486,4 +510,4 @@ def build(name: str) -> nn.Module:
             if isinstance(mean, Tensor) and mean.is_leaf and not torch.nn.parameter.is_lazy(mean):
                 mean.normal_(std=0.3)
                 part.running_var.uniform_(0.5, 2)  # type: ignore[operator]
-    return module.eval()
+    return in_eval_mode(module)

@@ -11,9 +11,10 @@ The capital is a mixture over alternatives: the likelihood ratio of p' against q
 odds that are e^d times those of q. It falls as q grows, so that the largest q at which it reaches
 1 / a is a lower bound of p at every time at once: a confidence sequence.
 
-Most of the failure probability goes to it. The rest is kept for a Clopper-Pearson bound at the
-last draw, so that a sample near the threshold, which needs all draws, is certified nearly wherever
-the fixed procedure would certify it. By the union bound both are right together. Giving up early
+Of the failure probability 70% (`SEQUENTIAL_SHARE`) goes to it. The other 30% is kept for a
+Clopper-Pearson bound at the last draw, so that a sample near the threshold, which needs all draws,
+is certified nearly wherever the fixed procedure would certify it. By the union bound both are right
+together with at least the probability that is asked for. Giving up early
 ("no") can make no certificate wrong; it is done when the draws that are left will, to judge by the
 votes so far, hardly reach the last bound.
 

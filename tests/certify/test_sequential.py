@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, logit, ndtr
+from scipy.special import expit, logit, ndtr, ndtri
+from scipy.stats import beta
 
 from bench.certify.sequential import (
+    SEQUENTIAL_SHARE,
     SequentialProcedure,
     log_capital,
     lower_bounds,
@@ -39,6 +41,25 @@ def _simulate(
         open_rows = open_rows[~settled]
         evidence = Evidence(**{name: value[~settled] for name, value in vars(evidence).items()})
     return radii, draws
+
+
+def test_the_two_bounds_share_the_failure_probability() -> None:
+    """By the union bound the certificate fails no oftener than both bounds' shares together."""
+    failure, draws, sigma = 0.01, 2_000, 0.5
+    assert SEQUENTIAL_SHARE == 0.7  # as the documents say
+    procedure = SequentialProcedure(Smoothing(sigma, 100, draws, failure), (0.5,))
+    assert procedure.settings["sequential_share"] == SEQUENTIAL_SHARE
+    successes, drawn = np.arange(1_100, 1_990, 90), np.full(10, draws)
+    sequence = lower_bounds(successes, drawn, 0.7 * failure)
+    last = beta.ppf(0.3 * failure, successes, draws - successes + 1)
+    expected = sigma * ndtri(np.maximum(sequence, last))
+    unsettled = np.zeros((10, 1), dtype=np.bool_)
+    evidence = Evidence(successes, drawn, unsettled, unsettled.copy())
+    np.testing.assert_allclose(procedure.radii(evidence), expected, rtol=1e-9)
+    # Before the last draw the kept share proves nothing.
+    earlier = Evidence(successes - 1, drawn - 1, unsettled.copy(), unsettled.copy())
+    alone = sigma * ndtri(lower_bounds(successes - 1, drawn - 1, 0.7 * failure))
+    np.testing.assert_allclose(procedure.radii(earlier), alone, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("sigma", "radius"), [(0.25, 0.75), (0.5, 0.25)])

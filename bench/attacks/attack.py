@@ -61,6 +61,8 @@ class Attack(ABC, Generic[S]):
         steps: how many steps an item takes that does not break.
         passes: what one step costs an item.
         arithmetic: what a step does to whole images besides its passes.
+        stops_at_break: whether an item is finished once it is broken. An attack that looks for the
+            highest loss, rather than for a mistake, goes on to the end of its budget.
     """
 
     norm: Norm
@@ -68,6 +70,7 @@ class Attack(ABC, Generic[S]):
     steps: int
     passes: Passes
     arithmetic: tuple[RowFunction, ...]
+    stops_at_break: bool = True
 
     @abstractmethod
     def start(
@@ -114,8 +117,9 @@ class Attack(ABC, Generic[S]):
         return "; ".join(function.problem for function in self.arithmetic if function.problem)
 
     def finished(self, state: S) -> Tensor:
-        """(N,) bool: broken, or at the end of the budget."""
-        return state.broken | (state.iteration >= self.steps)
+        """(N,) bool: at the end of the budget, or broken if the attack stops there."""
+        exhausted = state.iteration >= self.steps
+        return state.broken | exhausted if self.stops_at_break else exhausted
 
     def images(self, state: S) -> Tensor:
         """(N, ...) best images, all inside the ball: the adversarial ones where items broke."""

@@ -8,22 +8,19 @@ also push its weight towards the accurate base.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bench.attacks.apgd import MOVES, APGDState
-from bench.attacks.attack import Model, likeliest_wrong_classes
+from bench.attacks.attack import likeliest_wrong_classes
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import LOSSES, cross_entropy, loss_for
 from bench.attacks.mix_apgd import MixAPGD, MixState
 from bench.attacks.mix_losses import towards_accurate_base
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
-from bench.attacks.rowwise import RowFunction
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.suites.suite import ThreatModel
 from bench.training.mix_settings import MixingNetworkSettings
@@ -48,8 +45,8 @@ class RadiusState(MixState):
 class TrainingAPGD(MixAPGD):
     """Auto-PGD for the highest loss, each item in a ball of its own.
 
-    Nothing counts as broken: a search that stopped at the first wrong answer would leave images at
-    their start that the mix gets wrong without attack.
+    It does not stop at the first wrong answer: that would leave images at their start that the mix
+    gets wrong without an attack.
     """
 
     def __init__(
@@ -74,10 +71,16 @@ class TrainingAPGD(MixAPGD):
             InputError: a parameter is out of its range.
         """
         loss = towards_accurate_base(cross_entropy_or_dlr)
-        super().__init__(norm, eps, [loss], targeted=True, steps=steps, weights=[push_weights])
+        super().__init__(
+            norm,
+            eps,
+            [loss],
+            targeted=True,
+            steps=steps,
+            weights=[push_weights],
+            stops_at_break=False,
+        )
         self._radius_factors = radius_factors
-        self._move_inside = RowFunction(partial(_move_inside, MOVES[norm]))
-        self.arithmetic = (self._move_inside,)
 
     def start(
         self,
@@ -96,27 +99,21 @@ class TrainingAPGD(MixAPGD):
         low, high = self._radius_factors
         events = torch.full_like(labels, _RADIUS_EVENT)
         factors = low + (high - low) * draws.uniform(events, 1, images.dtype)[:, 0]
-        point = state.clean + per_image(factors, images) * (state.point - state.clean)
-        point.clamp_(0, 1)
-        values = {field.name: getattr(state, field.name) for field in fields(state)} | {
-            "point": point,
-            "previous": point.clone(),
-            "best": point.clone(),
-            "step_size": state.step_size * factors,
-        }
-        return RadiusState(**values, radii=self.eps * factors)
+        state.point.sub_(state.clean).mul_(per_image(factors, images)).add_(state.clean)
+        for copy in (state.previous, state.best):
+            copy.copy_(state.point.clamp_(0, 1))
+        state.step_size.mul_(factors)
+        return RadiusState(**vars(state), radii=self.eps * factors)
 
-    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """The right answer in place of the mix's, and the loss with its gradient."""
-        logits, losses, gradient = super().evaluate(model, state)
-        return functional.one_hot(state.labels, logits.shape[1]).to(logits), losses, gradient
+    def _row_move(self) -> Callable[..., None]:
+        return MOVES[self.norm]
 
     def move(
         self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
     ) -> None:
         """See `APGD.move`."""
         assert isinstance(state, RadiusState)
-        self._move_inside(
+        self._move(
             state.radii,
             state.point,
             state.previous,
@@ -173,7 +170,7 @@ def attacked_copies(
         return momentum_pgd(attack, mix, state, decay)
     for _ in range(attack.steps):
         attack.step(mix, state)
-    return attack.images(state)
+    return state.best
 
 
 def momentum_pgd(
@@ -226,7 +223,3 @@ def cross_entropy_or_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Ten
         cross_entropy(logits, labels, targets),
         targeted(logits, labels, targets),
     )
-
-
-def _move_inside(move: Callable[..., None], radii: Tensor, *rest: Tensor) -> None:
-    move(radii, *rest)

@@ -1,7 +1,7 @@
 """The attacked copies of images that a mixing network is trained on.
 
 Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
-SIMODS 2024, arXiv 2301.12554, section 4: attacks on the mix as it is, of different strength, which
+SIMODS 2024, arXiv 2301.12554, section 4: attacks of different strength on the current mix, which
 also push its weight towards the accurate base.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from bench.attacks.apgd import MOVES, APGDState
@@ -23,12 +25,39 @@ from bench.attacks.mix_losses import towards_accurate_base
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.suites.suite import ThreatModel
-from bench.training.mix_settings import MixingNetworkSettings
+from bench.validation import StrictModel
 
 _RADIUS_EVENT = 2
-"""Start and weight of an item's search are events 0 and 1 of its stream."""
+"""Events 0 and 1 of an item's stream are the start and the weight of its search."""
 _PGD_REACH = 2.5
-"""Radii that the steps of PGD cover together."""
+"""The length of all steps of PGD together, in radii."""
+
+
+def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= interval[0] <= interval[1]:
+        raise ValueError("expected two numbers, 0 <= low <= high")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""The ends of a uniform distribution, in [0, infinity)."""
+
+
+class MixAttackSettings(StrictModel):
+    """The settings of the attacks that a mixing network is trained on."""
+
+    attack: Literal["apgd", "pgd"] = "apgd"
+    """Auto-PGD, or PGD with momentum."""
+    attack_steps: int = Field(default=75, ge=1)
+    """Degrees of freedom of the chi-squared distribution that the number of steps is drawn from."""
+    attack_targets: int = Field(default=9, ge=0)
+    """Classes that targeted runs aim for, beside one run on the cross-entropy."""
+    radius_factors: Interval = (0.4, 1.1)
+    """The ratio of each attacked image's radius to the threat model's is drawn from here."""
+    push_weights: Interval = (0.0, 0.4)
+    """The weight of BCE(gamma, 1) in each attacked image's loss is drawn from here."""
+    momentum_decays: Interval = (0.0, 0.9)
+    """The decay of PGD's momentum is drawn from here."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +65,14 @@ class RadiusState(MixState):
     """See `MixState`.
 
     Attributes:
-        radii: (N,) of each item's ball.
+        radii: (N,) the radius of each item's ball.
     """
 
     radii: Tensor
 
 
 class TrainingAPGD(MixAPGD):
-    """Auto-PGD for the highest loss, each item in a ball of its own.
+    """Auto-PGD for the highest loss, in a ball of each item's own.
 
     It does not stop at the first wrong answer: that would leave images at their start that the mix
     gets wrong without an attack.
@@ -61,14 +90,14 @@ class TrainingAPGD(MixAPGD):
         """Make an attack.
 
         Args:
-            norm: of the balls, Linf or L2.
-            eps: the radius of the threat model.
-            steps: gradient steps.
-            radius_factors: ends of the interval that each item's radius is drawn from, times eps.
-            push_weights: ends of the interval that each item's w is drawn from.
+            norm: The norm of the balls, Linf or L2.
+            eps: The radius of the threat model.
+            steps: Gradient steps.
+            radius_factors: Ends of the interval that each item's radius is drawn from, times eps.
+            push_weights: Ends of the interval that each item's w is drawn from.
 
         Raises:
-            InputError: a parameter is out of its range.
+            InputError: If a parameter is out of its range.
         """
         loss = towards_accurate_base(cross_entropy_or_dlr)
         super().__init__(
@@ -90,10 +119,10 @@ class TrainingAPGD(MixAPGD):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> RadiusState:
-        """From a random point of the items' balls; see `Attack.start`.
+        """Start from a random point of each item's ball; see `Attack.start`.
 
-        An item whose target is its own label ascends the cross-entropy, one with another target the
-        targeted difference of logits ratio.
+        An item whose target is its own label ascends the cross-entropy; one with another target
+        ascends the targeted difference of logits ratio.
         """
         state = super().start(images, labels, draws, targets, restarts)
         low, high = self._radius_factors
@@ -111,7 +140,7 @@ class TrainingAPGD(MixAPGD):
     def move(
         self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
     ) -> None:
-        """See `APGD.move`."""
+        """Move inside the item's own ball; see `APGD.move`."""
         assert isinstance(state, RadiusState)
         self._move(
             state.radii,
@@ -133,22 +162,22 @@ def attacked_copies(
     images: Tensor,
     labels: Tensor,
     threat_model: ThreatModel,
-    settings: MixingNetworkSettings,
+    settings: MixAttackSettings,
     generator: torch.Generator,
 ) -> Tensor:
-    """Images attacked on a mix: once on the cross-entropy, and once for each target.
+    """Return images attacked on a mix, once on the cross-entropy and once for each target.
 
     Args:
         mix: In a mode where no image depends on the others in its batch.
         images: (N, C, H, W) in [0, 1].
         labels: (N,) int64.
-        threat_model: Its radius is the unit of the settings' radii.
-        settings: Of the attack.
+        threat_model: The settings' radii are relative to its radius.
+        settings: The settings of the attack.
         generator: Source of every draw; on the CPU.
 
     Returns:
         ((1 + targets) N, C, H, W): all images under the first run, then all under the next, ....
-        Where there are fewer wrong classes than targets, fewer.
+        There are fewer if there are fewer wrong classes than targets.
     """
     with torch.no_grad():
         ranked = likeliest_wrong_classes(mix(images), labels, settings.attack_targets)
@@ -176,18 +205,15 @@ def attacked_copies(
 def momentum_pgd(
     attack: TrainingAPGD, mix: AdaptiveMix, state: RadiusState, decay: float
 ) -> Tensor:
-    """Steps of one size along a momentum of the gradients.
+    """Return the last points (N, ...) of PGD with momentum.
 
     Y. Dong et al., "Boosting Adversarial Attacks with Momentum", 2018.
 
     Args:
-        attack: Its losses and number of steps are used.
-        mix: To attack.
-        state: Items at their start; changed in place.
-        decay: Of the momentum, in [0, 1).
-
-    Returns:
-        (N, ...) the last points.
+        attack: Provides the losses and the number of steps.
+        mix: The mix to attack.
+        state: Items at their start. It is changed in place.
+        decay: The decay of the momentum, in [0, 1).
     """
     steps = attack.phase_steps - 1
     radii, point = per_image(state.radii, state.point), state.point
@@ -210,13 +236,13 @@ def momentum_pgd(
 
 
 def steps_of_run(degrees_of_freedom: int, generator: torch.Generator) -> int:
-    """A chi-squared number of steps, rounded, at least 1."""
+    """Draw a number of steps from a chi-squared distribution, rounded, at least 1."""
     squares = torch.randn(degrees_of_freedom, generator=generator).square()
     return max(1, round(float(squares.sum())))
 
 
 def cross_entropy_or_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """(N,) cross-entropy where the target is the label, else the targeted DLR."""
+    """Return the cross-entropy (N,) where the target is the label, else the targeted DLR."""
     targeted = LOSSES[loss_for("dlr-targeted", logits.shape[1])]
     return torch.where(
         targets == labels,

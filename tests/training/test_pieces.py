@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.training.augmentation import augment
-from bench.training.average import AveragedWeights, decay_at
-from bench.training.initialization import generator_for, initialised
-from bench.training.perturbation import perturb, under_attack
-from bench.training.schedule import cosine, one_cycle
-from bench.training.settings import readable_radius
+from bench.training.data import augment
+from bench.training.draws import generator_for, initialised
+from bench.training.network import under_attack
+from bench.training.optimization import averaged_model, cosine, decay_at, one_cycle
+from bench.training.recipe import readable_radius
+from bench.training.recipes.adversarial import perturb
 
 
 @given(
@@ -52,25 +52,25 @@ def test_the_cosine_warms_up_and_falls(steps: int, peak: float, warm_up: float) 
 
 def test_the_average_of_constant_weights_is_those_weights_from_the_first_update_on() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    average = AveragedWeights(network, 0.99)
+    average = averaged_model(network, 0.99)
     for tensor in network.state_dict().values():
         tensor.fill_(3)
     for _ in range(3):
-        average.update(network)
-        assert all((tensor == 3).all() for tensor in average.network.state_dict().values())
-    assert not average.network.training
+        average.update_parameters(network)
+        assert all((tensor == 3).all() for tensor in average.module.state_dict().values())
+    assert not average.module.training
 
 
 def test_the_average_follows_its_recursion() -> None:
     network = nn.Linear(1, 1, bias=False)
-    average, expected = AveragedWeights(network, 0.5), 0.0
+    average, expected = averaged_model(network, 0.5), 0.0
     for step in range(30):
         with torch.no_grad():
             network.weight.fill_(float(step))
-        average.update(network)
+        average.update_parameters(network)
         decay = decay_at(step, 0.5)
         expected = decay * expected + (1 - decay) * step
-    assert average.network.get_parameter("weight").item() == pytest.approx(expected)
+    assert average.module.get_parameter("weight").item() == pytest.approx(expected)
     assert decay_at(0, 0.999) == 0
     assert decay_at(10**6, 0.999) == 0.999
 

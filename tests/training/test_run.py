@@ -12,11 +12,7 @@ import bench.training
 from bench.candidates.submission import SubmissionReference, read_submission
 from bench.data import load
 from bench.errors import InputError
-from bench.training import Progress
-from bench.training.measure import clean_accuracy
-from bench.training.recipes import recipes
-from bench.training.run import override
-from bench.training.trained import Conditions, Trained
+from bench.training import Conditions, Progress, Trained, clean_accuracy, override, recipes
 
 TINY = {
     "epochs": 3,
@@ -115,7 +111,7 @@ def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "preset", "overrides", "message"),
     [
-        ("nonsense", "digits-standard", {}, "expected a recipe among standard, adversarial"),
+        ("nonsense", "digits-standard", {}, "expected a recipe among adversarial, consistency"),
         ("standard", "nonsense", {}, "expected a preset among digits-standard"),
         ("standard", "digits-robust", {}, "expected a preset of the recipe standard"),
         ("standard", "digits-standard", {"epoch": "1"}, "settings: field epoch"),

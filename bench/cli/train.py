@@ -14,9 +14,9 @@ from bench.training import Progress, TriedNumbers, preset_for, presets, recipes,
 
 
 @click.command("train")
-@click.option("--recipe", required=True, type=click.Choice(list(recipes())))
+@click.option("--recipe", required=True, help=f"One of {', '.join(recipes())}.")
 @click.option("--dataset", help="Use the recipe's preset for this data set.")
-@click.option("--preset", type=click.Choice(list(presets())), help="Use this preset.")
+@click.option("--preset", help=f"Or use this preset: {', '.join(presets())}.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

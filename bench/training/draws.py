@@ -8,13 +8,17 @@ import numpy as np
 import torch
 from torch import nn
 
+INITIAL_WEIGHTS, EPOCHS, MEASUREMENTS = range(3)
+"""First entries of keys, by purpose. The split into held-out and other images has no key."""
+
 
 def generator_for(seed: int, *key: int) -> torch.Generator:
     """Return a generator on the CPU whose stream depends on the seed and the key alone.
 
-    Each epoch draws from a stream of its own, so that a resumed training needs no generator state.
+    Different keys give different streams, also if one is the beginning of the other. Each epoch
+    draws from a stream of its own, so that a resumed training needs no generator state.
     """
-    state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
@@ -37,5 +41,5 @@ def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     caller's random state afterwards.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator_for(seed).initial_seed())
+        torch.default_generator.manual_seed(generator_for(seed, INITIAL_WEIGHTS).initial_seed())
         return make()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.memory import keep_freed_memory
 from bench.training.data import FolderImages, TrainingData, augment, split
-from bench.training.draws import generator_for
+from bench.training.draws import EPOCHS, generator_for
 from bench.training.files import load_checkpoint, save_checkpoint
 from bench.training.optimization import Optimization, averaged_model
 from bench.training.recipe import Conditions, Measurement, Progress, ProgressCallback, Settings
@@ -157,7 +157,7 @@ class _Training:
         return time.monotonic() - self.began
 
     def run_epoch(self, progress: ProgressCallback) -> None:
-        generator = generator_for(self.seed, 1, self.epoch)
+        generator = generator_for(self.seed, EPOCHS, self.epoch)
         order = self.images[torch.randperm(len(self.images), generator=generator)]
         self.network.train()
         total = torch.zeros((), device=self.device)

@@ -11,7 +11,7 @@ import yaml
 
 from bench.candidates.candidate import Paper
 from bench.errors import InputError
-from bench.training.recipe import Settings, recipes
+from bench.training.recipe import Settings, find_recipe
 from bench.validation import StrictModel, read_yaml, validate
 
 SHIPPED = Path(__file__).with_name("presets")
@@ -63,19 +63,13 @@ def register_presets(path: Path) -> None:
     Raises:
         InputError: If the file, a recipe or a setting is wrong, or a preset's name is taken.
     """
-    known, found = recipes(), dict[str, Preset]()
+    found: dict[str, Preset] = {}
     for recipe, entry in validate(_PresetFile, read_yaml(path), path).recipes.items():
-        if recipe not in known:
-            raise InputError(
-                f"{path}: expected a recipe among {', '.join(known)}, got {recipe!r}; register it "
-                "before its presets"
-            )
+        settings_type = find_recipe(recipe, f"{path}: ").settings_type
         for name, preset in entry.presets.items():
             if name in _PRESETS or name in found:
                 raise InputError(f"{path}: expected a new name for a preset, got {name!r}")
-            settings = validate(
-                known[recipe].settings_type, preset.settings, f"{path}: preset {name}"
-            )
+            settings = validate(settings_type, preset.settings, f"{path}: preset {name}")
             found[name] = Preset(recipe, preset.dataset, settings, preset.paper or entry.paper)
     _PRESETS.update(found)
 
@@ -97,16 +91,17 @@ def preset_for(recipe: str, dataset: str) -> str:
     Raises:
         InputError: If there is none.
     """
+    find_recipe(recipe)
+    names: dict[str, str] = {}
     for name, preset in _PRESETS.items():
-        if (preset.recipe, preset.dataset) == (recipe, dataset):
-            return name
-    fitting = dict.fromkeys(each.dataset for each in _PRESETS.values() if each.recipe == recipe)
-    if not fitting:
-        known = ", ".join(dict.fromkeys(each.recipe for each in _PRESETS.values()))
-        raise InputError(f"expected a recipe of {known}; got {recipe!r}")
-    raise InputError(
-        f"expected a data set of {', '.join(fitting)} for the recipe {recipe}; got {dataset!r}"
-    )
+        if preset.recipe == recipe:
+            names.setdefault(preset.dataset, name)
+    if dataset not in names:
+        raise InputError(
+            f"expected a data set of {', '.join(names) or '(no preset is registered)'} for the "
+            f"recipe {recipe}; got {dataset!r}"
+        )
+    return names[dataset]
 
 
 def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:

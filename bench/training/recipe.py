@@ -194,6 +194,22 @@ def recipes() -> dict[str, Recipe[Any]]:
     return dict(sorted(_RECIPES.items()))
 
 
+def find_recipe(name: str, origin: str = "") -> Recipe[Any]:
+    """Return the recipe with a name.
+
+    Args:
+        name: As the user wrote it.
+        origin: Where, for the error; ends in a colon and a space.
+
+    Raises:
+        InputError: If no recipe with this name is registered.
+    """
+    if name not in _RECIPES:
+        known = ", ".join(recipes())
+        raise InputError(f"{origin}expected a registered recipe ({known}), got {name!r}")
+    return _RECIPES[name]
+
+
 def readable_radius(eps: float) -> str | float:
     """Return a radius as the field writes it: 0.2, but 8/255 for 0.03137254901960784."""
     levels = round(eps * 255)

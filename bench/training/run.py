@@ -24,8 +24,8 @@ from bench.training.recipe import (
     ProgressCallback,
     Settings,
     Trained,
+    find_recipe,
     ignore,
-    recipes,
 )
 
 CHECKPOINT = "checkpoint.pt"
@@ -78,7 +78,7 @@ def run(
         return finished
     data = _training_data(chosen.dataset, data_dir)
     conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
-    trained = recipes()[recipe].train(settings, data, conditions)
+    trained = find_recipe(recipe).train(settings, data, conditions)
     submission = write_submission(
         out,
         trained,
@@ -92,9 +92,8 @@ def run(
 
 
 def _preset(recipe: str, preset: str) -> Preset:
-    known_recipes, known_presets = recipes(), presets()
-    if recipe not in known_recipes:
-        raise InputError(f"expected a recipe among {', '.join(known_recipes)}, got {recipe!r}")
+    find_recipe(recipe)
+    known_presets = presets()
     if preset not in known_presets:
         raise InputError(f"expected a preset among {', '.join(known_presets)}, got {preset!r}")
     chosen = known_presets[preset]

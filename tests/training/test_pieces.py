@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.training.data import augment
+from bench.training.data import augment, split
 from bench.training.draws import generator_for, initialised
 from bench.training.network import under_attack
 from bench.training.optimization import averaged_model, cosine, decay_at, one_cycle
@@ -73,6 +73,19 @@ def test_the_average_follows_its_recursion() -> None:
     assert average.module.get_parameter("weight").item() == pytest.approx(expected)
     assert decay_at(0, 0.999) == 0
     assert decay_at(10**6, 0.999) == 0.999
+
+
+def test_every_key_has_a_stream_of_its_own() -> None:
+    keys = [(), (0,), (0, 0), (1,), (1, 0), (1, 1), (2,), (0, 1)]
+    streams = [generator_for(seed, *key) for seed in (0, 5, 2**32 + 5) for key in keys]
+    assert len({stream.initial_seed() for stream in streams}) == len(streams)
+
+
+def test_the_split_is_that_of_the_shipped_submissions() -> None:
+    """Mixes of shipped bases are chosen on images that the bases held out."""
+    _, held_out = split(50_000, 500, 0)
+    assert held_out[:5].tolist() == [120, 131, 279, 316, 352]
+    assert int(held_out.sum()) == 12438686
 
 
 def test_augmented_images_are_shifted_and_mirrored_originals() -> None:

@@ -111,7 +111,12 @@ def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "preset", "overrides", "message"),
     [
-        ("nonsense", "digits-standard", {}, "expected a recipe among adversarial, consistency"),
+        (
+            "nonsense",
+            "digits-standard",
+            {},
+            r"expected a registered recipe \(adversarial, consistency",
+        ),
         ("standard", "nonsense", {}, "expected a preset among digits-standard"),
         ("standard", "digits-robust", {}, "expected a preset of the recipe standard"),
         ("standard", "digits-standard", {"epoch": "1"}, "settings: field epoch"),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.training.data import TrainingData
-from bench.training.draws import generator_for, on_device
+from bench.training.draws import MEASUREMENTS, generator_for, on_device
 from bench.training.network import (
     MEASURED_AT_ONCE,
     OneCycleSettings,
@@ -85,7 +85,7 @@ def train(settings: AdversarialSettings, data: TrainingData, conditions: Conditi
         )
 
     def measure(epoch: int, network: nn.Module, images: Tensor, labels: Tensor) -> Measurement:
-        generator = generator_for(conditions.seed, 2)
+        generator = generator_for(conditions.seed, MEASUREMENTS)
         return Measurement(
             epoch,
             clean_accuracy(network, images, labels, settings.precision),

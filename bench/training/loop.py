@@ -161,20 +161,27 @@ class _Training:
         order = self.images[torch.randperm(len(self.images), generator=generator)]
         self.network.train()
         total = torch.zeros((), device=self.device)
-        for batch in range(self.batches):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            total += self._run_step(chosen, generator)
-            if self.step % STEPS_BETWEEN_REPORTS == 0 and batch + 1 < self.batches:
-                self.loss = total.item() / (batch + 1)
+        chosen = torch.split(order[: self.batches * self.batch_size], self.batch_size)
+        batch = self._load(chosen[0], generator)
+        for done, following in enumerate((*chosen[1:], None), start=1):
+            total += self._run_step(*batch, generator)
+            # The update of the average waits for a GPU: load the next batch in the meantime.
+            if following is not None:
+                batch = self._load(following, generator)
+            self.average.update_parameters(self.network)
+            if self.step % STEPS_BETWEEN_REPORTS == 0 and done < self.batches:
+                self.loss = total.item() / done
                 progress(self.state())
         self.loss = total.item() / self.batches
         self.epoch += 1
 
-    def _run_step(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        settings = self.settings
-        images = training_images(self.data, chosen, settings, generator).to(self.device)
-        labels = self.data.labels[chosen].to(self.device)
-        self.learning_rate = self.optimization.schedule(self.step, settings.epochs * self.batches)
+    def _load(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = training_images(self.data, chosen, self.settings, generator)
+        return images.to(self.device), self.data.labels[chosen].to(self.device)
+
+    def _run_step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        steps = self.settings.epochs * self.batches
+        self.learning_rate = self.optimization.schedule(self.step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
@@ -183,7 +190,6 @@ class _Training:
         if self.optimization.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.gradient_clip)
         self.optimizer.step()
-        self.average.update_parameters(self.network)
         self.step += 1
         return loss.detach()
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bench.training.data import augment, split
-from bench.training.draws import generator_for, initialised
+from bench.training.draws import generator_for, initialised, on_device
 from bench.training.network import under_attack
 from bench.training.optimization import averaged_model, cosine, decay_at, one_cycle
 from bench.training.recipe import readable_radius
 from bench.training.recipes.adversarial import perturb
+from bench.training.smoothing import draw_noise
 
 
 @given(
@@ -79,6 +80,21 @@ def test_every_key_has_a_stream_of_its_own() -> None:
     keys = [(), (0,), (0, 0), (1,), (1, 0), (1, 1), (2,), (0, 1)]
     streams = [generator_for(seed, *key) for seed in (0, 5, 2**32 + 5) for key in keys]
     assert len({stream.initial_seed() for stream in streams}) == len(streams)
+
+
+def test_noise_is_drawn_where_it_is_used() -> None:
+    generator = generator_for(0, 1)
+    assert on_device(generator, torch.device("cpu")) is generator
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_on_a_gpu_depends_on_the_stream_alone() -> None:
+    images = torch.zeros(4, 3, 8, 8, device="cuda")
+    first, again, other = (draw_noise(images, 0.5, 100, generator_for(0, key)) for key in (1, 1, 2))
+    assert first.device == images.device
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.std().item() == pytest.approx(0.5, rel=0.02)
 
 
 def test_the_split_is_that_of_the_shipped_submissions() -> None:

@@ -8,17 +8,23 @@ import numpy as np
 import torch
 from torch import nn
 
-INITIAL_WEIGHTS, EPOCHS, MEASUREMENTS = range(3)
-"""First entries of keys, by purpose. The split into held-out and other images has no key."""
+EPOCHS, MEASUREMENTS = 1, 2
+"""First entries of keys, by purpose. All keys of a purpose have the same length."""
 
 
 def generator_for(seed: int, *key: int) -> torch.Generator:
     """Return a generator on the CPU whose stream depends on the seed and the key alone.
 
-    Different keys give different streams, also if one is the beginning of the other. Each epoch
-    draws from a stream of its own, so that a resumed training needs no generator state.
+    Each epoch draws from a stream of its own, so that a resumed training needs no generator state.
+    Without a key it is the stream of the initial weights and of the held-out images. These draws,
+    like those of the keys in use, must stay as they are: training again gives the shipped weights.
+
+    Raises:
+        ValueError: If the key begins with 0, which would be the same stream as no key.
     """
-    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
+    if key and key[0] == 0:
+        raise ValueError(f"expected a key that does not begin with 0, got {key}")
+    state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
@@ -41,5 +47,5 @@ def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     caller's random state afterwards.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator_for(seed, INITIAL_WEIGHTS).initial_seed())
+        torch.default_generator.manual_seed(generator_for(seed).initial_seed())
         return make()

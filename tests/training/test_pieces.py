@@ -77,9 +77,21 @@ def test_the_average_follows_its_recursion() -> None:
 
 
 def test_every_key_has_a_stream_of_its_own() -> None:
-    keys = [(), (0,), (0, 0), (1,), (1, 0), (1, 1), (2,), (0, 1)]
-    streams = [generator_for(seed, *key) for seed in (0, 5, 2**32 + 5) for key in keys]
+    keys = [(), *((1, epoch) for epoch in range(20)), (2,)]
+    streams = [generator_for(seed, *key) for seed in (0, 1, 5) for key in keys]
     assert len({stream.initial_seed() for stream in streams}) == len(streams)
+    with pytest.raises(ValueError, match="expected a key that does not begin with 0"):
+        generator_for(5, 0)
+
+
+def test_the_streams_are_those_of_the_shipped_weights() -> None:
+    streams = [generator_for(0, *key).initial_seed() for key in ((), (1, 0), (1, 1), (2,))]
+    assert streams == [
+        7896617691693857887,
+        2918264622725855778,
+        1554199118406742183,
+        8597659618385908031,
+    ]
 
 
 def test_noise_is_drawn_where_it_is_used() -> None:

@@ -47,7 +47,7 @@ def tiny_network() -> nn.Module:
         lambda: nn.Sequential(
             nn.Flatten(), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, CLASSES)
         ),
-        0,
+        3,
     )
 
 

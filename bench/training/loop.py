@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.memory import keep_freed_memory
 from bench.training.data import FolderImages, TrainingData, augment, split
 from bench.training.draws import EPOCHS, generator_for
@@ -102,6 +103,7 @@ def fit(
 
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
+        EvaluationError: If the loss is no longer finite.
     """
     keep_freed_memory(torch.device(conditions.device))
     training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
@@ -174,6 +176,11 @@ class _Training:
                 progress(self.state())
         self.loss = total.item() / self.batches
         self.epoch += 1
+        if not math.isfinite(self.loss):
+            raise EvaluationError(
+                f"expected a finite training loss, got {self.loss} in epoch {self.epoch}; lower "
+                "peak_learning_rate"
+            )
 
     def _load(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images = training_images(self.data, chosen, self.settings, generator)

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.errors import InputError
+from bench.out_of_memory import is_out_of_memory
 from bench.training.data import TrainingData
 from bench.training.draws import initialised
 from bench.training.loop import BatchLoss, LoopSettings, Measure, fit
@@ -68,6 +69,7 @@ def train_network(
         InputError: If the settings do not fit the data or the checkpoint.
     """
     network = make_network(settings, conditions.seed).to(conditions.device)
+    _check_output(network, data, settings, conditions.device)
     fitted = fit(
         network,
         data,
@@ -110,6 +112,35 @@ def make_network(settings: NetworkSettings, seed: int) -> nn.Module:
             f"expected architecture_args that {settings.architecture} takes, got "
             f"{settings.architecture_args} ({error})"
         ) from error
+
+
+def _check_output(
+    network: nn.Module, data: TrainingData, settings: NetworkSettings, device: str
+) -> None:
+    """Check that a network takes the images of a data set, and has a logit for each class.
+
+    Raises:
+        InputError: If it does not.
+    """
+    image = data.images[torch.arange(1)].to(device)
+    origin = f"{settings.architecture} with {settings.architecture_args}"
+    network.eval()
+    try:
+        with torch.no_grad():
+            came = tuple(logits(network, image, settings.precision).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{origin}: expected a network that takes images {tuple(image.shape[1:])} of "
+            f"{data.name}; {' '.join(str(error).split())}"
+        ) from error
+    classes = int(data.labels.max()) + 1
+    if len(came) != 2 or came[1] < classes:
+        raise InputError(
+            f"{origin}: expected logits (N, K) with K >= {classes} for {data.name}, got shape "
+            f"{came} for one image; set architecture_args"
+        )
 
 
 def sgd_in_one_cycle(network: nn.Module, settings: OneCycleSettings) -> Optimization:

@@ -15,7 +15,8 @@ import torch
 import bench
 from bench.candidates.submission import FILE, NAME, Submission, read_submission
 from bench.data import default_data_dir, load
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
+from bench.out_of_memory import is_out_of_memory
 from bench.training.data import FolderData, TrainingData
 from bench.training.files import WEIGHTS, write_submission
 from bench.training.presets import Preset, override, presets
@@ -65,6 +66,7 @@ def run(
 
     Raises:
         InputError: If a name, a setting or the data is wrong, or the folder is in use.
+        EvaluationError: If memory runs out, or the loss is no longer finite.
     """
     chosen = _preset(recipe, preset)
     settings = override(chosen.settings, overrides or {})
@@ -78,7 +80,15 @@ def run(
         return finished
     data = _training_data(chosen.dataset, data_dir)
     conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
-    trained = find_recipe(recipe).train(settings, data, conditions)
+    try:
+        trained = find_recipe(recipe).train(settings, data, conditions)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EvaluationError(
+            f"out of memory on device {device} while training; lower batch_size, or use a device "
+            "with more memory"
+        ) from error
     submission = write_submission(
         out,
         trained,

@@ -11,7 +11,7 @@ import yaml
 import bench.training
 from bench.candidates.submission import SubmissionReference, read_submission
 from bench.data import load
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.training import Conditions, Progress, Trained, clean_accuracy, override, recipes
 
 TINY = {
@@ -124,6 +124,16 @@ def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:
         ("standard", "digits-standard", {"epochs": "["}, "setting epochs: expected a YAML value"),
         ("standard", "digits-standard", {"architecture": "nowhere"}, "module:function"),
         ("standard", "digits-standard", {"architecture_args.size": "1"}, "architecture_args"),
+        ("standard", "digits-standard", {"architecture_args.num_classes": "5"}, "K >= 10"),
+        (
+            "standard",
+            "digits-standard",
+            {
+                "architecture": "torch.nn:Linear",
+                "architecture_args": {"in_features": 3, "out_features": 10},
+            },
+            "expected a network that takes images",
+        ),
         ("standard", "digits-standard", {"held_out": "1437"}, "expected held_out below the 1437"),
     ],
 )
@@ -132,6 +142,23 @@ def test_wrong_input_is_named_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError, match=message):
         bench.training.run(recipe, preset, None, tmp_path / "out", 0, overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_or_runs_out_of_memory_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("standard", "digits-standard", None, tmp_path / "out")
+    changes = {"batch_size": 700, "architecture_args.widths": "[4]"}
+    with pytest.raises(EvaluationError, match="expected a finite training loss, got nan"):
+        bench.training.run(*arguments, overrides=changes | {"peak_learning_rate": 1e30})
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("torch.optim.SGD.step", fail)
+    with pytest.raises(EvaluationError, match="out of memory on device cpu while training"):
+        bench.training.run(*arguments, overrides=changes)
     assert not (tmp_path / "out").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes make torch raise almost anything
+        reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"{path}: expected a checkpoint of a training, got a file that torch cannot read "
-            f"({error}); delete it to start anew"
+            f"({type(error).__name__}: {reason}); delete it to start anew"
         ) from error
     if not isinstance(state, dict):
         raise InputError(

@@ -66,7 +66,8 @@ def run(
 
     Raises:
         InputError: If a name, a setting or the data is wrong, or the folder is in use.
-        EvaluationError: If memory runs out, or the loss is no longer finite.
+        EvaluationError: If memory runs out, the loss is no longer finite, or the folder cannot be
+            written to.
     """
     chosen = _preset(recipe, preset)
     settings = override(chosen.settings, overrides or {})
@@ -89,16 +90,29 @@ def run(
             f"out of memory on device {device} while training; lower batch_size, or use a device "
             "with more memory"
         ) from error
-    submission = write_submission(
-        out,
-        trained,
-        dataset=chosen.dataset,
-        threat_models=settings.threat_models(),
-        paper=chosen.paper,
-        training=_record(recipe, preset, settings, conditions, trained),
-    )
-    _delete_checkpoint(out)
+    except OSError as error:
+        raise _writing_error(out, error) from error
+    try:
+        submission = write_submission(
+            out,
+            trained,
+            dataset=chosen.dataset,
+            threat_models=settings.threat_models(),
+            paper=chosen.paper,
+            training=_record(recipe, preset, settings, conditions, trained),
+        )
+        _delete_checkpoint(out)
+    except OSError as error:
+        raise _writing_error(out, error) from error
     return submission
+
+
+def _writing_error(out: Path, error: OSError) -> EvaluationError:
+    """Return the error for a folder that cannot be written to, such as on a full disk."""
+    return EvaluationError(
+        f"{error.filename or out}: {error.strerror or error}; make room or choose another "
+        "--out; --resume continues from the last checkpoint"
+    )
 
 
 def _preset(recipe: str, preset: str) -> Preset:

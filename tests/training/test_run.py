@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bench.training
 from bench.candidates.submission import SubmissionReference, read_submission
 from bench.data import load
 from bench.errors import EvaluationError, InputError
 from bench.training import Conditions, Progress, Trained, clean_accuracy, override, recipes
+from bench.training.files import load_checkpoint
 
 TINY = {
     "epochs": 3,
@@ -69,6 +73,16 @@ def test_a_checkpoint_of_another_training_or_a_broken_one_is_refused(tmp_path: P
     checkpoint.write_bytes(b"nothing")
     with pytest.raises(InputError, match="delete it to start anew"):
         train_tiny("standard", checkpoint)
+
+
+@given(content=st.binary(max_size=200))
+def test_any_damaged_checkpoint_is_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        for damaged in (content, b"junk\n"):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match="delete it to start anew"):
+                load_checkpoint(path)
 
 
 def test_the_digits_preset_learns_in_seconds_and_leaves_a_submission(tmp_path: Path) -> None:

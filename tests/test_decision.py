@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bench.training.measure import clean_accuracy, pgd_accuracy
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -38,7 +39,6 @@ from bench.store import Store
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
 from bench.tables import join_blocks
-from bench.training.measure import clean_accuracy, pgd_accuracy
 from bench.training.mix_search import right_weights
 from bench.verify import verify
 from tests.silent import SilentObserver

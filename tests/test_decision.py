@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bench.training.measure import clean_accuracy, pgd_accuracy
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -40,6 +39,8 @@ from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
 from bench.tables import join_blocks
 from bench.training.mix_search import right_weights
+from bench.training.network import clean_accuracy
+from bench.training.recipes.adversarial import pgd_accuracy
 from bench.verify import verify
 from tests.silent import SilentObserver
 from tests.unanswering import CLASSES, CORNER, EPS, LIMIT, Unanswering, dataset

@@ -35,12 +35,12 @@ from bench.candidates.candidate import (
     Paper,
     state_sha256,
 )
+from bench.candidates.foreign_code import FOREIGN_ERRORS, import_file, raised
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.weights import file_sha256, load_state, load_weights, read_weights
 from bench.data import IMAGE_SHAPES
 from bench.errors import InputError, Unavailable
-from bench.foreign_code import FOREIGN_ERRORS, import_file, raised
 from bench.suites import ThreatModel
 from bench.validation import StrictModel, read_yaml, validate
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.attacks.expectation import expectation
 from bench.engines.acceleration import tensor_cores
 from bench.engines.engine import Task
-from bench.records import CleanResults
+from bench.store.records import CleanResults
 
 DECIDING_DRAWS = 32
 """Fresh draws whose mean is a randomized candidate's answer."""

@@ -13,7 +13,7 @@ from bench.attacks.distances import norms
 from bench.attacks.image_gradient import image_gradient
 from bench.attacks.losses import cross_entropy, margin
 from bench.attacks.straight_through import flat_operations
-from bench.records import Flag
+from bench.store.summary import Flag
 
 ZERO_GRADIENT_THRESHOLD = 0.01
 VANISHING_RATIO = 1e-12

@@ -14,10 +14,8 @@ import pandas as pd
 
 from bench.claims.claims import EPS_TOLERANCE
 from bench.errors import InputError
-from bench.records import Summary
 from bench.store import Store
-
-KINDS = ("evaluation", "imported-witnesses")
+from bench.store.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def best_known(
     Raises:
         InputError: the run's own table of samples is damaged.
     """
-    if summary.manifest.kind not in KINDS:
+    if not summary.kind.has_witnesses:
         accuracy = summary.robust_accuracy
         return BestKnown(summary.run, accuracy, accuracy, lowered=0, runs=())
     own = store.folder(summary.manifest).samples()
@@ -89,7 +87,7 @@ def newest_evaluation(store: Store, summary: Summary) -> Summary | None:
     found = [
         other
         for other in store.readable_summaries()
-        if other.manifest.kind == "evaluation" and _joins(other, summary) and _joins(summary, other)
+        if other.kind.is_ranked and _joins(other, summary) and _joins(summary, other)
     ]
     return max(found, key=lambda each: each.finished, default=None)
 
@@ -98,7 +96,7 @@ def _joins(other: Summary, summary: Summary) -> bool:
     """Whether what another run broke is broken for this one."""
     theirs, ours = other.manifest, summary.manifest
     return (
-        theirs.kind in KINDS
+        other.kind.has_witnesses
         and theirs.weights_sha256 == ours.weights_sha256
         and theirs.definition_sha256 == ours.definition_sha256
         and (theirs.dataset.name, theirs.dataset.size) == (ours.dataset.name, ours.dataset.size)

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
-from bench.records import Flag, Interval, Selection
+from bench.statistics.intervals import Interval
+from bench.store.manifest import Selection
+from bench.store.summary import Flag
 from bench.suites import ThreatModel
 
 
@@ -29,6 +31,11 @@ def points(difference: float) -> str:
 def interval(value: Interval) -> str:
     """An interval of fractions, in percent."""
     return f"{percent(value.low)} – {percent(value.high)}"
+
+
+def accuracy_text(fraction: float, bounds: Interval) -> str:
+    """Return an accuracy with its interval, such as 64.17% [58.97 – 69.13]."""
+    return f"{percent(fraction)}% [{interval(bounds)}]"
 
 
 def interval_kind(value: Interval) -> str:

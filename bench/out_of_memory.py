@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from bench.candidates.foreign_code import raised
 from bench.errors import EvaluationError
-from bench.foreign_code import raised
 
 Result = TypeVar("Result")
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from bench.candidates.architectures import digits_network, residual_network
 from bench.certify.smoothing import Smoothing
-from bench.engines import Task
+from bench.engines import CertificationTask
 from bench.engines.certification import CertificationEngine
 from bench.precision import tensor_cores
 from bench.suites import ThreatModel
@@ -109,14 +109,13 @@ class Contest:
 
     def _by_engine(self, module: nn.Module, images: Tensor, device: torch.device) -> None:
         engine = CertificationEngine(precision=self.precision)
-        task = Task(
+        task = CertificationTask(
             module=module,
             images=images,
             labels=torch.zeros(len(images), dtype=torch.int64),
             indices=torch.arange(len(images)),
             classes=CLASSES,
             threat_model=ThreatModel(norm="L2", eps=SIGMA),
-            attacks=(),
             seed=0,
             batch_size=engine.default_batch_size(module, images[:1].to(device)),
             device=device,

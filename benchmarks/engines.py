@@ -33,18 +33,22 @@ import torch
 import yaml
 from torch import Tensor
 
-from bench import data, environment, runner
+from bench import data
 from bench.attacks import Model
 from bench.candidates import Candidate
 from bench.candidates.registry import find_candidates
-from bench.engines import Engine, Task, make_engine
+from bench.engines import AttackTask, Engine, make_engine
 from bench.engines.acceleration import PRECISIONS, accelerate
 from bench.engines.batch_size import operations
 from bench.engines.compilation import compile_if_worth
 from bench.engines.fast import FastEngine
 from bench.precision import tensor_cores
+from bench.runs import environment
+from bench.runs.evaluation import Evaluation
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
+from bench.store.tables import Tables
 from bench.suites import load_suite
-from bench.tables import Tables, join_blocks
 
 RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
 RATE_BATCHES = {"cpu": (64, 128, 256, 512), "cuda": (256, 512, 1024, 2048, 4096)}
@@ -88,15 +92,15 @@ def main(
     else:
         candidate, loaded = architecture, _random(architecture)
     samples = data.load_source(suite.data, data_dir, n_examples)
-    settings = runner.Settings(
+    settings = Settings(
         suite,
-        make_engine("reference"),
+        engine="reference",
         seed=seed,
         device=torch.device(device),
         n_examples=n_examples,
         eps=eps,
     )
-    task = runner.make_task(loaded, samples, settings)
+    task = make_plan(loaded, samples, settings).task
     if attacks:
         task = replace(task, attacks=tuple(each for each in task.attacks if each.name in attacks))
     if own_labels:
@@ -145,7 +149,7 @@ def _random(architecture: str) -> Candidate:
     return Candidate(architecture, module.eval(), {}, architecture)
 
 
-def _predictions(task: Task) -> Tensor:
+def _predictions(task: AttackTask) -> Tensor:
     with torch.no_grad():
         parts = [
             task.module(part.to(task.device)).argmax(dim=1).cpu()
@@ -154,7 +158,7 @@ def _predictions(task: Task) -> Tensor:
     return torch.cat(parts)
 
 
-def _flops(task: Task) -> dict[str, float]:
+def _flops(task: AttackTask) -> dict[str, float]:
     """Operations of an image's passes; the way back to the image costs as much as forward."""
     forward = operations(task.module, task.images[:8].to(task.device)) or 0.0
     return {"forward": forward, "forward_backward": 2 * forward}
@@ -173,7 +177,7 @@ def _peak_flops(device: torch.device, precision: str) -> float:
         return 2 * size**3 * _calls_a_second(product, left)
 
 
-def _rates(task: Task, precision: str) -> dict[str, float]:
+def _rates(task: AttackTask, precision: str) -> dict[str, float]:
     """Best measured images a second, forward and forward-backward, compiled or not."""
     images = task.images[:128].to(task.device)
     fast = accelerate(task.module, images[:16], precision)
@@ -187,7 +191,7 @@ def _rates(task: Task, precision: str) -> dict[str, float]:
     return best
 
 
-def _rates_of(model: Model, task: Task, precision: str) -> dict[str, float]:
+def _rates_of(model: Model, task: AttackTask, precision: str) -> dict[str, float]:
     def forward(inputs: Tensor) -> None:
         with torch.no_grad():
             model(inputs)
@@ -221,11 +225,11 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _measure(engine: Engine, task: Task) -> dict[str, Any]:
+def _measure(engine: Engine, task: AttackTask) -> dict[str, Any]:
     start = time.perf_counter()
     blocks = list(engine.run(task, {}, lambda _: None))
     seconds = time.perf_counter() - start
-    tables: Tables = join_blocks(blocks)
+    tables: Tables = Evaluation().join(blocks)
     attacks = {}
     for attack in (choice.name for choice in task.attacks):
         rows = tables.attempts[tables.attempts["attack"] == attack]

@@ -18,10 +18,11 @@ from pathlib import Path
 import click
 import torch
 
-from bench import data, runner
+from bench import data
 from bench.candidates.registry import find_candidates
-from bench.engines import make_engine
-from bench.records import Progress
+from bench.engines.progress import Progress
+from bench.runs.session import evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
 
@@ -54,16 +55,14 @@ def main(
     (reference,) = find_candidates([candidate], suite)
     loaded = reference.load()
     samples = data.load_source(suite.data, data_dir, n_examples)
-    settings = runner.Settings(
-        suite, make_engine("reference"), batch_size=batch_size, n_examples=n_examples
-    )
+    settings = Settings(suite, engine="reference", batch_size=batch_size, n_examples=n_examples)
     alone, harness = [], []
     for round_number in range(repeat):
         seconds, robust = _alone(loaded.module, samples, settings)
         alone.append(seconds)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            outcome = runner.evaluate(loaded, samples, settings, Store(Path(folder)), _Silent())
+            outcome = evaluate(loaded, samples, settings, Store(Path(folder)), _Silent())
             harness.append(time.perf_counter() - start)
             flags = outcome.folder.samples()["robust"].to_numpy(dtype=bool)
         same = "equal" if (flags == robust.numpy()).all() else "DIFFERENT"
@@ -80,7 +79,7 @@ def main(
 
 
 def _alone(
-    module: torch.nn.Module, samples: data.Dataset, settings: runner.Settings
+    module: torch.nn.Module, samples: data.Dataset, settings: Settings
 ) -> tuple[float, torch.Tensor]:
     """Seconds of pyautoattack alone, and which (N,) samples stood."""
     from pyautoattack import AutoAttack

@@ -19,12 +19,12 @@ from pathlib import Path
 import click
 import torch
 
-from bench import data, runner
+from bench import data
 from bench.candidates.registry import find_candidates
-from bench.engines import make_engine
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
 from bench.suites import load_suite
 from bench.suites.suite import AttackChoice
-from bench.tables import join_blocks
 
 NETWORK = Path(__file__).parent / "networks" / "residual-relu"
 ATTACKS = (
@@ -60,11 +60,12 @@ def _measure(size: int, data_dir: Path | None) -> str:
     candidate = reference.load()
     candidate.module(torch.rand(128, 3, 32, 32))
     before = _peak()
-    settings = runner.Settings(suite, make_engine("fast"), n_examples=size)
+    settings = Settings(suite, engine="fast", n_examples=size)
     samples = data.load_source(suite.data, data_dir, size)
-    task = replace(runner.make_task(candidate, samples, settings), attacks=ATTACKS)
+    plan = make_plan(candidate, samples, settings)
+    task = replace(plan.task, attacks=ATTACKS)
     start = time.perf_counter()
-    join_blocks(list(settings.engine.run(task, {}, lambda _: None)))
+    plan.kind.join(list(plan.engine.run(task, {}, lambda _: None)))
     seconds = time.perf_counter() - start
     child = max(0, _peak(resource.RUSAGE_CHILDREN) - before)
     return f"{_peak() - before + torch.get_num_threads() * child} {seconds}"

@@ -22,12 +22,13 @@ from typing import Any
 import click
 import torch
 
-from bench import data, environment, runner
+from bench import data
 from bench.candidates.registry import find_candidates
-from bench.engines import Engine, make_engine
 from bench.engines.acceleration import PRECISIONS
+from bench.runs import environment
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
 from bench.suites import load_suite
-from bench.tables import join_blocks
 
 HERE = Path(__file__).parent
 NETWORKS = HERE / "networks"
@@ -93,21 +94,20 @@ def _measure(
 ) -> dict[str, Any]:
     suite = load_suite(case.suite)
     (reference,) = find_candidates([str(NETWORKS / case.network)], suite)
-    engine: Engine = (
-        make_engine(REFERENCE) if engine_name == REFERENCE else make_engine("fast", engine_name)
-    )
-    settings = runner.Settings(
+    is_reference = engine_name == REFERENCE
+    settings = Settings(
         suite,
-        engine,
+        engine=REFERENCE if is_reference else "fast",
+        precision=None if is_reference else engine_name,
         seed=seed,
         device=torch.device(device),
         n_examples=n,
         eps=case.eps / 255,
     )
     samples = data.load_source(suite.data, data_dir, n)
-    task = runner.make_task(reference.load(), samples, settings)
+    plan = make_plan(reference.load(), samples, settings)
     start = time.perf_counter()
-    tables = join_blocks(list(engine.run(task, {}, lambda _: None)))
+    tables = plan.kind.join(list(plan.engine.run(plan.task, {}, lambda _: None)))
     return {
         "robust": "".join("1" if robust else "0" for robust in tables.samples["robust"]),
         "seconds": time.perf_counter() - start,

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 import bench.training
 from bench.candidates.registry import find_candidates
 from bench.data import load_source
-from bench.engines.certification import CertificationEngine
+from bench.engines.progress import Progress
 from bench.formatting import percent
-from bench.records import Progress, Summary
-from bench.runner import Settings, evaluate
+from bench.runs.session import Settings, evaluate
 from bench.store import Store
+from bench.store.summary import CertifiedSummary, Summary
 from bench.suites import load_suite
 from bench.training import SmoothingSettings, override
 from bench.training.recipes import gaussian, smoothmix
@@ -113,7 +113,6 @@ def measure(
     data = load_source(suite.data)
     settings = Settings(
         suite=suite,
-        engine=CertificationEngine(),
         protocol="certified",
         noise_samples=noise_samples,
         every=every,
@@ -130,8 +129,8 @@ def measure(
 def _result(
     recipe: str, seed: int, settings: SmoothingSettings, summary: Summary, seconds: float
 ) -> Result:
-    certified = summary.certified
-    assert certified is not None
+    assert isinstance(summary, CertifiedSummary)
+    certified = summary
     return Result(
         recipe=recipe,
         seed=seed,

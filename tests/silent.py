@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.records import Progress
+from bench.engines.progress import Progress
 
 
 class SilentObserver:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench import runner
 from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
@@ -23,25 +22,26 @@ from bench.certify.noise import ProcessorNoise
 from bench.certify.smoothing import FixedProcedure, Smoothing
 from bench.certify.votes import ABSTAINED, Certificate, certify
 from bench.decision import NO_CLASS, classes_of
-from bench.engines import Engine, make_engine
 from bench.engines.certification import CertificationEngine
-from bench.engines.engine import Task, Trials
+from bench.engines.engine import AttackTask, CertificationTask, Task, Trials
 from bench.engines.prediction import confirm, decide
 from bench.engines.sweep import SweepEngine
 from bench.engines.trials import try_images
 from bench.flags.substitute import train_substitute
-from bench.import_witnesses import ImportedImages, import_witnesses
-from bench.mix_records import signed_margins
-from bench.records import DRAWS_WITHOUT_CLASS
 from bench.robustbench import AutoAttack
+from bench.runs.imported_witnesses import ImportedImages, import_witnesses
+from bench.runs.mix_records import signed_margins
+from bench.runs.session import RunResult, evaluate
+from bench.runs.settings import Settings
+from bench.runs.sweep import Sweep
+from bench.runs.verify import verify
 from bench.store import Store
+from bench.store.records import DRAWS_WITHOUT_CLASS
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
-from bench.tables import join_blocks
 from bench.training.mix_search import right_weights
 from bench.training.network import clean_accuracy
 from bench.training.recipes.adversarial import pgd_accuracy
-from bench.verify import verify
 from tests.silent import SilentObserver
 from tests.unanswering import CLASSES, CORNER, EPS, LIMIT, Unanswering, dataset
 
@@ -75,19 +75,19 @@ def test_a_row_decides_for_its_first_highest_logit_or_for_none(
     assert classes_of(logits).tolist() == expected
 
 
-def _settings(engine: Engine, attacks: tuple[AttackChoice, ...] = ATTACKS) -> runner.Settings:
+def _settings(engine: str, attacks: tuple[AttackChoice, ...] = ATTACKS) -> Settings:
     suite = load_suite("digits-linf")
     standard = suite.protocol("standard").model_copy(update={"attacks": attacks})
     threat = suite.threat_model.model_copy(update={"eps": EPS})
     changes = {"threat_model": threat, "protocols": {"standard": standard}}
-    return runner.Settings(suite.model_copy(update=changes), engine)
+    return Settings(suite.model_copy(update=changes), engine=engine)
 
 
 def _candidate(module: nn.Module) -> Candidate:
     return Candidate("it", module.eval(), {"weights": "1" * 64}, "2" * 64)
 
 
-def _flags(outcome: runner.Outcome) -> list[str]:
+def _flags(outcome: RunResult) -> list[str]:
     return [
         str(flag.measured) for flag in outcome.summary.flags if flag.name == "non-finite-logits"
     ]
@@ -100,8 +100,8 @@ def test_under_attack_it_breaks_samples_of_every_label(
 ) -> None:
     candidate, samples = _candidate(Unanswering(nothing, column=3)), dataset()
     attacks = ATTACKS if engine == "fast" else (AttackChoice(name="square"),)
-    settings = _settings(make_engine(engine), attacks)
-    outcome = runner.evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
+    settings = _settings(engine, attacks)
+    outcome = evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
     assert outcome.summary.clean_accuracy == 1
     assert outcome.summary.robust_accuracy == 0
     table = outcome.folder.samples()
@@ -116,8 +116,8 @@ def test_under_attack_it_breaks_samples_of_every_label(
 def test_on_clean_images_it_is_wrong_for_every_label(engine: str, tmp_path: Path) -> None:
     candidate, samples = _candidate(Unanswering(math.nan)), dataset(copies=3, unanswered=1)
     attacks = (AttackChoice(name="apgd-ce", parameters={"steps": 2} if engine == "fast" else {}),)
-    settings = _settings(make_engine(engine), attacks)
-    outcome = runner.evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
+    settings = _settings(engine, attacks)
+    outcome = evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
     table = outcome.folder.samples()
     assert table["clean_prediction"].tolist() == [
         NO_CLASS if place % 3 == 0 else place // 3 for place in range(30)
@@ -129,9 +129,9 @@ def test_on_clean_images_it_is_wrong_for_every_label(engine: str, tmp_path: Path
 
 
 def test_a_finite_candidate_has_no_such_flag(linear_digits: nn.Module, tmp_path: Path) -> None:
-    settings = _settings(make_engine("fast"), ATTACKS[:1])
+    settings = _settings("fast", ATTACKS[:1])
     samples = replace(dataset(), images=torch.rand(20, 1, 8, 8))
-    outcome = runner.evaluate(
+    outcome = evaluate(
         _candidate(linear_digits), samples, settings, Store(tmp_path), SilentObserver()
     )
     assert _flags(outcome) == []
@@ -144,11 +144,20 @@ def _bright(images: Tensor) -> Tensor:
     return images
 
 
-def _task(module: nn.Module, **changes: object) -> Task:
+def _task(module: nn.Module, **changes: object) -> AttackTask:
     samples = dataset()
     threat = ThreatModel(norm="Linf", eps=EPS)
-    task = Task(
-        module, samples.images, samples.labels, samples.indices, CLASSES, threat, ATTACKS, 0, 8, CPU
+    task = AttackTask(
+        module=module,
+        images=samples.images,
+        labels=samples.labels,
+        indices=samples.indices,
+        classes=CLASSES,
+        threat_model=threat,
+        attacks=ATTACKS,
+        seed=0,
+        batch_size=8,
+        device=CPU,
     )
     return replace(task, **changes)
 
@@ -162,7 +171,7 @@ def test_known_and_imported_images_break_samples_of_every_label(tmp_path: Path) 
     assert block.witnesses.prediction.tolist() == 20 * [NO_CLASS]
     assert not standing.any()
     imported = ImportedImages(Path("it.npz"), "3" * 64, images, None)
-    settings = _settings(make_engine("fast"))
+    settings = _settings("fast")
     outcome = import_witnesses(
         imported, "us", _candidate(module), samples, settings, Store(tmp_path)
     )
@@ -235,7 +244,12 @@ def test_votes_for_no_class_make_certificates_smaller() -> None:
 
 
 def test_a_certification_counts_the_draws_without_a_class(tmp_path: Path) -> None:
-    task = _task(Unanswering(math.nan), attacks=(), smoothing=Smoothing(0.02, 10, 100))
+    common = {
+        name: value
+        for name, value in vars(_task(Unanswering(math.nan))).items()
+        if name in Task.__dataclass_fields__
+    }
+    task = CertificationTask(**common, smoothing=Smoothing(0.02, 10, 100))
     blocks = list(CertificationEngine().run(task, {}, lambda _: None))
     counted = sum(float(block.record.get(DRAWS_WITHOUT_CLASS, 0)) for block in blocks)
     noise, expected = ProcessorNoise(task.seed), 0
@@ -258,7 +272,7 @@ def test_a_sweep_counts_samples_of_every_label() -> None:
     attacks = (AttackChoice(name="apgd-ce", parameters={"steps": 5}),)
     task = _task(mix, attacks=attacks)
     blocks = list(SweepEngine((0.0, 0.5, 1.0)).run(task, {}, lambda _: None))
-    table = join_blocks(blocks).samples
+    table = Sweep().join(blocks).samples
     broken = table["broken_by"].notna()
     assert broken.any()
     assert (table.loc[broken, "adversarial_prediction"] == NO_CLASS).all()

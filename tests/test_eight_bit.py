@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.attacks import inside
 from bench.attacks.distances import Norm
-from bench.eight_bit import LEVELS, eight_bit_successes, project_to_grid
+from bench.attacks.eight_bit import LEVELS, eight_bit_successes, project_to_grid
 
 SHAPE = (3, 1, 4, 4)
 CLEAN = arrays.arrays(np.int64, SHAPE, elements=st.integers(0, LEVELS))

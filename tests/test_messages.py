@@ -21,7 +21,8 @@ from bench.claims.accepted import AcceptedResult
 from bench.claims.certified import CertifiedClaim
 from bench.claims.claims import Claim
 from bench.errors import InputError
-from bench.records import Manifest, Summary
+from bench.store.manifest import Manifest
+from bench.store.summary import Summary
 from bench.suites import DataSource, Protocol, Suite, ThreatModel
 from bench.suites.suite import AttackChoice, Certification, DeclaredThreatModel
 from bench.training import recipes

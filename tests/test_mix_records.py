@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bench import data
-from bench.candidates.mix import Mix
-from bench.engines import Task
-from bench.mix_records import signed_margins, with_mix_records
-from bench.records import Block, CleanResults, Witnesses
+from bench.engines import AttackTask
+from bench.runs.evaluation import Evaluation
+from bench.runs.mix_records import signed_margins, with_mix_records
+from bench.store.records import AttackBlock, CleanResults, Witnesses
+from bench.store.tables import MIX_COLUMNS, Tables
 from bench.suites import ThreatModel
-from bench.tables import MIX_COLUMNS, Tables, join_blocks
 from tests.candidates.networks import adaptive_mix
-from tests.report.runs import make_manifest
 
 N = 6
 BROKEN = [1, 4]
 
 
-def run_of(module: nn.Module) -> tuple[Task, Tables, torch.Tensor]:
+def run_of(module: nn.Module) -> tuple[AttackTask, Tables, torch.Tensor]:
     samples = data.load("digits").first(N)
-    task = Task(
+    task = AttackTask(
         module=module,
         images=samples.images,
         labels=samples.labels,
@@ -42,13 +39,17 @@ def run_of(module: nn.Module) -> tuple[Task, Tables, torch.Tensor]:
     clean = CleanResults(index, samples.labels.numpy(), samples.labels.numpy())
     attack, prediction = np.full(len(BROKEN), "apgd-ce"), np.zeros(len(BROKEN), int)
     witnesses = Witnesses(np.array(BROKEN), attack, prediction, images.numpy())
-    return task, join_blocks([Block("a", 0, clean=clean, witnesses=witnesses)]), images
+    return (
+        task,
+        Evaluation().join([AttackBlock(key="a", seconds=0, clean=clean, witnesses=witnesses)]),
+        images,
+    )
 
 
 def test_weights_and_margins_of_both_images() -> None:
     mix = adaptive_mix()
     task, tables, adversarial = run_of(mix)
-    samples = with_mix_records(task, make_manifest("digits-linf", "m", N), tables).samples
+    samples = with_mix_records(task, tables).samples
     with torch.no_grad():
         clean, attacked = mix.answer(task.images), mix.answer(adversarial)
     assert samples["alpha_clean"].to_numpy() == pytest.approx(clean.alpha.numpy())
@@ -60,11 +61,7 @@ def test_weights_and_margins_of_both_images() -> None:
 
 def test_other_candidates_have_none() -> None:
     task, tables, _ = run_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    manifest = make_manifest("digits-linf", "other", N)
-    assert with_mix_records(task, manifest, tables).samples[list(MIX_COLUMNS)].isna().all().all()
-    task = replace(task, module=Mix(task.module, task.module, 0.5).eval())
-    swept = manifest.model_copy(update={"kind": "sweep"})
-    assert with_mix_records(task, swept, tables) is tables
+    assert with_mix_records(task, tables).samples[list(MIX_COLUMNS)].isna().all().all()
 
 
 def test_margins_are_negative_where_the_prediction_is_wrong() -> None:

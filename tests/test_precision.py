@@ -33,9 +33,11 @@ import os
 import sys
 
 import torch
-from bench import data, runner
+from bench import data
+from bench.runs.evaluation import Evaluation
+from bench.runs.session import inspect
+from bench.runs.settings import Settings
 from bench.candidates import Candidate
-from bench.engines import make_engine
 from bench.precision import tensor_cores
 from bench.suites import load_suite
 
@@ -93,9 +95,9 @@ def run(setting):
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     suite = load_suite("digits-linf")
-    settings = runner.Settings(suite, make_engine("fast"), protocol="standard", n_examples=4)
+    settings = Settings(suite, protocol="standard", n_examples=4)
     samples = data.load("digits").first(4)
-    runner.inspect(Candidate("it", Checking().eval(), {}, ""), samples, settings)
+    inspect(Candidate("it", Checking().eval(), {}, ""), samples, settings, Evaluation())
     assert state() == before, (setting, before, state())
 
 # The settings are the process's: each has one of its own.

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import bench.robustbench as shim
-from bench import runner
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.engines import make_engine
 from bench.errors import Unavailable
+from bench.runs.session import evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
 from tests.silent import SilentObserver
@@ -69,15 +69,15 @@ def test_benchmark_agrees_with_the_reference_engine(
             network, n_examples=20, dataset="cifar10", threat_model="Linf", eps=eps, batch_size=8
         )
     dataset = Dataset("cifar10", images, labels, torch.arange(20), tuple("abcdefghij"), 10_000)
-    settings = runner.Settings(
+    settings = Settings(
         load_suite("cifar10-linf"),
-        make_engine("reference"),
+        engine="reference",
         seed=3,
         batch_size=8,
         eps=eps,
         n_examples=20,
     )
-    outcome = runner.evaluate(
+    outcome = evaluate(
         Candidate("linear", network, {}, ""), dataset, settings, Store(tmp_path), SilentObserver()
     )
     assert 0 < robust < clean

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from bench.candidates import Candidate
-from bench.fingerprint import PROBES, fingerprint, probe_images
-from bench.same_candidate import same_answers, same_candidate
+from bench.runs.fingerprint import PROBES, fingerprint, probe_images
+from bench.store.same_candidate import same_answers, same_candidate
 from tests.report.runs import make_manifest
 
 CPU = torch.device("cpu")

@@ -11,13 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench import data, plan, runner
+from bench import data
 from bench.candidates import Candidate
 from bench.engines import Engine, Task, make_engine
+from bench.engines.progress import Progress
 from bench.errors import InputError
-from bench.records import Block, Manifest, Progress, Selection
-from bench.selection import permutation, rows_of
+from bench.runs import manifest as plan
+from bench.runs.evaluation import Evaluation
+from bench.runs.manifest import make_selection, selected_rows
+from bench.runs.session import RunResult, evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.manifest import Manifest, Selection
+from bench.store.records import Block
+from bench.store.selection import permutation, rows_of
 from bench.suites import load_suite
 from tests.report.runs import make_manifest
 from tests.silent import SilentObserver
@@ -76,24 +83,24 @@ class _Mortal:
             yield block
 
 
-def _run(module: nn.Module, root: Path, observer: SilentObserver, **changes: Any) -> runner.Outcome:
+def _run(module: nn.Module, root: Path, observer: SilentObserver, **changes: Any) -> RunResult:
     suite = load_suite("digits-linf")
     quick = suite.protocol("standard").attacks[:1]
     protocol = suite.protocol("standard").model_copy(update={"attacks": quick})
     suite = suite.model_copy(update={"protocols": {"standard": protocol}})
-    fields = {"suite": suite, "engine": make_engine("fast"), "eps": 0.05, "sample": "random"}
-    settings = runner.Settings(**(fields | changes))
+    fields = {"suite": suite, "engine": "fast", "eps": 0.05, "sample": "random"}
+    settings = Settings(**(fields | changes))
     samples = data.load("digits")
-    rows = runner.selected_rows(settings, samples.size)
+    rows = selected_rows(settings, samples.size)
     candidate = Candidate("linear", module, {}, "")
-    return runner.evaluate(candidate, samples.take(rows), settings, Store(root), observer)
+    return evaluate(candidate, samples.take(rows), settings, Store(root), observer)
 
 
 def test_a_run_stops_when_its_interval_is_narrow_and_resumes(
-    linear_digits: nn.Module, tmp_path: Path
+    linear_digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observer = SilentObserver()
-    alone = _run(linear_digits, tmp_path / "alone", observer, until_width=0.13)
+    alone = _run(linear_digits, tmp_path / "alone", observer, until_width=13)
     summary = alone.summary
     assert summary.n_examples in (200, 300)
     assert summary.confidence_intervals["robust_accuracy"].kind == "anytime"
@@ -109,21 +116,17 @@ def test_a_run_stops_when_its_interval_is_narrow_and_resumes(
 
     for blocks in (1, 2):
         engine = _Mortal(make_engine("fast"), blocks)
+        monkeypatch.setattr(Evaluation, "engine", lambda _, __, engine=engine: engine)
         with pytest.raises(_Killed):
-            _run(
-                linear_digits,
-                tmp_path / "killed",
-                SilentObserver(),
-                until_width=0.13,
-                engine=engine,
-            )
-    resumed = _run(linear_digits, tmp_path / "killed", SilentObserver(), until_width=0.13)
+            _run(linear_digits, tmp_path / "killed", SilentObserver(), until_width=13)
+    monkeypatch.undo()
+    resumed = _run(linear_digits, tmp_path / "killed", SilentObserver(), until_width=13)
     assert resumed.folder.samples().equals(alone.folder.samples())
     assert resumed.summary.run == summary.run
 
 
 def test_a_run_stops_when_its_budget_is_spent(linear_digits: nn.Module, tmp_path: Path) -> None:
-    summary = _run(linear_digits, tmp_path, SilentObserver(), budget_seconds=1e-9).summary
+    summary = _run(linear_digits, tmp_path, SilentObserver(), budget=1e-9).summary
     assert summary.n_examples == plan.SAMPLES_A_ROUND
 
 
@@ -133,18 +136,14 @@ def test_a_random_part_has_an_interval_of_the_test_set(
     summary = _run(linear_digits, tmp_path, SilentObserver(), n_examples=60).summary
     assert summary.n_examples == 60
     assert summary.confidence_intervals["clean_accuracy"].kind == "hypergeometric"
-    whole = runner.make_selection(
-        runner.Settings(load_suite("digits-linf"), make_engine("fast"), sample="random"), 360
-    )
+    whole = make_selection(Settings(load_suite("digits-linf"), engine="fast", sample="random"), 360)
     assert whole == Selection(kind="all", n=360)
 
 
 def test_wrong_selections_are_named() -> None:
-    settings = runner.Settings(
-        load_suite("digits-linf"), make_engine("fast"), sample="random", n_examples=361
-    )
+    settings = Settings(load_suite("digits-linf"), engine="fast", sample="random", n_examples=361)
     with pytest.raises(InputError, match="at most 360 examples"):
-        runner.selected_rows(settings, 360)
-    first = runner.Settings(load_suite("digits-linf"), make_engine("fast"), until_width=0.03)
+        selected_rows(settings, 360)
+    first = Settings(load_suite("digits-linf"), engine="fast", until_width=3)
     with pytest.raises(InputError, match="add --sample random"):
-        runner.selected_rows(first, 360)
+        selected_rows(first, 360)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import data, runner
+from bench import data
 from bench.candidates.registry import find_candidates
-from bench.engines import make_engine
 from bench.robustbench import seeded
+from bench.runs.session import RunResult, evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
 from tests.silent import SilentObserver
@@ -18,12 +19,12 @@ from tests.silent import SilentObserver
 pytestmark = [pytest.mark.slow, pytest.mark.cifar]
 
 
-def _run(name: str, n: int, batch_size: int, data_dir: Path, root: Path) -> runner.Outcome:
+def _run(name: str, n: int, batch_size: int, data_dir: Path, root: Path) -> RunResult:
     suite = load_suite("cifar100-linf")
     (reference,) = find_candidates([name], suite)
-    settings = runner.Settings(suite, make_engine("reference"), batch_size=batch_size, n_examples=n)
+    settings = Settings(suite, engine="reference", batch_size=batch_size, n_examples=n)
     samples = data.load_source(suite.data, data_dir, n)
-    return runner.evaluate(reference.load(), samples, settings, Store(root), SilentObserver())
+    return evaluate(reference.load(), samples, settings, Store(root), SilentObserver())
 
 
 def test_robustbench_benchmark_agrees_on_a_submission(data_dir: Path, tmp_path: Path) -> None:
@@ -67,10 +68,8 @@ def test_two_hundred_images_equal_pyautoattack(data_dir: Path, tmp_path: Path) -
 def test_pyautoattacks_example_is_as_known(data_dir: Path, tmp_path: Path) -> None:
     suite = load_suite("cifar10-linf")
     (reference,) = find_candidates(["pyautoattack-example"], suite)
-    settings = runner.Settings(suite, make_engine("fast"), batch_size=100, n_examples=1000)
+    settings = Settings(suite, engine="fast", batch_size=100, n_examples=1000)
     samples = data.load_source(suite.data, data_dir, 1000)
-    outcome = runner.evaluate(
-        reference.load(), samples, settings, Store(tmp_path), SilentObserver()
-    )
+    outcome = evaluate(reference.load(), samples, settings, Store(tmp_path), SilentObserver())
     assert outcome.summary.clean_accuracy == 0.937
     assert outcome.summary.robust_accuracy == 0

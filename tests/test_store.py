@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench import data, environment, runner
+from bench import data
 from bench.candidates import Candidate
-from bench.engines import make_engine
 from bench.errors import InputError
-from bench.records import Block, CleanResults
+from bench.runs import environment
+from bench.runs.session import RunResult, evaluate
+from bench.runs.settings import Settings
 from bench.store import RunFolder, Store, safe_name
 from bench.store.packing import apply_difference, difference
+from bench.store.records import AttackBlock, CleanResults
 from bench.suites import load_suite
 from tests.report.runs import make_manifest, save_run
 from tests.silent import SilentObserver
@@ -45,13 +47,13 @@ def test_safe_names_stay_in_their_folder(name: str) -> None:
     assert (Path("root") / safe).parent == Path("root")
 
 
-def _evaluate(module: nn.Module, root: Path, **changes: object) -> tuple[runner.Outcome, list[str]]:
-    settings = runner.Settings(
-        load_suite("digits-linf"), make_engine("reference"), batch_size=8, n_examples=12, eps=0.05
+def _evaluate(module: nn.Module, root: Path, **changes: object) -> tuple[RunResult, list[str]]:
+    settings = Settings(
+        load_suite("digits-linf"), engine="reference", batch_size=8, n_examples=12, eps=0.05
     )
-    settings = runner.Settings(**{**vars(settings), **changes})
+    settings = Settings(**{**vars(settings), **changes})
     observer = SilentObserver()
-    outcome = runner.evaluate(
+    outcome = evaluate(
         Candidate("linear", module, {}, ""),
         data.load("digits").first(12),
         settings,
@@ -112,9 +114,10 @@ def test_damaged_block_is_set_aside_and_a_second_writer_refused(tmp_path: Path) 
     folder = RunFolder(tmp_path / "suite" / "candidate" / "run")
     numbers = np.arange(3)
     with folder.locked():
-        (folder.path / "parts").mkdir()
-        folder.append(Block("00-clean-00000", 1.0, clean=CleanResults(numbers, numbers, numbers)))
-        folder.append(Block("00-clean-00001", 1.0, clean=CleanResults(numbers, numbers, numbers)))
+        folder.begin(make_manifest("digits-linf", "it", 3))
+        for key in ("00-clean-00000", "00-clean-00001"):
+            clean = CleanResults(numbers, numbers, numbers)
+            folder.append(AttackBlock(key=key, seconds=1.0, clean=clean))
         path = folder.path / "parts" / "00-clean-00001.npz"
         path.write_bytes(path.read_bytes()[:-40])
         blocks, damaged = folder.blocks()
@@ -127,6 +130,6 @@ def test_damaged_block_is_set_aside_and_a_second_writer_refused(tmp_path: Path) 
 def test_other_schema_version_is_refused(linear_digits: nn.Module, tmp_path: Path) -> None:
     outcome, _ = _evaluate(linear_digits, tmp_path)
     path = outcome.folder.path / "run.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
-    with pytest.raises(InputError, match="expected schema version 1, got 99"):
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+    with pytest.raises(InputError, match="expected schema version 2, got 99"):
         Store(tmp_path).summaries()

@@ -14,18 +14,20 @@ import yaml
 from click.testing import CliRunner, Result
 from torch import nn
 
-from bench import data, runner
-from bench.best_known import best_known, newest_evaluation
+from bench import data
 from bench.candidates import Candidate
 from bench.cli import main
-from bench.engines import make_engine
 from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, keyed_randomness
 from bench.errors import InputError
-from bench.import_witnesses import import_witnesses, read_images
+from bench.runs.imported_witnesses import import_witnesses, read_images
+from bench.runs.manifest import selected_rows
+from bench.runs.session import RunResult, evaluate
+from bench.runs.settings import Settings
+from bench.runs.verify import verify
 from bench.store import Store
+from bench.store.best_known import best_known, newest_evaluation
+from bench.store.tables import Tables
 from bench.suites import load_suite
-from bench.tables import Tables
-from bench.verify import verify
 from tests.silent import SilentObserver
 
 N, EPS = 24, 0.05
@@ -38,7 +40,7 @@ def candidate(linear_digits: nn.Module) -> Candidate:
     return Candidate("linear", linear_digits, {"weights": "1" * 64}, "2" * 64)
 
 
-def _settings(**changes: object) -> runner.Settings:
+def _settings(**changes: object) -> Settings:
     suite = load_suite("digits-linf")
     suite = suite.model_copy(
         update={
@@ -50,15 +52,15 @@ def _settings(**changes: object) -> runner.Settings:
             },
         }
     )
-    fields = {"suite": suite, "engine": make_engine("fast"), "n_examples": N, "batch_size": 64}
-    return runner.Settings(**(fields | changes))
+    fields = {"suite": suite, "engine": "fast", "n_examples": N, "batch_size": 64}
+    return Settings(**(fields | changes))
 
 
-def _run(candidate: Candidate, root: Path, **changes: object) -> runner.Outcome:
+def _run(candidate: Candidate, root: Path, **changes: object) -> RunResult:
     settings = _settings(**changes)
     samples = data.load("digits")
-    rows = runner.selected_rows(settings, samples.size)
-    return runner.evaluate(candidate, samples.take(rows), settings, Store(root), SilentObserver())
+    rows = selected_rows(settings, samples.size)
+    return evaluate(candidate, samples.take(rows), settings, Store(root), SilentObserver())
 
 
 def test_an_honest_run_is_confirmed(candidate: Candidate, tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_an_honest_run_is_confirmed(candidate: Candidate, tmp_path: Path) -> Non
     assert result.passes < result.run_passes / 10
 
 
-def _rewrite(outcome: runner.Outcome, change: Callable[[Tables, np.ndarray], None]) -> None:
+def _rewrite(outcome: RunResult, change: Callable[[Tables, np.ndarray], None]) -> None:
     """Write the run again with changed witnesses, as a forger would."""
     samples = data.load("digits").first(N)
     images = samples.images.numpy()
@@ -319,7 +321,7 @@ def test_witnesses_of_a_randomized_candidate_fool_any_draws(
     assert broken
     for offset in range(8):
         monkeypatch.setattr(
-            "bench.verify.keyed_randomness",
+            "bench.runs.verify.keyed_randomness",
             lambda device, *keys, offset=offset: keyed_randomness(device, *keys, offset),
         )
         result = verify(outcome.folder, noisy, data.load("digits").first(N), CPU)

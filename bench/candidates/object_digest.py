@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.foreign_code import FOREIGN_ERRORS, PACKAGE
+from bench.candidates.foreign_code import FOREIGN_ERRORS, PACKAGE
 
 PACKAGE_NAME = re.compile(rf"{PACKAGE}_[0-9a-f]+")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from bench.certify.votes import ABSTAINED
-from bench.records import Certificates, Certified
+from bench.store.records import Certificates
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25)
 """Where the papers print certified accuracy."""
@@ -29,21 +30,16 @@ def certified_counts(certificates: Certificates, radii: Sequence[float]) -> list
     return [int(np.sum(right & (certificates.radius >= radius))) for radius in radii]
 
 
-def summarise(certificates: Certificates, sigma: float) -> Certified:
-    """What is kept of certificates in a run's summary.
-
-    Args:
-        sigma: of the noise.
-    """
+def certified_numbers(certificates: Certificates) -> dict[str, Any]:
+    """Return what a summary keeps of certificates: fields of `CertifiedSummary`."""
     n = len(certificates.index)
     known = bool((certificates.noise_samples >= 0).all())
     counts = certified_counts(certificates, RADII)
-    return Certified(
-        sigma=sigma,
-        average_certified_radius=average_certified_radius(certificates),
-        accuracy_at_radius={
+    return {
+        "average_certified_radius": average_certified_radius(certificates),
+        "accuracy_at_radius": {
             f"{radius:.2f}": count / n for radius, count in zip(RADII, counts, strict=True)
         },
-        abstained=float(np.mean(certificates.prediction == ABSTAINED)),
-        mean_noise_samples=float(certificates.noise_samples.mean()) if known else None,
-    )
+        "abstained": float(np.mean(certificates.prediction == ABSTAINED)),
+        "mean_noise_samples": float(certificates.noise_samples.mean()) if known else None,
+    }

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from bench.errors import InputError
-from bench.records import FloatArray, IntArray
+from bench.store.records import FloatArray, IntArray
 
 BISECTIONS = 40
 """Halvings of [0, 1] in the search for a betting bound: an error below 1e-12."""

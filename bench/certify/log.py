@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.certify.votes import ABSTAINED
 from bench.errors import InputError
-from bench.records import Certificates, IntArray
+from bench.store.records import Certificates, IntArray
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct")
 GZIP_MAGIC = b"\x1f\x8b"

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from bench.errors import InputError
-from bench.records import FloatArray
+from bench.store.records import FloatArray
 
 BISECTIONS = 60
 """Halvings in the search for a radius: far below the rounding of the probabilities."""

@@ -14,7 +14,7 @@ import numpy as np
 from bench.certify.bounds import vote_bounds
 from bench.certify.mix import smoothing_radius
 from bench.certify.smoothing import Smoothing
-from bench.records import FloatArray, IntArray
+from bench.store.records import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from scipy.special import betaincinv, logsumexp, ndtr, ndtri
 from bench.certify.bounds import clopper_pearson_lower
 from bench.certify.smoothing import Evidence, Smoothing, certified_radii
 from bench.errors import InputError
-from bench.records import FloatArray, IntArray
+from bench.store.records import FloatArray, IntArray
 
 FIRST_LOOK = 100
 GROWTH = 1.02

@@ -20,7 +20,7 @@ from scipy.special import ndtri
 
 from bench.certify.bounds import check_failure_probability, clopper_pearson_lower
 from bench.errors import InputError
-from bench.records import FloatArray, IntArray
+from bench.store.records import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

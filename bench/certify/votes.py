@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.certify.noise import Noise, Piece
 from bench.certify.smoothing import Evidence, Procedure
 from bench.decision import NO_CLASS
-from bench.records import IntArray
+from bench.store.records import IntArray
 
 ABSTAINED = -1
 

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from bench.claims.rows import read_rows
 from bench.errors import InputError
-from bench.records import Summary
+from bench.store.summary import AttackedSummary
 from bench.suites import suite_names
 from bench.validation import StrictModel
 
@@ -55,7 +55,7 @@ class AcceptedResult(StrictModel):
         return value
 
 
-def accepted_row(summary: Summary) -> AcceptedResult:
+def accepted_row(summary: AttackedSummary) -> AcceptedResult:
     """A finished run as a row of the file.
 
     Raises:

@@ -14,12 +14,13 @@ from bench.claims.certified import CertifiedClaim, load_certified_claims
 from bench.claims.comparison import Check
 from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with_sample
 from bench.data import named_dataset
-from bench.records import CERTIFYING_KINDS, Certificates, Summary
 from bench.statistics import required_sample_size
 from bench.statistics.comparison import SIGNIFICANCE
 from bench.store import Store
+from bench.store.records import Certificates
+from bench.store.summary import CertifiedSummary
+from bench.store.tables import certificates_of
 from bench.suites import Suite
-from bench.tables import Tables
 
 CERTIFIED_SUITE = "certified"
 RADIUS_ROUNDING = 0.5e-3
@@ -47,7 +48,7 @@ def certified_checks(
         run
         for suite in suites
         for run in store.summaries(suite.name)
-        if run.manifest.kind in CERTIFYING_KINDS
+        if isinstance(run, CertifiedSummary)
     ]
     claims = load_certified_claims()
     for claim in claims:
@@ -59,7 +60,7 @@ def certified_checks(
             yield _check(claim, Verdict("not measured"))
 
 
-def _is_about(run: Summary, claim: CertifiedClaim) -> bool:
+def _is_about(run: CertifiedSummary, claim: CertifiedClaim) -> bool:
     manifest = run.manifest
     names = (str(manifest.information.get("claim")), manifest.candidate)
     return (
@@ -72,11 +73,14 @@ def _is_about(run: Summary, claim: CertifiedClaim) -> bool:
 
 
 def _compare(
-    store: Store, run: Summary, claim: CertifiedClaim, rounding: float, assume_exchangeable: bool
+    store: Store,
+    run: CertifiedSummary,
+    claim: CertifiedClaim,
+    rounding: float,
+    assume_exchangeable: bool,
 ) -> Check:
-    folder = store.folder(run.manifest)
-    tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
-    chosen = _claimed_samples(tables.certificates(), claim)
+    certificates = certificates_of(store.folder(run.manifest).samples())
+    chosen = _claimed_samples(certificates, claim)
     n = len(chosen.index)
     if n == 0:
         return _check(claim, Verdict("cannot tell", "none of the published number's samples"), run)
@@ -103,7 +107,7 @@ def _claimed_samples(certificates: Certificates, claim: CertifiedClaim) -> Certi
 def _compare_radius(
     claim: CertifiedClaim,
     radii: np.ndarray[tuple[int], np.dtype[np.float64]],
-    run: Summary,
+    run: CertifiedSummary,
     assume_exchangeable: bool,
 ) -> Verdict:
     """Hold a mean radius against the published one.
@@ -144,7 +148,7 @@ def _rounding(claim: CertifiedClaim, claims: Sequence[CertifiedClaim]) -> float:
 def _check(
     claim: CertifiedClaim,
     verdict: Verdict,
-    run: Summary | None = None,
+    run: CertifiedSummary | None = None,
     measured: float | None = None,
     n: int | None = None,
 ) -> Check:

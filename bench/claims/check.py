@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from bench.best_known import best_known
 from bench.claims.accepted import AcceptedResult, load_accepted
 from bench.claims.certified_check import certified_checks
 from bench.claims.claims import Claim, claims_for
@@ -22,10 +21,11 @@ from bench.claims.verdict import (
     compare_with_sample,
 )
 from bench.data import named_dataset
-from bench.records import Summary
-from bench.same_candidate import same_candidate
 from bench.statistics import exact_binomial_interval, required_sample_size
 from bench.store import Store
+from bench.store.best_known import best_known
+from bench.store.same_candidate import same_candidate
+from bench.store.summary import AttackedSummary, ranked
 from bench.suites import Suite, load_suite, suite_names
 
 Quantity = Literal["clean", "AutoAttack", "best known"]
@@ -52,9 +52,7 @@ def check(
     definitions = [load_suite(name) for name in ([suite] if suite else suite_names())]
     checks: list[Check] = []
     for definition in definitions:
-        runs = [
-            run for run in store.summaries(definition.name) if run.manifest.kind == "evaluation"
-        ]
+        runs = ranked(store.summaries(definition.name))
         for claim in claims_for(definition):
             checks += _check_claim(store, definition, claim, runs, assume_exchangeable)
         for row in load_accepted() if accepted is None else accepted:
@@ -72,7 +70,11 @@ def _names(each: Check, wanted: str) -> bool:
 
 
 def _check_claim(
-    store: Store, suite: Suite, claim: Claim, runs: Sequence[Summary], assume_exchangeable: bool
+    store: Store,
+    suite: Suite,
+    claim: Claim,
+    runs: Sequence[AttackedSummary],
+    assume_exchangeable: bool,
 ) -> Iterator[Check]:
     """Clean, AutoAttack's and best-known accuracy of the largest, then newest run of a model."""
     measurements = [
@@ -119,7 +121,7 @@ def _check_claim(
 
 
 def _check_accepted(
-    store: Store, suite: Suite, row: AcceptedResult, runs: Sequence[Summary]
+    store: Store, suite: Suite, row: AcceptedResult, runs: Sequence[AttackedSummary]
 ) -> Iterator[Check]:
     """The same numbers of our own, on the same samples."""
     run = _counterpart(row, runs)
@@ -147,7 +149,7 @@ def _check_accepted(
         )
 
 
-def _counterpart(row: AcceptedResult, runs: Sequence[Summary]) -> Summary | None:
+def _counterpart(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> AttackedSummary | None:
     """The newest run of what was accepted; those by the same engine and seed before others.
 
     Weights may differ: whether they moved a number is the question.
@@ -163,7 +165,7 @@ def _counterpart(row: AcceptedResult, runs: Sequence[Summary]) -> Summary | None
         and set(run.manifest.overrides) <= {"n_examples"}
     ]
 
-    def nearness(run: Summary) -> tuple[bool, bool, str]:
+    def nearness(run: AttackedSummary) -> tuple[bool, bool, str]:
         manifest = run.manifest
         engine = (manifest.engine, manifest.precision) == (row.engine, row.precision)
         return engine, manifest.seed == row.seed, run.finished
@@ -171,7 +173,7 @@ def _counterpart(row: AcceptedResult, runs: Sequence[Summary]) -> Summary | None
     return max(same, key=nearness, default=None)
 
 
-def _other_samples(row: AcceptedResult, runs: Sequence[Summary]) -> str:
+def _other_samples(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> str:
     """That the candidate was measured, but on other samples; empty if it was not."""
     sizes = {run.n_examples for run in runs if run.manifest.candidate == row.candidate}
     if not sizes - {row.n_examples}:
@@ -180,12 +182,13 @@ def _other_samples(row: AcceptedResult, runs: Sequence[Summary]) -> str:
 
 
 def _pair(
-    store: Store, row: AcceptedResult, run: Summary, quantity: Quantity
+    store: Store, row: AcceptedResult, run: AttackedSummary, quantity: Quantity
 ) -> tuple[int, int] | None:
     """Samples lost and gained since the accepted run; None if that is not in the store."""
     columns = {"clean": "clean_correct", "AutoAttack": "robust"}
     before = next(
-        (old for old in store.summaries(row.suite, row.candidate) if old.run == row.run), None
+        (old for old in ranked(store.summaries(row.suite, row.candidate)) if old.run == row.run),
+        None,
     )
     if before is None or before.manifest.dataset != run.manifest.dataset:
         return None
@@ -200,7 +203,7 @@ def _pair(
     return int((old & ~new).sum()), int((new & ~old).sum())
 
 
-def _measured(store: Store, run: Summary, quantity: Quantity) -> float | None:
+def _measured(store: Store, run: AttackedSummary, quantity: Quantity) -> float | None:
     if quantity == "clean":
         return run.clean_accuracy
     if quantity == "AutoAttack":
@@ -208,7 +211,7 @@ def _measured(store: Store, run: Summary, quantity: Quantity) -> float | None:
     return best_known(store, run).robust_accuracy
 
 
-def seed_spread(run: Summary, runs: Sequence[Summary]) -> float:
+def seed_spread(run: AttackedSummary, runs: Sequence[AttackedSummary]) -> float:
     """How far runs that differ from `run` in nothing but the seed lie apart.
 
     Returns:
@@ -223,7 +226,7 @@ def seed_spread(run: Summary, runs: Sequence[Summary]) -> float:
     return max(max(found, default=0.0) - min(found, default=0.0), ATTACK_SPREAD)
 
 
-def _but_for_seed(run: Summary) -> str:
+def _but_for_seed(run: AttackedSummary) -> str:
     return run.manifest.model_copy(update={"seed": 0, "repetition": 0}).run
 
 
@@ -234,7 +237,7 @@ def _entry(
     source: str,
     published: float,
     verdict: Verdict,
-    run: Summary | None,
+    run: AttackedSummary | None,
     measured: float | None,
     required: int | None,
 ) -> Check:

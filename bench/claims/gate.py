@@ -14,14 +14,15 @@ from bench.claims.verdict import (
 from bench.data import named_dataset
 from bench.errors import EvaluationError
 from bench.formatting import interval, percent
-from bench.records import Block, Manifest
+from bench.store.manifest import Manifest
+from bench.store.records import AttackBlock
 from bench.suites import Suite
 
 GATE_SIGNIFICANCE = 0.001
 """The first samples are taken for random ones here, which they are not quite: be slow to refuse."""
 
 
-def check_clean_accuracy(suite: Suite, manifest: Manifest, blocks: Iterable[Block]) -> None:
+def check_clean_accuracy(suite: Suite, manifest: Manifest, blocks: Iterable[AttackBlock]) -> None:
     """Hold a run's clean predictions against the claim about its candidate, if there is one.
 
     Args:

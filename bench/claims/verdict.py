@@ -12,7 +12,6 @@ from typing import Literal
 
 from scipy.stats import binom
 
-from bench.records import Interval, Selection
 from bench.statistics import (
     anytime_interval,
     anytime_p_value,
@@ -23,6 +22,8 @@ from bench.statistics import (
     required_sample_size,
 )
 from bench.statistics.comparison import SIGNIFICANCE
+from bench.statistics.intervals import Interval
+from bench.store.manifest import Selection
 
 Outcome = Literal[
     "reproduced", "lower than published", "higher than published", "not measured", "cannot tell"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from bench import records, runner
+from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
-from bench.formatting import duration, flag_text, interval, percent, radius
+from bench.engines.progress import Progress as RunProgress
+from bench.formatting import accuracy_text, duration, flag_text, percent
+from bench.runs.many import Prospect, Turn
+from bench.runs.session import RunResult
 
 SECONDS_BETWEEN_LINES = 10.0
-REPEATABLE = ("evaluation", "certification", "sweep")
-"""Kinds of runs whose commands have --again."""
 
 
 class Display:
@@ -57,7 +58,7 @@ class Display:
         self._clear()
         self._line(f"{name}: evaluating")
 
-    def progress(self, progress: records.Progress) -> None:
+    def progress(self, progress: RunProgress) -> None:
         """A block is finished, or a stage begins."""
         accuracy = progress.robust / max(progress.examples, 1)
         label = "robust" if progress.stage not in {"clean", "certify"} else "accuracy"
@@ -99,31 +100,50 @@ class Display:
         self._clear()
         self._line(f"{name}: {reason}", style="red")
 
-    def outcome(self, outcome: runner.Outcome) -> None:
+    def turns(self, references: Sequence[CandidateReference], turns: Iterator[Turn]) -> int:
+        """Draw each candidate's turn; returns the exit code."""
+        failed = unavailable = False
+        for reference in references:
+            self.candidate(reference.name)
+            turn = next(turns)
+            if turn.result is not None:
+                self.result(turn.result)
+            elif turn.unavailable:
+                unavailable = True
+                self.failure(turn.name, f"unavailable: {turn.unavailable}")
+            else:
+                failed = True
+                self.failure(turn.name, turn.failure)
+        return 1 if failed else 3 if unavailable else 0
+
+    def result(self, result: RunResult) -> None:
         """A candidate is evaluated."""
         self._clear()
-        summary = outcome.summary
-        intervals = summary.confidence_intervals
+        summary = result.summary
+        kind = summary.kind
+        bounds = summary.confidence_intervals["robust_accuracy"]
         variant = " (variant)" if summary.is_variant else ""
-        again = "; --again makes a new run" if summary.manifest.kind in REPEATABLE else ""
-        known = f" - was complete already, nothing was computed{again}"
+        again = "" if kind.is_imported else "; --again makes a new run"
+        known = f" - was complete already, nothing was computed{again}" if result.reused else ""
         self._line(
             f"{summary.manifest.candidate}: clean {percent(summary.clean_accuracy)}%, "
-            f"{_robustness(summary)} {percent(summary.robust_accuracy)}% "
-            f"[{interval(intervals['robust_accuracy'])}], n = {summary.n_examples}{variant}"
-            f"{known if outcome.reused else ''}",
+            f"{kind.overview(summary).headline} {accuracy_text(summary.robust_accuracy, bounds)}, "
+            f"n = {summary.n_examples}{variant}{known}",
             style="bold",
         )
         for flag in summary.flags:
             self._line(f"  flag {flag_text(flag)}", style="yellow")
-        self._line(f"  records: {outcome.folder.path}")
+        self._line(f"  records: {result.folder.path}")
 
-    def plan(self, rows: Sequence[tuple[str, str, str]]) -> None:
+    def plan(self, prospects: Sequence[Prospect]) -> None:
         """What would be done."""
         table = table_of("candidate", "missing", "time on this device")
         table.title = "Plan"
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+        for each in prospects:
+            time = "unknown until it is here"
+            if each.estimate is not None:
+                time = f"{duration(each.estimate.low)} to {duration(each.estimate.high)}"
+            table.add_row(*(Text(cell) for cell in (each.name, each.missing or "all here", time)))
         self.console.print(table)
 
     def _line(self, text: str, style: str = "") -> None:
@@ -133,14 +153,3 @@ class Display:
         for task in self._rows.values():
             self._bars.remove_task(task)
         self._rows.clear()
-
-
-def _robustness(summary: records.Summary) -> str:
-    """What a run's robust accuracy is."""
-    if summary.sweep is not None:
-        return f"at best (alpha {records.best_point(summary.sweep).alpha:g}) attacked"
-    if summary.certified is None:
-        return "robust"
-    average = summary.certified.average_certified_radius
-    eps = radius(summary.manifest.threat_model.eps)
-    return f"ACR {average:.3f}, certified at L2 radius {eps}"

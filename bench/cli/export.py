@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from bench.best_known import best_known
 from bench.cli import options
 from bench.errors import InputError
 from bench.export import TABLES, leaderboard_rows, write_submission
@@ -14,6 +13,8 @@ from bench.export.robustbench import Details
 from bench.formatting import count
 from bench.report.build import leaderboard_of
 from bench.store import Store
+from bench.store.best_known import best_known
+from bench.store.summary import AttackedSummary
 
 
 @click.group("export")
@@ -47,7 +48,12 @@ def robustbench(
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
-    summary = store.summary(reference)
+    summary = store.summary(reference, lambda kind: kind.is_ranked)
+    if not isinstance(summary, AttackedSummary):
+        raise InputError(
+            f"expected a run of standard AutoAttack, got a {summary.kind.name}; name another "
+            "run by @RUN, see `bench show`"
+        )
     details = Details(identifier, authors, forward_passes, checkpoint)
     for path in write_submission(summary, best_known(store, summary), details, out):
         click.echo(path)

@@ -9,7 +9,7 @@ import click
 from bench import data
 from bench.cli import options
 from bench.cli.display import Display
-from bench.imported_log import import_certification_log
+from bench.runs.imported_log import import_certification_log
 from bench.store import Store
 from bench.suites import load_suite
 
@@ -42,4 +42,4 @@ def command(
         file, suite, dataset, candidate, sigma, Store(results_dir), source
     )
     with Display() as display:
-        display.outcome(outcome)
+        display.result(outcome)

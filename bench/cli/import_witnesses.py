@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from bench import data, runner
-from bench.best_known import best_known, newest_evaluation
+from bench import data
 from bench.candidates.registry import find_candidate
 from bench.cli import options
 from bench.cli.devices import torch_device
-from bench.engines import make_engine
 from bench.formatting import percent
-from bench.import_witnesses import import_witnesses, read_images
+from bench.runs.imported_witnesses import import_witnesses, read_images
+from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.best_known import best_known, newest_evaluation
+from bench.store.summary import AttackedSummary
 from bench.suites import load_suite
 
 
@@ -52,16 +53,13 @@ def command(
     suite = load_suite(suite_name)
     candidate = find_candidate(name, suite, model_dir, trust_code).load()
     dataset = data.load_source(suite.data, data_dir, suite.n_examples, candidate.preprocessing)
-    settings = runner.Settings(
-        suite,
-        make_engine("reference"),
-        suite.attacking_protocol,
-        batch_size=batch_size,
-        device=torch_device(device),
+    settings = Settings(
+        suite, torch_device(device), protocol=suite.attacking_protocol, batch_size=batch_size
     )
     store = Store(results_dir)
     outcome = import_witnesses(imported, source, candidate, dataset, settings, store, click.echo)
     summary = outcome.summary
+    assert isinstance(summary, AttackedSummary)
     broken = sum(attack.broken for attack in summary.attacks)
     known = " (imported before)" if outcome.reused else ""
     click.echo(

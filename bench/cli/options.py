@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from bench.runs.settings import Option, Settings, option_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,16 +60,42 @@ def seed(command: Command) -> Command:
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
 
 
-def eps(command: Command) -> Command:
-    """--eps, a text for `read_radius`."""
-    return click.option("--eps", help="Another radius, such as 4/255 (a variant).")(command)
+def of_settings(*names: str) -> Callable[[Command], Command]:
+    """Return an option for each setting of a run, or for those that are named.
+
+    Their values come as keyword arguments under the settings' names.
+    """
+
+    def decorate(command: Command) -> Command:
+        chosen = [each for each in fields(Settings) if "option" in each.metadata]
+        for each in reversed(chosen):  # click lists the outermost decorator first
+            if not names or each.name in names:
+                command = _of_setting(each)(command)
+        return command
+
+    return decorate
 
 
-def engine_batch_size(command: Command) -> Command:
-    """--batch-size of an attack or a certification."""
+def _of_setting(setting: Field[Any]) -> Callable[[Command], Command]:
+    option: Option = setting.metadata["option"]
+    name = option_name(setting.name)
+    if option.kind is bool:
+        return click.option(name, is_flag=True, help=option.text)
+    kind: Any = None
+    if option.choices:
+        kind = click.Choice(option.choices)
+    elif option.kind is int:
+        kind = click.IntRange(_whole(option.minimum), _whole(option.maximum))
+    elif option.kind is float:
+        kind = click.FloatRange(option.minimum, option.maximum, min_open=option.above_minimum)
+    shown = option.shown_default or (setting.default is not None and setting.default != 1)
     return click.option(
-        "--batch-size", type=click.IntRange(min=1), help="Default: the engine's own."
-    )(command)
+        name, type=kind, default=setting.default, show_default=shown, help=option.text
+    )
+
+
+def _whole(bound: float | None) -> int | None:
+    return None if bound is None else int(bound)
 
 
 def check_batch_size(command: Command) -> Command:

@@ -10,6 +10,16 @@ from bench.cli import options
 from bench.store import Store
 
 
+def write_report(store: Store, out: Path, suite: str) -> None:
+    """Write a suite's page and the index, and say where; nothing where there is no complete run."""
+    if not any(run.is_complete for run in store.runs(suite)):
+        return
+    from bench.report import build_report, page_name  # matplotlib: slow to import
+
+    build_report(store, out, [suite])
+    click.echo(f"report: {(out / page_name(suite)).resolve()}")
+
+
 @click.command("report")
 @options.suite(required=False)
 @options.results_dir

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from bench.best_known import BestKnown, best_known
-from bench.certify.norms import linf_radius
 from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
-from bench.data import image_shape
 from bench.data.class_names import listed
 from bench.errors import InputError
 from bench.formatting import (
@@ -29,8 +24,9 @@ from bench.formatting import (
     selection,
     setting,
 )
-from bench.records import Certified, Manifest, Summary, SweepPoint, best_point
 from bench.store import Store
+from bench.store.best_known import BestKnown, best_known
+from bench.store.summary import Summary
 
 
 @click.command("show")
@@ -59,7 +55,7 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
             soft_wrap=True,
         )
     if not summary.flags:
-        console.print(Text(f"no reliability flag ({summary.flags_checked} ones were looked for)"))
+        console.print(Text(f"no flags raised (checked: {summary.flags_checked})"))
     console.print(_provenance(summary))
 
 
@@ -73,25 +69,9 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
         f"{selection(manifest.selection, manifest.dataset.size, summary.n_examples)}",
         f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
     ]
-    robust = f"{percent(summary.robust_accuracy)}% [{interval(bounds['robust_accuracy'])}]"
-    if summary.sweep is not None:
-        best = best_point(summary.sweep)
-        lines.append(f"attacked   {robust} at alpha {best.alpha:g}, the best one; an upper bound")
-    elif summary.certified is None:
-        lines += [f"AutoAttack {percent(summary.autoattack_accuracy)}%", f"robust     {robust}"]
-    else:
-        lines += [
-            f"certified  {robust} at L2 radius {radius(threat.eps)}",
-            *_in_linf(manifest),
-            f"ACR        {summary.certified.average_certified_radius:.3f}, sigma "
-            f"{summary.certified.sigma:g}, abstained {percent(summary.certified.abstained)}%",
-        ]
+    results = summary.kind.overview(summary).results
+    lines += [f"{name:<10} {text}" for name, text in results]
     lines.append(f"intervals  95%, {interval_kind(bounds['robust_accuracy'])}")
-    if summary.eight_bit_robust_accuracy is not None:
-        lines.append(
-            f"8-bit      {percent(summary.eight_bit_robust_accuracy)}% if witnesses are held as "
-            "8-bit images"
-        )
     if saved := summary.engine_record.get("passes_saved"):
         lines.append(f"witnesses  known ones, tried first, saved {saved:,} passes")
     if joined.lowered:
@@ -113,53 +93,11 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
     return lines
 
 
-def _in_linf(manifest: Manifest) -> list[str]:
-    """What a certificate at the threat model's radius, in L2, proves in Linf."""
-    shape = image_shape(manifest.dataset.name)
-    if shape is None:
-        return []
-    eps = manifest.threat_model.eps
-    return [
-        f"in Linf    the same at radius {linf_radius(eps, shape):.4g}, the largest Linf ball in "
-        f"that L2 ball: {radius(eps)}/sqrt({math.prod(shape)})"
-    ]
-
-
 def _table(summary: Summary) -> Table:
-    if summary.certified is not None:
-        return _radii(summary.certified)
-    return _attacks(summary) if summary.sweep is None else _weights(summary.sweep)
-
-
-def _attacks(summary: Summary) -> Table:
-    table = table_of(
-        "attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients"
-    )
-    for attack in summary.attacks:
-        table.add_row(
-            attack.name,
-            f"{attack.attempted:,}",
-            f"{attack.broken:,}",
-            percent(attack.accuracy_after),
-            duration(attack.seconds),
-            f"{attack.forward_passes:,}",
-            f"{attack.backward_passes:,}",
-        )
-    return table
-
-
-def _weights(points: Sequence[SweepPoint]) -> Table:
-    table = table_of("alpha", "clean accuracy", "after the cheap attack")
-    for point in points:
-        accuracies = (point.clean_accuracy, point.attacked_accuracy)
-        table.add_row(f"{point.alpha:g}", *map(percent, accuracies))
-    return table
-
-
-def _radii(certified: Certified) -> Table:
-    table = table_of("L2 radius", "certified accuracy")
-    for radius_text, accuracy in certified.accuracy_at_radius.items():
-        table.add_row(radius_text, percent(accuracy))
+    overview = summary.kind.overview(summary)
+    table = table_of(*overview.columns)
+    for row in overview.rows:
+        table.add_row(*row)
     return table
 
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bench import sweep
 from bench.candidates.registry import find_candidates
 from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.cli.display import Display
-from bench.cli.run import (
-    Samples,
-    check_writable,
-    evaluate_all,
-    read_radius,
-)
-from bench.engines import DEFAULT_ENGINE, make_engine
-from bench.engines.acceleration import PRECISIONS
-from bench.plan import Settings
-from bench.runner import evaluate
+from bench.cli.report import write_report
+from bench.runs import sweep
+from bench.runs.many import check_writable, evaluate_each
+from bench.runs.samples import Samples
+from bench.runs.session import evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
 
@@ -55,19 +51,12 @@ _SCALE = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Of the cheap attack's targeted APGD.",
 )
-@click.option(
-    "--n-examples", type=click.IntRange(min=1), help="Only the first N samples (a variant)."
-)
 @options.data_dir
 @options.model_dir
 @options.results_dir
 @options.report_dir
 @options.device
-@options.engine_batch_size
-@click.option("--precision", type=click.Choice(PRECISIONS), help="As of bench run.")
-@options.seed
-@options.eps
-@click.option("--again", is_flag=True, help="Make new runs although complete ones are there.")
+@options.of_settings("n_examples", "batch_size", "precision", "seed", "eps", "again")
 @options.trust_code
 def command(
     suite_name: str,
@@ -79,18 +68,13 @@ def command(
     robust_scale: float | None,
     steps: int,
     targets: int,
-    n_examples: int | None,
     data_dir: Path | None,
     model_dir: Path | None,
     results_dir: Path,
     report_dir: Path,
     device: str,
-    batch_size: int | None,
-    precision: str | None,
-    seed: int,
-    eps: str | None,
-    again: bool,
     trust_code: bool,
+    **given: Any,
 ) -> None:
     """Draw the trade-off curve of two candidates, mixed at many weights, and write the report.
 
@@ -103,18 +87,8 @@ def command(
     weights = sweep.read_alphas(alphas, "--alphas")
     full_weights = () if full is None else sweep.read_alphas(full, "--full")
     suite = load_suite(suite_name)
-    chosen_device = torch_device(device)
-    settings = Settings(
-        suite=suite,
-        engine=make_engine(DEFAULT_ENGINE, precision, chosen_device),
-        protocol=suite.attacking_protocol if full_weights else sweep.PROTOCOL,
-        seed=seed,
-        batch_size=batch_size,
-        device=chosen_device,
-        n_examples=n_examples,
-        eps=None if eps is None else read_radius(eps, suite),
-        again=again,
-    )
+    protocol = suite.attacking_protocol if full_weights else sweep.PROTOCOL
+    settings = Settings(suite=suite, device=torch_device(device), protocol=protocol, **given)
 
     def name(alpha: float | None = None) -> str:
         return sweep.mix_name(accurate, robust, alpha, accurate_scale, robust_scale)
@@ -130,10 +104,9 @@ def command(
         display.candidate(name())
         candidate = sweep.sweep_candidate(reference, name())
         swept = sweep.sweep_settings(settings, weights, steps, targets)
-        display.outcome(evaluate(candidate, samples.of(candidate), swept, store, display))
-        worst = evaluate_all(references, settings, settings.protocol, samples, store, display)
-    from bench.report import build_report, page_name  # matplotlib: slow to import
-
-    build_report(store, report_dir, [suite.name])
-    click.echo(f"report: {(report_dir / page_name(suite.name)).resolve()}")
-    sys.exit(worst)
+        display.result(evaluate(candidate, samples.of(candidate), swept, store, display))
+        code = display.turns(
+            references, evaluate_each(references, settings, samples, store, display)
+        )
+    write_report(store, report_dir, suite.name)
+    sys.exit(code)

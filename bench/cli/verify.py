@@ -12,10 +12,10 @@ from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import count, duration, percent
-from bench.selection import dataset_of
+from bench.runs.verify import Verification, check_kind, verify
 from bench.store import Store
+from bench.store.selection import dataset_of
 from bench.suites import load_suite
-from bench.verify import ATTACKED, Verification, check_kind, verify
 
 SHOWN_FAILURES = 20
 
@@ -51,7 +51,7 @@ def command(
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
-    summary = store.summary(reference, ATTACKED)
+    summary = store.summary(reference, lambda kind: kind.has_witnesses)
     manifest = summary.manifest
     check_kind(manifest)
     folder = store.folder(manifest)

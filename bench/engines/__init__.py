@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.engines.acceleration import default_precision
-from bench.engines.engine import Engine, Task, Trials
+from bench.engines.engine import AttackTask, CertificationTask, Engine, Task, Trials
 from bench.engines.fast import FastEngine
 from bench.engines.reference import ReferenceEngine
 from bench.errors import InputError
@@ -16,7 +16,7 @@ DEFAULT_ENGINE = "fast"
 
 def make_engine(
     name: str, precision: str | None = None, device: torch.device | None = None
-) -> Engine:
+) -> Engine[AttackTask]:
     """The engine called `name`.
 
     Args:
@@ -36,4 +36,13 @@ def make_engine(
     return ReferenceEngine()
 
 
-__all__ = ["DEFAULT_ENGINE", "ENGINES", "Engine", "Task", "Trials", "make_engine"]
+__all__ = [
+    "DEFAULT_ENGINE",
+    "ENGINES",
+    "AttackTask",
+    "CertificationTask",
+    "Engine",
+    "Task",
+    "Trials",
+    "make_engine",
+]

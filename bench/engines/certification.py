@@ -25,11 +25,12 @@ from bench.engines.acceleration import (
 )
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
-from bench.engines.engine import Task
+from bench.engines.engine import CertificationTask
+from bench.engines.progress import Progress
 from bench.errors import InputError
 from bench.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
-from bench.records import DRAWS_WITHOUT_CLASS, Block, Certificates, Progress
+from bench.store.records import DRAWS_WITHOUT_CLASS, Certificates, CertificationBlock
 
 PROCEDURES = ("fixed", "sequential")
 
@@ -68,9 +69,9 @@ class CertificationEngine:
         """As of the fast engine, but more for tiny networks."""
         return filling_size(module, images, gradients=False)
 
-    def settings(self, task: Task) -> dict[str, Any]:
+    def settings(self, task: CertificationTask) -> dict[str, Any]:
         """Noise, numbers of draws and procedure; the batch size changes no result."""
-        smoothing = _smoothing(task)
+        smoothing = task.smoothing
         return {
             "procedure": self.procedure,
             **vars(smoothing),
@@ -80,11 +81,14 @@ class CertificationEngine:
         }
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
-    ) -> Iterator[Block]:
+        self,
+        task: CertificationTask,
+        finished: Mapping[str, CertificationBlock],
+        report: Callable[[Progress], None],
+    ) -> Iterator[CertificationBlock]:
         """Certify the samples that no finished block has, a block about every 20 seconds."""
-        procedure = self._procedure(_smoothing(task))
-        done = [block.certificates for block in finished.values() if block.certificates]
+        procedure = self._procedure(task.smoothing)
+        done = [block.certificates for block in finished.values()]
         known = np.concatenate([part.index for part in done]) if done else np.array([], np.int64)
         rows = torch.from_numpy(np.flatnonzero(~np.isin(task.indices.numpy(), known)))
         number = 1 + max((int(key.rpartition("-")[2]) for key in finished), default=-1)
@@ -223,7 +227,11 @@ def _fitting_size(
 
 
 def _compiled_if_worth(
-    fast: Accelerated, images: Tensor, size: int, draws: int, finished: Mapping[str, Block]
+    fast: Accelerated,
+    images: Tensor,
+    size: int,
+    draws: int,
+    finished: Mapping[str, CertificationBlock],
 ) -> Accelerated:
     """The candidate with compiled passes, where as many draws take long enough to pay for it."""
     batch = images[torch.arange(size, device=images.device) % len(images)]
@@ -237,26 +245,17 @@ def _most_draws(smoothing: Smoothing) -> int:
     return smoothing.selection_samples + smoothing.noise_samples
 
 
-def _smoothing(task: Task) -> Smoothing:
-    if task.smoothing is None:
-        raise InputError(
-            "the certification engine certifies under the protocol certified; got a protocol of "
-            "attacks"
-        )
-    return task.smoothing
-
-
 def _block(
-    task: Task,
+    task: CertificationTask,
     rows: Tensor,
     number: int,
     certificates: list[Certificate],
     draws: int,
     seconds: float,
     record: Mapping[str, float | str],
-) -> Block:
+) -> CertificationBlock:
     place = rows[[each.row for each in certificates]]
-    return Block(
+    return CertificationBlock(
         key=f"01-{STAGE}-{number:05d}",
         seconds=seconds,
         certificates=Certificates(

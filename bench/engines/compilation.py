@@ -23,7 +23,7 @@ from bench.attacks.image_gradient import image_gradient
 from bench.candidates.mix import as_mix
 from bench.engines.acceleration import Accelerated
 from bench.precision import tensor_cores
-from bench.records import Block
+from bench.store.records import Block
 
 WORTH_SECONDS = 180.0
 """Shorter runs are over before the compiler has paid for itself. What is expected is an upper

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.attacks import AttackPlan, plan_attack
-from bench.engines.engine import Task
+from bench.engines.engine import AttackTask
 
 UNTIL_CONVERGED = "until-converged"
 ATTACKS = ("apgd-ce", "apgd-t")
@@ -22,7 +22,7 @@ SETTLED_SHARE = 0.001
 STEPS = 100
 
 
-def harder_plans(task: Task, doubling: int) -> list[AttackPlan]:
+def harder_plans(task: AttackTask, doubling: int) -> list[AttackPlan]:
     """The attacks of a doubling, counted from 1, under names of their own."""
     parameters = {"restarts": 2 ** ((doubling + 1) // 2), "steps": STEPS * 2 ** (doubling // 2)}
     plans = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bench.attacks import AttackPlan, plan_attack
 from bench.candidates.mix import Mix
 from bench.certify.smoothing import Smoothing
-from bench.records import Block, Progress
+from bench.engines.progress import Progress
+from bench.store.records import AttackBlock, Block
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
 
@@ -33,9 +34,9 @@ class Trials:
     passes: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """A candidate, samples, and what to do with them.
+    """A candidate and samples; what is done with them is up to the kind of task.
 
     Attributes:
         module: images (n, C, H, W) in [0, 1] -> logits (n, K); on `device`, in eval mode.
@@ -44,16 +45,10 @@ class Task:
         indices: (N,) int64, the samples' places in the data set.
         classes: K.
         threat_model: norm and radius.
-        attacks: in their order, each on the samples that stood the earlier ones.
         seed: of every random draw.
         batch_size: samples in one pass.
         device: where passes run.
         randomized: whether two calls may give two answers; the mean over draws is then what counts.
-        surrogate: a differentiable stand-in for `module`, on `device`; None: there is none.
-        trials: images to try first; None: none.
-        until_converged: whether what survives is attacked on with ever larger budgets.
-        smoothing: what is certified, if anything is: `module` under this noise.
-        mix: what is certified instead: this mix, `module` voting for its robust base.
     """
 
     module: nn.Module
@@ -62,44 +57,71 @@ class Task:
     indices: Tensor
     classes: int
     threat_model: ThreatModel
-    attacks: tuple[AttackChoice, ...]
     seed: int
     batch_size: int
     device: torch.device
     randomized: bool = False
-    surrogate: nn.Module | None = None
-    trials: Trials | None = None
-    until_converged: bool = False
-    smoothing: Smoothing | None = None
-    mix: Mix | None = None
 
-    def part(self, rows: Tensor | slice) -> Task:
-        """The same for some of the samples, by their places (n,) within the task."""
+    def part(self, rows: Tensor | slice) -> Self:
+        """Return the same for some of the samples, by their places (n,) within the task."""
         return replace(
             self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
         )
 
 
-class Engine(Protocol):
-    """Runs attacks over many samples, block by block."""
+@dataclass(frozen=True, kw_only=True)
+class AttackTask(Task):
+    """A candidate to attack.
+
+    Attributes:
+        attacks: in their order, each on the samples that stood the earlier ones.
+        surrogate: a differentiable stand-in for `module`, on `device`; None: there is none.
+        trials: images to try first; None: none.
+        until_converged: whether what survives is attacked on with ever larger budgets.
+    """
+
+    attacks: tuple[AttackChoice, ...]
+    surrogate: nn.Module | None = None
+    trials: Trials | None = None
+    until_converged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificationTask(Task):
+    """A smoothed classifier to certify.
+
+    Attributes:
+        smoothing: the noise under which `module` votes, and the number of draws.
+        mix: what is certified instead of the vote: this mix, `module` voting for its robust base.
+    """
+
+    smoothing: Smoothing
+    mix: Mix | None = None
+
+
+AnyTask = TypeVar("AnyTask", bound=Task, contravariant=True)
+
+
+class Engine(Protocol[AnyTask]):
+    """Works through many samples, block by block."""
 
     name: str
     precision: str
-    """Of the search: float32, tf32 or bfloat16."""
+    """Precision of the search: float32, tf32 or bfloat16."""
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """Samples in one pass where the user names no number.
+        """Return the number of samples in one pass where the user names none.
 
         Args:
             module: the candidate.
             images: (n, C, H, W) a few, on the module's device.
         """
 
-    def settings(self, task: Task) -> dict[str, Any]:
-        """What of the engine's settings decides the result, for the manifest."""
+    def settings(self, task: AnyTask) -> dict[str, Any]:
+        """Return those of the engine's settings that decide the result, for the manifest."""
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+        self, task: AnyTask, finished: Mapping[str, Any], report: Callable[[Progress], None]
     ) -> Iterator[Block]:
         """Do the task, yielding each block as it is finished.
 
@@ -147,7 +169,7 @@ class Outlook:
         return cost * self.seconds / self.cost_done
 
 
-def survivor_costs(task: Task) -> list[float]:
+def survivor_costs(task: AttackTask) -> list[float]:
     """What each attack of a task costs on a sample that survives it, in forward passes."""
     return [survivor_cost(plan(task, attack)) for attack in task.attacks]
 
@@ -178,7 +200,7 @@ def batches(rows: Tensor, size: int) -> tuple[Tensor, ...]:
     return torch.split(rows, size) if len(rows) else ()
 
 
-def broken_rows(task: Task, block: Block) -> Tensor:
+def broken_rows(task: Task, block: AttackBlock) -> Tensor:
     """Places within the task of the samples that a block's attack broke."""
     if block.witnesses is None:
         return torch.empty(0, dtype=torch.int64)

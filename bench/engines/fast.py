@@ -28,8 +28,8 @@ from bench.engines.convergence import (
 )
 from bench.engines.engine import (
     GRADIENT_COST,
+    AttackTask,
     Outlook,
-    Task,
     batches,
     broken_rows,
     plan,
@@ -37,12 +37,13 @@ from bench.engines.engine import (
     survivor_costs,
 )
 from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, clean_results
+from bench.engines.progress import Progress
 from bench.engines.search import Search
 from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.out_of_memory import with_as_many_as_fit
-from bench.records import Attempts, Block, Progress
+from bench.store.records import AttackBlock, Attempts
 
 
 class FastEngine:
@@ -59,15 +60,18 @@ class FastEngine:
         """Enough to keep the device busy, little enough for a processor's cache."""
         return filling_size(module, images)
 
-    def settings(self, task: Task) -> dict[str, Any]:
+    def settings(self, task: AttackTask) -> dict[str, Any]:
         """Nothing: batch size, order and restarts change no result; but a random candidate's do."""
         if not task.randomized:
             return {}
         return {"batch_size": task.batch_size, "confirmation_draws": MOST_CONFIRMATION_DRAWS}
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
-    ) -> Iterator[Block]:
+        self,
+        task: AttackTask,
+        finished: Mapping[str, AttackBlock],
+        report: Callable[[Progress], None],
+    ) -> Iterator[AttackBlock]:
         """Clean predictions, then attack by attack on what still stands.
 
         Raises:
@@ -119,11 +123,11 @@ class FastEngine:
         fast: Accelerated,
         differentiable: bool,
         outlook: Outlook,
-        finished: Mapping[str, Block],
-        task: Task,
+        finished: Mapping[str, AttackBlock],
+        task: AttackTask,
         standing: Tensor,
         report: Callable[[Progress], None],
-    ) -> Iterator[Block]:
+    ) -> Iterator[AttackBlock]:
         """Attack by attack on what stands; `standing` (N,) is updated as samples break."""
         for stage, each in enumerate(plans):
             # A stand-in has a gradient even where the candidate itself has none at all.
@@ -137,8 +141,11 @@ class FastEngine:
 
 
 def _clean(
-    task: Task, size: int, finished: Mapping[str, Block], report: Callable[[Progress], None]
-) -> Generator[Block, None, Tensor]:
+    task: AttackTask,
+    size: int,
+    finished: Mapping[str, AttackBlock],
+    report: Callable[[Progress], None],
+) -> Generator[AttackBlock, None, Tensor]:
     """Predict all samples; returns which (N,) are right."""
     standing = torch.zeros(len(task.labels), dtype=torch.bool)
     known = torch.zeros(len(task.labels), dtype=torch.bool)
@@ -159,7 +166,9 @@ def _clean(
                 for name in ("index", "label", "prediction")
             }
         )
-        yield Block(f"00-clean-{number:05d}", time.perf_counter() - start, clean=clean)
+        yield AttackBlock(
+            key=f"00-clean-{number:05d}", seconds=time.perf_counter() - start, clean=clean
+        )
         number += 1
         standing[rows] = torch.from_numpy(clean.prediction == clean.label)
         known[rows] = True
@@ -169,7 +178,11 @@ def _clean(
 
 
 def _expected_seconds(
-    task: Task, fast: Accelerated, standing: int, outlook: Outlook, differentiable: bool
+    task: AttackTask,
+    fast: Accelerated,
+    standing: int,
+    outlook: Outlook,
+    differentiable: bool,
 ) -> float:
     """Of the whole run in this process, as if all samples that stand stood all attacks."""
     few = min(task.batch_size, TRIED_IMAGES, len(task.images))
@@ -180,14 +193,17 @@ def _expected_seconds(
 
 
 def _compiled_if_worth(
-    task: Task, fast: Accelerated, expected_seconds: float, finished: Mapping[str, Block]
+    task: AttackTask,
+    fast: Accelerated,
+    expected_seconds: float,
+    finished: Mapping[str, AttackBlock],
 ) -> Accelerated:
     rows = torch.arange(task.batch_size) % len(task.images)
     images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
     return compile_if_worth(fast, images, labels, expected_seconds, finished)
 
 
-def _has_gradient(model: Model, task: Task, plans: Sequence[AttackPlan]) -> bool:
+def _has_gradient(model: Model, task: AttackTask, plans: Sequence[AttackPlan]) -> bool:
     """Whether attacks can have a gradient; an error in it counts only if one of them needs it."""
     try:
         return _is_differentiable(model, task)
@@ -197,7 +213,7 @@ def _has_gradient(model: Model, task: Task, plans: Sequence[AttackPlan]) -> bool
         return False
 
 
-def _is_differentiable(model: Model, task: Task) -> bool:
+def _is_differentiable(model: Model, task: AttackTask) -> bool:
     """Whether the logits have a gradient with respect to the image.
 
     On several images, since one alone is special to some modules (`squeeze`); on fewer if memory
@@ -211,7 +227,7 @@ def _is_differentiable(model: Model, task: Task) -> bool:
     return with_as_many_as_fit(min(TRIED_IMAGES, task.batch_size, len(task.images)), has_gradient)
 
 
-def _skipped(task: Task, plan: AttackPlan, key: str, standing: Tensor) -> Block:
+def _skipped(task: AttackTask, plan: AttackPlan, key: str, standing: Tensor) -> AttackBlock:
     """The record of an attack that needs a gradient on a candidate that has none."""
     index = task.indices[standing].numpy()
     n, nothing = len(index), np.zeros(len(index))
@@ -224,4 +240,4 @@ def _skipped(task: Task, plan: AttackPlan, key: str, standing: Tensor) -> Block:
         backward_passes=nothing,
         seconds=nothing,
     )
-    return Block(key, 0.0, attempts=attempts)
+    return AttackBlock(key=key, seconds=0.0, attempts=attempts)

@@ -13,7 +13,7 @@ from bench.attacks.expectation import expectation
 from bench.decision import NO_CLASS, answered, classes_of
 from bench.engines.engine import Task
 from bench.precision import tensor_cores
-from bench.records import CleanResults
+from bench.store.records import CleanResults
 
 DECIDING_DRAWS = 32
 """Fresh draws whose mean is a randomized candidate's answer."""

@@ -23,16 +23,17 @@ from bench.attacks.attack import finite
 from bench.attacks.registry import STANDARD
 from bench.decision import answered
 from bench.engines.engine import (
+    AttackTask,
     Outlook,
-    Task,
     batches,
     broken_rows,
     survivor_costs,
 )
 from bench.engines.prediction import clean_results, confirm
+from bench.engines.progress import Progress
 from bench.errors import InputError
 from bench.precision import tensor_cores
-from bench.records import Attempts, Block, Progress, Witnesses
+from bench.store.records import AttackBlock, Attempts, Witnesses
 from bench.suites.suite import AttackChoice
 
 MINIMUM_CLASSES = 4
@@ -133,13 +134,16 @@ class ReferenceEngine:
         """pyautoattack's own."""
         return 250
 
-    def settings(self, task: Task) -> dict[str, Any]:
+    def settings(self, task: AttackTask) -> dict[str, Any]:
         """The batch size: pyautoattack's draws depend on it."""
         return {"batch_size": task.batch_size}
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
-    ) -> Iterator[Block]:
+        self,
+        task: AttackTask,
+        finished: Mapping[str, AttackBlock],
+        report: Callable[[Progress], None],
+    ) -> Iterator[AttackBlock]:
         """Clean predictions, then attack by attack on what still stands.
 
         Raises:
@@ -154,7 +158,7 @@ class ReferenceEngine:
             if block is None:
                 start = time.perf_counter()
                 clean = clean_results(task, rows)
-                block = Block(key, time.perf_counter() - start, clean=clean)
+                block = AttackBlock(key=key, seconds=time.perf_counter() - start, clean=clean)
                 yield block
             assert block.clean is not None
             standing[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
@@ -166,14 +170,14 @@ class ReferenceEngine:
 
     def _attack(
         self,
-        task: Task,
+        task: AttackTask,
         attack: AttackChoice,
         stage: int,
         standing: Tensor,
-        finished: Mapping[str, Block],
+        finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
         outlook: Outlook,
-    ) -> Iterator[Block]:
+    ) -> Iterator[AttackBlock]:
         """One attack on all that stand; `standing` (N,) is updated as samples break."""
         attacked = torch.nonzero(standing).flatten()
         done = 0
@@ -193,7 +197,7 @@ class ReferenceEngine:
         report(Progress(attack.name, done, len(attacked), int(standing.sum()), len(standing)))
 
 
-def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
+def attack_batch(task: AttackTask, attack: str, rows: Tensor, key: str) -> AttackBlock:
     """Run one of pyautoattack's attacks on one batch.
 
     Args:
@@ -240,17 +244,19 @@ def attack_batch(task: Task, attack: str, rows: Tensor, key: str) -> Block:
             prediction=prediction[broken].numpy(),
             images=found[broken].numpy(),
         )
-    return Block(key, seconds, attempts=attempts, witnesses=witnesses)
+    return AttackBlock(key=key, seconds=seconds, attempts=attempts, witnesses=witnesses)
 
 
-def _confirmed(task: Task, found: Tensor, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _confirmed(
+    task: AttackTask, found: Tensor, clean: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
     """The classes (n,) of images found (n, C, H, W), and which of them (n,) break their samples."""
     prediction = confirm(task, found, labels).cpu()
     good = inside(found.cpu(), clean, task.threat_model.norm, task.threat_model.eps)
     return prediction, (prediction != labels) & good
 
 
-def make_adversary(module: nn.Module, task: Task) -> Any:
+def make_adversary(module: nn.Module, task: AttackTask) -> Any:
     """pyautoattack's own object, version standard, with as many targets as there are classes."""
     from pyautoattack import AutoAttack
 
@@ -293,7 +299,7 @@ def perturb(adversary: Any, attack: str, images: Tensor, labels: Tensor, seed: i
     return adversarial
 
 
-def _check(task: Task) -> None:
+def _check(task: AttackTask) -> None:
     for attack in task.attacks:
         if attack.name not in STANDARD or attack.parameters:
             changed = f" with {attack.parameters}" if attack.parameters else ""

@@ -36,16 +36,17 @@ from bench.engines.acceleration import Accelerated
 from bench.engines.batch import Batch, Sample
 from bench.engines.engine import (
     GRADIENT_COST,
+    AttackTask,
     Outlook,
-    Task,
     batches,
     broken_rows,
 )
 from bench.engines.prediction import Purpose, confirm, own_randomness
+from bench.engines.progress import Progress
 from bench.engines.search_record import Fill, search_block
 from bench.engines.views import view
 from bench.precision import tensor_cores
-from bench.records import Block, Progress
+from bench.store.records import AttackBlock
 
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -62,7 +63,7 @@ class Search:
 
     def __init__(
         self,
-        task: Task,
+        task: AttackTask,
         plan: AttackPlan,
         fast: Accelerated,
         size: int,
@@ -95,9 +96,9 @@ class Search:
     def run(
         self,
         standing: Tensor,
-        finished: Mapping[str, Block],
+        finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
-    ) -> Iterator[Block]:
+    ) -> Iterator[AttackBlock]:
         """Attack all samples that stand; `standing` (N,) is updated as they break."""
         prefix = f"{self.stage + 1:02d}-{self.plan.name}-"
         earlier = {key: block for key, block in finished.items() if key.startswith(prefix)}
@@ -332,7 +333,7 @@ class Search:
         steps = float(self.batch.view().iteration.sum()) if self.batch.items else 0.0
         return (self.rounds_ended + steps / self.plan.attack.steps) / self.plan.items
 
-    def _block(self, key: str, seconds: float, standing: Tensor) -> Block:
+    def _block(self, key: str, seconds: float, standing: Tensor) -> AttackBlock:
         samples, self.done = self.done, []
         standing[[sample.row for sample in samples if sample.broke is not None]] = False
         record: dict[str, float | str] = {**self.fast.record, **self.fill.taken()}

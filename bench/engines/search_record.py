@@ -11,7 +11,7 @@ import torch
 from bench.attacks import AttackPlan
 from bench.engines.batch import Sample
 from bench.engines.engine import Task
-from bench.records import Attempts, Block, Witnesses
+from bench.store.records import AttackBlock, Attempts, Witnesses
 
 
 @dataclass
@@ -45,7 +45,7 @@ def search_block(
     key: str,
     seconds: float,
     record: Mapping[str, float | str],
-) -> Block:
+) -> AttackBlock:
     """The attempts on samples that an attack is done with, and its witnesses.
 
     Args:
@@ -77,7 +77,9 @@ def search_block(
             images=torch.stack(images).numpy(),
         )
     joined = {**record, **_reference_passes(plan, samples)}
-    return Block(key, seconds, attempts=attempts, witnesses=witnesses, record=joined)
+    return AttackBlock(
+        key=key, seconds=seconds, attempts=attempts, witnesses=witnesses, record=joined
+    )
 
 
 def _iteration(plan: AttackPlan, sample: Sample) -> int:

@@ -23,17 +23,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bench.engines.engine import Task
+from bench.candidates.foreign_code import FOREIGN_ERRORS, raised
+from bench.engines.engine import AttackTask
+from bench.engines.progress import Progress
 from bench.errors import BenchError, EvaluationError
-from bench.foreign_code import FOREIGN_ERRORS, raised
-from bench.records import Block, Progress
+from bench.store.records import AttackBlock
 
 LEAST_SAMPLES = 8
 """Of a process: with fewer, its batches are too small."""
 WORTH_SECONDS = 5.0
 """Of all work expected: a process takes a moment to begin."""
 
-Work = Callable[[Task, Tensor, Callable[[Progress], None]], Iterator[Block]]
+Work = Callable[[AttackTask, Tensor, Callable[[Progress], None]], Iterator[AttackBlock]]
 """Blocks of attacks on a task's samples, of which those in a mask (N,) stand."""
 
 _SECONDS_TO_TRY = 5.0
@@ -41,7 +42,7 @@ _PARENT_DEATH_SIGNAL = 1
 """Of `prctl`, as in <sys/prctl.h>."""
 
 
-def processes(task: Task, standing: int, expected_seconds: float) -> int:
+def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:
     """How many processes are to share a task's samples; 1: none but this one.
 
     Args:
@@ -91,13 +92,13 @@ def _start(child: ForkProcess) -> None:
 
 
 def share_out(
-    task: Task,
+    task: AttackTask,
     standing: Tensor,
     count: int,
-    finished: Mapping[str, Block],
+    finished: Mapping[str, AttackBlock],
     report: Callable[[Progress], None],
     work: Work,
-) -> Iterator[Block]:
+) -> Iterator[AttackBlock]:
     """Do the work in `count` processes, and yield their blocks as they come.
 
     Args:
@@ -155,7 +156,7 @@ def share_out(
             child.join()
 
 
-def _run(connection: Connection, work: Work, task: Task) -> None:
+def _run(connection: Connection, work: Work, task: AttackTask) -> None:
     """What a process does: its part, until it is done or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
@@ -173,7 +174,7 @@ def _run(connection: Connection, work: Work, task: Task) -> None:
         connection.send(EvaluationError(f"failed: {raised(error)}"))
 
 
-def _timed(block: Block, count: int) -> Block:
+def _timed(block: AttackBlock, count: int) -> AttackBlock:
     """With the time that passed, of which each of `count` processes had a share."""
     attempts = block.attempts
     if attempts is not None:
@@ -184,13 +185,13 @@ def _timed(block: Block, count: int) -> Block:
 class _Keys:
     """Numbers blocks on: several processes begin from the same number."""
 
-    def __init__(self, finished: Mapping[str, Block]) -> None:
+    def __init__(self, finished: Mapping[str, AttackBlock]) -> None:
         self._next: dict[str, int] = {}
         for key in finished:
             stage, _, number = key.rpartition("-")
             self._next[stage] = max(self._next.get(stage, 0), int(number) + 1)
 
-    def renamed(self, block: Block) -> Block:
+    def renamed(self, block: AttackBlock) -> AttackBlock:
         stage, _, _ = block.key.rpartition("-")
         number = self._next.get(stage, 0)
         self._next[stage] = number + 1

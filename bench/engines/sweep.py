@@ -28,19 +28,14 @@ from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
 from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size
-from bench.engines.engine import Task, batches, plan
+from bench.engines.engine import AttackTask, batches, plan
 from bench.engines.point_search import PointSearch
+from bench.engines.progress import Progress
 from bench.engines.sweep_found import Answers, Found
 from bench.errors import InputError
 from bench.precision import tensor_cores
-from bench.records import (
-    Attempts,
-    Block,
-    Progress,
-    SweepResults,
-    SweepStarts,
-    Witnesses,
-)
+from bench.store.records import Attempts, SweepBlock, SweepResults, SweepStarts, Witnesses
+from bench.store.tables import concatenate
 
 NEIGHBOURS = "neighbours"
 """What an image counts as that was found at another weight."""
@@ -64,13 +59,16 @@ class SweepEngine:
         """As of the fast engine."""
         return filling_size(module, images)
 
-    def settings(self, task: Task) -> dict[str, Any]:
+    def settings(self, task: AttackTask) -> dict[str, Any]:
         """The weights: searches start where those at other weights ended."""
         return {"alphas": list(self.alphas)}
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
-    ) -> Iterator[Block]:
+        self,
+        task: AttackTask,
+        finished: Mapping[str, SweepBlock],
+        report: Callable[[Progress], None],
+    ) -> Iterator[SweepBlock]:
         """One block a weight, then one that tries every image at every weight.
 
         Raises:
@@ -88,12 +86,11 @@ class SweepEngine:
                 yield block
             sweep.take(block)
             blocks.append(block)
-            assert block.sweep is not None
-            robust = torch.from_numpy(_robust(block.sweep))
+            robust = torch.from_numpy(_robust(block.results))
             report(_progress(alpha, len(task.labels), robust))
         key = f"02-{NEIGHBOURS}-00000"
         if key not in finished:
-            yield sweep.try_everywhere(key, [block.sweep for block in blocks if block.sweep])
+            yield sweep.try_everywhere(key, [block.results for block in blocks])
 
 
 def _progress(alpha: float, done: int, standing: Tensor) -> Progress:
@@ -139,7 +136,7 @@ class _Outcome:
 class _Sweep:
     """A sweep under way: the samples, what the bases say of them, and what was found."""
 
-    def __init__(self, task: Task, precision: str) -> None:
+    def __init__(self, task: AttackTask, precision: str) -> None:
         mix = as_mix(task.module)
         if not isinstance(mix, Mix):
             raise InputError("expected a fixed mix to sweep, got another candidate")
@@ -160,13 +157,12 @@ class _Sweep:
         """(N,) bool, which samples are right without attack."""
         return self.clean.predictions(alpha) == self.task.labels
 
-    def take(self, block: Block) -> None:
+    def take(self, block: SweepBlock) -> None:
         """Know what a finished block of one weight found; starts are the same after any restart."""
-        assert block.sweep is not None
         if block.witnesses is not None:
             rows = self._rows(block.witnesses.index)
             images = torch.from_numpy(block.witnesses.images)
-            self.found.add(rows, float(block.sweep.alpha[0]), self._ask(images))
+            self.found.add(rows, float(block.results.alpha[0]), self._ask(images))
             self.starts[rows], self.has_start[rows] = images, True
         if block.starts is not None:
             rows = self._rows(block.starts.index)
@@ -174,7 +170,7 @@ class _Sweep:
             points = clean + torch.from_numpy(block.starts.perturbation).float()
             self.starts[rows], self.has_start[rows] = self._into_ball(points, clean), True
 
-    def attack(self, key: str, alpha: float, standing: Tensor) -> Block:
+    def attack(self, key: str, alpha: float, standing: Tensor) -> SweepBlock:
         """Everything at one weight; `standing` (N,) is updated."""
         begin = time.perf_counter()
         outcome = _Outcome(len(standing))
@@ -214,17 +210,17 @@ class _Sweep:
             attempts.append(
                 self._attempts(each.name, before, standing, steps, time.perf_counter() - start)
             )
-        return Block(
+        return SweepBlock(
             key=key,
             seconds=time.perf_counter() - begin,
-            attempts=_joined(attempts),
-            witnesses=_joined(witnesses) if witnesses else None,
-            sweep=self._results(alpha, outcome),
+            attempts=concatenate(attempts),
+            witnesses=concatenate(witnesses) if witnesses else None,
+            results=self._results(alpha, outcome),
             starts=self._best_points(best, standing),
             record=dict(self._accelerated().record),
         )
 
-    def try_everywhere(self, key: str, results: Sequence[SweepResults]) -> Block:
+    def try_everywhere(self, key: str, results: Sequence[SweepResults]) -> SweepBlock:
         """The final results of all weights: every image found is tried at every weight."""
         begin = time.perf_counter()
         final = []
@@ -242,7 +238,7 @@ class _Sweep:
             names = each.broken_by.astype(object)
             names[rows] = NEIGHBOURS
             final.append(replace(each, broken_by=names.astype(np.str_), **changed))
-        return Block(key, time.perf_counter() - begin, sweep=_joined(final))
+        return SweepBlock(key=key, seconds=time.perf_counter() - begin, results=concatenate(final))
 
     def _try_found(self, alpha: float, standing: Tensor, outcome: _Outcome) -> Attempts:
         """Try the images of other weights; it takes no pass."""
@@ -346,10 +342,3 @@ class _Sweep:
 
     def _rows(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
         return torch.tensor([self.row_of[value] for value in index.tolist()], dtype=torch.int64)
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Records of one kind as one."""
-    return type(parts[0])(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
-    )

@@ -16,13 +16,13 @@ from torch import Tensor
 from bench.attacks import inside
 from bench.engines.engine import Task, Trials, batches
 from bench.engines.prediction import confirm
-from bench.records import Attempts, Block, Witnesses
+from bench.store.records import AttackBlock, Attempts, Witnesses
 
 WITNESSES = "witnesses"
 KEY = f"00-{WITNESSES}-00000"
 
 
-def try_images(task: Task, trials: Trials, standing: Tensor) -> Block:
+def try_images(task: Task, trials: Trials, standing: Tensor) -> AttackBlock:
     """Try all images of the samples that stand, in float32; `standing` (N,) is updated.
 
     A sample is broken by its first image that is inside the ball and misclassified. What that saves
@@ -59,7 +59,7 @@ def _block(
     found: dict[int, tuple[int, Tensor, int]],
     record: Mapping[str, float],
     seconds: float,
-) -> Block:
+) -> AttackBlock:
     rows = list(tried)
     n = len(rows)
     passes = np.array([tried[row] for row in rows], dtype=np.float64)
@@ -80,4 +80,6 @@ def _block(
             prediction=np.array([prediction for _, _, prediction in found.values()]),
             images=torch.stack([image for _, image, _ in found.values()]).numpy(),
         )
-    return Block(KEY, seconds, attempts=attempts, witnesses=witnesses, record=dict(record))
+    return AttackBlock(
+        key=KEY, seconds=seconds, attempts=attempts, witnesses=witnesses, record=dict(record)
+    )

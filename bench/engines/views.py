@@ -13,7 +13,7 @@ from bench.attacks.registry import View
 from bench.attacks.straight_through import straight_through, through
 from bench.candidates.mix import MixAnswer, MixedClassifier, as_mix
 from bench.engines.acceleration import Accelerated
-from bench.engines.engine import Task
+from bench.engines.engine import AttackTask
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MixView:
         return self.mix if len(images) > 1 else self.uncompiled
 
 
-def view(name: View, fast: Accelerated, task: Task) -> Model:
+def view(name: View, fast: Accelerated, task: AttackTask) -> Model:
     """The model that a search calls for an attack.
 
     Raises:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.best_known import BestKnown
 from bench.data import named_datasets
 from bench.errors import InputError
 from bench.formatting import percent, radius
-from bench.records import Summary
 from bench.store import safe_name
+from bench.store.best_known import BestKnown
+from bench.store.summary import AttackedSummary
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Details:
     checkpoint: str = ""
 
 
-def model_info(summary: Summary, joined: BestKnown, details: Details) -> dict[str, Any]:
+def model_info(summary: AttackedSummary, joined: BestKnown, details: Details) -> dict[str, Any]:
     """The fields of a `model_info` file.
 
     Args:
@@ -77,7 +77,7 @@ def model_info(summary: Summary, joined: BestKnown, details: Details) -> dict[st
     return fields
 
 
-def new_model_form(summary: Summary, joined: BestKnown, details: Details) -> str:
+def new_model_form(summary: AttackedSummary, joined: BestKnown, details: Details) -> str:
     """The form by which a new model is proposed to RobustBench, filled in, in Markdown.
 
     Raises:
@@ -122,7 +122,7 @@ def new_model_form(summary: Summary, joined: BestKnown, details: Details) -> str
 
 
 def write_submission(
-    summary: Summary, joined: BestKnown, details: Details, out: Path
+    summary: AttackedSummary, joined: BestKnown, details: Details, out: Path
 ) -> tuple[Path, Path]:
     """Write `model_info/<dataset>/<threat>/<id>.json` and the form `<id>.md` below a folder.
 
@@ -149,7 +149,7 @@ def write_submission(
     return paths
 
 
-def _check(summary: Summary) -> None:
+def _check(summary: AttackedSummary) -> None:
     manifest = summary.manifest
     name = f"{manifest.suite}/{manifest.candidate}@{summary.run}"
     board = (manifest.dataset.name, manifest.threat_model.norm)
@@ -163,7 +163,7 @@ def _check(summary: Summary) -> None:
         raise InputError(
             f"{name}: expected a leaderboard of RobustBench ({known}), got {' '.join(board)}"
         )
-    if manifest.kind != "evaluation" or summary.autoattack_accuracy is None:
+    if not summary.kind.is_ranked or summary.autoattack_accuracy is None:
         raise InputError(
             f"{name}: expected a run with standard AutoAttack's accuracy, got one without"
         )
@@ -175,12 +175,12 @@ def _check(summary: Summary) -> None:
         )
 
 
-def _architecture(summary: Summary) -> str:
+def _architecture(summary: AttackedSummary) -> str:
     """The architecture's name; of a module:function the function."""
     return str(summary.manifest.information.get("architecture") or "N/A").rpartition(":")[2]
 
 
-def _strongest(summary: Summary) -> str:
+def _strongest(summary: AttackedSummary) -> str:
     """What went below AutoAttack: attacks of the run beyond it, or other runs."""
     beyond = [attack.name for attack in summary.attacks[4:] if attack.broken]
     return ", ".join(beyond) or "witnesses of other evaluations"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bench.decision import answered
 from bench.errors import InputError
-from bench.records import Flag
+from bench.store.summary import Flag
 
 PROBABILITY_TOLERANCE = 1e-5
 RANDOMNESS_THRESHOLD = 1e-4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scipy.stats import binom
 
-from bench.records import AttackSummary, Convergence, Flag
+from bench.store.summary import AttackSummary, Convergence, Flag
 
 SQUARE_THRESHOLD = 0.002
 ITERATION_THRESHOLD = 0.01

@@ -21,10 +21,13 @@ from bench.certify.noise import Piece, noise_for
 from bench.data import Dataset
 from bench.decision import classes_of
 from bench.flags.attacks import beyond_chance
-from bench.records import CERTIFYING_KINDS, Certificates, Flag, ImageArray, Manifest, Witnesses
-from bench.same_candidate import same_candidate
 from bench.store import Store
-from bench.tables import Tables
+from bench.store.kinds import kind_named
+from bench.store.manifest import Manifest
+from bench.store.records import Certificates, ImageArray, Witnesses
+from bench.store.same_candidate import same_candidate
+from bench.store.summary import Flag
+from bench.store.tables import Tables, certificates_of
 
 VOTES = 1000
 VOTES_A_BATCH = 250
@@ -146,8 +149,8 @@ def _contested(
         if found is not None:
             witnesses.extend(zip(found.index.tolist(), found.images, strict=True))
 
-    if manifest.kind == "certification":
-        add_certificates(tables.certificates())
+    if kind_named(manifest.kind).certifies:
+        add_certificates(certificates_of(tables.samples))
     else:
         add_witnesses(tables.witnesses)
     for folder in store.runs(manifest.suite):
@@ -156,9 +159,8 @@ def _contested(
         other = folder.manifest()
         if other.dataset.name != manifest.dataset.name:
             continue
-        if other.kind in CERTIFYING_KINDS and _certifies(other, manifest, sigma):
-            other_tables = Tables(folder.samples(), folder.attempts(), witnesses=None)
-            add_certificates(other_tables.certificates())
+        if folder.kind.certifies and _certifies(other, manifest, sigma):
+            add_certificates(certificates_of(folder.samples()))
         elif same_candidate(other, manifest):
             add_witnesses(folder.witnesses(images, indices, others=True))
     inside = [
@@ -178,6 +180,6 @@ def _certifies(other: Manifest, manifest: Manifest, sigma: float) -> bool:
     """Whether a run certifies this candidate; a log says no more than its name."""
     if abs(float(other.engine_settings["sigma"]) - sigma) > SIGMA_TOLERANCE:
         return False
-    if other.kind == "imported-log":
+    if kind_named(other.kind).is_imported:
         return other.candidate == manifest.candidate
     return same_candidate(other, manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scipy.stats import binom
 
 from bench.flags.attacks import CHANCE, beyond_chance
-from bench.records import Flag
+from bench.store.summary import Flag
 
 
 def chance_level(correct: int, n: int, classes: int) -> Flag | None:

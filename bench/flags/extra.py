@@ -14,22 +14,22 @@ import torch
 from torch import Tensor
 
 from bench.attacks import ATTACKS
-from bench.engines.engine import Task, Trials, plan
+from bench.engines.engine import AttackTask, Trials, plan
 from bench.engines.fast import FastEngine
 from bench.engines.prediction import decide
 from bench.engines.trials import try_images
 from bench.flags.attacks import SQUARE_THRESHOLD, beyond_chance, more_iterations_break
 from bench.flags.substitute import train_substitute, transfer_images
-from bench.records import Flag
+from bench.store.summary import Flag
+from bench.store.tables import Tables, attacked_samples
 from bench.suites.suite import AttackChoice
-from bench.tables import Tables, join_blocks
 
 SAMPLES = 32
 RADIUS_FACTOR = 4.0
 ITERATION_FACTOR = 4
 
 
-def extra_flags(task: Task, tables: Tables, trials: Trials | None) -> list[Flag]:
+def extra_flags(task: AttackTask, tables: Tables, trials: Trials | None) -> list[Flag]:
     """Attack a few samples in other ways, and see whether the run's attacks were good enough.
 
     Args:
@@ -58,7 +58,7 @@ def extra_flags(task: Task, tables: Tables, trials: Trials | None) -> list[Flag]
     return [flag for flag in found if flag is not None]
 
 
-def larger_radius(task: Task, attacks: Sequence[AttackChoice]) -> Flag | None:
+def larger_radius(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | None:
     """Whether samples stand although the whole image may be changed.
 
     Args:
@@ -88,7 +88,7 @@ def larger_radius(task: Task, attacks: Sequence[AttackChoice]) -> Flag | None:
     )
 
 
-def more_iterations(task: Task, attacks: Sequence[AttackChoice]) -> Flag | None:
+def more_iterations(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | None:
     """Whether the gradient attacks with several times the steps break more.
 
     Args:
@@ -105,7 +105,7 @@ def more_iterations(task: Task, attacks: Sequence[AttackChoice]) -> Flag | None:
     return more_iterations_break(n - int(_survivors(task, longer).sum()), n)
 
 
-def transfer(whole: Task, task: Task, trials: Trials | None) -> Flag | None:
+def transfer(whole: AttackTask, task: AttackTask, trials: Trials | None) -> Flag | None:
     """Whether images made on other networks break what white-box attacks left.
 
     Args:
@@ -152,7 +152,7 @@ def transfer(whole: Task, task: Task, trials: Trials | None) -> Flag | None:
     )
 
 
-def _white_box(task: Task) -> list[AttackChoice]:
+def _white_box(task: AttackTask) -> list[AttackChoice]:
     """The run's gradient attacks inside the ball; FAB looks for the nearest image instead."""
     return [
         choice
@@ -161,24 +161,24 @@ def _white_box(task: Task) -> list[AttackChoice]:
     ]
 
 
-def _survivors(task: Task, attacks: Sequence[AttackChoice]) -> Tensor:
+def _survivors(task: AttackTask, attacks: Sequence[AttackChoice]) -> Tensor:
     """Which samples (N,) of a task stand these attacks."""
     if not len(task.labels):
         return torch.ones(0, dtype=torch.bool)
     engine = FastEngine()
     work = replace(task, attacks=tuple(attacks), trials=None, until_converged=False)
-    tables = join_blocks(list(engine.run(work, {}, lambda _: None)))
-    samples = tables.samples.set_index("index").loc[task.indices.tolist()]
+    samples = attacked_samples(list(engine.run(work, {}, lambda _: None)))
+    samples = samples.set_index("index").loc[task.indices.tolist()]
     return torch.tensor(samples["robust"].to_numpy(bool))
 
 
-def _some(task: Task, chosen: Tensor) -> Task:
+def _some(task: AttackTask, chosen: Tensor) -> AttackTask:
     """The first `SAMPLES` of the chosen (N,) samples."""
     rows = chosen.nonzero().flatten()[:SAMPLES]
     return _keep(task, torch.zeros_like(chosen).scatter(0, rows, value=True))
 
 
-def _keep(task: Task, chosen: Tensor) -> Task:
+def _keep(task: AttackTask, chosen: Tensor) -> AttackTask:
     return replace(
         task,
         images=task.images[chosen],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.decision import NO_CLASS
-from bench.records import Flag
+from bench.store.summary import Flag
 
 _ADVICE = (
     "Find the operation (a division by 0, the logarithm of 0, an overflow in half precision) and "
@@ -17,8 +17,7 @@ def non_finite_logits(samples: pd.DataFrame) -> Flag | None:
     """Return the flag on clean and adversarial images whose logits are not finite, if any is.
 
     Args:
-        samples: of attacks, `bench.tables.SAMPLE_SCHEMA` or `SWEEP_SCHEMA`; in a sweep a sample
-            counts once, whatever the number of weights at which the mix has no answer.
+        samples: of an evaluation or a sweep; in a sweep a sample counts once, whatever the number of weights at which the mix has no answer.
     """
     broken = samples["broken_by"].notna()
     clean = samples.loc[samples["clean_prediction"] == NO_CLASS, "index"].nunique()

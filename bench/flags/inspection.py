@@ -28,7 +28,7 @@ from bench.flags.gradients import (
     zero_gradients,
 )
 from bench.out_of_memory import is_out_of_memory
-from bench.records import Flag
+from bench.store.summary import Flag
 
 
 def inspect(

@@ -16,19 +16,19 @@ from markupsafe import Markup
 
 import bench
 from bench import formatting
-from bench.best_known import BestKnown, best_known
 from bench.errors import InputError
-from bench.records import Summary
 from bench.report.attack_plot import attack_plot
 from bench.report.certified import certified_board
 from bench.report.certified_plot import certified_plot, envelope_plot
 from bench.report.groups import with_groups
-from bench.report.leaderboard import RANKED_KIND, Leaderboard, make_leaderboard
+from bench.report.leaderboard import Leaderboard, make_leaderboard
 from bench.report.mix_figures import mix_figures
 from bench.report.provenance import differences, provenance
 from bench.report.repeated import repeated_trainings
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import RunFolder, Store, safe_name
+from bench.store.best_known import BestKnown, best_known
+from bench.store.summary import Summary
 from bench.suites import Suite, load_suite, suite_name, suite_names
 
 INDEX = "index.html"
@@ -156,7 +156,7 @@ def _best_known(
     """What is known of the samples of each run, by run; nothing where its table is damaged."""
     found = {}
     for run in runs:
-        if run.manifest.kind == RANKED_KIND:
+        if run.kind.is_ranked:
             with contextlib.suppress(InputError):
                 found[run.run] = best_known(store, run, everything)
     return found

@@ -14,9 +14,11 @@ import numpy as np
 from bench.certify.accuracy import RADII
 from bench.errors import InputError
 from bench.formatting import count, percent, selection
-from bench.records import CERTIFYING_KINDS, Certified, FloatArray, Manifest, Summary
-from bench.same_candidate import same_candidate
 from bench.store import RunFolder, Store
+from bench.store.manifest import Manifest
+from bench.store.records import FloatArray
+from bench.store.same_candidate import same_candidate
+from bench.store.summary import CertifiedSummary, Summary
 
 GRID_STEP = 0.01
 """Of the radii at which curves are drawn."""
@@ -35,7 +37,7 @@ class CertifiedEntry:
             threat model; None: there is none.
     """
 
-    summary: Summary
+    summary: CertifiedSummary
     radii: FloatArray
     attacked: Summary | None
 
@@ -45,15 +47,9 @@ class CertifiedEntry:
         return self.summary.manifest
 
     @property
-    def certified(self) -> Certified:
-        """What the run proved, in short."""
-        assert self.summary.certified is not None  # every certification's summary has it
-        return self.summary.certified
-
-    @property
     def method(self) -> str:
         """The candidate without the mention of its sigma: what several sigmas have in common."""
-        digits = f"{self.certified.sigma:g}"
+        digits = f"{self.summary.sigma:g}"
         number = re.escape(digits) + ("0*" if "." in digits else r"(\.0+)?")
         name = self.manifest.candidate
         return re.sub(rf"[-_ ]*(sigma|noise)?[-_= ]*(?<![\d.]){number}(?![\d.])", "", name) or name
@@ -61,7 +57,7 @@ class CertifiedEntry:
     @property
     def is_imported(self) -> bool:
         """Whether somebody else certified it."""
-        return self.manifest.kind == "imported-log"
+        return self.summary.kind.is_imported
 
     @property
     def origin(self) -> str:
@@ -127,7 +123,7 @@ class CertifiedBoard:
     def labels(self) -> list[str]:
         """What each entry's curve is called, with what tells it from others of the name."""
         names = [
-            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.certified.sigma:g}"
+            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.summary.sigma:g}"
             for entry in self.entries
         ]
         return [
@@ -141,7 +137,7 @@ class CertifiedBoard:
     def methods(self) -> dict[str, list[CertifiedEntry]]:
         """Entries by method, a method's sigmas ascending."""
         found: dict[str, list[CertifiedEntry]] = {}
-        for entry in sorted(self.entries, key=lambda each: each.certified.sigma):
+        for entry in sorted(self.entries, key=lambda each: each.summary.sigma):
             found.setdefault(entry.method, []).append(entry)
         return found
 
@@ -151,7 +147,7 @@ class CertifiedBoard:
         return {
             method: np.max([entry.curve(self.grid) for entry in entries], axis=0)
             for method, entries in self.methods.items()
-            if len({entry.certified.sigma for entry in entries}) > 1
+            if len({entry.summary.sigma for entry in entries}) > 1
         }
 
 
@@ -163,7 +159,7 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
     Args:
         eps: radius of the suite's threat model.
     """
-    certifications: dict[str, tuple[Summary, RunFolder]] = {}
+    certifications: dict[str, tuple[CertifiedSummary, RunFolder]] = {}
     evaluations: list[Summary] = []
     for folder in store.runs(suite):
         if not folder.is_complete:
@@ -172,9 +168,9 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
             summary = folder.summary()
         except InputError:
             continue  # named on the page already
-        if summary.manifest.kind == "evaluation" and not summary.is_variant:
+        if summary.kind.is_ranked and not summary.is_variant:
             evaluations.append(summary)
-        elif summary.manifest.kind in CERTIFYING_KINDS and summary.certified is not None:
+        elif isinstance(summary, CertifiedSummary):
             key = _key(summary)
             before = certifications.get(key)
             if before is None or before[0].finished < summary.finished:
@@ -191,12 +187,12 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
         entries.append(CertifiedEntry(summary, radii, _attacked(summary, evaluations)))
     if not entries:
         return None
-    entries.sort(key=lambda entry: (-entry.certified.average_certified_radius, _key(entry.summary)))
+    entries.sort(key=lambda entry: (-entry.summary.average_certified_radius, _key(entry.summary)))
     return CertifiedBoard(eps, tuple(entries))
 
 
 def _draws(entry: CertifiedEntry) -> str:
-    draws = entry.certified.mean_noise_samples
+    draws = entry.summary.mean_noise_samples
     if draws is None:
         return "imported"
     return f"{count(draws)} draws"
@@ -234,8 +230,8 @@ def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | Non
 def describe(board: CertifiedBoard) -> str:
     """The board in one sentence, for those who do not see a drawing of it."""
     names = ", ".join(
-        f"{entry.manifest.candidate} (sigma {entry.certified.sigma:g}) ACR "
-        f"{entry.certified.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "
+        f"{entry.manifest.candidate} (sigma {entry.summary.sigma:g}) ACR "
+        f"{entry.summary.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "
         "at radius 0"
         for entry in board.entries[:8]
     )

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from markupsafe import Markup
 
-from bench.records import FloatArray
 from bench.report.certified import CertifiedBoard, describe
 from bench.report.svg import ROLES, Drawing, drawing, printable
+from bench.store.records import FloatArray
 
 COLORS = ("measured", "attack-2", "attack-5", "attack-3", "attack-1", "published-front", "flagged")
 STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))

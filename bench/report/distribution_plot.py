@@ -8,9 +8,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from bench.records import FloatArray
 from bench.report.mixes import MixSamples
 from bench.report.svg import ROLES, drawing, printable
+from bench.store.records import FloatArray
 
 BINS = 40
 Distribution = tuple[str, FloatArray, str]

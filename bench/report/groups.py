@@ -15,11 +15,11 @@ from dataclasses import replace
 import pandas as pd
 
 from bench.errors import InputError
-from bench.records import Summary
 from bench.report.leaderboard import Leaderboard
 from bench.statistics import mcnemar_p_value
 from bench.statistics.comparison import SIGNIFICANCE
 from bench.store import Store
+from bench.store.summary import AttackedSummary
 
 
 def with_groups(board: Leaderboard, store: Store) -> Leaderboard:
@@ -41,7 +41,7 @@ def with_groups(board: Leaderboard, store: Store) -> Leaderboard:
 
 
 def group_letters(
-    ordered: Sequence[Summary], robust: Mapping[str, pd.Series[bool]]
+    ordered: Sequence[AttackedSummary], robust: Mapping[str, pd.Series[bool]]
 ) -> dict[str, str]:
     """The letter of each run's group: A for the first one, and so on; after Z, AA.
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
-from bench.best_known import BestKnown
 from bench.claims import Claim, claims_at, claims_at_other_radii, find_claim
-from bench.records import Interval, Manifest, Summary
 from bench.report.pareto import pareto_front
-from bench.selection import interval_of
+from bench.statistics.intervals import Interval
+from bench.store.best_known import BestKnown
+from bench.store.manifest import Manifest
+from bench.store.selection import interval_of
+from bench.store.summary import AttackedSummary, Summary, ranked
 from bench.suites import Suite, ThreatModel
-
-RANKED_KIND = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Entry:
         group: the letter that it shares with those it cannot be told apart from; empty: not asked.
     """
 
-    summary: Summary
+    summary: AttackedSummary
     rank: int | None = None
     on_front: bool = False
     claim: Claim | None = None
     distant_claim: Claim | None = None
     standing: int | None = None
-    older: tuple[Summary, ...] = ()
+    older: tuple[AttackedSummary, ...] = ()
     best_known: BestKnown | None = None
     group: str = ""
 
@@ -165,7 +165,7 @@ class Leaderboard:
     @property
     def certified(self) -> int:
         """How many candidates have a certification."""
-        return len({run.manifest.candidate for run in self.others if run.certified is not None})
+        return len({run.manifest.candidate for run in self.others if run.kind.certifies})
 
     @property
     def threat_model(self) -> ThreatModel:
@@ -227,12 +227,12 @@ def make_leaderboard(
         definition: the suite as it ships, if it does.
         best_known: by run.
     """
-    runs = [run for run in summaries if run.manifest.kind == RANKED_KIND]
+    runs = ranked(summaries)
     full = [run for run in runs if not run.is_variant]
     # Full runs are compared with each other only if the suite meant the same by "full": its
     # version, and the sample count and radius in case somebody edited it and forgot the version.
     current = [run for run in full if definition is None or _is_current(run, definition)]
-    reference = (current or full or runs or list(summaries))[-1]
+    reference: Summary = [*(current or full or runs or summaries)][-1]
     comparable = [run for run in current if _meaning(run) == _meaning(reference)]
     others = [run for run in full if run not in comparable]
     dataset = reference.manifest.dataset.name
@@ -249,11 +249,11 @@ def make_leaderboard(
         published=tuple(claims_at(dataset, threat_model)),
         published_elsewhere=tuple(claims_at_other_radii(dataset, threat_model)),
         notices=tuple(notices),
-        others=tuple(run for run in summaries if run.manifest.kind != RANKED_KIND),
+        others=tuple(run for run in summaries if not run.kind.is_ranked),
     )
 
 
-def _is_current(run: Summary, definition: Suite) -> bool:
+def _is_current(run: AttackedSummary, definition: Suite) -> bool:
     return run.manifest.suite_version == definition.version
 
 
@@ -262,9 +262,11 @@ def _meaning(run: Summary) -> tuple[object, ...]:
     return (manifest.suite_version, manifest.threat_model, run.n_examples)
 
 
-def _newest_first(runs: Sequence[Summary], best_known: Mapping[str, BestKnown]) -> list[Entry]:
+def _newest_first(
+    runs: Sequence[AttackedSummary], best_known: Mapping[str, BestKnown]
+) -> list[Entry]:
     """One entry for each candidate and set of overrides, the newest run of it on top."""
-    groups: dict[tuple[str, str, str], list[Summary]] = {}
+    groups: dict[tuple[str, str, str], list[AttackedSummary]] = {}
     for run in reversed(runs):
         what = json.dumps(run.manifest.overrides, sort_keys=True)
         version = repr(_meaning(run))
@@ -272,7 +274,7 @@ def _newest_first(runs: Sequence[Summary], best_known: Mapping[str, BestKnown]) 
     return [_entry(group, best_known.get(group[0].run)) for group in groups.values()]
 
 
-def _entry(runs: Sequence[Summary], best_known: BestKnown | None) -> Entry:
+def _entry(runs: Sequence[AttackedSummary], best_known: BestKnown | None) -> Entry:
     manifest = runs[0].manifest
     claim_id = manifest.information.get("claim")
     name = claim_id if isinstance(claim_id, str) else None

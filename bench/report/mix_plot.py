@@ -10,11 +10,11 @@ from markupsafe import Markup
 from matplotlib.lines import Line2D
 
 from bench.formatting import percent
-from bench.records import Summary, SweepPoint
 from bench.report.axes import percent_limits
 from bench.report.labels import Label, Point, place_labels
 from bench.report.mixes import Family, mix_of, weight_of
 from bench.report.svg import ROLES, Drawing, drawing, printable
+from bench.store.summary import Summary, SweepPoint, SweepSummary
 
 LABEL_DISTANCE = 0.1
 """Between labelled points of a curve, in parts of the axes' lengths."""
@@ -34,7 +34,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
         an <svg> element.
     """
     marks = _marks(family)
-    curves = [[_point(each) for each in run.sweep or []] for run in family.sweeps]
+    curves = [[_point(each) for each in run.points] for run in family.sweeps]
     bars = [bar for run, *_ in marks for bar in _interval_bars(run)]
     with drawing(12.6, 6.2) as sketch:
         axes = sketch.axes
@@ -98,8 +98,8 @@ def _set_limits(sketch: Drawing, ends: Sequence[Point], curves: Sequence[Sequenc
         set_limits(*percent_limits(values))
 
 
-def _draw_curve(sketch: Drawing, run: Summary) -> None:
-    points = run.sweep or []
+def _draw_curve(sketch: Drawing, run: SweepSummary) -> None:
+    points = run.points
     x, y = zip(*map(_point, points), strict=True)
     blue = ROLES["measured"]
     sketch.axes.plot(x, y, color=blue, linewidth=1.2, linestyle=(0, (4, 2)), alpha=0.7)
@@ -127,9 +127,9 @@ def _scales(run: Summary) -> str:
     return "" if scales == [1, 1] else f", scales {scales[0]:g} and {scales[1]:g}"
 
 
-def _curve_labels(sketch: Drawing, run: Summary) -> list[Label]:
+def _curve_labels(sketch: Drawing, run: SweepSummary) -> list[Label]:
     """The ends, and between them one here and there, as far apart as text needs."""
-    points = list(run.sweep or [])
+    points = run.points
     (left, right), (bottom, top) = sketch.axes.get_xlim(), sketch.axes.get_ylim()
 
     def distance(one: SweepPoint, other: SweepPoint) -> float:
@@ -200,7 +200,7 @@ def _describe(family: Family) -> str:
         for run, label, *_ in _marks(family)[:12]
     ]
     for run in family.sweeps:
-        points = run.sweep or []
+        points = run.points
         curve = "; ".join(
             f"{point.alpha:g}: {percent(point.clean_accuracy)}, {percent(point.attacked_accuracy)}"
             for point in points[:: max(len(points) // 10, 1)]

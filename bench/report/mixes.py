@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import InputError
-from bench.records import FloatArray, Summary
 from bench.store import Store
-from bench.tables import MIX_COLUMNS
+from bench.store.records import FloatArray
+from bench.store.summary import AttackedSummary, Summary, SweepSummary, ranked
+from bench.store.tables import MIX_COLUMNS
 
 ROLES = ("accurate", "robust")
 
@@ -29,10 +30,10 @@ class Family:
     """
 
     names: tuple[str | None, str | None]
-    bases: tuple[Summary | None, Summary | None]
-    sweeps: tuple[Summary, ...]
-    fixed: tuple[Summary, ...]
-    adaptive: tuple[Summary, ...]
+    bases: tuple[AttackedSummary | None, AttackedSummary | None]
+    sweeps: tuple[SweepSummary, ...]
+    fixed: tuple[AttackedSummary, ...]
+    adaptive: tuple[AttackedSummary, ...]
 
     @property
     def title(self) -> str:
@@ -91,7 +92,7 @@ def families(summaries: Iterable[Summary]) -> list[Family]:
 def mix_of(run: Summary) -> Mapping[str, Any]:
     """What the manifest says of the mix; empty for other candidates and kinds of runs."""
     described = run.manifest.information.get("mix")
-    if run.manifest.kind not in {"evaluation", "sweep"} or not isinstance(described, Mapping):
+    if run.kind.is_imported or run.kind.certifies or not isinstance(described, Mapping):
         return {}
     return described
 
@@ -158,11 +159,11 @@ def _base_weights(run: Summary, role: str) -> dict[str, str]:
 
 def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
     first = runs[0]
-    evaluations = _best([run for run in runs if run.manifest.kind == "evaluation"])
+    evaluations = _best(ranked(runs))
     sweeps = {
         (mix_of(run).get("accurate_scale"), mix_of(run).get("robust_scale")): run
         for run in sorted(runs, key=lambda run: run.finished)
-        if run.sweep
+        if isinstance(run, SweepSummary)
     }
     names = [next(filter(None, (mix_of(run).get(role) for run in runs)), None) for role in ROLES]
     accurate, robust = (_base(first, role, everything) for role in ROLES)
@@ -182,14 +183,13 @@ def _definition(mix: Summary, role: str) -> str | None:
     return definition
 
 
-def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
+def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> AttackedSummary | None:
     weights, name = _base_weights(mix, role), mix_of(mix).get(role)
     found = _best(
         [
             run
-            for run in runs
+            for run in ranked(runs)
             if weights
-            and run.manifest.kind == "evaluation"
             and run.manifest.weights_sha256 == weights
             # Mixes of the same networks have the same digests, whatever their weight.
             and (name is None or run.manifest.candidate == name)
@@ -200,9 +200,9 @@ def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> Summary | None:
     return found[0] if found else None
 
 
-def _best(runs: Sequence[Summary]) -> list[Summary]:
+def _best(runs: Sequence[AttackedSummary]) -> list[AttackedSummary]:
     """One run a candidate, by name: the one whose attacks broke most, then the newest."""
-    chosen: dict[str, Summary] = {}
+    chosen: dict[str, AttackedSummary] = {}
     for run in sorted(runs, key=lambda run: run.finished, reverse=True):
         name = run.manifest.candidate
         if name not in chosen or run.robust_accuracy < chosen[name].robust_accuracy:

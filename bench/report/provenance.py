@@ -17,9 +17,10 @@ from bench.formatting import (
     threat_model,
     web_link,
 )
-from bench.records import Manifest, Summary
 from bench.report.leaderboard import Entry
 from bench.store import safe_name
+from bench.store.manifest import Manifest
+from bench.store.summary import Summary
 from bench.suites import Suite
 
 

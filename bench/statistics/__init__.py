@@ -6,10 +6,15 @@ from bench.statistics.comparison import (
     power,
     required_sample_size,
 )
-from bench.statistics.intervals import exact_binomial_interval, exact_hypergeometric_interval
+from bench.statistics.intervals import (
+    Interval,
+    exact_binomial_interval,
+    exact_hypergeometric_interval,
+)
 from bench.statistics.sequential import anytime_interval, anytime_p_value
 
 __all__ = [
+    "Interval",
     "anytime_interval",
     "anytime_p_value",
     "claim_p_value",

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import beta, hypergeom
 
 from bench.errors import InputError
-from bench.records import Interval
+
+
+class Interval(BaseModel):
+    """A 95% confidence interval of a fraction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    high: float
+    kind: Literal["binomial", "hypergeometric", "anytime"] = "binomial"
+    """Of what: the population of images (binomial), or the finite test set of which the samples are
+    a random part, of a size fixed in advance (hypergeometric) or found on the way (anytime)."""
+
+    @property
+    def width(self) -> float:
+        """Its length, a fraction."""
+        return self.high - self.low
 
 
 def exact_binomial_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:

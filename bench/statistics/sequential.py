@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaln, gammaln
 
-from bench.records import Interval
-from bench.statistics.intervals import check_counts
+from bench.statistics.intervals import Interval, check_counts
 
 PRIOR_ONES, PRIOR_ZEROS = 1.0, 1.0
 """Of the beta-binomial prior: uniform over 0 ... N."""

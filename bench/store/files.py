@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import InputError
-from bench.records import SCHEMA_VERSION
+from bench.store.manifest import SCHEMA_VERSION
 from bench.validation import explain
 
 RecordType = TypeVar("RecordType", bound=BaseModel)

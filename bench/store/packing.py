@@ -4,59 +4,55 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import numpy as np
 
-from bench.records import (
-    Attempts,
-    Block,
-    Certificates,
-    CleanResults,
-    ImageArray,
-    SweepResults,
-    SweepStarts,
-    Witnesses,
-)
+from bench.store.records import Block, ImageArray, Witnesses
+
+BlockType = TypeVar("BlockType", bound=Block)
 
 
 def block_arrays(block: Block) -> dict[str, Any]:
-    """A block as named arrays; `read_block` reads them back."""
+    """Return a block as named arrays; `read_block` reads them back."""
     arrays: dict[str, Any] = {
         "seconds": np.float64(block.seconds),
         "record": np.array(json.dumps(dict(block.record))),
     }
-    for part in ("clean", "attempts", "witnesses", "certificates", "sweep", "starts"):
+    for part in _parts(type(block)):
         records = getattr(block, part)
         if records is not None:
             arrays |= {f"{part}.{name}": value for name, value in vars(records).items()}
     return arrays
 
 
-def read_block(path: Path) -> Block:
-    """The block that a file of `block_arrays` holds."""
+def read_block(path: Path, kind: type[BlockType]) -> BlockType:
+    """Return the block that a file of `block_arrays` holds."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
-
-    def read(part: str, kind: type[Any]) -> Any:
-        names = [field.name for field in fields(kind)]
-        if f"{part}.{names[0]}" not in arrays:
-            return None
-        return kind(**{name: arrays[f"{part}.{name}"] for name in names})
-
-    return Block(
+    parts = {}
+    for part, records in _parts(kind).items():
+        names = [field.name for field in fields(records)]
+        if f"{part}.{names[0]}" in arrays:
+            parts[part] = records(**{name: arrays[f"{part}.{name}"] for name in names})
+    return kind(
         key=path.stem,
         seconds=float(arrays["seconds"]),
-        clean=read("clean", CleanResults),
-        attempts=read("attempts", Attempts),
-        witnesses=read("witnesses", Witnesses),
-        certificates=read("certificates", Certificates),
-        sweep=read("sweep", SweepResults),
-        starts=read("starts", SweepStarts),
         record=json.loads(str(arrays["record"])),
+        **parts,
     )
+
+
+def _parts(kind: type[Block]) -> dict[str, type[Any]]:
+    """Return the records of arrays that a kind of block may have, by name."""
+    parts = {}
+    for name, annotation in get_type_hints(kind).items():
+        types = [each for each in get_args(annotation) or (annotation,) if is_dataclass(each)]
+        if types:
+            parts[name] = cast(type[Any], types[0])
+    return parts
 
 
 def pack_witnesses(witnesses: Witnesses, clean_images: ImageArray) -> bytes:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import InputError
-from bench.records import Block, ImageArray, Manifest, Summary, Witnesses
 from bench.store.files import (
     UNREADABLE,
     damage_error,
@@ -24,8 +23,12 @@ from bench.store.files import (
     write_json,
     write_table,
 )
+from bench.store.kinds import Kind, kind_named
+from bench.store.manifest import Manifest
 from bench.store.packing import apply_difference, block_arrays, pack_witnesses, read_block
-from bench.tables import Tables, schemas
+from bench.store.records import Block, ImageArray, Witnesses
+from bench.store.summary import Summary
+from bench.store.tables import Tables
 
 MANIFEST, SUMMARY = "manifest.json", "run.json"
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
@@ -86,13 +89,22 @@ class RunFolder:
         """
         return read_json(self.path / MANIFEST, Manifest)
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of the run.
+
+        Raises:
+            InputError: the manifest is damaged, or nothing registers such a kind.
+        """
+        return kind_named(self.manifest().kind)
+
     def summary(self) -> Summary:
         """The summary of a complete run.
 
         Raises:
             InputError: it is damaged or of another schema version.
         """
-        return read_json(self.path / SUMMARY, Summary)
+        return read_json(self.path / SUMMARY, self.kind.summary)
 
     def append(self, block: Block) -> None:
         """Keep a finished block."""
@@ -108,9 +120,10 @@ class RunFolder:
         """
         blocks: dict[str, Block] = {}
         damaged: list[Path] = []
+        kind = self.kind.block
         for path in sorted((self.path / "parts").glob("*.npz")):
             try:
-                blocks[path.stem] = read_block(path)
+                blocks[path.stem] = read_block(path, kind)
             except UNREADABLE:
                 damaged.append(set_aside(path))
         return blocks, damaged
@@ -121,9 +134,8 @@ class RunFolder:
         Args:
             clean_images: (n, C, H, W), one for each witness, against which it is packed.
         """
-        sample_schema, attempt_schema = schemas(tables)
-        write_table(self.path / SAMPLES, tables.samples, sample_schema)
-        write_table(self.path / ATTEMPTS, tables.attempts, attempt_schema)
+        write_table(self.path / SAMPLES, tables.samples, tables.columns.samples)
+        write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
         if tables.witnesses is not None:
             write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
         write_json(self.path / SUMMARY, summary)
@@ -134,9 +146,7 @@ class RunFolder:
         write_json(self.path / SUMMARY, summary)
 
     def samples(self) -> pd.DataFrame:
-        """One row a sample: columns of `SAMPLE_SCHEMA` or, if certified, `CERTIFICATE_SCHEMA`.
-
-        Of a sweep, one row a sample at one weight: columns of `SWEEP_SCHEMA`.
+        """Return the table of samples, with the columns of the kind of run.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -144,7 +154,7 @@ class RunFolder:
         return read_table(self.path / SAMPLES)
 
     def attempts(self) -> pd.DataFrame:
-        """One row an attempt: columns of `ATTEMPT_SCHEMA`.
+        """Return the table of attempts.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -212,7 +222,8 @@ class RunFolder:
         Raises:
             InputError: a file is missing or damaged.
         """
-        return Tables(self.samples(), self.attempts(), self.witnesses(images, indices))
+        columns = self.kind.columns
+        return Tables(self.samples(), self.attempts(), self.witnesses(images, indices), columns)
 
     def set_aside_damaged(self, damaged: Sequence[Path]) -> list[Path]:
         """Rename what is damaged: the summary alone if only it is, else the whole run.

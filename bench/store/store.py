@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.errors import InputError
-from bench.records import Manifest, Summary
 from bench.store.files import safe_name
+from bench.store.kinds import Kind
+from bench.store.manifest import Manifest
 from bench.store.run_folder import MANIFEST, RunFolder
+from bench.store.summary import Summary
 
 
 class Store:
@@ -58,11 +60,13 @@ class Store:
                     found.append(run.summary())
         return found
 
-    def summary(self, reference: str, kinds: Collection[str] = ()) -> Summary:
-        """The summary that SUITE/CANDIDATE[@RUN] names.
+    def summary(
+        self, reference: str, prefer: Callable[[Kind], bool] = lambda kind: True
+    ) -> Summary:
+        """Return the summary that SUITE/CANDIDATE[@RUN] names.
 
-        Without @RUN the newest complete one, of these kinds if there is one, and one of imported
-        witnesses only if there is none else.
+        Without @RUN the newest complete one, of a preferred kind if there is one, and an imported
+        one only if there is no other.
 
         Raises:
             InputError: no such run, or one that is not finished.
@@ -93,6 +97,4 @@ class Store:
             )
         if run:
             return found[-1]
-        wanted = [summary for summary in found if summary.manifest.kind in kinds] or found
-        own = [summary for summary in wanted if summary.manifest.kind != "imported-witnesses"]
-        return (own or wanted)[-1]
+        return sorted(found, key=lambda each: (prefer(each.kind), not each.kind.is_imported))[-1]

@@ -126,22 +126,29 @@ class Certification(StrictModel):
 
 
 class Protocol(StrictModel):
-    """What is done to a candidate: it is attacked, or it is certified."""
+    """What is done to a candidate: it is attacked, it is certified, or what another kind does."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"attacks": ["apgd-ce", "square"]}]})
 
+    kind: str = ""
+    """The kind of run; by default `evaluation` with attacks and `certification` without."""
     attacks: tuple[AttackChoice, ...] = ()
     """Each on the samples that stood the earlier ones."""
     certification: Certification | None = None
+    arguments: dict[str, Any] = {}
+    """What a kind of run of your own needs beside attacks."""
     candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None
     """Evaluated unless others are asked for; None: the suite's."""
 
     @model_validator(mode="after")
     def _attacks_or_certification(self) -> Protocol:
+        if self.kind:
+            return self
         if bool(self.attacks) == (self.certification is not None):
             came = "both" if self.attacks else "neither"
             raise ValueError(f"expected either attacks or certification; got {came}")
-        return self
+        kind = "evaluation" if self.attacks else "certification"
+        return self.model_copy(update={"kind": kind})
 
 
 SMALL_NAME = "small letters, digits, '.', '_' and '-', with a letter or digit first"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench import flags
 from bench.attacks.image_gradient import GradientError, image_gradient
 from bench.candidates import Candidate
-from bench.capabilities import capabilities
+from bench.runs.capabilities import capabilities
 
 IMAGES = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3])

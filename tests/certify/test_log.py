@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bench.certify.accuracy import average_certified_radius, certified_counts
 from bench.certify.log import read_certification_log
 from bench.errors import InputError
-from bench.records import Certificates
+from bench.store.records import Certificates
 
 LOGS = Path(str(resources.files("bench.claims") / "certify_logs"))
 AVERAGE_RADII = {

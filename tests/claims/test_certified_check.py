@@ -9,10 +9,10 @@ import pytest
 
 from bench.claims.check import check
 from bench.claims.comparison import Check
-from bench.records import Certificates, Selection
+from bench.runs.imported_log import ImportedLog
 from bench.store import Store
-from bench.summary import summarise_certification
-from bench.tables import certificate_tables
+from bench.store.manifest import Selection
+from bench.store.records import Certificates, CertificationBlock
 from tests.report.runs import make_manifest
 
 N = 10_000
@@ -45,13 +45,13 @@ def _save(
         engine_settings={"sigma": sigma},
         **changes,
     )
-    tables = certificate_tables(
-        [Certificates(index, labels, np.where(right, 0, 1), radius, unknown, unknown)]
-    )
+    certificates = Certificates(index, labels, np.where(right, 0, 1), radius, unknown, unknown)
+    kind = ImportedLog()
+    tables = kind.join([CertificationBlock(key="0", seconds=0, certificates=certificates)])
     folder = store.folder(manifest)
     with folder.locked():
         folder.begin(manifest)
-        summary = summarise_certification(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
+        summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 3, 1, 1), np.float32))
 
 

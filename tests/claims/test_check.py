@@ -22,18 +22,12 @@ from bench.claims.comparison import Check
 from bench.claims.verdict import Published, compare_same_samples, compare_with_sample
 from bench.cli import main
 from bench.errors import InputError
-from bench.records import (
-    AttackSummary,
-    Attempts,
-    Block,
-    CleanResults,
-    Selection,
-    Summary,
-    Witnesses,
-)
-from bench.selection import interval_of
+from bench.runs.evaluation import Evaluation
 from bench.store import Store
-from bench.tables import join_blocks
+from bench.store.manifest import Selection
+from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
+from bench.store.selection import interval_of
+from bench.store.summary import AttackedSummary, AttackSummary, Summary
 from tests.report.runs import ATTACKS, make_manifest, save_run
 
 CIFAR = "cifar100-linf"
@@ -112,8 +106,10 @@ def _save_published(root: Path, clean: int, robust: int, n: int = 10_000) -> Sto
         np.ones(clean - robust, np.int64),
         np.zeros((clean - robust, 1, 1, 1), np.float32),
     )
-    block = Block("0", 1.0, CleanResults(index, label, prediction), None, witnesses)
-    folder.finish(join_blocks([block]), folder.summary(), witnesses.images)
+    block = AttackBlock(
+        key="0", seconds=1.0, clean=CleanResults(index, label, prediction), witnesses=witnesses
+    )
+    folder.finish(Evaluation().join([block]), folder.summary(), witnesses.images)
     return store
 
 
@@ -215,17 +211,24 @@ def _save_outcomes(store: Store, module: nn.Module, weights: str, finished: str)
         nothing,
         nothing,
     )
-    block = Block("0", 1.0, CleanResults(index, labels, clean), attempts, witnesses)
-    tables = join_blocks([block])
+    block = AttackBlock(
+        key="0",
+        seconds=1.0,
+        clean=CleanResults(index, labels, clean),
+        attempts=attempts,
+        witnesses=witnesses,
+    )
+    tables = Evaluation().join([block])
     robust = int(tables.samples["robust"].sum())
     selection = manifest.selection
-    summary = Summary(
+    summary = AttackedSummary(
         manifest=manifest,
         run=manifest.run,
         n_examples=n,
         clean_accuracy=right.mean(),
         autoattack_accuracy=robust / n,
         robust_accuracy=robust / n,
+        eight_bit_robust_accuracy=robust / n,
         confidence_intervals={"robust_accuracy": interval_of(selection, robust, n)},
         attacks=[
             AttackSummary(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench import runner
 from bench.candidates import Candidate
 from bench.candidates.candidate import Information
 from bench.data import Dataset
-from bench.engines import make_engine
 from bench.errors import EvaluationError
+from bench.runs.session import RunResult, evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
 from tests.silent import SilentObserver
@@ -39,19 +39,19 @@ def _dataset(right: int) -> Dataset:
     return Dataset("cifar100", images, labels, torch.arange(N), names, 10_000)
 
 
-def _run(right: int, root: Path, allowed: bool = False) -> tuple[runner.Outcome, SilentObserver]:
+def _run(right: int, root: Path, allowed: bool = False) -> tuple[RunResult, SilentObserver]:
     suite = load_suite("cifar100-linf")
     cheap = suite.protocol("standard").attacks[0].model_copy(update={"parameters": {"steps": 1}})
     protocol = suite.protocol("standard").model_copy(update={"attacks": (cheap,)})
-    settings = runner.Settings(
+    settings = Settings(
         suite.model_copy(update={"protocols": {"standard": protocol}}),
-        make_engine("fast"),
+        engine="fast",
         n_examples=N,
         allow_clean_mismatch=allowed,
     )
     candidate = Candidate("pixel", _Pixel(), {}, "", Information(claim=CLAIM))
     observer = SilentObserver()
-    outcome = runner.evaluate(candidate, _dataset(right), settings, Store(root), observer)
+    outcome = evaluate(candidate, _dataset(right), settings, Store(root), observer)
     return outcome, observer
 
 

@@ -16,11 +16,12 @@ from torch import nn
 from bench.candidates import Candidate
 from bench.cli import main
 from bench.data import load
-from bench.engines.certification import CertificationEngine
 from bench.errors import InputError
-from bench.imported_log import import_certification_log
-from bench.plan import Settings, smoothing_of
+from bench.runs.certification import smoothing_of
+from bench.runs.imported_log import import_certification_log
+from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.summary import AttackedSummary, CertifiedSummary
 from bench.suites import Suite, ThreatModel
 
 CODE = """
@@ -87,7 +88,8 @@ def test_certifies_records_shows_and_reuses(
     assert first.exit_code == 0, first.output
     (summary,) = Store(tmp_path / "results").summaries("quick")
     assert f"{100 * summary.robust_accuracy:.2f}%" in first.output
-    manifest, certified = summary.manifest, summary.certified
+    manifest, certified = summary.manifest, summary
+    assert isinstance(certified, CertifiedSummary)
     assert (manifest.kind, manifest.protocol, manifest.engine) == (
         "certification",
         "certified",
@@ -95,7 +97,6 @@ def test_certifies_records_shows_and_reuses(
     )
     assert manifest.overrides == {}
     assert manifest.engine_settings["sigma"] == 0.15
-    assert certified is not None
     (folder,) = Store(tmp_path / "results").runs("quick")
     samples = folder.samples()
     right = samples["prediction"] == samples["label"]
@@ -159,7 +160,7 @@ def test_radii_in_l2_certify_nothing_under_another_norm(
         import_certification_log(
             tmp_path / "none.tsv", changed, load("digits"), "it", 0.25, Store(tmp_path)
         )
-    settings = Settings(changed, CertificationEngine(), "certified")
+    settings = Settings(changed, protocol="certified")
     smoothed = Candidate("it", nn.Identity(), {}, "it", sigma=0.25, voter=nn.Identity())
     with pytest.raises(InputError, match="in L2"):
         smoothing_of(smoothed, settings)
@@ -209,10 +210,10 @@ def test_what_cannot_be_certified_is_named(
     assert "candidate linear: expected a smoothed classifier" in plain.output
     engine = call("--candidate", candidate, "--engine", "fast")
     assert engine.exit_code == 2
-    assert "--engine: expected nothing, protocol certified certifies" in engine.output
+    assert "--engine cannot be used with protocol certified" in engine.output
     attacked = call("--candidate", candidate, "--noise-samples", "5", protocol="standard")
     assert attacked.exit_code == 2
-    assert "--noise-samples: expected nothing, protocol standard attacks" in attacked.output
+    assert "--noise-samples cannot be used with protocol standard" in attacked.output
     suite = tmp_path / "quick.yaml"
     suite.write_text(suite.read_text().replace("noise_samples: 400", "failure_probability: 1.0"))
     wrong = call("--candidate", candidate)
@@ -236,8 +237,7 @@ def test_the_vote_is_attacked_as_another_classifier(
         result = call("--candidate", candidate, "--engine", "fast", protocol="standard")
     assert result.exit_code == 0, result.output
     (summary,) = Store(tmp_path / "results").summaries("quick")
-    assert summary.manifest.kind == "evaluation"
-    assert summary.certified is None
+    assert isinstance(summary, AttackedSummary)
 
 
 def test_a_mix_is_certified_by_its_robust_bases_vote(
@@ -249,11 +249,9 @@ def test_a_mix_is_certified_by_its_robust_bases_vote(
     base = call("--candidate", "digits-smoothmix")
     assert base.exit_code == 0, base.output
     runs = {run.manifest.candidate: run for run in Store(tmp_path / "results").summaries("quick")}
-    certified, alone = (
-        runs[name].certified for name in ("digits-mix-smoothmix", "digits-smoothmix")
-    )
-    assert certified is not None
-    assert alone is not None
+    certified, alone = (runs[name] for name in ("digits-mix-smoothmix", "digits-smoothmix"))
+    assert isinstance(certified, CertifiedSummary)
+    assert isinstance(alone, CertifiedSummary)
     # What the accurate base may do costs radius.
     assert 0 < certified.average_certified_radius < alone.average_certified_radius
     manifest = runs["digits-mix-smoothmix"].manifest

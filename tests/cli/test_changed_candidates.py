@@ -11,12 +11,12 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 
-from bench import runner
-from bench.best_known import best_known
 from bench.candidates.submission import SubmissionReference
 from bench.cli import main
-from bench.records import Summary
+from bench.runs import many, session
 from bench.store import Store
+from bench.store.best_known import best_known
+from bench.store.summary import Summary
 from tests.cli.test_run import SUITE
 
 CODE = """
@@ -144,7 +144,7 @@ def test_a_run_loads_and_inspects_a_candidate_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
-    load, inspect = SubmissionReference.load, runner.inspect
+    load, inspect = SubmissionReference.load, session.inspect
 
     def counted_load(self: SubmissionReference) -> object:
         calls.append("load")
@@ -155,6 +155,7 @@ def test_a_run_loads_and_inspects_a_candidate_once(
         return inspect(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SubmissionReference, "load", counted_load)
-    monkeypatch.setattr(runner, "inspect", counted_inspect)
+    for module in (session, many):
+        monkeypatch.setattr(module, "inspect", counted_inspect)
     call(write_submission())
     assert calls == ["load", "inspect"]

@@ -91,7 +91,7 @@ def test_dry_run_computes_nothing(
         ({}, ["--n-examples", "361"], "at most 360 examples"),
         ({}, ["--eps", "wide"], "--eps: expected a number > 0"),
         ({}, ["--eps", "8"], "did you mean 8/255"),
-        ({}, ["--sample-seed", "3"], "--sample-seed: expected nothing without --sample random"),
+        ({}, ["--sample-seed", "3"], "--sample-seed can only be used with --sample random"),
         ({}, ["--sample", "random", "--budget", "half an hour"], "--budget: expected a time"),
         ({}, ["--until-width", "3"], "add --sample random"),
         ({"sha256": "0" * 64}, [], "weights.safetensors: expected SHA-256 0000"),

@@ -17,8 +17,8 @@ from bench import data
 from bench.candidates.registry import find_candidate
 from bench.candidates.weights import file_sha256
 from bench.cli import main
-from bench.records import Summary
 from bench.store import Store
+from bench.store.summary import Summary
 from bench.suites import load_suite
 from tests.data.files import write_16_bit_png
 

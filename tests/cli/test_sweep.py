@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bench.cli import main
 from bench.errors import InputError
+from bench.runs.sweep import mix_name, read_alphas
 from bench.store import Store
-from bench.sweep import mix_name, read_alphas
+from bench.store.summary import SweepSummary
 
 SUITE = {
     "name": "quick",
@@ -50,11 +51,11 @@ def test_curve_full_runs_and_page(call: Callable[..., Result], tmp_path: Path) -
     store = Store(tmp_path / "results")
     runs = {run.manifest.kind: run for run in store.summaries("quick")}
     sweep = runs["sweep"]
-    assert sweep.sweep is not None
-    assert [point.alpha for point in sweep.sweep] == [0, 0.5, 1]
+    assert isinstance(sweep, SweepSummary)
+    assert [point.alpha for point in sweep.points] == [0, 0.5, 1]
     assert sweep.manifest.protocol == "cheap"
     assert runs["evaluation"].manifest.candidate.endswith(",alpha=0.5,accurate_scale=3.0")
-    assert sweep.sweep[1].clean_accuracy == runs["evaluation"].clean_accuracy
+    assert sweep.points[1].clean_accuracy == runs["evaluation"].clean_accuracy
     table = store.folder(sweep.manifest).samples()
     assert len(table) == 3 * SUITE["n_examples"]
     page = (tmp_path / "reports" / "quick.html").read_text(encoding="utf-8")

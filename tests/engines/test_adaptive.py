@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import data, runner
+from bench import data
 from bench.attacks import ATTACKS, plan_attack
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix, MixAnswer, MixedClassifier
-from bench.capabilities import capabilities
 from bench.data import Dataset
-from bench.engines import make_engine
+from bench.runs.capabilities import capabilities
+from bench.runs.evaluation import Evaluation
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
 from bench.suites import Suite
 from bench.suites.suite import AttackChoice
-from bench.tables import join_blocks
 
 N = 40
 EPS = 0.1
@@ -176,11 +177,11 @@ def _robust_accuracy(
         }
     )
     candidate = Candidate("it", module.eval(), {}, "it", randomized=randomized)
-    settings = runner.Settings(suite, make_engine("fast"), n_examples=N)
-    task = runner.make_task(candidate, samples, settings)
+    settings = Settings(suite, engine="fast", n_examples=N)
+    task = make_plan(candidate, samples, settings).task
     assert {each.name for each in task.attacks} == {each.name for each in attacks}
     blocks = list(settings.engine.run(task, {}, lambda _: None))
-    return float(join_blocks(blocks).samples["robust"].mean())
+    return float(Evaluation().join(blocks).samples["robust"].mean())
 
 
 def _adaptive(name: str) -> AttackChoice:

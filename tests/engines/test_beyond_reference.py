@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench import data, runner
+from bench import data
 from bench.candidates import Candidate
-from bench.engines import Task, Trials, make_engine
+from bench.engines import AttackTask, Trials
 from bench.engines.convergence import expected_share, harder_plans
 from bench.engines.fast import FastEngine
+from bench.runs.evaluation import Evaluation
+from bench.runs.session import evaluate, make_plan
+from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import Suite
-from bench.tables import join_blocks
 from tests.silent import SilentObserver
 
 
@@ -39,7 +41,7 @@ def _candidate(name: str, seed: int) -> Candidate:
     return Candidate(name, nn.Sequential(nn.Flatten(), layer).eval(), {"weights": name}, name)
 
 
-def _settings(**changes: object) -> runner.Settings:
+def _settings(**changes: object) -> Settings:
     suite = Suite.model_validate(
         {
             "name": "own",
@@ -52,42 +54,42 @@ def _settings(**changes: object) -> runner.Settings:
             },
         }
     )
-    return replace(runner.Settings(suite, make_engine("fast"), n_examples=60), **changes)  # type: ignore[arg-type]
+    return replace(Settings(suite, engine="fast", n_examples=60), **changes)  # type: ignore[arg-type]
 
 
 def test_witnesses_of_another_candidate_are_tried_first(tmp_path: Path) -> None:
     samples = data.load("digits").first(60)
     store, observer = Store(tmp_path), SilentObserver()
-    first = runner.evaluate(_candidate("one", 0), samples, _settings(), store, observer)
+    first = evaluate(_candidate("one", 0), samples, _settings(), store, observer)
     seeded = _settings(seed_witnesses=True)
-    second = runner.evaluate(_candidate("two", 1), samples, seeded, store, observer).summary
+    second = evaluate(_candidate("two", 1), samples, seeded, store, observer).summary
     assert [attack.name for attack in second.attacks] == ["witnesses", "apgd-ce"]
     assert 0 < second.attacks[0].broken <= second.attacks[0].forward_passes
     assert second.attacks[0].forward_passes <= first.summary.n_examples
     assert second.autoattack_accuracy is None
     assert 0 < second.engine_record["passes_saved"] < 13 * second.attacks[0].broken  # type: ignore[operator]
-    alone = runner.evaluate(_candidate("two", 1), samples, _settings(), store, observer).summary
+    alone = evaluate(_candidate("two", 1), samples, _settings(), store, observer).summary
     assert second.robust_accuracy <= alone.robust_accuracy
     # The same command finds its complete run, whatever was added to the store since.
-    assert runner.evaluate(_candidate("two", 1), samples, seeded, store, observer).reused
+    assert evaluate(_candidate("two", 1), samples, seeded, store, observer).reused
 
 
 def test_trials_outside_the_ball_count_for_nothing() -> None:
     samples = data.load("digits").first(20)
     settings = _settings()
-    task = runner.make_task(_candidate("one", 0), samples, settings)
+    task = make_plan(_candidate("one", 0), samples, settings).task
     far = Trials(samples.indices, 1 - samples.images, torch.zeros(len(samples)))
     blocks = list(FastEngine().run(replace(task, trials=far), {}, lambda _: None))
     tried = next(block for block in blocks if "witnesses" in block.key)
     assert tried.witnesses is None
-    plain = join_blocks(list(FastEngine().run(task, {}, lambda _: None)))
-    assert join_blocks(blocks).samples["robust"].equals(plain.samples["robust"])
+    plain = Evaluation().join(list(FastEngine().run(task, {}, lambda _: None)))
+    assert Evaluation().join(blocks).samples["robust"].equals(plain.samples["robust"])
 
 
 def test_until_converged_goes_on_and_says_when_it_stopped(tmp_path: Path) -> None:
     samples = data.load("digits").first(30)
     settings = _settings(until_converged=True, n_examples=30)
-    summary = runner.evaluate(
+    summary = evaluate(
         _candidate("one", 0), samples, settings, Store(tmp_path), SilentObserver()
     ).summary
     assert summary.convergence is not None
@@ -101,7 +103,9 @@ def test_until_converged_goes_on_and_says_when_it_stopped(tmp_path: Path) -> Non
 
 
 def test_each_doubling_doubles_the_passes() -> None:
-    task: Task = runner.make_task(_candidate("one", 0), data.load("digits").first(5), _settings())
+    task: AttackTask = make_plan(
+        _candidate("one", 0), data.load("digits").first(5), _settings()
+    ).task
     passes = [
         sum(plan.most_passes.forward_backward for plan in harder_plans(task, doubling))
         for doubling in (1, 2, 3)

@@ -9,33 +9,33 @@ from torch import nn
 
 from bench import data
 from bench.certify.smoothing import Smoothing
-from bench.engines import Task, certification
+from bench.engines import CertificationTask, certification
 from bench.engines.certification import CertificationEngine
+from bench.engines.progress import Progress
 from bench.errors import InputError
-from bench.records import Block, Progress
+from bench.store.records import CertificationBlock
 from bench.suites import ThreatModel
 
 
-def _task(module: nn.Module, batch_size: int = 256, smoothing: bool = True) -> Task:
+def _task(module: nn.Module, batch_size: int = 256) -> CertificationTask:
     samples = data.load("digits").first(16)
-    return Task(
+    return CertificationTask(
         module=module,
         images=samples.images,
         labels=samples.labels,
         indices=samples.indices,
         classes=10,
         threat_model=ThreatModel(norm="L2", eps=0.25),
-        attacks=(),
         seed=5,
         batch_size=batch_size,
         device=torch.device("cpu"),
-        smoothing=Smoothing(0.15, 20, 300) if smoothing else None,
+        smoothing=Smoothing(0.15, 20, 300),
     )
 
 
 def _run(
-    task: Task, procedure: str, finished: dict[str, Block] | None = None
-) -> tuple[dict[str, Block], list[Progress]]:
+    task: CertificationTask, procedure: str, finished: dict[str, CertificationBlock] | None = None
+) -> tuple[dict[str, CertificationBlock], list[Progress]]:
     blocks = dict(finished or {})
     seen: list[Progress] = []
     for block in CertificationEngine(procedure).run(task, finished or {}, seen.append):
@@ -44,7 +44,7 @@ def _run(
     return blocks, seen
 
 
-def _table(blocks: dict[str, Block]) -> np.ndarray:
+def _table(blocks: dict[str, CertificationBlock]) -> np.ndarray:
     parts = [block.certificates for block in blocks.values() if block.certificates is not None]
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])]
     return np.stack(columns)[:, np.argsort(columns[0])]
@@ -81,8 +81,6 @@ def test_wrong_use_is_named(linear_digits: nn.Module) -> None:
         CertificationEngine("quick")
     with pytest.raises(InputError, match="precision of"):
         CertificationEngine("fixed", "float8")
-    with pytest.raises(InputError, match="protocol certified"):
-        _run(_task(linear_digits, smoothing=False), "fixed")
 
 
 def test_batches_that_do_not_fit_are_halved(linear_digits: nn.Module) -> None:

@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from bench import data, runner
+from bench import data
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.certify.smoothing import Smoothing
-from bench.engines import Task, certification, compilation, make_engine
+from bench.engines import AttackTask, certification, compilation, make_engine
 from bench.engines.certification import CertificationEngine
-from bench.records import Block
+from bench.runs.evaluation import Evaluation
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
+from bench.store.records import AttackBlock
 from bench.suites import load_suite
-from bench.tables import join_blocks
 
 
 def _network() -> nn.Module:
@@ -28,22 +30,22 @@ def _network() -> nn.Module:
         ).eval()
 
 
-def _task(module: nn.Module) -> Task:
+def _task(module: nn.Module) -> AttackTask:
     suite = load_suite("digits-linf")
-    settings = runner.Settings(suite, make_engine("fast"), protocol="standard", eps=0.02)
-    task = runner.make_task(
+    settings = Settings(suite, engine="fast", protocol="standard", eps=0.02)
+    task = make_plan(
         Candidate("small", module, {}, ""), data.load("digits").first(8), settings
-    )
+    ).task
     with torch.no_grad():
         labels = module(task.images).argmax(dim=1)
     return replace(task, labels=labels, attacks=task.attacks[:2], batch_size=8)
 
 
-def _run(task: Task) -> dict[str, Block]:
+def _run(task: AttackTask) -> dict[str, AttackBlock]:
     return {block.key: block for block in make_engine("fast").run(task, {}, lambda _: None)}
 
 
-def _record(blocks: dict[str, Block]) -> set[Any]:
+def _record(blocks: dict[str, AttackBlock]) -> set[Any]:
     return {block.record["compiled"] for block in blocks.values() if "compiled" in block.record}
 
 
@@ -70,7 +72,7 @@ def test_compiled_passes_break_the_same_samples_and_are_kept_on_resumption(
     monkeypatch.setattr(compilation, "WORTH_SECONDS", float("inf"))
     plain = _run(task)
     assert _record(plain) == {"no: the run is too short to win it back"}
-    ours, theirs = (join_blocks(list(blocks.values())) for blocks in (compiled, plain))
+    ours, theirs = (Evaluation().join(list(blocks.values())) for blocks in (compiled, plain))
     assert ours.samples["robust"].tolist() == theirs.samples["robust"].tolist()
     last = max(compiled)
     begun = {key: block for key, block in compiled.items() if key != last}
@@ -99,7 +101,7 @@ def test_a_network_that_does_not_compile_runs_as_it_is(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "compile", fail)
     blocks = _run(_task(_network()))
     assert _record(blocks) == {"no: RuntimeError: no such backend"}
-    assert len(join_blocks(list(blocks.values())).samples) == 8
+    assert len(Evaluation().join(list(blocks.values())).samples) == 8
 
 
 @pytest.mark.usefixtures("eager")
@@ -107,10 +109,10 @@ def test_compiled_votes_certify_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(certification, "TIMED_PASSES", 0)
     task = replace(_task(_network()), smoothing=Smoothing(0.25, 10, 200), batch_size=64)
 
-    def certified(finished: dict[str, Block]) -> dict[str, Block]:
+    def certified(finished: dict[str, AttackBlock]) -> dict[str, AttackBlock]:
         return {b.key: b for b in CertificationEngine().run(task, finished, lambda _: None)}
 
-    def votes(blocks: dict[str, Block]) -> dict[int, int]:
+    def votes(blocks: dict[str, AttackBlock]) -> dict[int, int]:
         parts = [block.certificates for block in blocks.values() if block.certificates]
         return {
             index: count

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from bench import data
 from bench.attacks import inside
-from bench.engines import Task, fast, search
+from bench.engines import AttackTask, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.fast import FastEngine
+from bench.engines.progress import Progress
 from bench.errors import InputError
-from bench.records import Block, Progress
+from bench.runs.evaluation import Evaluation
+from bench.store.records import AttackBlock
+from bench.store.tables import Tables
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
-from bench.tables import Tables, join_blocks
 
 ATTACKS = (
     AttackChoice(name="apgd-ce", parameters={"steps": 12}),
@@ -58,9 +60,9 @@ def network() -> nn.Module:
     return module.eval()
 
 
-def _task(module: nn.Module, norm: str = "Linf", eps: float = 0.06, n: int = 40) -> Task:
+def _task(module: nn.Module, norm: str = "Linf", eps: float = 0.06, n: int = 40) -> AttackTask:
     samples = data.load("digits").first(n)
-    return Task(
+    return AttackTask(
         module=module,
         images=samples.images,
         labels=samples.labels,
@@ -74,7 +76,9 @@ def _task(module: nn.Module, norm: str = "Linf", eps: float = 0.06, n: int = 40)
     )
 
 
-def _run(task: Task, finished: dict[str, Block] | None = None, **options: str) -> dict[str, Block]:
+def _run(
+    task: AttackTask, finished: dict[str, AttackBlock] | None = None, **options: str
+) -> dict[str, AttackBlock]:
     blocks = dict(finished or {})
     engine = FastEngine(**options)  # type: ignore[arg-type]
     for block in engine.run(task, finished or {}, lambda _: None):
@@ -83,8 +87,8 @@ def _run(task: Task, finished: dict[str, Block] | None = None, **options: str) -
     return blocks
 
 
-def _tables(blocks: dict[str, Block]) -> Tables:
-    return join_blocks([blocks[key] for key in sorted(blocks)])
+def _tables(blocks: dict[str, AttackBlock]) -> Tables:
+    return Evaluation().join([blocks[key] for key in sorted(blocks)])
 
 
 def _same(ours: Tables, theirs: Tables) -> None:

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from bench import flags
 from bench.attacks.image_gradient import image_gradient
-from bench.engines import Task
+from bench.engines import AttackTask
 from bench.engines.acceleration import accelerate
 from bench.engines.fast import FastEngine
 from bench.recomputation import differentiable_checkpoints
+from bench.runs.evaluation import Evaluation
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
-from bench.tables import join_blocks
 from tests.engines.layers import CLASSES, LAYERS, build
 
 ATTACKS = (
@@ -65,11 +65,11 @@ UNDONE = {
 """What the record says of steps that were undone."""
 
 
-def _task(module: nn.Module) -> Task:
+def _task(module: nn.Module) -> AttackTask:
     images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = module(images.clone()).argmax(dim=1)
-    return Task(
+    return AttackTask(
         module=module,
         images=images,
         labels=labels,
@@ -95,7 +95,7 @@ def test_a_layer_is_evaluated(name: str) -> None:
         for flag in flags.inspect(name, module, task.images, task.labels, CLASSES, randomized=False)
     }
     assert raised == FLAGS.get(name, set()) | ({"zero-gradients"} if name in NO_GRADIENT else set())
-    tables = join_blocks(list(FastEngine().run(task, {}, lambda _: None)))
+    tables = Evaluation().join(list(FastEngine().run(task, {}, lambda _: None)))
     skipped = set(tables.attempts.query("outcome == 'skipped'")["attack"])
     assert skipped == ({"apgd-ce", "fab-t"} if name in NO_GRADIENT else set())
     if name == "dropout left on":  # nothing that it answers can be asked again

@@ -10,19 +10,20 @@ import torch
 from torch import nn
 
 from bench import data
-from bench.engines import Task, make_engine
+from bench.engines import AttackTask, make_engine
 from bench.engines.engine import broken_rows
+from bench.engines.progress import Progress
 from bench.errors import InputError
-from bench.records import Block, Progress
+from bench.store.records import AttackBlock
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
 
 
 def _task(
     module: nn.Module, n: int = 24, norm: Literal["Linf", "L2"] = "Linf", eps: float = 0.04
-) -> Task:
+) -> AttackTask:
     samples = data.load("digits").first(n)
-    return Task(
+    return AttackTask(
         module=module,
         images=samples.images,
         labels=samples.labels,
@@ -36,7 +37,9 @@ def _task(
     )
 
 
-def _run(task: Task, finished: dict[str, Block] | None = None) -> dict[str, Block]:
+def _run(
+    task: AttackTask, finished: dict[str, AttackBlock] | None = None
+) -> dict[str, AttackBlock]:
     blocks = dict(finished or {})
     seen: list[Progress] = []
     for block in make_engine("reference").run(task, finished or {}, seen.append):
@@ -83,6 +86,6 @@ def test_resumed_blocks_are_not_done_again(linear_digits: nn.Module) -> None:
 
 def test_other_attacks_are_refused(linear_digits: nn.Module) -> None:
     task = _task(linear_digits)
-    odd = Task(**{**vars(task), "attacks": (AttackChoice(name="apgd-dlr"),)})
+    odd = AttackTask(**{**vars(task), "attacks": (AttackChoice(name="apgd-dlr"),)})
     with pytest.raises(InputError, match="apgd-dlr"):
         _run(odd)

@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import data, runner
+from bench import data
 from bench.candidates import Candidate
-from bench.engines import Task, make_engine, sharing
+from bench.engines import AttackTask, make_engine, sharing
+from bench.engines.progress import Progress
 from bench.errors import EvaluationError, InputError
-from bench.records import Block, Progress
+from bench.runs.evaluation import Evaluation
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
+from bench.store.records import AttackBlock
+from bench.store.tables import Tables
 from bench.suites import load_suite
-from bench.tables import Tables, join_blocks
 
 SAMPLES = 30
 
@@ -29,11 +33,11 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
 
 
-def _task(module: nn.Module) -> Task:
+def _task(module: nn.Module) -> AttackTask:
     suite = load_suite("digits-linf")
-    settings = runner.Settings(suite, make_engine("fast"), protocol="standard", eps=0.05)
+    settings = Settings(suite, engine="fast", protocol="standard", eps=0.05)
     samples = data.load("digits").first(SAMPLES)
-    task = runner.make_task(Candidate("it", module, {}, ""), samples, settings)
+    task = make_plan(Candidate("it", module, {}, ""), samples, settings).task
     parameters = {"apgd-t": {"targets": 2}, "fab-t": {"targets": 2}, "square": {"queries": 50}}
     attacks = (
         each.model_copy(update={"parameters": parameters.get(each.name, {})})
@@ -42,7 +46,9 @@ def _task(module: nn.Module) -> Task:
     return replace(task, attacks=tuple(attacks))
 
 
-def _run(task: Task, finished: dict[str, Block] | None = None) -> dict[str, Block]:
+def _run(
+    task: AttackTask, finished: dict[str, AttackBlock] | None = None
+) -> dict[str, AttackBlock]:
     blocks = dict(finished or {})
     for block in make_engine("fast").run(task, finished or {}, lambda _: None):
         assert block.key not in blocks
@@ -50,11 +56,11 @@ def _run(task: Task, finished: dict[str, Block] | None = None) -> dict[str, Bloc
     return blocks
 
 
-def _tables(blocks: dict[str, Block]) -> Tables:
-    return join_blocks([blocks[key] for key in sorted(blocks)])
+def _tables(blocks: dict[str, AttackBlock]) -> Tables:
+    return Evaluation().join([blocks[key] for key in sorted(blocks)])
 
 
-def _outcomes(blocks: dict[str, Block]) -> list[tuple[object, ...]]:
+def _outcomes(blocks: dict[str, AttackBlock]) -> list[tuple[object, ...]]:
     columns = ["attack", "index", "outcome", "iteration", "forward_passes", "backward_passes"]
     return sorted(_tables(blocks).attempts[columns].itertuples(index=False, name=None))
 
@@ -80,7 +86,7 @@ def test_progress_is_that_of_all(linear_digits: nn.Module) -> None:
     reports: list[Progress] = []
     blocks = list(make_engine("fast").run(task, {}, reports.append))
     assert {each.examples for each in reports} == {SAMPLES}
-    robust = int(join_blocks(blocks).samples["robust"].sum())
+    robust = int(Evaluation().join(blocks).samples["robust"].sum())
     assert (reports[-1].stage, reports[-1].robust) == ("square", robust)
     assert reports[-1].done == reports[-1].total
     stages = [each.stage for each in reports]
@@ -106,10 +112,12 @@ def _refuse() -> None:
 def test_a_process_that_fails_is_told(
     linear_digits: nn.Module, fail: Callable[[], None], error: type[Exception], text: str
 ) -> None:
-    def work(task: Task, standing: Tensor, report: Callable[[Progress], None]) -> Iterator[Block]:
+    def work(
+        task: AttackTask, standing: Tensor, report: Callable[[Progress], None]
+    ) -> Iterator[AttackBlock]:
         if 1 in task.indices.tolist():
             fail()
-        yield Block("01-apgd-ce-00000", 1.0)
+        yield AttackBlock(key="01-apgd-ce-00000", seconds=1.0)
 
     task = _task(linear_digits)
     standing = torch.ones(SAMPLES, dtype=torch.bool)

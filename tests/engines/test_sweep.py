@@ -13,14 +13,15 @@ from torch import nn
 from bench import data
 from bench.attacks import inside
 from bench.candidates.mix import Mix
-from bench.engines import Task
+from bench.engines import AttackTask
 from bench.engines.sweep import NEIGHBOURS, SweepEngine
 from bench.errors import InputError
-from bench.records import Block
+from bench.runs.sweep import Sweep
 from bench.store import RunFolder
+from bench.store.records import SweepBlock
+from bench.store.tables import Tables
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
-from bench.tables import Tables, join_blocks
 
 ALPHAS = (0.0, 0.4, 0.6, 0.8, 1.0)
 ATTACKS = (
@@ -40,9 +41,9 @@ def mix(linear_digits: nn.Module) -> Mix:
     return Mix(noisy, linear_digits, 0.5, accurate_scale=2.0, robust_scale=0.5).eval()
 
 
-def task_of(module: nn.Module, norm: str = "Linf", eps: float = 0.06) -> Task:
+def task_of(module: nn.Module, norm: str = "Linf", eps: float = 0.06) -> AttackTask:
     samples = data.load("digits").first(N)
-    return Task(
+    return AttackTask(
         module=module,
         images=samples.images,
         labels=samples.labels,
@@ -56,7 +57,7 @@ def task_of(module: nn.Module, norm: str = "Linf", eps: float = 0.06) -> Task:
     )
 
 
-def swept(task: Task, finished: dict[str, Block] | None = None) -> list[Block]:
+def swept(task: AttackTask, finished: dict[str, SweepBlock] | None = None) -> list[SweepBlock]:
     return list(SweepEngine(ALPHAS).run(task, finished or {}, lambda _: None))
 
 
@@ -69,7 +70,7 @@ def robust(tables: Tables) -> np.ndarray:
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.06), ("L2", 0.25)])
 def test_every_broken_sample_has_a_witness_at_its_weight(mix: Mix, norm: str, eps: float) -> None:
     task = task_of(mix, norm, eps)
-    tables = join_blocks(swept(task))
+    tables = Sweep().join(swept(task))
     samples, witnesses = tables.samples, tables.witnesses
     assert witnesses is not None
     images = torch.from_numpy(witnesses.images)
@@ -105,8 +106,8 @@ def test_an_interrupted_sweep_ends_as_if_left_alone(mix: Mix, tmp_path: Path) ->
         assert not damaged
         rest = swept(task, finished)
         assert [block.key for block in rest] == [block.key for block in alone[kept:]]
-        resumed = join_blocks([*finished.values(), *rest])
-        left = join_blocks(alone)
+        resumed = Sweep().join([*finished.values(), *rest])
+        left = Sweep().join(alone)
         assert resumed.samples.equals(left.samples)
         assert resumed.witnesses is not None
         assert left.witnesses is not None
@@ -115,9 +116,9 @@ def test_an_interrupted_sweep_ends_as_if_left_alone(mix: Mix, tmp_path: Path) ->
 
 def test_batches_change_nothing(mix: Mix) -> None:
     task = task_of(mix)
-    one = join_blocks(swept(task))
+    one = Sweep().join(swept(task))
     task.__dict__["batch_size"] = 7
-    assert (robust(join_blocks(swept(task))) == robust(one)).all()
+    assert (robust(Sweep().join(swept(task))) == robust(one)).all()
 
 
 def test_only_fixed_mixes_with_a_gradient_are_swept(linear_digits: nn.Module) -> None:

@@ -17,8 +17,8 @@ from bench import robustbench  # makes `import robustbench` work
 from bench.claims import Claim, load_claims
 from bench.cli import main
 from bench.formatting import percent, radius
-from bench.records import Flag
 from bench.store import Store
+from bench.store.summary import Flag
 from tests.report.runs import make_manifest, save_run
 
 TEMPLATE = "{% for model in models %}{{ model.name }}|{{ model[acc_field] }}\n{% endfor %}"

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench import data, runner
+from bench import data
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.engines import Task, make_engine
+from bench.engines import AttackTask
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
+from bench.store.tables import Tables
 from bench.suites import Suite
 from bench.suites.suite import AttackChoice
-from bench.tables import Tables, join_blocks
 
 N = 40
 EPS = 0.1
@@ -147,7 +149,7 @@ class Purified(nn.Module):
 class Evaluation:
     """What attacks made of a module."""
 
-    task: Task
+    task: AttackTask
     tables: Tables
 
     @property
@@ -173,7 +175,8 @@ def evaluate(
         }
     )
     candidate = Candidate("it", module, {}, "it", randomized=randomized, surrogate=surrogate)
-    settings = runner.Settings(suite, make_engine("fast"), n_examples=N)
-    task = runner.make_task(candidate, samples(), settings)
-    assert [each.name for each in task.attacks] == [each.name for each in attacks]
-    return Evaluation(task, join_blocks(list(settings.engine.run(task, {}, lambda _: None))))
+    settings = Settings(suite, engine="fast", n_examples=N)
+    plan = make_plan(candidate, samples(), settings)
+    assert [each.name for each in plan.task.attacks] == [each.name for each in attacks]
+    blocks = list(plan.engine.run(plan.task, {}, lambda _: None))
+    return Evaluation(plan.task, plan.kind.join(blocks))

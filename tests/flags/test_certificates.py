@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from bench import data, runner
+from bench import data
 from bench.candidates import Candidate
 from bench.candidates.smoothed import Smoothed
-from bench.engines import make_engine
-from bench.engines.certification import CertificationEngine
-from bench.records import Certificates, Selection
+from bench.runs.imported_log import ImportedLog
+from bench.runs.session import evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.manifest import Selection
+from bench.store.records import Certificates, CertificationBlock
 from bench.suites import Suite
-from bench.summary import summarise_certification
-from bench.tables import certificate_tables
 from tests.report.runs import make_manifest
 from tests.silent import SilentObserver
 
@@ -44,10 +44,9 @@ def _candidate(base: nn.Module) -> Candidate:
 
 
 def _flags(candidate: Candidate, store: Store, protocol: str) -> set[str]:
-    engine = make_engine("fast") if protocol == "standard" else CertificationEngine()
-    settings = runner.Settings(SUITE, engine, protocol, n_examples=N)
+    settings = Settings(SUITE, protocol=protocol, n_examples=N)
     samples = data.load("digits").first(N)
-    outcome = runner.evaluate(candidate, samples, settings, store, SilentObserver())
+    outcome = evaluate(candidate, samples, settings, store, SilentObserver())
     return {flag.name for flag in outcome.summary.flags}
 
 
@@ -71,10 +70,11 @@ def test_a_log_that_claims_too_much_is_flagged(linear_digits: nn.Module, tmp_pat
         selection=Selection(kind="first", n=N),
     )
     samples = Certificates(np.arange(N), labels, labels, np.full(N, 5.0), unknown, unknown)
-    tables = certificate_tables([samples])
+    kind = ImportedLog()
+    tables = kind.join([CertificationBlock(key="0", seconds=0, certificates=samples)])
     folder = store.folder(manifest)
     with folder.locked():
         folder.begin(manifest)
-        summary = summarise_certification(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
+        summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     assert _flags(_candidate(linear_digits), store, "standard") == {"unsound-certificate"}

@@ -14,7 +14,7 @@ from bench import flags
 from bench.candidates.registry import find_candidates
 from bench.flags.attacks import square_beats_gradients
 from bench.flags.extra import extra_flags
-from bench.records import AttackSummary
+from bench.store.summary import AttackSummary
 from bench.suites import load_suite
 from bench.suites.suite import AttackChoice
 from tests.flags.defences import (

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import data, flags, runner
+from bench import data, flags
 from bench.candidates import Candidate
-from bench.engines import make_engine
 from bench.errors import InputError
-from bench.records import AttackSummary
+from bench.runs.session import evaluate
+from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.summary import AttackSummary
 from bench.suites import load_suite
 from tests.silent import SilentObserver
 
@@ -92,11 +93,11 @@ def test_attacks_that_could_not_run_are_no_autoattack(tmp_path: Path) -> None:
     suite = load_suite("digits-linf")
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     candidate = Candidate("cut", _Cut(module).eval(), {}, "")
-    settings = runner.Settings(suite, make_engine("fast"), protocol="standard", n_examples=8)
+    settings = Settings(suite, engine="fast", protocol="standard", n_examples=8)
     samples = data.load("digits").first(8)
     with torch.no_grad():
         samples = replace(samples, labels=module(samples.images).argmax(dim=1))
-    outcome = runner.evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
+    outcome = evaluate(candidate, samples, settings, Store(tmp_path), SilentObserver())
     assert outcome.summary.autoattack_accuracy is None
     (flag,) = (flag for flag in outcome.summary.flags if flag.name == "attacks-skipped")
     assert flag.measured == "apgd-ce, apgd-t, fab-t"

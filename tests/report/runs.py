@@ -9,21 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from bench.records import (
-    AttackSummary,
-    Block,
-    CleanResults,
-    DatasetRecord,
-    Flag,
-    Manifest,
-    Selection,
-    Summary,
-    SweepPoint,
-)
+from bench.runs.evaluation import Evaluation
 from bench.statistics import exact_binomial_interval
 from bench.store import RunFolder, Store
+from bench.store.manifest import DatasetRecord, Manifest, Selection
+from bench.store.records import AttackBlock, CleanResults
+from bench.store.summary import (
+    AttackedSummary,
+    AttackSummary,
+    Flag,
+    Summary,
+    SweepPoint,
+    SweepSummary,
+)
 from bench.suites import load_suite
-from bench.tables import join_blocks
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 
@@ -38,6 +37,7 @@ def make_manifest(
     """
     defined = load_suite(suite)
     fields: dict[str, Any] = {
+        "kind": "evaluation",
         "suite": name or suite,
         "suite_version": defined.version,
         "suite_title": "" if name else defined.title,
@@ -66,17 +66,18 @@ def make_summary(
     standing: Sequence[int],
     flags: Sequence[Flag] = (),
     finished: str = "2026-01-01T11:00:00+00:00",
-) -> Summary:
+) -> AttackedSummary:
     """A summary of the manifest's n samples: `clean` are right, `standing[i]` stand attack i."""
     n = manifest.selection.n
     before = [clean, *standing]
-    return Summary(
+    return AttackedSummary(
         manifest=manifest,
         run=manifest.run,
         n_examples=n,
         clean_accuracy=clean / n,
         autoattack_accuracy=standing[-1] / n,
         robust_accuracy=standing[-1] / n,
+        eight_bit_robust_accuracy=standing[-1] / n,
         confidence_intervals={
             "clean_accuracy": exact_binomial_interval(clean, n),
             "robust_accuracy": exact_binomial_interval(standing[-1], n),
@@ -119,11 +120,15 @@ def save_run(
     folder = store.folder(manifest)
     index = np.arange(manifest.selection.n)
     # The report reads the summary alone: the tables need not say the same.
-    tables = join_blocks([Block("clean", 1.0, clean=CleanResults(index, index, index))])
+    tables = Evaluation().join(
+        [AttackBlock(key="clean", seconds=1.0, clean=CleanResults(index, index, index))]
+    )
     tables = replace(tables, samples=tables.samples.assign(**columns))
     with folder.locked():
         folder.begin(manifest)
-        summary = make_summary(manifest, clean, standing, flags, finished)
-        summary = summary.model_copy(update={"sweep": sweep})
+        summary: Summary = make_summary(manifest, clean, standing, flags, finished)
+        if sweep is not None:
+            common = summary.model_dump(include=set(Summary.model_fields))
+            summary = SweepSummary.model_validate(common | {"points": sweep})
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     return folder

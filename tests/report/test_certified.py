@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.records import Certificates, Manifest
 from bench.report import build_report
 from bench.report.certified import CertifiedBoard, certified_board
 from bench.report.repeated import repeated_trainings
 from bench.store import Store
-from bench.summary import summarise_certification
-from bench.tables import certificate_tables
+from bench.store.kinds import kind_named
+from bench.store.manifest import Manifest
+from bench.store.records import Certificates, CertificationBlock
 
 from .runs import make_manifest, save_run
 
@@ -33,11 +33,12 @@ def save_certification(
         certified_count=np.full(n, 90),
         noise_samples=np.full(n, 100),
     )
-    tables = certificate_tables([certificates])
+    kind = kind_named(manifest.kind)
+    tables = kind.join([CertificationBlock(key="0", seconds=0, certificates=certificates)])
     folder = store.folder(manifest)
     with folder.locked():
         folder.begin(manifest)
-        summary = summarise_certification(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
+        summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
 
 
@@ -95,7 +96,7 @@ def test_rows_are_ranked_by_acr_and_joined_with_the_attacked_candidate(store: St
     assert [ours.accuracy_at(radius) for radius in (0, 0.2, 0.5, 0.51, 0.7)] == [
         *(0.7, 0.6, 0.3, 0.1, 0.0)
     ]
-    assert ours.certified.abstained == 0.1
+    assert ours.summary.abstained == 0.1
     assert board.columns == [0.25, 0.75, 1.0]
     curve = ours.curve(board.grid)
     assert np.all(np.diff(curve) <= 0)

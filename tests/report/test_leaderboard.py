@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bench.records import Flag, Selection
 from bench.report.leaderboard import make_leaderboard
+from bench.store.manifest import Selection
+from bench.store.summary import Flag
 from bench.suites import load_suite
 
 from .runs import make_manifest, make_summary

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.records import DatasetRecord, SweepPoint
 from bench.report import build_report
 from bench.report.mixes import families
 from bench.store import Store
+from bench.store.manifest import DatasetRecord
+from bench.store.summary import SweepPoint
 
 from .runs import make_manifest, save_run
 

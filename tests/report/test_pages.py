@@ -13,11 +13,12 @@ import matplotlib
 import pytest
 
 from bench.errors import InputError
-from bench.records import Flag, Selection
 from bench.report import build_report
 from bench.report.build import page_name
 from bench.report.svg import ROLES, drawing
 from bench.store import Store
+from bench.store.manifest import Selection
+from bench.store.summary import Flag
 
 from .runs import make_manifest, save_run
 

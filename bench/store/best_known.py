@@ -1,7 +1,7 @@
 """Best-known robust accuracy: what all runs of one candidate know together.
 
 A sample that any run broke is broken, whoever ran it and however. Runs are joined if they are of
-the same candidate (`bench.same_candidate`), on the same data, under the same norm at the same
+the same candidate (`bench.store.same_candidate`), on the same data, under the same norm at the same
 radius or a smaller one: a witness of the smaller ball lies in the larger.
 """
 
@@ -14,11 +14,9 @@ import pandas as pd
 
 from bench.claims.claims import EPS_TOLERANCE
 from bench.errors import InputError
-from bench.records import Summary
-from bench.same_candidate import same_candidate
 from bench.store import Store
-
-KINDS = ("evaluation", "imported-witnesses")
+from bench.store.same_candidate import same_candidate
+from bench.store.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def best_known(
     Raises:
         InputError: the run's own table of samples is damaged.
     """
-    if summary.manifest.kind not in KINDS:
+    if not summary.kind.has_witnesses:
         accuracy = summary.robust_accuracy
         return BestKnown(summary.run, accuracy, accuracy, lowered=0, runs=())
     own = store.folder(summary.manifest).samples()
@@ -90,7 +88,7 @@ def newest_evaluation(store: Store, summary: Summary) -> Summary | None:
     found = [
         other
         for other in store.readable_summaries()
-        if other.manifest.kind == "evaluation" and _joins(other, summary) and _joins(summary, other)
+        if other.kind.is_ranked and _joins(other, summary) and _joins(summary, other)
     ]
     return max(found, key=lambda each: each.finished, default=None)
 
@@ -99,7 +97,7 @@ def _joins(other: Summary, summary: Summary) -> bool:
     """Whether what another run broke is broken for this one."""
     theirs, ours = other.manifest, summary.manifest
     return (
-        theirs.kind in KINDS
+        other.kind.has_witnesses
         and same_candidate(theirs, ours)
         and (theirs.dataset.name, theirs.dataset.size) == (ours.dataset.name, ours.dataset.size)
         and theirs.threat_model.norm == ours.threat_model.norm

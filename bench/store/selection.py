@@ -13,12 +13,13 @@ from torch import Tensor
 from bench import data
 from bench.data import Dataset
 from bench.errors import InputError
-from bench.records import Interval, Manifest, Selection
 from bench.statistics import (
     anytime_interval,
     exact_binomial_interval,
     exact_hypergeometric_interval,
 )
+from bench.statistics.intervals import Interval
+from bench.store.manifest import Manifest, Selection
 from bench.suites import Suite
 
 

@@ -7,20 +7,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import environment
 from bench.candidates.weights import file_sha256
 from bench.certify.log import read_certification_log
 from bench.certify.smoothing import Smoothing
 from bench.data import Dataset
 from bench.errors import InputError
-from bench.plan import dataset_record
-from bench.records import IntArray, Manifest, Selection
-from bench.runner import Outcome
+from bench.runs import environment
+from bench.runs.certification import CertifiedKind
+from bench.runs.imported import keep
+from bench.runs.manifest import dataset_record
+from bench.runs.session import RunResult
 from bench.store import Store
+from bench.store.manifest import Manifest, Selection
+from bench.store.records import CertificationBlock, IntArray
 from bench.suites import Suite
 from bench.suites.suite import check_certifiable
-from bench.summary import summarise_certification
-from bench.tables import certificate_tables
+
+
+class ImportedLog(CertifiedKind):
+    """A certification log that others published."""
+
+    name = "imported-log"
+    is_imported = True
 
 
 def import_certification_log(
@@ -31,7 +39,7 @@ def import_certification_log(
     sigma: float,
     store: Store,
     source: str = "",
-) -> Outcome:
+) -> RunResult:
     """Take a certification log into the store, all of it or nothing.
 
     Args:
@@ -52,7 +60,7 @@ def import_certification_log(
     certificates = read_certification_log(path, dataset.labels.numpy(), len(dataset.classes), sigma)
     selection, overrides = _selection(certificates.index, len(dataset))
     manifest = Manifest(
-        kind="imported-log",
+        kind=ImportedLog.name,
         suite=suite.name,
         suite_version=suite.version,
         candidate=candidate,
@@ -72,17 +80,9 @@ def import_certification_log(
         environment=environment.describe(torch.device("cpu")),
         information={"source": source, "log": path.name},
     )
-    folder = store.folder(manifest)
-    with folder.locked():
-        if folder.is_complete:
-            return Outcome(folder.summary(), folder, reused=True)
-        folder.begin(manifest)
-        tables = certificate_tables([certificates])
-        summary = summarise_certification(
-            folder.manifest(), tables, [], {}, finished=environment.now()
-        )
-        folder.finish(tables, summary, dataset.images[:0].numpy())
-    return Outcome(summary, folder, reused=False)
+    kind = ImportedLog()
+    block = CertificationBlock(key=protocol, seconds=0.0, certificates=certificates)
+    return keep(kind, manifest, dataset, store, lambda: (kind.join([block]), []))
 
 
 def _selection(index: IntArray, size: int) -> tuple[Selection, dict[str, object]]:

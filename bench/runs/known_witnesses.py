@@ -5,20 +5,19 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bench.data import Dataset
-from bench.engines import Trials
-from bench.records import Manifest
-from bench.same_candidate import same_candidate
+from bench.engines import Task, Trials
 from bench.store import Store
+from bench.store.manifest import Manifest
+from bench.store.same_candidate import same_candidate
 
 
-def known_witnesses(manifest: Manifest, dataset: Dataset, store: Store) -> Trials | None:
-    """Witnesses of the suite's complete runs on the same data, newest first.
+def known_witnesses(manifest: Manifest, task: Task, store: Store) -> Trials | None:
+    """Return the witnesses of the suite's complete runs on the same data, newest first.
 
     Runs of this very candidate are left out, so that its result stays its attacks' own; those of an
     earlier state of it, with other weights, count.
     """
-    images, indices = dataset.images.numpy(), dataset.indices.tolist()
+    images, indices = task.images.numpy(), task.indices.tolist()
     found = []
     for run in store.runs(manifest.suite):
         if not run.is_complete:

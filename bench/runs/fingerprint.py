@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bench.attacks.draws import keyed_draws
 from bench.candidates import Candidate
-from bench.foreign_code import FOREIGN_ERRORS
+from bench.candidates.foreign_code import FOREIGN_ERRORS
 from bench.precision import tensor_cores
-from bench.same_candidate import same_answers
+from bench.store.same_candidate import same_answers
 
 PROBES = 4
 COARSE = 3

@@ -10,31 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
 from bench.engines import Engine, Task
+from bench.engines.progress import Progress
 from bench.formatting import duration, percent
-from bench.records import Block, Progress, Selection
+from bench.runs.observer import Observer
 from bench.statistics import anytime_interval
-
-
-class Listener(Protocol):
-    """Is told how far the work is."""
-
-    def progress(self, progress: Progress) -> None:
-        """A block is finished, or a stage begins."""
-
-    def notice(self, text: str) -> None:
-        """Something the user should know that is no error."""
+from bench.store.manifest import Selection
+from bench.store.records import AttackBlock
 
 
 def run_in_rounds(
     task: Task,
-    engine: Engine,
+    engine: Engine[Any],
     selection: Selection,
-    finished: Mapping[str, Block],
-    listener: Listener,
-) -> Iterator[Block]:
+    finished: Mapping[str, Any],
+    observer: Observer,
+) -> Iterator[Any]:
     """Take the samples of a task through all attacks, one round after the other.
 
     Args:
@@ -55,14 +48,14 @@ def run_in_rounds(
             if key.startswith(prefix)
         }
         blocks = dict(known)
-        for block in engine.run(part, known, _shifted(listener.progress, start, robust)):
+        for block in engine.run(part, known, _shifted(observer.progress, start, robust)):
             blocks[block.key] = block
             yield replace(block, key=prefix + block.key)
         robust += _robust(blocks)
         seconds += sum(block.seconds for block in blocks.values())
         interval = anytime_interval(robust, end, selection.population)
         reason = _reason_to_stop(selection, interval.width, seconds, number + 1)
-        listener.notice(
+        observer.notice(
             f"{end} samples: robust {percent(robust / end)}% "
             f"[{percent(interval.low)} – {percent(interval.high)}]" + (reason and f"; {reason}")
         )
@@ -80,7 +73,7 @@ def _reason_to_stop(selection: Selection, width: float, seconds: float, rounds: 
     return ""
 
 
-def _robust(blocks: Mapping[str, Block]) -> int:
+def _robust(blocks: Mapping[str, AttackBlock]) -> int:
     """Samples of a round that are right and that no attack broke."""
     right: set[int] = set()
     broken: set[int] = set()

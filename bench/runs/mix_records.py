@@ -21,10 +21,8 @@ from bench.decision import answered, classes_of
 from bench.engines import Task
 from bench.engines.engine import batches
 from bench.precision import tensor_cores
-from bench.records import FloatArray, Manifest
-from bench.tables import Tables
-
-RECORDED_KINDS = ("evaluation", "imported-witnesses")
+from bench.store.records import FloatArray
+from bench.store.tables import Tables
 
 
 def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
@@ -44,7 +42,7 @@ def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
     }
 
 
-def with_mix_records(task: Task, manifest: Manifest, tables: Tables) -> Tables:
+def with_mix_records(task: Task, tables: Tables) -> Tables:
     """A run's tables with what its mix says of the clean images and of the witnesses.
 
     One pass each. The columns, all of them null for other candidates, and those of the adversarial
@@ -52,7 +50,7 @@ def with_mix_records(task: Task, manifest: Manifest, tables: Tables) -> Tables:
     `signed_margins` on both images.
     """
     mix = as_mix(task.module)
-    if mix is None or manifest.kind not in RECORDED_KINDS:
+    if mix is None:
         return tables
     row_of = {index: row for row, index in enumerate(task.indices.tolist())}
 

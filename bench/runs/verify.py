@@ -18,11 +18,11 @@ from torch import Tensor
 
 from bench.attacks import inside
 from bench.attacks.distances import norms
+from bench.attacks.eight_bit import eight_bit_successes
 from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.decision import answered, classes_of
-from bench.eight_bit import eight_bit_successes
 from bench.engines.prediction import (
     BEYOND_DOUBT,
     DECIDING_DRAWS,
@@ -31,15 +31,15 @@ from bench.engines.prediction import (
     leads,
 )
 from bench.errors import InputError
-from bench.fingerprint import fingerprint
 from bench.precision import tensor_cores
-from bench.records import Manifest, Witnesses
-from bench.same_candidate import same_answers
+from bench.runs.fingerprint import fingerprint
 from bench.store import RunFolder
+from bench.store.kinds import kind_named
+from bench.store.manifest import Manifest
+from bench.store.records import Witnesses
+from bench.store.same_candidate import same_answers
+from bench.store.summary import AttackedSummary
 from bench.suites import ThreatModel
-
-ATTACKED = ("evaluation", "imported-witnesses")
-"""Kinds of runs that witnesses prove."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ def verify(
     summary = folder.summary()
     check_candidate(candidate, summary.manifest)
     check_kind(summary.manifest)
+    assert isinstance(summary, AttackedSummary)
     samples = folder.samples()
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     check_answers(candidate, summary.manifest, tuple(dataset.images.shape[1:]), device)
@@ -198,7 +199,7 @@ def check_kind(manifest: Manifest) -> None:
     Raises:
         InputError: it is one.
     """
-    if manifest.kind not in ATTACKED:
+    if not kind_named(manifest.kind).has_witnesses:
         raise InputError(
             f"expected a run that attacked, got a {manifest.kind}: it has no witness of what it "
             "claims; name another run by @RUN, see `bench show`"

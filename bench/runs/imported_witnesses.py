@@ -2,7 +2,8 @@
 
 RobustBench's external evaluations come as a tensor of the test images, perturbed. An image counts
 if it lies in the eps-ball and in [0, 1], the candidate is right on the clean image and errs on this
-one. The run adds to the best-known robust accuracy (`bench.best_known`); no other run changes.
+one. The run adds to the best-known robust accuracy (`bench.store.best_known`); no other run
+changes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import runner
 from bench.attacks import inside
 from bench.attacks.distances import norms
 from bench.candidates import Candidate
@@ -25,11 +25,17 @@ from bench.data import Dataset
 from bench.engines import Task
 from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
-from bench.flags.certificates import unsound_certificates
 from bench.precision import tensor_cores
-from bench.records import Attempts, Block, Manifest, Selection, Witnesses
+from bench.runs.evaluation import Evaluation
+from bench.runs.imported import keep
+from bench.runs.manifest import make_manifest
+from bench.runs.session import RunResult
+from bench.runs.settings import Settings
 from bench.store import Store
-from bench.tables import join_blocks
+from bench.store.manifest import Selection
+from bench.store.records import AttackBlock, Attempts, Witnesses
+from bench.store.summary import Flag
+from bench.store.tables import Tables
 from bench.tensor_files import read_tensor_file
 
 ATTACK = "imported"
@@ -51,6 +57,14 @@ IMAGE_KEYS = ("images", "x")
 """What they are called where no key says that they are adversarial."""
 INDEX_KEYS = ("index", "indices", "idx")
 LABEL_KEYS = ("labels",)
+
+
+class ImportedWitnesses(Evaluation):
+    """Adversarial images of others, tried once each: records like those of an evaluation."""
+
+    name = "imported-witnesses"
+    is_ranked = False
+    is_imported = True
 
 
 @dataclass(frozen=True)
@@ -165,10 +179,10 @@ def import_witnesses(
     source: str,
     candidate: Candidate,
     dataset: Dataset,
-    settings: runner.Settings,
+    settings: Settings,
     store: Store,
     notice: Callable[[str], None] = lambda _: None,
-) -> runner.Outcome:
+) -> RunResult:
     """Check images and keep those that break their samples.
 
     Args:
@@ -189,18 +203,39 @@ def import_witnesses(
     imported = _channels_first(imported, dataset)
     _check_place(imported, index, dataset)
     samples = dataset.take(index)
-    task = runner.make_task(candidate, samples, settings)
+    settings = settings.of_candidate(candidate)
+    kind = ImportedWitnesses()
+    engine = kind.engine(settings)
+    task = kind.task(candidate, samples, settings, engine)
     _check_ball(imported, samples, task)
-    manifest = _manifest(imported, source.strip(), candidate, dataset, samples, settings, task)
-    folder, manifest = runner.choose_folder(manifest, store, again=False, notice=notice)
-    with folder.locked():
-        if folder.is_complete:
-            return runner.Outcome(folder.summary(), folder, reused=True)
-        folder.begin(manifest)
-        tables = join_blocks(_blocks(imported.images, task))
-        unsound = unsound_certificates(candidate, samples, manifest, tables, store, settings.device)
-        raised = [] if unsound is None else [unsound]
-        return runner.finish(folder, task, samples, tables, raised)
+    manifest = make_manifest(candidate, samples, settings, kind, engine, task)
+    parameters = {
+        "source": source.strip(),
+        "file": imported.path.name,
+        "sha256": imported.sha256,
+    }
+    manifest = manifest.model_copy(
+        update={
+            "attacks": [{"name": ATTACK, "parameters": parameters}],
+            "engine": "import",
+            "engine_settings": {},
+            "precision": "float32",
+            "selection": _selection(imported, samples, dataset),
+        }
+    )
+
+    def tried() -> tuple[Tables, list[Flag]]:
+        tables = kind.join(_blocks(imported.images, task))
+        raised = kind.closing_flags(candidate, samples, manifest, tables, store, settings.device)
+        return kind.measured(task, tables), raised
+
+    return keep(kind, manifest, samples, store, tried, notice)
+
+
+def _selection(imported: ImportedImages, samples: Dataset, dataset: Dataset) -> Selection:
+    n = len(samples)
+    kind = "first" if imported.index is None else "listed"
+    return Selection.model_validate({"kind": "all" if n == len(dataset) else kind, "n": n})
 
 
 def _channels_first(imported: ImportedImages, dataset: Dataset) -> ImportedImages:
@@ -259,33 +294,7 @@ def _advice(imported: ImportedImages, samples: Dataset) -> str:
     )
 
 
-def _manifest(
-    imported: ImportedImages,
-    source: str,
-    candidate: Candidate,
-    dataset: Dataset,
-    samples: Dataset,
-    settings: runner.Settings,
-    task: Task,
-) -> Manifest:
-    manifest = runner.make_manifest(candidate, samples, settings, task)
-    n = len(samples)
-    kind = "first" if imported.index is None else "listed"
-    selection = Selection.model_validate({"kind": "all" if n == len(dataset) else kind, "n": n})
-    parameters = {"source": source, "file": imported.path.name, "sha256": imported.sha256}
-    return manifest.model_copy(
-        update={
-            "kind": "imported-witnesses",
-            "attacks": [{"name": ATTACK, "parameters": parameters}],
-            "engine": "import",
-            "engine_settings": {},
-            "precision": "float32",
-            "selection": selection,
-        }
-    )
-
-
-def _blocks(images: Tensor, task: Task) -> list[Block]:
+def _blocks(images: Tensor, task: Task) -> list[AttackBlock]:
     """Clean predictions, and what the images do, batch by batch."""
     blocks = []
     rows = torch.arange(len(images))
@@ -313,9 +322,9 @@ def _blocks(images: Tensor, task: Task) -> list[Block]:
             images=images[part][torch.from_numpy(broken)].numpy(),
         )
         blocks.append(
-            Block(
-                f"{number:05d}",
-                seconds,
+            AttackBlock(
+                key=f"{number:05d}",
+                seconds=seconds,
                 clean=clean,
                 attempts=attempts,
                 witnesses=witnesses if broken.any() else None,

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.decision import classes_of
-from bench.engines import Task
+from bench.engines import AttackTask, CertificationTask, Task
 from bench.engines.engine import plan
 
 MEASURED_BATCHES = 3
@@ -29,14 +29,9 @@ class Estimate:
     high: float
 
 
-def estimate(task: Task) -> Estimate:
-    """Measure a few batches of a task's candidate and extrapolate to the whole task.
-
-    The time of a certification is that of all its draws, which a sequential one seldom needs.
-    """
-    size = min(task.batch_size, len(task.labels))
-    images = task.images[:size].to(task.device)
-    labels = task.labels[:size].to(task.device)
+def estimate_attacks(task: AttackTask) -> Estimate:
+    """Measure a few batches of a task's candidate and extrapolate to all its attacks."""
+    images, labels = _few(task)
     right = 0.0
 
     def forward() -> None:
@@ -50,12 +45,8 @@ def estimate(task: Task) -> Estimate:
         if loss.requires_grad:
             torch.autograd.grad(loss, inputs, allow_unused=True)
 
-    forward_seconds = _seconds(forward) / size
-    if task.smoothing is not None:
-        draws = task.smoothing.selection_samples + task.smoothing.noise_samples
-        seconds = len(task.labels) * draws * forward_seconds
-        return Estimate(seconds, seconds)
-    gradient_seconds = _seconds(gradient) / size
+    forward_seconds = _seconds(forward) / len(images)
+    gradient_seconds = _seconds(gradient) / len(images)
     costs = []
     for attack in task.attacks:
         passes = plan(task, attack).most_passes
@@ -63,6 +54,25 @@ def estimate(task: Task) -> Estimate:
     clean = len(task.labels) * forward_seconds
     attacked = len(task.labels) * right
     return Estimate(clean + attacked * costs[0], clean + attacked * sum(costs))
+
+
+def estimate_votes(task: CertificationTask) -> Estimate:
+    """Measure a few batches and extrapolate to all draws, which a sequential one seldom needs."""
+    images, _ = _few(task)
+
+    def forward() -> None:
+        with torch.no_grad():
+            task.module(images)
+
+    draws = task.smoothing.selection_samples + task.smoothing.noise_samples
+    seconds = len(task.labels) * draws * _seconds(forward) / len(images)
+    return Estimate(seconds, seconds)
+
+
+def _few(task: Task) -> tuple[Tensor, Tensor]:
+    """Return the first batch of a task, on its device."""
+    size = min(task.batch_size, len(task.labels))
+    return task.images[:size].to(task.device), task.labels[:size].to(task.device)
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.records import FloatArray, Manifest
+from bench.store.manifest import Manifest
+from bench.store.records import FloatArray
 
 FINGERPRINT_TOLERANCE = 0.01
 """Differences between logits, in units of how far the logits of an image lie apart (their standard

@@ -1,0 +1,1 @@
+"""One module for each kind of run, and what every run has."""

@@ -1,0 +1,217 @@
+"""A certification: radii inside which a smoothed classifier's prediction cannot change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from bench import flags
+from bench.candidates import Candidate
+from bench.candidates.mix import Mix
+from bench.certify.accuracy import certified_counts, certified_numbers
+from bench.certify.norms import linf_radius
+from bench.certify.smoothing import Smoothing
+from bench.data import Dataset, image_shape
+from bench.engines import CertificationTask, Engine
+from bench.engines.certification import CertificationEngine
+from bench.errors import InputError
+from bench.flags.certificates import unsound_certificates
+from bench.formatting import accuracy_text, percent, radius
+from bench.runs.estimate import Estimate, estimate_votes
+from bench.runs.kind import RunnableKind, present
+from bench.runs.settings import Settings
+from bench.store import Store
+from bench.store.kinds import Columns, Kind, Overview
+from bench.store.manifest import Manifest
+from bench.store.records import DRAWS_WITHOUT_CLASS, CertificationBlock
+from bench.store.selection import interval_of
+from bench.store.summary import CertifiedSummary, Flag
+from bench.store.tables import (
+    ATTEMPT_COLUMNS,
+    CERTIFICATE_COLUMNS,
+    Tables,
+    attempt_table,
+    certificates_of,
+    frame,
+    nullable,
+)
+from bench.suites.suite import check_certifiable
+
+
+class CertifiedKind(Kind):
+    """What a certification and an imported log have in common: their records."""
+
+    block = CertificationBlock
+    summary = CertifiedSummary
+    columns = Columns(samples=CERTIFICATE_COLUMNS, attempts=ATTEMPT_COLUMNS)
+    certifies = True
+
+    def join(self, blocks: Sequence[CertificationBlock]) -> Tables:  # type: ignore[override]
+        """Return the tables: certificates by index, no attempts, no witnesses."""
+        samples = frame(block.certificates for block in blocks)
+        samples = samples.sort_values("index", ignore_index=True)
+        for name in ("certified_count", "noise_samples"):
+            samples[name] = nullable(samples[name])
+        return Tables(samples[CERTIFICATE_COLUMNS.names], attempt_table([]), None, self.columns)
+
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> CertifiedSummary:
+        """Sum up the radii; the robust accuracy is what is certified at the suite's radius."""
+        certificates = certificates_of(tables.samples)
+        n = len(certificates.index)
+        clean = int((certificates.prediction == certificates.label).sum())
+        (proved,) = certified_counts(certificates, [manifest.threat_model.eps])
+        unanswered = flags.non_finite_votes(
+            float(record.get(DRAWS_WITHOUT_CLASS, 0)), float(record.get("draws", 0))
+        )
+        return CertifiedSummary(
+            manifest=manifest,
+            run=manifest.run,
+            n_examples=n,
+            clean_accuracy=clean / n,
+            robust_accuracy=proved / n,
+            confidence_intervals={
+                "clean_accuracy": interval_of(manifest.selection, clean, n),
+                "robust_accuracy": interval_of(manifest.selection, proved, n),
+            },
+            flags=[*raised, *present(unanswered)],
+            engine_record=dict(record),
+            sigma=manifest.engine_settings["sigma"],
+            seconds=float(record.get("seconds", 0.0)),
+            started=str(manifest.environment.get("started", "")),
+            finished=finished,
+            **certified_numbers(certificates),
+        )
+
+    def overview(self, summary: CertifiedSummary) -> Overview:
+        """Return the certified accuracies, and a row for each radius."""
+        eps = radius(summary.manifest.threat_model.eps)
+        average = summary.average_certified_radius
+        bounds = summary.confidence_intervals["robust_accuracy"]
+        robust = accuracy_text(summary.robust_accuracy, bounds)
+        abstained = percent(summary.abstained)
+        return Overview(
+            headline=f"ACR {average:.3f}, certified at L2 radius {eps}",
+            results=[
+                ("certified", f"{robust} at L2 radius {eps}"),
+                *_in_linf(summary.manifest),
+                ("ACR", f"{average:.3f}, sigma {summary.sigma:g}, abstained {abstained}%"),
+            ],
+            columns=("L2 radius", "certified accuracy"),
+            rows=[(at, percent(value)) for at, value in summary.accuracy_at_radius.items()],
+        )
+
+
+class Certification(CertifiedKind, RunnableKind):
+    """Votes under noise, and the radii that they prove."""
+
+    name = "certification"
+    heeds = frozenset({"procedure", "noise_samples"})
+
+    def engine(self, settings: Settings) -> Engine[CertificationTask]:
+        """Return the certification engine with the procedure that is asked for."""
+        return CertificationEngine(settings.procedure or "fixed", settings.precision or "float32")
+
+    def check(self, candidate: Candidate, dataset: Dataset, settings: Settings) -> None:
+        """Refuse a candidate that cannot be certified."""
+        smoothing_of(candidate, settings)
+
+    def task(
+        self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
+    ) -> CertificationTask:
+        """Return what votes, and the noise under which it does."""
+        smoothing = smoothing_of(candidate, settings)
+        assert candidate.voter is not None
+        voter = candidate.voter.to(settings.device)
+        images = dataset.images[:4].to(settings.device)
+        module = candidate.module
+        return CertificationTask(
+            module=voter,
+            images=dataset.images,
+            labels=dataset.labels,
+            indices=dataset.indices,
+            classes=len(dataset.classes),
+            threat_model=settings.threat_model,
+            seed=settings.seed,
+            batch_size=settings.batch_size or engine.default_batch_size(voter, images),
+            device=settings.device,
+            smoothing=smoothing,
+            mix=module.to(settings.device) if isinstance(module, Mix) else None,
+        )
+
+    def estimate(self, task: CertificationTask) -> Estimate:
+        """Return how long all draws will take."""
+        return estimate_votes(task)
+
+    def averages(self, settings: Settings) -> bool:
+        """Return True: votes are counted."""
+        return True
+
+    def overrides(self, task: CertificationTask, settings: Settings) -> dict[str, Any]:
+        """Return another number of draws than the suite's."""
+        usual = settings.chosen_protocol.certification
+        given = task.smoothing.noise_samples
+        return {} if usual is None or given == usual.noise_samples else {"noise_samples": given}
+
+    def closing_flags(
+        self,
+        candidate: Candidate,
+        dataset: Dataset,
+        manifest: Manifest,
+        tables: Tables,
+        store: Store,
+        device: torch.device,
+    ) -> list[Flag]:
+        """Return flags for a certificate that a witness contradicts, and for chance level."""
+        certificates = certificates_of(tables.samples)
+        right = certificates.prediction == certificates.label
+        return present(
+            unsound_certificates(candidate, dataset, manifest, tables, store, device),
+            flags.chance_level(int(right.sum()), len(right), len(dataset.classes)),
+        )
+
+
+def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing:
+    """Return the noise and the draws that the protocol asks for.
+
+    Raises:
+        InputError: the candidate is no smoothed classifier, or the norm is not that of the radii.
+    """
+    certification = settings.chosen_protocol.certification
+    assert certification is not None
+    check_certifiable(settings.suite.threat_model, f"suite {settings.suite.name}")
+    if candidate.sigma is None or candidate.voter is None:
+        raise InputError(
+            f"candidate {candidate.name}: expected a smoothed classifier, or a mix of fixed weight "
+            "whose robust base is one, since nothing else can be certified; got one without sigma. "
+            "Wrap it by the architecture bench.candidates.smoothed:smoothed"
+        )
+    smoothing = Smoothing(candidate.sigma, **certification.model_dump())
+    if settings.noise_samples is None:
+        return smoothing
+    return replace(smoothing, noise_samples=settings.noise_samples)
+
+
+def _in_linf(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what a certificate at the threat model's radius, in L2, proves in Linf."""
+    shape = image_shape(manifest.dataset.name)
+    if shape is None:
+        return []
+    eps = manifest.threat_model.eps
+    return [
+        (
+            "in Linf",
+            f"the same at radius {linf_radius(eps, shape):.4g}, the largest Linf ball in that L2 "
+            f"ball: {radius(eps)}/sqrt({math.prod(shape)})",
+        )
+    ]

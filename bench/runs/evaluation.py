@@ -1,0 +1,386 @@
+"""An evaluation: attack after attack on the samples that still stand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from bench import flags
+from bench.attacks import ATTACKS, plan_attack
+from bench.attacks.eight_bit import eight_bit_successes
+from bench.attacks.registry import STANDARD
+from bench.candidates import Candidate
+from bench.claims.gate import check_clean_accuracy
+from bench.data import Dataset
+from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, make_engine
+from bench.engines.convergence import ATTACKS as DOUBLED_ATTACKS
+from bench.engines.convergence import (
+    MOST_DOUBLINGS,
+    SETTLED_SHARE,
+    UNTIL_CONVERGED,
+    doubled_name,
+    expected_share,
+)
+from bench.engines.prediction import decide
+from bench.engines.trials import WITNESSES
+from bench.errors import InputError
+from bench.flags.certificates import unsound_certificates
+from bench.flags.extra import extra_flags
+from bench.formatting import accuracy_text, duration, percent
+from bench.runs.capabilities import applicable
+from bench.runs.estimate import Estimate, estimate_attacks
+from bench.runs.kind import RunnableKind, present
+from bench.runs.known_witnesses import known_witnesses
+from bench.runs.mix_records import with_mix_records
+from bench.runs.observer import Observer
+from bench.runs.settings import Settings
+from bench.store import Store
+from bench.store.kinds import Columns, Overview
+from bench.store.manifest import Manifest
+from bench.store.records import AttackBlock
+from bench.store.selection import interval_of
+from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
+from bench.store.tables import (
+    ATTEMPT_COLUMNS,
+    MIX_COLUMNS,
+    Tables,
+    attacked_samples,
+    attempt_table,
+    first_witnesses,
+)
+
+
+class Evaluation(RunnableKind):
+    """Attacks, each on the samples that stood the earlier ones."""
+
+    name = "evaluation"
+    block = AttackBlock
+    summary = AttackedSummary
+    columns = Columns(
+        samples=pa.schema(
+            [
+                ("index", pa.int64()),
+                ("label", pa.int64()),
+                ("clean_prediction", pa.int64()),
+                ("clean_correct", pa.bool_()),
+                ("robust", pa.bool_()),
+                ("broken_by", pa.string()),
+                ("adversarial_prediction", pa.int64()),
+                ("eight_bit_robust", pa.bool_()),
+                *((name, pa.float64()) for name in MIX_COLUMNS),
+            ]
+        ),
+        attempts=ATTEMPT_COLUMNS,
+    )
+    is_ranked = True
+    has_witnesses = True
+    heeds = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
+
+    def engine(self, settings: Settings) -> Engine[AttackTask]:
+        """Return the engine that is asked for."""
+        return make_engine(settings.engine or DEFAULT_ENGINE, settings.precision, settings.device)
+
+    def task(
+        self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
+    ) -> AttackTask:
+        """Return the candidate with those attacks of the protocol that apply to it."""
+        module = candidate.module.to(settings.device)
+        images = dataset.images[:4].to(settings.device)
+        surrogate = candidate.surrogate
+        return AttackTask(
+            module=module,
+            images=dataset.images,
+            labels=dataset.labels,
+            indices=dataset.indices,
+            classes=len(dataset.classes),
+            threat_model=settings.threat_model,
+            attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
+            seed=settings.seed,
+            batch_size=settings.batch_size or engine.default_batch_size(module, images),
+            device=settings.device,
+            until_converged=settings.until_converged,
+            randomized=candidate.randomized,
+            surrogate=None if surrogate is None else surrogate.to(settings.device),
+        )
+
+    def estimate(self, task: AttackTask) -> Estimate:
+        """Return how long the attacks will take."""
+        return estimate_attacks(task)
+
+    def check(self, candidate: Candidate, dataset: Dataset, settings: Settings) -> None:
+        """Refuse attacks that need larger images before any of them runs."""
+        norm, eps = settings.suite.threat_model.norm, settings.suite.threat_model.eps
+        classes, height = max(len(dataset.classes), 2), dataset.images.shape[2]
+        for choice in settings.chosen_protocol.attacks:
+            plan = plan_attack(choice.name, choice.parameters, norm=norm, eps=eps, classes=classes)
+            if height < plan.attack.least_height:
+                raise InputError(
+                    f"suite {settings.suite.name}: field protocols.{settings.protocol}.attacks: "
+                    f"{choice.name} in {norm} needs images of at least {plan.attack.least_height} "
+                    f"rows, those of {dataset.name} have {height}; leave it out, or enlarge the "
+                    "images"
+                )
+
+    def averages(self, settings: Settings) -> bool:
+        """Return whether an attack of the protocol takes the mean over a candidate's draws."""
+        return any(
+            choice.name in ATTACKS and ATTACKS[choice.name].need == "randomness"
+            for choice in settings.chosen_protocol.attacks
+        )
+
+    def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
+        """Return the protocol's attacks, with what the settings add before and after them."""
+        return [
+            *([{"name": WITNESSES}] if settings.seed_witnesses else []),
+            *(attack.model_dump(mode="json") for attack in task.attacks),
+            *([{"name": UNTIL_CONVERGED}] if task.until_converged else []),
+        ]
+
+    def check_progress(
+        self,
+        settings: Settings,
+        task: Task,
+        manifest: Manifest,
+        blocks: Collection[AttackBlock],
+        observer: Observer,
+    ) -> None:
+        """Stop before the attacks if the clean accuracy contradicts the published one.
+
+        A clean accuracy at chance level is only told.
+        """
+        if not settings.allow_clean_mismatch:
+            check_clean_accuracy(settings.suite, manifest, blocks)
+        raised = _chance_level_so_far(manifest, task.classes, blocks)
+        if raised is not None:
+            observer.notice(f"{raised.name}: {raised.meaning} {raised.advice}")
+
+    def prepared(
+        self, task: AttackTask, settings: Settings, manifest: Manifest, store: Store
+    ) -> AttackTask:
+        """Return the task with the adversarial images of other candidates, if asked for."""
+        if not settings.seed_witnesses:
+            return task
+        return replace(task, trials=known_witnesses(manifest, task, store))
+
+    def join(self, blocks: Sequence[AttackBlock]) -> Tables:  # type: ignore[override]
+        """Return the tables; a sample's first witness counts."""
+        attempts = [block.attempts for block in blocks if block.attempts is not None]
+        witnesses = [block.witnesses for block in blocks if block.witnesses is not None]
+        samples = attacked_samples(blocks).reindex(columns=self.columns.samples.names)
+        return Tables(samples, attempt_table(attempts), first_witnesses(witnesses), self.columns)
+
+    def measured(self, task: AttackTask, tables: Tables) -> Tables:
+        """Return the tables with the columns that take passes of their own.
+
+        They say which samples stand if witnesses are kept as 8-bit images, and what a mix says of
+        clean images and witnesses.
+        """
+        return with_mix_records(task, _with_eight_bit(task, tables))
+
+    def closing_flags(
+        self,
+        candidate: Candidate,
+        dataset: Dataset,
+        manifest: Manifest,
+        tables: Tables,
+        store: Store,
+        device: torch.device,
+    ) -> list[Flag]:
+        """Return flags for a certificate that a witness contradicts, and for chance level."""
+        right = tables.samples["clean_correct"].to_numpy()
+        return present(
+            unsound_certificates(candidate, dataset, manifest, tables, store, device),
+            flags.chance_level(int(right.sum()), len(right), len(dataset.classes)),
+        )
+
+    def extra_flags(
+        self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
+    ) -> list[Flag]:
+        """Return flags from attacks in other ways on a few samples."""
+        return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> AttackedSummary:
+        """Sum up attack by attack, and add the flags that follow from the tables."""
+        samples, attempts = tables.samples, tables.attempts
+        n = len(samples)
+        clean, robust = int(samples["clean_correct"].sum()), int(samples["robust"].sum())
+        attacks = _attack_summaries(manifest, tables, clean)
+        skipped = list(attempts.loc[attempts["outcome"] == "skipped", "attack"].unique())
+        convergence = _convergence(manifest, attacks, n)
+        found = [
+            flags.skipped_attacks(skipped),
+            flags.square_beats_gradients([each for each in attacks if each.name not in skipped], n),
+            flags.unconverged(convergence, robust) if convergence else None,
+            flags.non_finite_logits(samples),
+        ]
+        seconds = float(attempts["seconds"].sum())
+        return AttackedSummary(
+            manifest=manifest,
+            run=manifest.run,
+            n_examples=n,
+            clean_accuracy=clean / n,
+            autoattack_accuracy=None if skipped else _autoattack_accuracy(attacks),
+            robust_accuracy=robust / n,
+            eight_bit_robust_accuracy=float(samples["eight_bit_robust"].mean()),
+            confidence_intervals={
+                "clean_accuracy": interval_of(manifest.selection, clean, n),
+                "robust_accuracy": interval_of(manifest.selection, robust, n),
+            },
+            attacks=attacks,
+            flags=[*raised, *present(*found)],
+            engine_record=_with_rates(record, n, seconds),
+            convergence=convergence,
+            seconds=seconds,
+            started=str(manifest.environment.get("started", "")),
+            finished=finished,
+        )
+
+    def overview(self, summary: AttackedSummary) -> Overview:
+        """Return the accuracies, and a row for each attack."""
+        bounds = summary.confidence_intervals["robust_accuracy"]
+        eight_bit = percent(summary.eight_bit_robust_accuracy)
+        return Overview(
+            headline="robust",
+            results=[
+                ("AutoAttack", f"{percent(summary.autoattack_accuracy)}%"),
+                ("robust", accuracy_text(summary.robust_accuracy, bounds)),
+                ("8-bit", f"{eight_bit}% if witnesses are kept as 8-bit images"),
+            ],
+            columns=(
+                "attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients",
+            ),
+            rows=[
+                (
+                    attack.name,
+                    f"{attack.attempted:,}",
+                    f"{attack.broken:,}",
+                    percent(attack.accuracy_after),
+                    duration(attack.seconds),
+                    f"{attack.forward_passes:,}",
+                    f"{attack.backward_passes:,}",
+                )
+                for attack in summary.attacks
+            ],
+        )  # fmt: skip
+
+
+def _chance_level_so_far(
+    manifest: Manifest, classes: int, blocks: Collection[AttackBlock]
+) -> Flag | None:
+    """Flag a clean accuracy at chance level, once the clean predictions of a round are there."""
+    clean = [block.clean for block in blocks if block.clean is not None]
+    n = sum(len(part.index) for part in clean)
+    selection = manifest.selection
+    if n == 0 or n != min(selection.round or selection.n, selection.n):
+        return None
+    right = sum(int((part.prediction == part.label).sum()) for part in clean)
+    return flags.chance_level(right, n, classes)
+
+
+def _attack_summaries(manifest: Manifest, tables: Tables, clean: int) -> list[AttackSummary]:
+    """Return what each attack did, in the order they ran."""
+    attempts, n, standing = tables.attempts, len(tables.samples), clean
+    planned = [str(choice["name"]) for choice in manifest.attacks]
+    names = [name for name in planned if name != UNTIL_CONVERGED]
+    summaries = []
+    for attack in dict.fromkeys([*names, *attempts["attack"].unique()]):
+        rows = attempts[attempts["attack"] == attack]
+        broken = int((rows["outcome"] == "broken").sum())
+        standing -= broken
+        summaries.append(
+            AttackSummary(
+                name=attack,
+                attempted=len(rows),
+                broken=broken,
+                accuracy_after=standing / n,
+                seconds=float(rows["seconds"].sum()),
+                forward_passes=round(float(rows["forward_passes"].sum())),
+                backward_passes=round(float(rows["backward_passes"].sum())),
+            )
+        )
+    return summaries
+
+
+def _with_eight_bit(task: Task, tables: Tables) -> Tables:
+    """Return the tables with `eight_bit_robust` filled in."""
+    samples, witnesses = tables.samples.copy(), tables.witnesses
+    samples["eight_bit_robust"] = samples["clean_correct"]
+    if witnesses is not None:
+        place = {index: row for row, index in enumerate(task.indices.tolist())}
+        rows = torch.tensor([place[index] for index in witnesses.index.tolist()])
+
+        def classes(images: Tensor) -> Tensor:
+            parts = [decide(task, part).cpu() for part in torch.split(images, task.batch_size)]
+            return torch.cat(parts)
+
+        broken = eight_bit_successes(
+            torch.from_numpy(witnesses.images),
+            task.images[rows],
+            task.labels[rows],
+            classes,
+            task.threat_model.norm,
+            task.threat_model.eps,
+        )
+        broken_index = witnesses.index[broken.numpy()]
+        samples.loc[np.isin(samples["index"], broken_index), "eight_bit_robust"] = False
+    return replace(tables, samples=samples)
+
+
+def _with_rates(
+    record: Mapping[str, float | str], n: int, seconds: float
+) -> dict[str, float | str]:
+    """Return the engine's record with how full its batches were, and how fast it was."""
+    rates: dict[str, float | str] = dict(record)
+    filled, slots = record.get("filled_steps"), record.get("slot_steps")
+    if isinstance(filled, int | float) and isinstance(slots, int | float) and slots:
+        rates["batch_fill"] = round(filled / slots, 4)
+    if seconds > 0:
+        rates["samples_per_second"] = round(n / seconds, 4)
+    return rates
+
+
+def _autoattack_accuracy(attacks: Sequence[AttackSummary]) -> float | None:
+    """Return the accuracy after standard AutoAttack, if nothing else ran before its end."""
+    names = tuple(attack.name for attack in attacks[: len(STANDARD)])
+    return attacks[len(STANDARD) - 1].accuracy_after if names == STANDARD else None
+
+
+def _convergence(
+    manifest: Manifest, attacks: Sequence[AttackSummary], n: int
+) -> Convergence | None:
+    """Return what the doublings brought, for a run that attacked until convergence."""
+    if all(choice["name"] != UNTIL_CONVERGED for choice in manifest.attacks):
+        return None
+    passes, curve = 0, []
+    for attack in attacks:
+        passes += attack.forward_passes + attack.backward_passes
+        curve.append((passes / n, attack.accuracy_after))
+    accuracies = {attack.name: attack.accuracy_after for attack in attacks}
+    standing = attacks[len(manifest.attacks) - 2].accuracy_after
+    shares: list[float] = []
+    for doubling in range(1, MOST_DOUBLINGS + 1):
+        left = accuracies.get(doubled_name(DOUBLED_ATTACKS[-1], doubling))
+        if left is None or standing == 0:
+            break
+        shares.append(1 - left / standing)
+        standing = left
+    expected = expected_share(shares) if shares else 0.0
+    return Convergence(
+        shares_broken=shares,
+        expected_share=expected,
+        converged=standing == 0 or (bool(shares) and expected < SETTLED_SHARE),
+        curve=curve,
+    )

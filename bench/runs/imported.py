@@ -1,0 +1,43 @@
+"""Keeping what others made as a run of its own: all of it or nothing, and each file once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.data import Dataset
+from bench.runs.resume import choose_folder
+from bench.runs.session import RunResult, complete
+from bench.store import Store
+from bench.store.kinds import Kind
+from bench.store.manifest import Manifest
+from bench.store.summary import Flag
+from bench.store.tables import Tables
+
+
+def keep(
+    kind: Kind,
+    manifest: Manifest,
+    dataset: Dataset,
+    store: Store,
+    read: Callable[[], tuple[Tables, Sequence[Flag]]],
+    notice: Callable[[str], None] = lambda _: None,
+) -> RunResult:
+    """Keep a run that was made elsewhere.
+
+    Args:
+        kind: of the run.
+        dataset: its samples.
+        read: the tables and the flags that they raise; called once the run is locked.
+        notice: is told what the user should know that is no error.
+
+    Returns:
+        the run; reused if the same file was imported before.
+    """
+    folder, manifest = choose_folder(manifest, store, again=False, notice=notice)
+    with folder.locked():
+        if folder.is_complete:
+            return RunResult(folder.summary(), folder, reused=True)
+        folder.begin(manifest)
+        tables, raised = read()
+        summary = complete(folder, kind, dataset, tables, raised)
+    return RunResult(summary, folder, reused=False)

@@ -1,0 +1,142 @@
+"""A kind of run that can be made: what its engine is given, and what is measured around it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from bench.candidates import Candidate
+from bench.data import Dataset
+from bench.engines import Engine, Task
+from bench.errors import InputError
+from bench.runs.estimate import Estimate
+from bench.runs.observer import Observer
+from bench.runs.settings import Settings
+from bench.store import Store
+from bench.store.kinds import Kind, kind_named
+from bench.store.manifest import Manifest
+from bench.store.records import Block
+from bench.store.summary import Flag, Summary
+from bench.store.tables import Tables
+
+
+class RunnableKind(Kind):
+    """A kind of run that `bench.runs.session.evaluate` makes.
+
+    Attributes:
+        heeds: names of the settings, of those that not all kinds heed, that this one does.
+    """
+
+    heeds: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def engine(self, settings: Settings) -> Engine[Any]:
+        """Return what does the work.
+
+        Raises:
+            InputError: the settings ask for an engine or a precision that there is not.
+        """
+
+    @abstractmethod
+    def task(
+        self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
+    ) -> Task:
+        """Return what the engine is given; moves the candidate to the device.
+
+        Raises:
+            InputError: nothing of this kind can be done with the candidate.
+        """
+
+    def check(self, candidate: Candidate, dataset: Dataset, settings: Settings) -> None:
+        """Refuse a candidate or its samples before anything runs.
+
+        Raises:
+            InputError: nothing of this kind can be done with them.
+        """
+
+    def estimate(self, task: Any) -> Estimate | None:
+        """Return how long the work will take; None if that is not known."""
+        return None
+
+    def averages(self, settings: Settings) -> bool:
+        """Return whether randomness of a candidate is accounted for, so that it needs no flag."""
+        return False
+
+    def attacks(self, task: Any, settings: Settings) -> list[dict[str, Any]]:
+        """Return the attacks as the manifest lists them, in their order."""
+        return []
+
+    def overrides(self, task: Any, settings: Settings) -> dict[str, Any]:
+        """Return what differs from the suite as defined, beyond samples and radius."""
+        return {}
+
+    def check_progress(
+        self,
+        settings: Settings,
+        task: Any,
+        manifest: Manifest,
+        blocks: Collection[Any],
+        observer: Observer,
+    ) -> None:
+        """Stop a run whose first blocks show that it is in vain, or tell what they show.
+
+        Raises:
+            EvaluationError: why.
+        """
+
+    def prepared(self, task: Any, settings: Settings, manifest: Manifest, store: Store) -> Any:
+        """Return the task with what earlier runs bring to it."""
+        return task
+
+    def measured(self, task: Any, tables: Tables) -> Tables:
+        """Return the tables with what passes after the last block measure."""
+        return tables
+
+    def closing_flags(
+        self,
+        candidate: Candidate,
+        dataset: Dataset,
+        manifest: Manifest,
+        tables: Tables,
+        store: Store,
+        device: torch.device,
+    ) -> list[Flag]:
+        """Return flags that follow from the finished records and from other runs."""
+        return []
+
+    def extra_flags(
+        self, task: Any, summary: Summary, tables: Tables, dataset: Dataset, store: Store
+    ) -> list[Flag]:
+        """Return flags that need attacks of their own, for `--flags full`."""
+        return []
+
+
+def runnable_kind(name: str) -> RunnableKind:
+    """Return the kind of run called `name`.
+
+    Raises:
+        InputError: there is none, or it cannot be made by running a candidate.
+    """
+    kind = kind_named(name)
+    if not isinstance(kind, RunnableKind):
+        raise InputError(f"expected a kind of run that can be run, got {name!r}, which is imported")
+    return kind
+
+
+def present(*flags: Flag | None) -> list[Flag]:
+    """Return the flags that were raised."""
+    return [flag for flag in flags if flag is not None]
+
+
+def join_records(blocks: Collection[Block]) -> dict[str, float | str]:
+    """Return the engine's record of a run: numbers of its blocks added up, texts as they are."""
+    joined: dict[str, float | str] = {}
+    for block in blocks:
+        for name, value in block.record.items():
+            before = joined.get(name)
+            adds = isinstance(value, float | int) and isinstance(before, float | int)
+            joined[name] = before + value if adds else value  # type: ignore[operator]
+    return joined

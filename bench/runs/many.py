@@ -1,0 +1,162 @@
+"""Several candidates under one suite, one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from bench import data
+from bench.candidates import Candidate, CandidateReference
+from bench.candidates.bases import MixReference
+from bench.candidates.foreign_code import FOREIGN_ERRORS, raised
+from bench.candidates.submission import SubmissionReference
+from bench.errors import BenchError, InputError, Unavailable
+from bench.memory import tensor_bytes
+from bench.runs.estimate import Estimate
+from bench.runs.kind import runnable_kind
+from bench.runs.observer import Observer
+from bench.runs.samples import Samples
+from bench.runs.session import RunResult, evaluate, inspect, make_plan
+from bench.runs.settings import Settings
+from bench.store import Store
+from bench.store.summary import Flag
+
+Checked = tuple[Candidate, list[Flag]]
+"""A candidate that is loaded, and the flags that a first look at it raised."""
+
+MOST_BYTES_HELD = 2 << 30
+"""In loaded candidates that wait for their turn; others are loaded once more."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of one candidate's turn; exactly one of the three is there.
+
+    Attributes:
+        result: the run.
+        unavailable: what could not be fetched.
+        failure: why there is no run.
+    """
+
+    name: str
+    result: RunResult | None = None
+    unavailable: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What running a candidate would take.
+
+    Attributes:
+        missing: what is not on this disk; empty if all is.
+        estimate: of the time; None where something is missing.
+    """
+
+    name: str
+    missing: str
+    estimate: Estimate | None
+
+
+def evaluate_each(
+    references: Sequence[CandidateReference],
+    settings: Settings,
+    samples: Samples,
+    store: Store,
+    observer: Observer,
+    checked: Mapping[str, Checked] = MappingProxyType({}),
+) -> Iterator[Turn]:
+    """Evaluate one candidate after the other; one that fails does not end the others' turns.
+
+    Args:
+        checked: candidates that are loaded already, by name; each is let go after its turn.
+
+    Raises:
+        BenchError: the only candidate cannot be evaluated.
+    """
+    ready = dict(checked)
+    for reference in references:
+        try:
+            candidate, flags = ready.pop(reference.name, None) or (reference.load(), None)
+            dataset = samples.of(candidate)
+            result = evaluate(candidate, dataset, settings, store, observer, flags)
+        except Unavailable as error:
+            yield Turn(reference.name, unavailable=str(error))
+        except BenchError as error:
+            if len(references) == 1:
+                raise
+            yield Turn(reference.name, failure=str(error))
+        except FOREIGN_ERRORS as error:
+            yield Turn(reference.name, failure=f"failed: {raised(error)}")
+        else:
+            yield Turn(reference.name, result)
+
+
+def check_each(
+    references: Iterable[CandidateReference], settings: Settings, samples: Samples
+) -> dict[str, Checked]:
+    """Load and try what is on this disk, so that wrong input is found before anything runs.
+
+    Returns:
+        the candidates by name, with the flags that they raised, as far as memory should hold them.
+
+    Raises:
+        InputError: a candidate cannot be evaluated.
+    """
+    checked: dict[str, Checked] = {}
+    held = 0
+    for reference in references:
+        is_ours = isinstance(reference, SubmissionReference | MixReference)
+        if not (is_ours and reference.availability().here):
+            continue
+        candidate = reference.load()
+        own = settings.of_candidate(candidate)
+        kind = runnable_kind(own.chosen_protocol.kind)
+        try:
+            flags = inspect(candidate, samples.of(candidate), own, kind)
+        except BenchError:
+            raise
+        except FOREIGN_ERRORS as error:
+            raise InputError(f"candidate {reference.name}: {raised(error)}") from error
+        candidate.module.cpu()  # it waits for its turn, and another may need the device
+        held += tensor_bytes(candidate.module)
+        if held <= MOST_BYTES_HELD or not checked:
+            checked[reference.name] = candidate, flags
+    return checked
+
+
+def prospects(
+    references: Iterable[CandidateReference], settings: Settings, data_dir: Path | None
+) -> list[Prospect]:
+    """Return what running each candidate would take, by a few measured passes."""
+    absent = data.missing(settings.suite.data, data_dir)
+    samples = Samples(settings, data_dir)
+    found = []
+    for reference in references:
+        availability = reference.availability()
+        missing = "; ".join(note for note in (absent, availability.note) if note)
+        time = None
+        if availability.here and absent is None:
+            candidate = reference.load()
+            plan = make_plan(candidate, samples.of(candidate), settings)
+            time = plan.kind.estimate(plan.task)
+        found.append(Prospect(reference.name, missing, time))
+    return found
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Make a folder, and refuse one that cannot be written.
+
+    Raises:
+        InputError: it cannot be made or written; `option` is named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise InputError(f"{option}: {folder} cannot be made: {error.strerror}") from error
+    if not writable:
+        raise InputError(f"{option}: {folder} cannot be written")

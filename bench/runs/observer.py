@@ -1,0 +1,17 @@
+"""Who is told what a run does."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bench.engines.progress import Progress
+
+
+class Observer(Protocol):
+    """Is told what a run does; the command line draws it."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take note that a block is finished, or that a stage begins."""
+
+    def notice(self, text: str) -> None:
+        """Take note of something the user should know that is no error."""

@@ -1,0 +1,231 @@
+"""Makes one run: begins or resumes it, hands blocks to the store, sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench import flags
+from bench.candidates import Candidate
+from bench.data import Dataset
+from bench.engines import Engine, Task
+from bench.engines.batch_size import fitting_size
+from bench.out_of_memory import with_as_many_as_fit
+from bench.precision import tensor_cores
+from bench.recomputation import differentiable_checkpoints
+from bench.runs import environment
+from bench.runs.kind import RunnableKind, join_records, runnable_kind
+from bench.runs.manifest import make_manifest
+from bench.runs.observer import Observer
+from bench.runs.resume import choose_folder, finished_blocks, is_sound
+from bench.runs.rounds import run_in_rounds
+from bench.runs.settings import Settings
+from bench.store import RunFolder, Store
+from bench.store.kinds import Kind
+from bench.store.manifest import Manifest
+from bench.store.records import Block, ImageArray, Witnesses
+from bench.store.summary import Flag, Summary
+from bench.store.tables import Tables
+
+INSPECTED_EXAMPLES = 32
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+        reused: a complete run was there already; nothing was computed.
+    """
+
+    summary: Summary
+    folder: RunFolder
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is worked out and not begun: its kind, its engine, its task, its name."""
+
+    kind: RunnableKind
+    engine: Engine[Any]
+    task: Task
+    manifest: Manifest
+
+
+def make_plan(candidate: Candidate, dataset: Dataset, settings: Settings) -> Plan:
+    """Work out what is to be done; moves the candidate to the device.
+
+    Raises:
+        InputError: settings that cannot be used, or a candidate that is nothing for the protocol.
+    """
+    settings = settings.of_candidate(candidate)
+    kind = runnable_kind(settings.chosen_protocol.kind)
+    settings.check_for(kind.heeds, str(settings.protocol))
+    engine = kind.engine(settings)
+    task = kind.task(candidate, dataset, settings, engine)
+    manifest = make_manifest(candidate, dataset, settings, kind, engine, task)
+    return Plan(kind, engine, task, manifest)
+
+
+@tensor_cores(False)
+@differentiable_checkpoints()
+def evaluate(
+    candidate: Candidate,
+    dataset: Dataset,
+    settings: Settings,
+    store: Store,
+    observer: Observer,
+    inspected: Sequence[Flag] | None = None,
+) -> RunResult:
+    """Evaluate a candidate, or finish an interrupted run, or show a complete one.
+
+    Args:
+        inspected: what `inspect` said of it under these settings; None: it was not asked yet.
+
+    Raises:
+        InputError: the candidate's logits are unusable, the run is being written by another
+            process, or the results folder cannot be written.
+        EvaluationError: the clean accuracy contradicts the published one; nothing was attacked.
+    """
+    settings = settings.of_candidate(candidate)
+    plan = make_plan(candidate, dataset, settings)
+    for notice in dataset.notices:
+        observer.notice(notice)
+    folder, manifest = choose_folder(plan.manifest, store, settings.again, observer.notice)
+    with folder.locked():
+        if folder.is_complete and is_sound(folder, observer):
+            summary, reused = folder.summary(), True
+        else:
+            if inspected is None:
+                inspected = inspect(candidate, dataset, settings, plan.kind)
+            raised = list(inspected)
+            for note in candidate.information.weights:
+                observer.notice(f"weights {note}" if note.startswith("read ") else note)
+            folder.begin(manifest)
+            tables, record = _tables(plan, settings, folder, store, observer)
+            raised += plan.kind.closing_flags(
+                candidate, dataset, folder.manifest(), tables, store, settings.device
+            )
+            tables = plan.kind.measured(plan.task, tables)
+            summary = complete(folder, plan.kind, dataset, tables, raised, record)
+            reused = False
+        if settings.flags == "full" and summary.flags_checked == "basic":
+            summary = _check_fully(summary, plan, folder, dataset, store, observer)
+    return RunResult(summary, folder, reused)
+
+
+def complete(
+    folder: RunFolder,
+    kind: Kind,
+    dataset: Dataset,
+    tables: Tables,
+    raised: Sequence[Flag] = (),
+    record: dict[str, float | str] | None = None,
+) -> Summary:
+    """Sum a run up and write what makes it complete; the folder is locked.
+
+    Args:
+        dataset: the samples of the run.
+        raised: flags that were raised so far.
+        record: of the engine.
+    """
+    summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
+    folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
+    return summary
+
+
+@tensor_cores(False)
+@differentiable_checkpoints()
+def inspect(
+    candidate: Candidate, dataset: Dataset, settings: Settings, kind: RunnableKind
+) -> list[Flag]:
+    """Check a candidate's answers on a few samples before anything is attacked.
+
+    Raises:
+        InputError: unusable logits, or nothing that the kind of run can be made of.
+    """
+    kind.check(candidate, dataset, settings)
+    # Randomness is no reason for doubt where it is declared and something averages over it.
+    averages = kind.averages(settings)
+    module = candidate.module.to(settings.device)
+
+    def inspected(count: int) -> list[Flag]:
+        return flags.inspect(
+            candidate.name,
+            module,
+            dataset.images[:count].to(settings.device),
+            dataset.labels[:count].to(settings.device),
+            len(dataset.classes),
+            candidate.randomized and averages,
+            settings.suite.data,
+        )
+
+    return with_as_many_as_fit(min(INSPECTED_EXAMPLES, len(dataset)), inspected)
+
+
+def _tables(
+    plan: Plan, settings: Settings, folder: RunFolder, store: Store, observer: Observer
+) -> tuple[Tables, dict[str, float | str]]:
+    """Return the tables and the engine's record: from the blocks, or as they were written."""
+    task, manifest = plan.task, folder.manifest()
+    if folder.has_tables:
+        observer.notice("summed up again from its tables; how the engine made them is lost")
+        return folder.tables(task.images.numpy(), task.indices.tolist()), {}
+    if "batch_size" not in manifest.engine_settings:
+        size = fitting_size(task.module, task, task.batch_size, differentiable=False)
+        if size < task.batch_size:
+            observer.notice(f"batches of {size}: memory cannot hold {task.batch_size} images")
+            task = replace(task, batch_size=size)
+    task = plan.kind.prepared(task, settings, manifest, store)
+    blocks = _run_blocks(replace(plan, task=task), settings, folder, observer)
+    return plan.kind.join(blocks), join_records(blocks)
+
+
+def _run_blocks(
+    plan: Plan, settings: Settings, folder: RunFolder, observer: Observer
+) -> list[Block]:
+    """Return all blocks by key: those of an interrupted run, and those that are made now."""
+    manifest = folder.manifest()
+    finished = finished_blocks(folder, observer)
+    blocks = dict(finished)
+    plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), observer)
+    work = (
+        plan.engine.run(plan.task, finished, observer.progress)
+        if manifest.selection.round is None
+        else run_in_rounds(plan.task, plan.engine, manifest.selection, finished, observer)
+    )
+    for block in work:
+        folder.append(block)
+        blocks[block.key] = block
+        # Engines work when they are asked for the next block: nothing more has run yet.
+        plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), observer)
+    return [blocks[key] for key in sorted(blocks)]
+
+
+def _check_fully(
+    summary: Summary,
+    plan: Plan,
+    folder: RunFolder,
+    dataset: Dataset,
+    store: Store,
+    observer: Observer,
+) -> Summary:
+    """Measure the flags that need attacks of their own; nothing else of the run changes."""
+    observer.notice("checking its reliability by further attacks")
+    tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
+    raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)
+    checked = summary.model_copy(
+        update={"flags": [*summary.flags, *raised], "flags_checked": "full"}
+    )
+    folder.write_summary(checked)
+    return checked
+
+
+def _clean_images(dataset: Dataset, witnesses: Witnesses | None) -> ImageArray:
+    images: ImageArray = dataset.images.numpy()
+    if witnesses is None:
+        return images[:0]
+    place = {index: position for position, index in enumerate(dataset.indices.tolist())}
+    return images[[place[index] for index in witnesses.index.tolist()]]

@@ -1,0 +1,243 @@
+"""How a suite is run: one field an option, from which the command line makes its own options.
+
+The settings are plain data as users write them. What they mean for a suite and a data set is worked
+out by `bench.runs.manifest` and by the kind of run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import torch
+
+from bench.candidates import Candidate
+from bench.engines import ENGINES
+from bench.engines.acceleration import PRECISIONS
+from bench.engines.certification import PROCEDURES
+from bench.errors import InputError
+from bench.suites import Suite, ThreatModel, check_radius
+from bench.suites.suite import Protocol
+from bench.validation import parse_fraction
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line must know of a setting beyond its name and default.
+
+    Attributes:
+        text: for --help.
+        kind: type of the value.
+        choices: the values that there are.
+        minimum, maximum: of a number; None: no bound.
+        above_minimum: whether the minimum itself is left out.
+        shown_default: for --help, where the default depends on other settings.
+    """
+
+    text: str
+    kind: type = str
+    choices: Sequence[str] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above_minimum: bool = False
+    shown_default: str = ""
+
+
+def _option(default: Any, text: str, kind: type = str, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(text, kind, **more)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a suite is run; what each field means stands in the text of its option.
+
+    Accuracies' widths are in points, radii in the [0, 1] pixel scale, times in seconds or as text
+    such as 30m.
+    """
+
+    suite: Suite
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    n_examples: int | None = _option(
+        None, "Take only N samples, the first unless --sample says otherwise (a variant).", int,
+        minimum=1,
+    )  # fmt: skip
+    sample: Literal["first", "random"] = _option(
+        "first", "Which N: the first, or drawn at random without replacement.",
+        choices=("first", "random"),
+    )  # fmt: skip
+    sample_seed: int | None = _option(
+        None, "Seed of the draw of --sample random.", int, minimum=0, shown_default="0"
+    )
+    until_width: float | None = _option(
+        None,
+        "With --sample random: stop when the 95% interval of the robust accuracy is at most so "
+        "many points wide.",
+        float, minimum=0, maximum=100, above_minimum=True,
+    )  # fmt: skip
+    budget: str | float | None = _option(
+        None, "With --sample random: stop when this time is spent, such as 45s, 30m, 2h."
+    )
+    every: int = _option(
+        1,
+        "Take only the first sample and every K-th after it, of the first N of --n-examples (a "
+        "variant).",
+        int, minimum=1,
+    )  # fmt: skip
+    protocol: str | None = _option(
+        None,
+        "A protocol of the suite, usually standard, adaptive or certified. Default: its only one, "
+        "or adaptive for mixes, else standard.",
+    )
+    engine: str | None = _option(
+        None, "The engine that attacks.", choices=ENGINES, shown_default="fast"
+    )
+    procedure: str | None = _option(
+        None,
+        "How protocol certified draws noise: a fixed number of draws, or only as many as settle "
+        "the question.",
+        choices=PROCEDURES, shown_default="fixed",
+    )  # fmt: skip
+    noise_samples: int | None = _option(
+        None, "With protocol certified: at most N draws a sample (a variant).", int, minimum=1
+    )
+    batch_size: int | None = _option(
+        None, "Samples in one pass. Default: chosen by the engine.", int, minimum=1
+    )
+    precision: str | None = _option(
+        None,
+        "Precision of the fast engine's search, whose successes are confirmed in float32 (default: "
+        "the fastest of the device that is as strong as float32); for protocol certified, "
+        "precision of the classifier that is certified (default: float32).",
+        choices=PRECISIONS,
+    )  # fmt: skip
+    seed: int = _option(0, "Seed of all random draws but that of --sample.", int, minimum=0)
+    eps: str | float | None = _option(None, "Use another radius, such as 4/255 (a variant).")
+    seed_witnesses: bool = _option(
+        False, "Try the adversarial images of the suite's earlier runs before any attack.", bool
+    )
+    until_converged: bool = _option(
+        False,
+        "Attack what survives with ever larger budgets, until they change next to nothing.",
+        bool,
+    )
+    flags: Literal["basic", "full"] = _option(
+        "basic",
+        "Which reliability flags: full adds those that need attacks of their own on a few dozen "
+        "samples, also to a run that is complete.",
+        choices=("basic", "full"),
+    )
+    again: bool = _option(False, "Make a new run although a complete one is there.", bool)
+    allow_clean_mismatch: bool = _option(
+        False, "Attack although the clean accuracy contradicts the published one.", bool
+    )
+
+    @property
+    def chosen_protocol(self) -> Protocol:
+        """The protocol that is named.
+
+        Raises:
+            InputError: none is named, or the suite has no such protocol.
+        """
+        if self.protocol is None:
+            raise InputError("expected a protocol, got none; see `Settings.of_candidate`")
+        return self.suite.protocol(self.protocol)
+
+    def of_candidate(self, candidate: Candidate) -> Settings:
+        """Return the settings with a protocol: the candidate's default where none is named."""
+        if self.protocol is not None:
+            return self
+        return replace(self, protocol=default_protocol(candidate, self.suite))
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The suite's, with the radius of `eps` where one is given.
+
+        Raises:
+            InputError: the radius is no number above 0, or its ball holds every image.
+        """
+        threat_model = self.suite.threat_model
+        if self.eps is None:
+            return threat_model
+        value = parse_fraction(self.eps) if isinstance(self.eps, str) else float(self.eps)
+        if not isinstance(value, float) or not 0 < value < float("inf"):
+            raise InputError(f"--eps: expected a number > 0 such as 0.03 or 8/255, got {self.eps}")
+        if threat_model.norm == "Linf" and value > 1:
+            raise InputError(
+                f"--eps: expected at most 1, since pixels are in [0, 1]; got {self.eps}: did you "
+                f"mean {value:g}/255?"
+            )
+        changed = threat_model.model_copy(update={"eps": value})
+        check_radius(changed, self.suite.data, "--eps")
+        return changed
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds.
+
+        Raises:
+            InputError: it is no time above 0.
+        """
+        if self.budget is None or isinstance(self.budget, int | float):
+            return self.budget
+        number, unit = parse_fraction(self.budget[:-1]), self.budget[-1:]
+        if not isinstance(number, float) or not 0 < number < float("inf") or unit not in SECONDS:
+            raise InputError(
+                f"--budget: expected a time such as 45s, 30m or 2h, got {self.budget!r}"
+            )
+        return number * SECONDS[unit]
+
+    def check_for(self, heeded: frozenset[str], protocol: str) -> None:
+        """Refuse settings that contradict each other, or that the kind of run does not heed.
+
+        Args:
+            heeded: names of the settings, of those in `OPTIONAL`, that the kind of run heeds.
+            protocol: for the message.
+
+        Raises:
+            InputError: which setting, and why.
+        """
+        for each in fields(self):
+            is_set = getattr(self, each.name) != each.default
+            if each.name in OPTIONAL and is_set and each.name not in heeded:
+                raise InputError(
+                    f"{option_name(each.name)} cannot be used with protocol {protocol}"
+                )
+        if self.sample_seed is not None and self.sample == "first":
+            raise InputError("--sample-seed can only be used with --sample random")
+        if self.engine == "reference":
+            for name in ("seed_witnesses", "until_converged"):
+                if getattr(self, name):
+                    raise InputError(f"{option_name(name)} cannot be used with --engine reference")
+
+
+OPTIONAL = frozenset(
+    {
+        "engine",
+        "procedure",
+        "noise_samples",
+        "seed_witnesses",
+        "until_converged",
+        "flags",
+    }
+)
+"""Settings that only some kinds of runs heed."""
+
+
+def option_name(setting: str) -> str:
+    """Return a setting's name as the command line writes it."""
+    return "--" + setting.replace("_", "-")
+
+
+def default_protocol(candidate: Candidate, suite: Suite) -> str:
+    """Return the protocol of a candidate for which the user names none.
+
+    A mix is attacked adaptively.
+
+    Raises:
+        InputError: the suite has several protocols, and none of those.
+    """
+    adaptive = candidate.mix is not None and "adaptive" in suite.protocols
+    return "adaptive" if adaptive else suite.default_protocol

@@ -1,0 +1,275 @@
+"""A sweep: two candidates mixed at many weights, under a cheap attack and in part the full one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from bench import flags
+from bench.candidates import Candidate, CandidateReference
+from bench.candidates.bases import PREFIX
+from bench.candidates.identity import digest
+from bench.data import Dataset
+from bench.engines import AttackTask, Engine
+from bench.engines.acceleration import default_precision
+from bench.engines.sweep import SweepEngine
+from bench.errors import InputError
+from bench.formatting import accuracy_text, percent
+from bench.runs.kind import RunnableKind, present
+from bench.runs.settings import Settings
+from bench.store.kinds import Columns, Overview
+from bench.store.manifest import Manifest
+from bench.store.records import SweepBlock
+from bench.store.selection import interval_of
+from bench.store.summary import Flag, SweepPoint, SweepSummary, best_point
+from bench.store.tables import ATTEMPT_COLUMNS, Tables, attempt_table, concatenate, frame
+from bench.suites.suite import AttackChoice, Protocol
+
+PROTOCOL = "cheap"
+DEFAULT_STEPS = 20
+DEFAULT_TARGETS = 3
+MOST_ALPHAS = 1000
+SYNTAX = "<first>:<last>:<step> or <number>,<number>,..., all in [0, 1]"
+
+INSPECTED_ALPHA = 0.5
+"""The weight at which a sweep's candidate is checked: both bases run."""
+
+
+def read_alphas(text: str, option: str) -> tuple[float, ...]:
+    """The weights that `0:1:0.05` (both ends included) or `0.5,0.7` mean, ascending, each once.
+
+    Raises:
+        InputError: another form, or a weight outside [0, 1]; `option` is named.
+    """
+    is_range = ":" in text
+    try:
+        numbers = [Fraction(part.strip()) for part in text.split(":" if is_range else ",")]
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{option}: expected {SYNTAX}; got {text!r}") from error
+    if is_range:
+        if len(numbers) != 3 or numbers[2] <= 0 or numbers[1] < numbers[0]:
+            raise InputError(f"{option}: expected {SYNTAX}, ascending; got {text!r}")
+        first, last, step = numbers
+        if (last - first) / step >= MOST_ALPHAS:
+            raise InputError(f"{option}: expected at most {MOST_ALPHAS} weights, got {text!r}")
+        _check_weights((first, last), text, option)
+        numbers = [first + step * place for place in range(int((last - first) / step) + 1)]
+    _check_weights(numbers, text, option)
+    return tuple(sorted({float(number) for number in numbers}))
+
+
+def _check_weights(numbers: Sequence[Fraction], text: str, option: str) -> None:
+    for number in numbers:
+        if not 0 <= number <= 1:
+            raise InputError(
+                f"{option}: expected weights in [0, 1], got {float(number):g} in {text!r}"
+            )
+
+
+def mix_name(
+    accurate: str,
+    robust: str,
+    alpha: float | None = None,
+    accurate_scale: float | None = None,
+    robust_scale: float | None = None,
+) -> str:
+    """The name of a mix, as `--candidate` takes it; without alpha that of a sweep."""
+    short = None if alpha is None else f"{alpha:g}"
+    exact = short if short is None or float(short) == alpha else repr(alpha)
+    given = {
+        "accurate": accurate,
+        "robust": robust,
+        "alpha": exact,
+        "accurate_scale": accurate_scale,
+        "robust_scale": robust_scale,
+    }
+    return PREFIX + ",".join(f"{key}={value}" for key, value in given.items() if value is not None)
+
+
+def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
+    """The mix that is swept, at `INSPECTED_ALPHA`.
+
+    Args:
+        reference: of the mix at that weight.
+        name: of the sweep.
+
+    Raises:
+        InputError: bases that do not go together, or a randomized one.
+    """
+    candidate = reference.load()
+    if candidate.randomized:
+        raise InputError(
+            f"{name}: expected bases that answer alike each time, since a sweep asks them once an "
+            "image; got a randomized one. Run its mixes one by one with `bench run`"
+        )
+    # Of all weights at once: no run of a mix at one weight is a run of the same candidate.
+    definition = digest({"sweep": candidate.definition_sha256})
+    return replace(candidate, name=name, definition_sha256=definition)
+
+
+def sweep_settings(
+    settings: Settings, alphas: Sequence[float], steps: int, targets: int
+) -> Settings:
+    """Return the settings of a sweep under a suite.
+
+    Args:
+        settings: of the full protocol's runs.
+        alphas: ascending.
+        steps: of each search.
+        targets: of targeted APGD.
+    """
+    cheap = Protocol(
+        kind=Sweep.name,
+        attacks=(
+            AttackChoice(name="apgd-ce", parameters={"steps": steps}),
+            AttackChoice(name="apgd-t", parameters={"steps": steps, "targets": targets}),
+        ),
+        arguments={"alphas": list(alphas)},
+    )
+    suite = settings.suite.model_copy(update={"protocols": {PROTOCOL: cheap}})
+    return replace(settings, suite=suite, protocol=PROTOCOL)
+
+
+class Sweep(RunnableKind):
+    """A fixed mix at many weights under a cheap attack; what survives is an upper bound."""
+
+    name = "sweep"
+    block = SweepBlock
+    summary = SweepSummary
+    columns = Columns(
+        samples=pa.schema(
+            [
+                ("alpha", pa.float64()),
+                ("index", pa.int64()),
+                ("label", pa.int64()),
+                ("clean_prediction", pa.int64()),
+                ("clean_correct", pa.bool_()),
+                ("robust", pa.bool_()),
+                ("broken_by", pa.string()),
+                ("adversarial_prediction", pa.int64()),
+                ("witness", pa.int64()),
+            ]
+        ),
+        attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
+    )
+
+    def engine(self, settings: Settings) -> Engine[AttackTask]:
+        """Return the sweep engine for the protocol's weights."""
+        precision = settings.precision or default_precision(settings.device)
+        return SweepEngine(settings.chosen_protocol.arguments["alphas"], precision)
+
+    def task(
+        self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
+    ) -> AttackTask:
+        """Return the mix with the cheap attacks."""
+        module = candidate.module.to(settings.device)
+        images = dataset.images[:4].to(settings.device)
+        return AttackTask(
+            module=module,
+            images=dataset.images,
+            labels=dataset.labels,
+            indices=dataset.indices,
+            classes=len(dataset.classes),
+            threat_model=settings.threat_model,
+            attacks=settings.chosen_protocol.attacks,
+            seed=settings.seed,
+            batch_size=settings.batch_size or engine.default_batch_size(module, images),
+            device=settings.device,
+        )
+
+    def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
+        """Return the cheap attacks."""
+        return [attack.model_dump(mode="json") for attack in task.attacks]
+
+    def join(self, blocks: Sequence[SweepBlock]) -> Tables:  # type: ignore[override]
+        """Return the last block's results at all weights, and every witness.
+
+        `samples` has one row a sample at one weight, by weight and index; `witness` is a row of the
+        witnesses, which stand in the order in which they were found.
+        """
+        samples = frame([blocks[-1].results])
+        attempts = [attempt_table([]).assign(alpha=None)]
+        places: dict[tuple[float, int], int] = {}
+        for block in blocks:
+            alpha = float(block.results.alpha[0])
+            if block.attempts is not None:
+                attempts.append(attempt_table([block.attempts]).assign(alpha=alpha))
+            if block.witnesses is not None:
+                for index in block.witnesses.index.tolist():
+                    places[alpha, index] = len(places)
+        keys = zip(samples["found_at"].tolist(), samples["index"].tolist(), strict=True)
+        samples["witness"] = pd.array([places.get(key) for key in keys], dtype="Int64")
+        samples["clean_correct"] = samples["clean_prediction"] == samples["label"]
+        samples["robust"] = samples["clean_correct"] & (samples["broken_by"] == "")
+        samples["broken_by"] = samples["broken_by"].where(samples["broken_by"] != "", None)
+        predicted = samples["adversarial_prediction"].astype("Int64")
+        # -1 is no class where there is a witness, and nothing where there is none.
+        samples["adversarial_prediction"] = predicted.where(samples["broken_by"].notna())
+        found = [block.witnesses for block in blocks if block.witnesses is not None]
+        return Tables(
+            samples[self.columns.samples.names],
+            pd.concat(attempts, ignore_index=True)[self.columns.attempts.names],
+            concatenate(found) if found else None,
+            self.columns,
+        )
+
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> SweepSummary:
+        """Sum up weight by weight; the accuracies are those of the best point."""
+        by_weight = tables.samples.groupby("alpha", sort=True)[["clean_correct", "robust"]].mean()
+        points = [
+            SweepPoint(alpha=alpha, clean_accuracy=clean, attacked_accuracy=attacked)
+            for alpha, clean, attacked in by_weight.itertuples()
+        ]
+        n = len(tables.samples) // len(points)
+        best = best_point(points)
+        clean, robust = round(best.clean_accuracy * n), round(best.attacked_accuracy * n)
+        return SweepSummary(
+            manifest=manifest,
+            run=manifest.run,
+            n_examples=n,
+            clean_accuracy=best.clean_accuracy,
+            robust_accuracy=best.attacked_accuracy,
+            confidence_intervals={
+                "clean_accuracy": interval_of(manifest.selection, clean, n),
+                "robust_accuracy": interval_of(manifest.selection, robust, n),
+            },
+            flags=[*raised, *present(flags.non_finite_logits(tables.samples))],
+            engine_record=dict(record),
+            points=points,
+            seconds=float(tables.attempts["seconds"].sum()),
+            started=str(manifest.environment.get("started", "")),
+            finished=finished,
+        )
+
+    def overview(self, summary: SweepSummary) -> Overview:
+        """Return the best point, and a row for each weight."""
+        best = best_point(summary.points)
+        bounds = summary.confidence_intervals["robust_accuracy"]
+        attacked = accuracy_text(summary.robust_accuracy, bounds)
+        return Overview(
+            headline=f"at best (alpha {best.alpha:g}) attacked",
+            results=[
+                ("attacked", f"{attacked} at alpha {best.alpha:g}, the best one; an upper bound")
+            ],
+            columns=("alpha", "clean accuracy", "after the cheap attack"),
+            rows=[
+                (
+                    f"{point.alpha:g}",
+                    percent(point.clean_accuracy),
+                    percent(point.attacked_accuracy),
+                )
+                for point in summary.points
+            ],
+        )

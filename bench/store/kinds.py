@@ -1,0 +1,134 @@
+"""Kinds of runs: what the store and its readers must know of each, and which there are.
+
+A kind says which columns its tables have, how blocks become tables and tables a summary, and what
+its accuracies mean beside those of other runs. Readers ask a kind for these properties; none of
+them compares names of kinds. The kinds that come with the package are in `bench.runs`; others are
+added by `register_kind`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.store.manifest import Manifest
+    from bench.store.records import Block
+    from bench.store.summary import Flag, Summary
+    from bench.store.tables import Tables
+
+BUILT_IN = "bench.runs.kinds"
+"""The module that registers the kinds that come with the package."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a kind's two tables."""
+
+    samples: pa.Schema
+    attempts: pa.Schema
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run for people: what stands between the accuracies and the flags.
+
+    Attributes:
+        headline: what the robust accuracy of such a run is called.
+        results: name and text of each result, such as ("AutoAttack", "64.17%").
+        columns: headings of the table.
+        rows: texts of the table.
+    """
+
+    headline: str
+    results: Sequence[tuple[str, str]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Kind(ABC):
+    """One kind of run.
+
+    Attributes:
+        name: as manifests record it.
+        block: what its engine hands over.
+        summary: the type of its summary.
+        columns: of its tables.
+        is_ranked: its accuracies stand on the leaderboard, beside published ones.
+        has_witnesses: a sample that it broke is broken for the candidate, whoever asks: there is an
+            image that proves it.
+        certifies: it proves radii instead of attacking.
+        is_imported: others made it; it was read from a file.
+    """
+
+    name: str
+    block: type[Block]
+    summary: type[Summary]
+    columns: Columns
+    is_ranked = False
+    has_witnesses = False
+    certifies = False
+    is_imported = False
+
+    @abstractmethod
+    def join(self, blocks: Sequence[Block]) -> Tables:
+        """Return the tables that a run's blocks make together."""
+
+    @abstractmethod
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> Summary:
+        """Sum a run up.
+
+        Args:
+            raised: flags so far.
+            record: of the engine, see `Block.record`.
+            finished: when the run ended.
+        """
+
+    @abstractmethod
+    def overview(self, summary: Any) -> Overview:
+        """Return what `bench show` prints of a run of this kind."""
+
+
+_kinds: dict[str, Kind] = {}
+
+
+def register_kind(kind: Kind) -> None:
+    """Make a kind of run known.
+
+    Raises:
+        InputError: another kind has its name.
+    """
+    known = _kinds.setdefault(kind.name, kind)
+    if type(known) is not type(kind):
+        raise InputError(
+            f"expected a new name for a kind of run, got {kind.name!r}, which is taken"
+        )
+
+
+def kind_named(name: str) -> Kind:
+    """Return the kind of run called `name`.
+
+    Raises:
+        InputError: there is none.
+    """
+    importlib.import_module(BUILT_IN)
+    if name not in _kinds:
+        raise InputError(
+            f"expected a kind of run of {', '.join(sorted(_kinds))}; got {name!r}: import the "
+            "module that registers it"
+        )
+    return _kinds[name]

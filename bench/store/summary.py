@@ -1,0 +1,130 @@
+"""A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from bench.statistics import Interval
+from bench.store.kinds import Kind, kind_named
+from bench.store.manifest import SCHEMA_VERSION, Manifest, Record
+
+
+class Flag(Record):
+    """A reason to doubt a number."""
+
+    name: str
+    measured: float | str
+    threshold: float | str
+    meaning: str
+    advice: str
+
+
+class AttackSummary(Record):
+    """What one attack of the sequence did."""
+
+    name: str
+    attempted: int
+    broken: int
+    accuracy_after: float
+    seconds: float
+    forward_passes: int
+    backward_passes: int
+
+
+class Convergence(Record):
+    """What attacking on with doubled budgets brought."""
+
+    shares_broken: list[float]
+    """Share of the survivors that each doubling broke."""
+    expected_share: float
+    """Share of the survivors that another doubling would break, extrapolated."""
+    converged: bool
+    curve: list[tuple[float, float]]
+    """Passes a sample (a gradient counts as one) spent so far, and the accuracy they left."""
+
+
+class Summary(Record):
+    """What every finished run has; a kind of run may add fields of its own."""
+
+    schema_version: int = SCHEMA_VERSION
+    manifest: Manifest
+    run: str
+    n_examples: int
+    clean_accuracy: float
+    robust_accuracy: float
+    """After every attack of the run; of a certification, what is certified at the threat model's
+    radius, which no attack can undo."""
+    confidence_intervals: dict[str, Interval]
+    flags: list[Flag]
+    flags_checked: Literal["basic", "full"] = "basic"
+    """Which flags were measured: `full` includes those that need attacks of their own. They may be
+    added to a finished run; its numbers stay."""
+    engine_record: dict[str, float | str] = {}
+    """How the engine did it: passes the reference would have used, batch fill, and the like."""
+    seconds: float
+    """Time spent on blocks, added up over restarts."""
+    started: str
+    finished: str
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the run."""
+        return kind_named(self.manifest.kind)
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether something differs from the suite as defined; variants are not ranked."""
+        return bool(self.manifest.overrides)
+
+
+class AttackedSummary(Summary):
+    """A run that attacked, or tried the adversarial images of others."""
+
+    autoattack_accuracy: float | None
+    """After standard AutoAttack alone; None if an attack that it does not have ran before it."""
+    eight_bit_robust_accuracy: float
+    """After every attack, if a witness counts only as an image file of 8 bits would hold it."""
+    attacks: list[AttackSummary]
+    convergence: Convergence | None = None
+    """Set for runs that attacked until convergence."""
+
+
+def ranked(summaries: Iterable[Summary]) -> list[AttackedSummary]:
+    """Return the runs that stand on leaderboards beside published numbers."""
+    return [each for each in summaries if isinstance(each, AttackedSummary) and each.kind.is_ranked]
+
+
+class CertifiedSummary(Summary):
+    """A certification or an imported log."""
+
+    sigma: float
+    average_certified_radius: float
+    """Mean over all samples of the radius where the prediction is right, else of 0."""
+    accuracy_at_radius: dict[str, float]
+    """Right with at least this radius, written with two decimals."""
+    abstained: float
+    """Share of the samples for which the draws did not tell the class."""
+    mean_noise_samples: float | None
+    """Draws that bounded a sample's probability; None where a log does not say."""
+
+
+class SweepPoint(Record):
+    """A mix at one weight; accuracies are fractions in [0, 1]."""
+
+    alpha: float
+    clean_accuracy: float
+    attacked_accuracy: float
+    """After the sweep's own attack, which is a cheap one: an upper bound."""
+
+
+def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
+    """Return the weight at which a sweep's attacked accuracy is highest."""
+    return max(points, key=lambda point: (point.attacked_accuracy, point.clean_accuracy))
+
+
+class SweepSummary(Summary):
+    """A sweep; its accuracies are those of `best_point`."""
+
+    points: list[SweepPoint]
+    """By ascending weight."""

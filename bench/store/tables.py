@@ -1,0 +1,137 @@
+"""A run's records as tables: what all kinds of runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from bench.store.kinds import Columns
+from bench.store.records import UNKNOWN, AttackBlock, Attempts, Certificates, Witnesses
+
+Records = TypeVar("Records")
+
+ATTEMPT_COLUMNS = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("attack", pa.string()),
+        ("outcome", pa.string()),
+        ("iteration", pa.int64()),
+        ("forward_passes", pa.float64()),
+        ("backward_passes", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+MIX_COLUMNS = (
+    "alpha_clean",
+    "alpha_adversarial",
+    "accurate_margin_clean",
+    "robust_margin_clean",
+    "accurate_margin_adversarial",
+    "robust_margin_adversarial",
+)
+"""Of the samples of a mix, see `bench.runs.mix_records`; null for other candidates."""
+
+CERTIFICATE_COLUMNS = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("label", pa.int64()),
+        ("prediction", pa.int64()),
+        ("radius", pa.float64()),
+        ("certified_count", pa.int64()),
+        ("noise_samples", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A run's records, joined from its blocks.
+
+    Attributes:
+        samples: one row a sample, or what the kind of run says, by index.
+        attempts: one row an attack on a sample, in the order of the blocks.
+        witnesses: None if there are none.
+        columns: of both tables.
+    """
+
+    samples: pd.DataFrame
+    attempts: pd.DataFrame
+    witnesses: Witnesses | None
+    columns: Columns
+
+
+def frame(parts: Iterable[object], columns: pa.Schema | None = None) -> pd.DataFrame:
+    """Return records of one type as one table; with no records, an empty one of `columns`."""
+    tables = [pd.DataFrame(vars(part)) for part in parts]
+    if not tables:
+        return pd.DataFrame(columns=columns.names if columns is not None else [])
+    return pd.concat(tables, ignore_index=True)
+
+
+def attempt_table(parts: Iterable[Attempts]) -> pd.DataFrame:
+    """Return the attempts of blocks as one table."""
+    table = frame(parts, ATTEMPT_COLUMNS)
+    table["iteration"] = nullable(table["iteration"])
+    return table
+
+
+def nullable(numbers: pd.Series[Any]) -> pd.Series[Any]:
+    """Return whole numbers with null where they are `UNKNOWN`."""
+    known = numbers.astype("Int64")
+    return known.where(known >= 0)
+
+
+def concatenate(parts: Sequence[Records]) -> Records:
+    """Return records of arrays as one; there is at least one part."""
+    names = [field.name for field in fields(parts[0])]  # type: ignore[arg-type]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return type(parts[0])(**joined)
+
+
+def first_witnesses(parts: Sequence[Witnesses]) -> Witnesses | None:
+    """Return the first witness of each sample, by index; None if there is none."""
+    if not parts:
+        return None
+    everything = concatenate(parts)
+    _, first = np.unique(everything.index, return_index=True)
+    return Witnesses(**{name: values[first] for name, values in vars(everything).items()})
+
+
+def attacked_samples(blocks: Sequence[AttackBlock]) -> pd.DataFrame:
+    """Return what attacks made of each sample, by index.
+
+    Columns: `index`, `label`, `clean_prediction`, `clean_correct`, `robust`, `broken_by` and
+    `adversarial_prediction`, the last two null where nothing broke the sample. A sample's first
+    witness counts.
+    """
+    samples = frame(block.clean for block in blocks if block.clean is not None)
+    samples = samples.rename(columns={"prediction": "clean_prediction"})
+    samples = samples.sort_values("index", ignore_index=True)
+    samples["clean_correct"] = samples["clean_prediction"] == samples["label"]
+    witnesses = first_witnesses([b.witnesses for b in blocks if b.witnesses is not None])
+    broken_by: dict[int, str] = {}
+    adversarial: dict[int, int] = {}
+    if witnesses is not None:
+        index = witnesses.index.tolist()
+        broken_by = dict(zip(index, witnesses.attack.tolist(), strict=True))
+        adversarial = dict(zip(index, witnesses.prediction.tolist(), strict=True))
+    samples["broken_by"] = samples["index"].map(broken_by.get)
+    samples["adversarial_prediction"] = samples["index"].map(adversarial.get).astype("Int64")
+    samples["robust"] = samples["clean_correct"] & samples["broken_by"].isna()
+    return samples
+
+
+def certificates_of(samples: pd.DataFrame) -> Certificates:
+    """Return a table with `CERTIFICATE_COLUMNS` as records."""
+    columns = samples.fillna(UNKNOWN)
+    return Certificates(
+        **{
+            name: columns[name].to_numpy(np.float64 if name == "radius" else np.int64)
+            for name in CERTIFICATE_COLUMNS.names
+        }
+    )

@@ -29,11 +29,11 @@ IMAGES = arrays.arrays(
 )
 
 
-@given(IMAGES, IMAGES)
 def test_the_newest_of_two_short_runs_is_told() -> None:
     assert environment.now() < environment.now()
 
 
+@given(IMAGES, IMAGES)
 def test_witnesses_are_kept_bit_for_bit(clean: np.ndarray, images: np.ndarray) -> None:
     restored = apply_difference(clean, difference(clean, images))
     assert restored.tobytes() == images.tobytes()

@@ -28,8 +28,8 @@ def _class_names(value: Any) -> Any:
         return tuple(str(number) for number in range(value))
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(
-            "expected the class names in the order of the network's outputs, such as [cat, dog], "
-            "or their number where they are called 0, 1, 2, ..."
+            "expected the class names in the order of the network's outputs, or their number "
+            "where they are called 0, 1, 2, ..., such as [cat, dog]"
         )
     for name in value:
         if isinstance(name, bool) or not isinstance(name, str | int):

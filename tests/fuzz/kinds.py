@@ -211,6 +211,7 @@ def make_workspace(
             "submission.yaml",
             "candidate net",
             "net: ",
+            "suite tiny-suite",
             "interrupted",
         ),
         codes=kind.codes,

@@ -60,7 +60,7 @@ def folder_digest(folder: Path, known: Mapping[Path, str] = MappingProxyType({})
         try:
             content = _content(path, root, known)
         except _OutsideError:
-            unread.append(f"{name}: a link that leads out of the folder")
+            unread.append(f"{name}: a link that leads out of the folder (put a copy there)")
             content = "outside"
         except OSError as error:
             unread.append(f"{name}: cannot be read: {error.strerror}")

@@ -415,18 +415,21 @@ def build():
         ),
         "no gradient": Kind(
             net("with torch.no_grad():\n    return self.fc(x.flatten(1))"),
-            reference=False, flags=("zero-gradients", "stopped-gradients"),
+            reference=False,
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "inference mode": Kind(
             net("with torch.inference_mode():\n    return self.fc(x.flatten(1))"),
-            reference=False, flags=("zero-gradients", "stopped-gradients"),
+            reference=False,
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "numpy inside": Kind(
             net(
                 "y = x.detach().numpy().reshape(len(x), -1)\n"
                 "return torch.from_numpy(y @ self.fc.weight.detach().numpy().T)"
             ),
-            reference=False, flags=("zero-gradients", "stopped-gradients"),
+            reference=False,
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "frozen parameters": Kind(
             """
@@ -582,7 +585,8 @@ def build():
                 "return out",
                 "self.fc = nn.Linear(C * H * W, K)\nself.out = torch.zeros(4096, K)",
             ),
-            reference=False, flags=("zero-gradients", "stopped-gradients"),
+            reference=False,
+            flags=("zero-gradients", "stopped-gradients"),
         ),
         "cannot be copied": Kind(
             net(

@@ -245,8 +245,8 @@ def test_a_single_image_does_not_decide_whether_there_are_gradients(network: nn.
         logits: Tensor = network(images)
         return logits if len(images) > 1 else logits.detach()
 
-    assert fast._is_differentiable(shy, _task(network))
-    assert not fast._is_differentiable(lambda images: shy(images).detach(), _task(network))
+    assert is_differentiable(shy, _task(network))
+    assert not is_differentiable(lambda images: shy(images).detach(), _task(network))
 
 
 def test_no_pass_takes_more_than_a_batch(network: nn.Module) -> None:

@@ -33,11 +33,11 @@ def _class_names(value: Any) -> Any:
         )
     for name in value:
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise ValueError(f"expected names of classes, got {name!r}; put the name in quotes")
+            raise ValueError(f"expected names of classes; {name!r} is none, put it in quotes")
     names = tuple(str(name) for name in value)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"expected each class once, got {', '.join(repeated)} more than once")
+        raise ValueError(f"expected each class once; {', '.join(repeated)} is repeated")
     return names
 
 

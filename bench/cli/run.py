@@ -60,7 +60,7 @@ from bench.validation import parse_fraction
 )
 @click.option(
     "--until-width",
-    type=click.FloatRange(min=0, max=100, min_open=True),
+    type=options.FiniteRange(min=0, max=100, min_open=True),
     help="With --sample random: stop when the robust accuracy's 95% interval is at most so many "
     "points wide.",
 )

@@ -25,7 +25,7 @@ from bench.runner import evaluate
 from bench.store import Store
 from bench.suites import load_suite
 
-_SCALE = click.FloatRange(min=0, min_open=True)
+_SCALE = options.FiniteRange(min=0, min_open=True)
 
 
 @click.command("sweep")

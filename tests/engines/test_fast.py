@@ -17,6 +17,7 @@ from bench import data
 from bench.attacks import inside
 from bench.engines import Task, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
+from bench.engines.differentiability import is_differentiable
 from bench.engines.fast import FastEngine
 from bench.errors import InputError
 from bench.records import Block, Progress

@@ -28,7 +28,10 @@ def test_list(kind: str, name: str) -> None:
     rows = json.loads(_call("list", kind, "--json").output)
     assert name in [row["name"] for row in rows]
     # In a table a long name goes on in the next line.
-    cells = (line.strip("│┃ ").partition("│")[0].strip() for line in _call("list", kind).output.splitlines())
+    cells = (
+        line.strip("│┃ ").partition("│")[0].strip()
+        for line in _call("list", kind).output.splitlines()
+    )
     assert name in "".join(cells)
 
 

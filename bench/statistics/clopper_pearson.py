@@ -25,7 +25,7 @@ Counts = npt.NDArray[np.int64]
 def clopper_pearson_lower(
     successes: npt.ArrayLike, draws: npt.ArrayLike, failure_probability: float
 ) -> Bounds:
-    """Return lower bounds of proportions; each is above the truth with at most a probability.
+    """Return lower confidence bounds of proportions.
 
     Args:
         successes: (...) integers in [0, draws].
@@ -49,7 +49,7 @@ def clopper_pearson_lower(
 def clopper_pearson_upper(
     successes: npt.ArrayLike, draws: npt.ArrayLike, failure_probability: float
 ) -> Bounds:
-    """Return upper bounds of proportions, in (0, 1]; otherwise as `clopper_pearson_lower`."""
+    """Return upper confidence bounds, in (0, 1]; otherwise as `clopper_pearson_lower`."""
     check_failure_probability(failure_probability)
     count, total = _check_counts(successes, draws)
     failures = np.maximum(total - count, 1)

@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,8 @@ from bench.certify.noise import Noise, Piece
 from bench.certify.procedure import FixedProcedure
 from bench.certify.smoothing import Smoothing
 from bench.decision import classes_of
-from bench.engines import AttackTask, acceleration, fast, sharing
+from bench.engines import AttackTask, acceleration, compilation, fast, sharing
 from bench.engines.batch_size import filling_size
-from bench.engines.compilation import compile_if_worth
 from bench.runs import environment
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
@@ -121,21 +120,25 @@ class Measurement:
     enabled: bool
     threads: int
 
-    def seconds(self) -> tuple[float, float]:
-        """Return the seconds of the work, and those that a compiler took; in a new process."""
+    def taken(self) -> tuple[float, float, str]:
+        """Return the seconds of the work, those that a compiler took, and what came of compiling.
+
+        Call it in a new process: it changes modules and the process's memory.
+        """
         torch.set_num_threads(self.threads if self.speed_up == "processes" else 1)
         if self.speed_up == "memory" and not self.enabled:
             acceleration.keep_freed_memory = lambda device: False  # type: ignore[attr-defined]
         network = NETWORKS[self.network]
         if self.speed_up == "processes":
-            return self._run(network), 0.0
+            return self._run(network), 0.0, ""
         if self.work == DRAWS:
-            return self._draws(network), 0.0
+            return self._draws(network), 0.0, ""
         return self._steps(network)
 
     def _run(self, network: Network) -> float:
-        """Return the wall time of the fast engine's APGD; what it compiles needs longer runs."""
+        """Return the wall time of the fast engine's APGD, without compiling."""
         sharing.WORTH_SECONDS = 0.0
+        compilation.WORTH_SECONDS = math.inf
         if not self.enabled:
             fast.processes = lambda task, standing, expected_seconds: 1  # type: ignore[attr-defined]
         module, images = network.make(), _images(network.images)
@@ -160,21 +163,21 @@ class Measurement:
             raise click.ClickException(f"expected processes: {self.enabled}, got {shared}")
         return seconds
 
-    def _steps(self, network: Network) -> tuple[float, float]:
+    def _steps(self, network: Network) -> tuple[float, float, str]:
         module = network.make()
         size = filling_size(module, _images(1))
         images = _images(size)
         labels = _labels(module, images)
         plan = plan_attack(self.work, {}, norm="Linf", eps=EPS, classes=CLASSES)
         accelerated = acceleration.accelerate(module, images[:16], "float32")
-        compiling = 0.0
+        compiling, note = 0.0, ""
         if self.speed_up == "passes" and self.enabled:
             start = time.perf_counter()
             with_gradients = labels if plan.needs_gradient else None
-            accelerated = compile_if_worth(
-                replace(accelerated), images, with_gradients, math.inf, finished={}
+            accelerated = compilation.compile_if_worth(
+                accelerated, images, with_gradients, math.inf, finished={}
             )
-            compiling = time.perf_counter() - start
+            compiling, note = time.perf_counter() - start, accelerated.record["compiled"]
         targets = (labels + 1) % CLASSES
         state = plan.attack.start(
             images, labels, keyed_draws(0, torch.arange(size), self.work), targets
@@ -184,11 +187,11 @@ class Measurement:
         start = time.perf_counter()
         plan.attack.step(accelerated.model, state)
         if self.speed_up == "arithmetic" and self.enabled:
-            compiling = time.perf_counter() - start
+            compiling, note = time.perf_counter() - start, plan.attack.compile_problem
         start = time.process_time()
         for _ in range(network.steps):
             plan.attack.step(accelerated.model, state)
-        return (time.process_time() - start) / network.steps, compiling
+        return (time.process_time() - start) / network.steps, compiling, note
 
     def _draws(self, network: Network) -> float:
         module = network.make()
@@ -247,6 +250,7 @@ class Row:
             or a pass on a full batch.
         compiling: seconds of the slowest round, which has to compile; 0 where nothing is compiled.
         load: load average of the machine, of the last minute.
+        note: what came of compiling; passes that gain less than 10% stay as they are.
     """
 
     network: str
@@ -259,6 +263,7 @@ class Row:
     threads: int
     load: float
     environment: dict[str, Any]
+    note: str = ""
 
     @property
     def gain(self) -> float:
@@ -269,14 +274,14 @@ class Row:
 def measured(network: str, speed_up: str, work: str, rounds: int, threads: int) -> Row:
     """Measure with a speed-up and without it, in turns, each time in a new process."""
     best = {True: math.inf, False: math.inf}
-    compiling = 0.0
+    compiling, note = 0.0, ""
     for _ in range(rounds):
         for enabled in best:
             measurement = Measurement(network, speed_up, work, enabled, threads)
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                seconds, compiled = process.submit(measurement.seconds).result()
+                seconds, compiled, said = process.submit(measurement.taken).result()
             best[enabled] = min(best[enabled], seconds)
-            compiling = max(compiling, compiled)
+            compiling, note = max(compiling, compiled), said or note
     return Row(
         network=network,
         speed_up=speed_up,
@@ -288,6 +293,7 @@ def measured(network: str, speed_up: str, work: str, rounds: int, threads: int) 
         threads=threads if speed_up == "processes" else 1,
         load=os.getloadavg()[0],
         environment=environment.describe(CPU),
+        note=note,
     )
 
 
@@ -307,7 +313,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             f"{row.speed_up:<11}{row.work:<9}{row.network:<16}"
             f"{1e3 * row.seconds_without:>8,.0f} ms{1e3 * row.seconds_with:>8,.0f} ms"
-            f"{row.gain:>7.2f}{compiling:>11}{row.load:>6.1f}"
+            f"{row.gain:>7.2f}{compiling:>11}{row.load:>6.1f}  {row.note}".rstrip()
         )
     return "\n".join(lines) + "\n"
 

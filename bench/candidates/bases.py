@@ -18,6 +18,7 @@ from bench.candidates.candidate import (
 from bench.candidates.identity import digest, unidentified_of
 from bench.candidates.mix import Mix, as_mix, fraction, positive
 from bench.candidates.smoothed import Smoothed
+from bench.candidates.sources import CandidateSource, Search, find
 from bench.data import image_shape
 from bench.errors import InputError
 from bench.validation import StrictModel
@@ -205,3 +206,26 @@ def smoothed_part(module: nn.Module, bases: Mapping[str, Candidate]) -> Smoothed
         return module
     robust = bases["robust"].module if isinstance(module, Mix) and bases else None
     return robust if isinstance(robust, Smoothed) else None
+
+
+class MixSource(CandidateSource):
+    """Mixes two candidates of any sources as `mix:accurate=A,robust=B,alpha=0.7` says."""
+
+    title = "mix"
+    prefix = PREFIX
+    gives_bases = False  # a mix of mixes is written as a submission, which can name its folder
+
+    def find(self, name: str, search: Search) -> list[MixReference]:
+        """Return the mix.
+
+        Raises:
+            InputError: another form, an unknown base, or a pattern that several candidates match.
+        """
+        names, numbers = read_mix(name)
+        bases: dict[str, CandidateReference] = {}
+        for role, base in names.items():
+            found = find(base, search)
+            if len(found) != 1:
+                raise InputError(f"{name}: {role}: expected one candidate, got {len(found)}")
+            bases[role] = found[0]
+        return [MixReference(name, bases, numbers, search.dataset)]

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.data import DataSource, image_shape
 from bench.errors import InputError
+from bench.suites.sequences import SEQUENCES
 from bench.validation import Number, StrictModel, read_yaml, validate
 
 
@@ -125,6 +126,15 @@ class Certification(StrictModel):
     failure_probability: Annotated[float, Field(gt=0, lt=1)] = 0.001
 
 
+def _named_sequence(value: Any) -> Any:
+    """Turn the name of a sequence of attacks into the attacks' names."""
+    if not isinstance(value, str):
+        return value
+    if value not in SEQUENCES:
+        raise ValueError(f"expected a list of attacks, or one of {', '.join(SEQUENCES)}")
+    return SEQUENCES[value]
+
+
 class Protocol(StrictModel):
     """What is done to a candidate: it is attacked, it is certified, or what another kind does."""
 
@@ -132,8 +142,11 @@ class Protocol(StrictModel):
 
     kind: str = ""
     """The kind of run; by default `evaluation` with attacks and `certification` without."""
-    attacks: tuple[AttackChoice, ...] = ()
-    """Each on the samples that stood the earlier ones."""
+    extends: str = Field(default="", examples=["standard"])
+    """A protocol of the suite whose attacks come before this one's; empty: none. A suite that was
+    loaded has those attacks in `attacks`."""
+    attacks: Annotated[tuple[AttackChoice, ...], BeforeValidator(_named_sequence)] = ()
+    """Each on the samples that stood the earlier ones; a file may name one of `SEQUENCES`."""
     certification: Certification | None = None
     arguments: dict[str, Any] = {}
     """What a kind of run of your own needs beside attacks."""
@@ -142,8 +155,12 @@ class Protocol(StrictModel):
 
     @model_validator(mode="after")
     def _attacks_or_certification(self) -> Protocol:
+        if self.extends and self.certification is not None:
+            raise ValueError("expected certification or a protocol to extend; got both")
         if self.kind:
             return self
+        if self.extends:
+            return self.model_copy(update={"kind": "evaluation"})
         if bool(self.attacks) == (self.certification is not None):
             came = "both" if self.attacks else "neither"
             raise ValueError(f"expected either attacks or certification; got {came}")
@@ -181,6 +198,30 @@ class Suite(StrictModel):
     candidates: tuple[str, ...] = Field(default=(), examples=[["my-defence"]])
     """The shipped submissions that are evaluated unless the protocol has its own, or others are
     asked for."""
+
+    @model_validator(mode="after")
+    def _with_the_attacks_of_extended_protocols(self) -> Suite:
+        protocols = {name: self._extended(name) for name in self.protocols}
+        if protocols == self.protocols:
+            return self
+        return self.model_copy(update={"protocols": protocols})
+
+    def _extended(self, name: str) -> Protocol:
+        """Return a protocol with the attacks of those that it extends before its own."""
+        protocol = self.protocols[name]
+        attacks, passed, base = protocol.attacks, {name}, protocol.extends
+        while base:
+            field = f"field protocols.{name}.extends: expected"
+            if base in passed:
+                raise ValueError(f"{field} a protocol that does not extend this one; got {base!r}")
+            attacking = [each for each, one in self.protocols.items() if one.attacks or one.extends]
+            if base not in attacking:
+                others = ", ".join(each for each in attacking if each != name) or "there is none"
+                raise ValueError(f"{field} another protocol with attacks ({others}); got {base!r}")
+            passed.add(base)
+            extended = self.protocols[base]
+            attacks, base = (*extended.attacks, *attacks), extended.extends
+        return protocol.model_copy(update={"attacks": attacks, "extends": ""})
 
     @model_validator(mode="after")
     def _certifies_in_l2(self) -> Suite:

@@ -48,6 +48,7 @@ class CertifiedKind(Kind):
     summary = CertifiedSummary
     columns = Columns(samples=CERTIFICATE_COLUMNS, attempts=ATTEMPT_COLUMNS)
     certifies = True
+    has_section = True
 
     def join(self, blocks: Sequence[CertificationBlock]) -> Tables:  # type: ignore[override]
         """Return the tables: certificates by index, no attempts, no witnesses."""

@@ -79,6 +79,7 @@ class Evaluation(RunnableKind):
         attempts=ATTEMPT_COLUMNS,
     )
     is_ranked = True
+    has_section = True
     has_witnesses = True
     heeds = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
 

@@ -156,6 +156,7 @@ class Sweep(RunnableKind):
         ),
         attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
     )
+    has_section = True
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the sweep engine for the protocol's weights."""

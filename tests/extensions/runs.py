@@ -13,6 +13,7 @@ name: {name}
 version: 1
 title: Digits in a suite of one's own
 data: {data}
+n_examples: 12
 threat_model: {{norm: Linf, eps: 0.1}}
 protocols:
   {protocol}
@@ -33,8 +34,8 @@ def call(folder: Path, *arguments: str) -> Result:
 
 
 def run(folder: Path, suite: Path, candidate: Path | str, *arguments: str) -> Result:
-    """Run a candidate under a suite on a few samples; the report is written into `reports`."""
-    names = ["--suite", str(suite), "--candidate", str(candidate), "--n-examples", "12"]
+    """Run a candidate under a suite; the report is written into `reports`."""
+    names = ["--suite", str(suite), "--candidate", str(candidate)]
     return call(folder, "run", *names, "--report-dir", str(folder / "reports"), *arguments)
 
 

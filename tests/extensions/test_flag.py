@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,12 @@ from tests.extensions.runs import call, page, run, write_suite
 
 LEAST_CONFIDENCE = 0.9
 LEAST_SAMPLES = 100
+
+SOFT = """
+class Soft(nn.Sequential):
+    def forward(self, images):
+        return 0.01 * super().forward(images)
+"""
 
 
 def unsure(answers: Answers) -> Flag | None:
@@ -42,26 +48,24 @@ def few_samples(finished: Finished) -> Flag | None:
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     # Only for these tests: a program that registers flags keeps them.
     monkeypatch.setattr(registry, "_inspections", [*registry._inspections])
     monkeypatch.setattr(registry, "_reviews", [*registry._reviews])
     register_inspection(unsure)
     register_review(few_samples)
-    yield
 
 
 def test_flags_from_outside_are_shown(
     tmp_path: Path, write_submission: Callable[..., Path]
 ) -> None:
-    folder = write_submission("linear")
-    code = "\nclass Soft(nn.Sequential):\n    def forward(self, x): return 0.01 * super().forward(x)\n"
-    model = (folder / "model.py").read_text().replace("nn.Sequential(nn.F", "Soft(nn.F")
-    (folder / "model.py").write_text(model.replace("\n\n\ndef", f"\n{code}\n\ndef", 1))
+    folder = write_submission("soft")
+    code = (folder / "model.py").read_text().replace("return nn.Sequential(", "return Soft(")
+    (folder / "model.py").write_text(f"{code}\n{SOFT}")
     suite = write_suite(tmp_path, "flagged", "standard: {attacks: [apgd-ce]}")
     result = run(tmp_path, suite, folder)
     assert result.exit_code == 0, result.output
-    shown = call(tmp_path, "show", "flagged/linear")
+    shown = call(tmp_path, "show", "flagged/soft")
     for name in ("unsure-of-all", "few-samples"):
         assert f"flag {name}: measured" in shown.output
         assert name in page(tmp_path, "flagged")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from pathlib import Path
+
 
 class BenchError(Exception):
     """An error with a message for the user: what was expected, what came, what to do."""
@@ -17,3 +21,26 @@ class Unavailable(BenchError):
 
 class EvaluationError(BenchError):
     """An evaluation started and failed. Exit code 1."""
+
+
+FOREIGN_ERRORS = (Exception, SystemExit)
+"""What foreign code may raise: anything, and a call of sys.exit is no reason to end here."""
+
+
+def raised(error: BaseException) -> str:
+    """Return what foreign code raised, in one line, with the file and the line where it did.
+
+    Of code that is not installed as a package the innermost place is named: where a library
+    raised, the call that it was asked by says more.
+    """
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):  # its text names the place once more
+        file = Path(error.filename or "unknown file").name
+        return f"{name}: {error.msg} ({file}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = tuple(sysconfig.get_path(each) for each in ("stdlib", "purelib", "platlib"))
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    where = (own or frames)[-1:]
+    place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in where)
+    text = " ".join(str(error).split()) or "no reason given"
+    return f"{name}: {text}{place}"

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.form import in_eval_mode
 from bench.errors import InputError
+from bench.modules import in_eval_mode
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.foreign_code import FOREIGN_ERRORS, PACKAGE
+from bench.candidates.foreign_code import PACKAGE
+from bench.errors import FOREIGN_ERRORS
 
 PACKAGE_NAME = re.compile(rf"{PACKAGE}_[0-9a-f]+")
 

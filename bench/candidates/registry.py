@@ -19,7 +19,6 @@ from bench.candidates.candidate import (
     Candidate,
     CandidateReference,
 )
-from bench.candidates.form import in_eval_mode
 from bench.candidates.identity import digest, package_digest, state_of
 from bench.candidates.sources import (
     CandidateSource,
@@ -34,6 +33,7 @@ from bench.candidates.sources import (
 from bench.candidates.submission import FILE, SubmissionReference, inside, read_submission
 from bench.candidates.zoo import ZooSource
 from bench.errors import InputError
+from bench.modules import in_eval_mode
 from bench.suites import Suite
 
 ENTRY_POINT_GROUP = "bench.candidates"

@@ -36,14 +36,14 @@ from bench.candidates.candidate import (
     Paper,
 )
 from bench.candidates.folder_digest import FolderDigest, folder_digest
-from bench.candidates.foreign_code import FOREIGN_ERRORS, import_file, raised
-from bench.candidates.form import in_eval_mode
+from bench.candidates.foreign_code import import_file
 from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.weights import file_sha256, load_weights
 from bench.data import image_shape
-from bench.errors import InputError, Unavailable
+from bench.errors import FOREIGN_ERRORS, InputError, Unavailable, raised
+from bench.modules import in_eval_mode
 from bench.suites.suite import DeclaredThreatModel
 from bench.validation import StrictModel, read_yaml, validate
 

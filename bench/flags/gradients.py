@@ -13,7 +13,7 @@ from bench.attacks.distances import norms
 from bench.attacks.image_gradient import GradientError, image_gradient, means_no_gradient
 from bench.attacks.losses import cross_entropy, margin
 from bench.attacks.straight_through import flat_operations
-from bench.candidates.foreign_code import raised
+from bench.errors import raised
 from bench.store.summary import Flag
 
 ZERO_GRADIENT_THRESHOLD = 0.01

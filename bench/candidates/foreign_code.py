@@ -15,7 +15,7 @@ PACKAGE = "bench_submission"
 
 
 def import_file(folder: Path, stem: str, content: str) -> ModuleType:
-    """The module in `<folder>/<stem>.py`, as a part of a package that the folder is.
+    """Import `<folder>/<stem>.py` as a part of a package that the folder is.
 
     Its relative imports find the folder's other files. The package is named for the folder and
     what its files hold: other folders have modules of their own, and so has a changed one, since

@@ -56,7 +56,7 @@ class EntryPointReference:
         return frozenset()
 
     def availability(self) -> Availability:
-        """Installed, hence here; what its function fetches is its own affair."""
+        """Return that it is installed; what its function fetches is its own affair."""
         return Availability(here=True)
 
     def load(self) -> Candidate:
@@ -94,24 +94,24 @@ class EntryPointReference:
 
 
 def default_model_dir() -> Path:
-    """Where downloaded weights are kept unless the user says otherwise."""
+    """Return where downloaded weights are kept unless the user says otherwise."""
     return platformdirs.user_cache_path("tradeoff-bench") / "models"
 
 
 def submissions_dir() -> Path:
-    """The shipped submissions: beside the package in a checkout, inside it when installed."""
+    """Return the folder of the shipped submissions, beside the package or inside it."""
     package = Path(bench.__file__).parent
     installed = package / "submissions"
     return installed if installed.is_dir() else package.parent / "submissions"
 
 
 def shipped_submissions() -> dict[str, Path]:
-    """Folders of the shipped submissions by name."""
+    """Return the folders of the shipped submissions by name."""
     return {path.parent.name: path.parent for path in sorted(submissions_dir().glob(f"*/{FILE}"))}
 
 
 def third_party() -> dict[str, EntryPoint]:
-    """Entry points of the group bench.candidates by name."""
+    """Return the entry points of the group bench.candidates by name."""
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 

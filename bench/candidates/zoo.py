@@ -43,7 +43,7 @@ class ZooReference:
         return frozenset({self.norm})
 
     def availability(self) -> Availability:
-        """Whether the checkpoint is in the model folder; else how large it is, as float32."""
+        """Return whether the checkpoint is in the model folder, else its size as float32."""
         missing = robustbench.missing_checkpoints(
             self.model_id, self.dataset, self.norm, self.model_dir
         )
@@ -106,7 +106,7 @@ def _states(module: nn.Module) -> dict[str, State]:
 
 
 def zoo_references(dataset: str, norm: str, model_dir: Path) -> list[ZooReference]:
-    """All models of the zoo for a data set ("cifar10", ...) and a norm ("Linf", "L2"), by name."""
+    """Return the zoo's models for a data set ("cifar10", ...) and a norm ("Linf", "L2")."""
     return [
         ZooReference(model_id, dataset, norm, model_dir)
         for model_id in robustbench.model_ids(dataset, norm)

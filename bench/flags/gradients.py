@@ -18,9 +18,9 @@ from bench.store.summary import Flag
 
 ZERO_GRADIENT_THRESHOLD = 0.01
 VANISHING_RATIO = 1e-12
-"""The cross-entropy's gradient divided by that of the logits' margin, which is about the probability
-of all wrong classes together. Where it is so small, the cross-entropy itself has long been rounded
-to 0, and no attack can tell by it which of two images is the better one."""
+"""Ratio of the gradient of the cross-entropy to that of the logits' margin, which is about the
+probability of all wrong classes together. Where it is so small, the cross-entropy itself has long
+been rounded to 0, and no attack can tell by it which of two images is the better one."""
 VANISHING_THRESHOLD = 0.5
 
 

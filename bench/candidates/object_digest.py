@@ -500,7 +500,7 @@ def _computed_before_passes(module: nn.Module) -> set[str]:
     Weight norm, spectral norm and pruning keep a weight so. Until the first pass it is what the
     constructor drew, whatever was loaded since, and decides no answer.
     """
-    # Of recurrent layers: the weights once more, in a list.
+    # Recurrent layers hold their weights once more, in a list.
     names = {"_flat_weights"} if isinstance(module, nn.RNNBase) else set()
     for hook in module._forward_pre_hooks.values():
         if type(hook).__module__.startswith("torch.nn.utils."):

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from bench.candidates.foreign_code import raised
-from bench.errors import EvaluationError
+from bench.errors import EvaluationError, raised
 
 Result = TypeVar("Result")
 

@@ -15,10 +15,8 @@ from bench.claims.rows import read_rows
 from bench.data import DatasetName
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel
+from bench.suites.suite import EPS_TOLERANCE
 from bench.validation import Number, StrictModel
-
-EPS_TOLERANCE = 1e-6
-"""Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 
 
 def none_if_empty(value: Any) -> Any:

@@ -12,6 +12,7 @@ import click
 import bench
 from bench.cli.streams import lenient_streams
 from bench.errors import BenchError, EvaluationError, InputError, Unavailable
+from bench.plugins import load_plugins
 
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
 COMMANDS = {
@@ -81,3 +82,4 @@ class _LazyGroup(click.Group):
 @click.version_option(bench.__version__, prog_name="bench")
 def main() -> None:
     """Benchmark the accuracy-robustness trade-off of image classifiers."""
+    load_plugins()

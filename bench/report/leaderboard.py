@@ -168,6 +168,12 @@ class Leaderboard:
         return len({run.manifest.candidate for run in self.others if run.kind.certifies})
 
     @property
+    def unsectioned(self) -> list[Summary]:
+        """The runs of kinds for which the page has no section, newest first."""
+        runs = [run for run in self.others if not run.kind.has_section]
+        return sorted(runs, key=lambda run: run.finished, reverse=True)
+
+    @property
     def threat_model(self) -> ThreatModel:
         """The suite's."""
         return (self.definition or self.reference).threat_model

@@ -92,9 +92,8 @@ def families(summaries: Iterable[Summary]) -> list[Family]:
 def mix_of(run: Summary) -> Mapping[str, Any]:
     """What the manifest says of the mix; empty for other candidates and kinds of runs."""
     described = run.manifest.information.get("mix")
-    if run.kind.is_imported or run.kind.certifies or not isinstance(described, Mapping):
-        return {}
-    return described
+    attacks = isinstance(run, AttackedSummary | SweepSummary) and not run.kind.is_imported
+    return described if attacks and isinstance(described, Mapping) else {}
 
 
 def weight_of(run: Summary) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.attacks.draws import keyed_draws
 from bench.candidates import Candidate
-from bench.candidates.foreign_code import FOREIGN_ERRORS
+from bench.errors import FOREIGN_ERRORS
 from bench.precision import tensor_cores
 from bench.store.same_candidate import same_answers
 

@@ -11,9 +11,8 @@ from types import MappingProxyType
 from bench import data
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
-from bench.candidates.foreign_code import FOREIGN_ERRORS, raised
 from bench.candidates.submission import SubmissionReference
-from bench.errors import BenchError, InputError, Unavailable
+from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
 from bench.memory import tensor_bytes
 from bench.runs.estimate import Estimate
 from bench.runs.kind import runnable_kind

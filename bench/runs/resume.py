@@ -31,7 +31,9 @@ def choose_folder(
     while (folder := store.folder(manifest)).has_begun:
         recorded = _recorded(folder)
         # What cannot be read is found to be damaged, and set aside, by whoever takes it up.
-        if recorded is None or same_candidate(recorded, manifest):
+        # A log comes without its candidate: the digests of suite, data and file say all of it.
+        is_log = manifest.unidentified is None
+        if recorded is None or is_log or same_candidate(recorded, manifest):
             found = folder, manifest
         else:
             others.append(folder.path.name)

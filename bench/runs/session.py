@@ -128,10 +128,12 @@ def complete(
 
     Args:
         dataset: the samples of the run.
-        raised: flags that were raised so far.
+        raised: flags that were raised so far; those that follow from the records are added.
         record: of the engine.
     """
     summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
+    found = flags.flags_of_records(summary, tables, len(dataset.classes))
+    summary = summary.model_copy(update={"flags": [*summary.flags, *found]})
     folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
     return summary
 

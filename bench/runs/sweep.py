@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from bench import flags
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import PREFIX
 from bench.candidates.identity import digest
@@ -20,7 +19,7 @@ from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
 from bench.formatting import accuracy_text, percent
-from bench.runs.kind import RunnableKind, present
+from bench.runs.kind import RunnableKind
 from bench.runs.settings import Settings
 from bench.store.kinds import Columns, Overview
 from bench.store.manifest import Manifest
@@ -157,6 +156,7 @@ class Sweep(RunnableKind):
         ),
         attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
     )
+    has_section = True
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the sweep engine for the protocol's weights."""
@@ -245,7 +245,7 @@ class Sweep(RunnableKind):
                 "clean_accuracy": interval_of(manifest.selection, clean, n),
                 "robust_accuracy": interval_of(manifest.selection, robust, n),
             },
-            flags=[*raised, *present(flags.non_finite_logits(tables.samples))],
+            flags=list(raised),
             engine_record=dict(record),
             points=points,
             seconds=float(tables.attempts["seconds"].sum()),

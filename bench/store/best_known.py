@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.claims.claims import EPS_TOLERANCE
 from bench.errors import InputError
 from bench.store import Store
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import Summary
+from bench.suites.suite import EPS_TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ def _norm_and_radius(value: Any) -> Any:
 
 
 Norm = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
+EPS_TOLERANCE = 1e-6
+"""Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 STANDARD_PROTOCOL = "standard"
 CERTIFIED_PROTOCOL = "certified"
 _SUFFIXES = (".yaml", ".yml")

@@ -98,6 +98,9 @@ def test_an_attack_from_outside_runs(tmp_path: Path) -> None:
     places = ["--results-dir", str(tmp_path / "results"), "--report-dir", str(tmp_path / "reports")]
     result = CliRunner().invoke(main, [*command, *places, "--n-examples", "40"])
     assert result.exit_code == 0, result.output
+    verify = ["verify", "own/digits-standard", "--suite", str(tmp_path / "own.yaml")]
+    verified = CliRunner().invoke(main, [*verify, *places[:2]])
+    assert verified.exit_code == 0, verified.output
     (path,) = (tmp_path / "results").glob("**/run.json")
     (attack,) = json.loads(path.read_text())["attacks"]
     assert attack["name"] == "fgsm"

@@ -105,7 +105,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
 
 def _line(model: type[BaseModel], detail: ErrorDetails) -> str:
     place = detail["loc"]
-    field = ".".join(str(part) for part in place if part != KEY)
+    field = ".".join(_in_one_line(part) for part in place if part != KEY)
     begin = f"field {field}: " if field else ""
     came = "" if detail["type"] == "missing" else f"got {_shown(detail['input'])}"
     if detail["type"] in ("extra_forbidden", "invalid_key"):
@@ -130,6 +130,12 @@ def _first_field(model: type[BaseModel]) -> str:
     form = form_of_field(model, [name])
     assert form is not None
     return f"such as {as_yaml({name: form.example})[1:-1]}"
+
+
+def _in_one_line(part: str | int) -> str:
+    """Return a key as it is, but escaped where it would break the line of a message."""
+    text = str(part)
+    return text if text.isprintable() else repr(text)
 
 
 def _unknown(model: type[BaseModel], place: Sequence[str | int], came: str) -> str:

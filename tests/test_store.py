@@ -30,10 +30,6 @@ IMAGES = arrays.arrays(
 
 
 @given(IMAGES, IMAGES)
-def test_the_newest_of_two_short_runs_is_told() -> None:
-    assert environment.now() < environment.now()
-
-
 def test_witnesses_are_kept_bit_for_bit(clean: np.ndarray, images: np.ndarray) -> None:
     restored = apply_difference(clean, difference(clean, images))
     assert restored.tobytes() == images.tobytes()
@@ -45,6 +41,17 @@ def test_safe_names_stay_in_their_folder(name: str) -> None:
     assert safe
     assert safe not in (".", "..")
     assert (Path("root") / safe).parent == Path("root")
+
+
+def test_long_names_are_told_apart_and_fit_a_file_system(tmp_path: Path) -> None:
+    one, other = (safe_name(300 * "x" + ending) for ending in "ab")
+    assert one != other
+    assert safe_name(one) == one
+    (tmp_path / f"{one}.html").touch()
+
+
+def test_the_newest_of_two_short_runs_is_told() -> None:
+    assert environment.now() < environment.now()
 
 
 def _evaluate(module: nn.Module, root: Path, **changes: object) -> tuple[RunResult, list[str]]:

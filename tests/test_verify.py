@@ -290,10 +290,10 @@ def test_commands(write_submission: Callable[..., Path], tmp_path: Path) -> None
 def test_only_attacks_have_witnesses_to_verify(linear_digits: nn.Module, tmp_path: Path) -> None:
     candidate = Candidate("linear", linear_digits, {"weights": "1" * 64}, "2" * 64)
     outcome = _run(candidate, tmp_path)
-    manifest = outcome.folder.manifest().model_copy(update={"kind": "certification"})
+    manifest = outcome.folder.manifest().model_copy(update={"kind": "sweep"})
     summary = outcome.summary.model_copy(update={"manifest": manifest})
     outcome.folder.write_summary(summary)
-    with pytest.raises(InputError, match="expected a run that attacked, got a certification"):
+    with pytest.raises(InputError, match="expected a run that attacked, got a sweep"):
         verify(outcome.folder, candidate, data.load("digits").first(N), CPU)
 
 

@@ -21,6 +21,7 @@ _NO_GRADIENT = (
     "modified by an inplace operation",
     "is being used in an in-place operation",
     "being modified inplace",
+    "has been modified inplace with grad mode enabled",  # a view, made without gradients
     "call numpy() on tensor that requires grad",
     "inference tensor",
     "don't support automatic differentiation",

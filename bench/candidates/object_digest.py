@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import contextvars
 import copyreg
 import dataclasses
 import dis
@@ -52,6 +53,7 @@ STATELESS = (
     type(threading.Lock()),
     type(threading.RLock()),
     threading.local,
+    contextvars.ContextVar,
     logging.Logger,
     torch.utils.hooks.RemovableHandle,
 )

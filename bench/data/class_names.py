@@ -11,6 +11,21 @@ from bench.errors import InputError
 SHOWN = 4
 
 
+MOST_CLASSES = 1_000_000
+"""More are a mistake, such as ids taken for classes, and their names would fill the memory."""
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Return the names of classes that are called 0, 1, 2, ...
+
+    Raises:
+        ValueError: there are more than `MOST_CLASSES`.
+    """
+    if count > MOST_CLASSES:
+        raise ValueError(f"expected at most {MOST_CLASSES:,} classes, got {count:,}")
+    return tuple(str(number) for number in range(count))
+
+
 def listed(names: Sequence[object], shown: int = SHOWN) -> str:
     """Return the first few names in words: "cat, dog, ... (12 in all)"."""
     head = ", ".join(str(name) for name in names[:shown])

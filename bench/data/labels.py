@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.class_names import outputs_of
+from bench.data.class_names import numbered, outputs_of
 from bench.errors import InputError
 
 Labels = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ def resolve(
         names = tuple(str(number) for number in range(width)) if classes is None else None
     given = names or classes
     if given is None:
-        return numbers, tuple(str(number) for number in range(int(numbers.max()) + 1))
+        return numbers, _numbered(int(numbers.max()) + 1, origin)
     high = int(numbers.max())
     if high >= len(given):
         start = (
@@ -106,6 +106,13 @@ def _numbers(labels: npt.NDArray[Any], origin: str) -> tuple[Labels, int | None]
     return labels.astype(np.int64), width
 
 
+def _numbered(count: int, origin: str) -> tuple[str, ...]:
+    try:
+        return numbered(count)
+    except ValueError as error:
+        raise InputError(f"{origin}: {error}; are the labels ids of something else?") from error
+
+
 def class_names(array: npt.NDArray[Any], origin: str) -> tuple[str, ...]:
     """Return the class names in an array `classes`.
 
@@ -117,7 +124,7 @@ def class_names(array: npt.NDArray[Any], origin: str) -> tuple[str, ...]:
         InputError: another form, or a name twice.
     """
     if array.ndim == 0 and array.dtype.kind in "iu" and int(array) > 0:
-        return tuple(str(number) for number in range(int(array)))
+        return _numbered(int(array), origin)
     if array.ndim != 1 or not len(array) or array.dtype.kind not in "USiu":
         raise InputError(
             f"{origin}: expected `classes` as one text a class, such as np.array(['cat', 'dog']), "

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from bench.data.dataset import Dataset
 from bench.data.request import Request
@@ -130,5 +130,5 @@ def _known(name: str) -> str:
     return name
 
 
-DatasetName = Annotated[str, AfterValidator(_known)]
+DatasetName = Annotated[str, AfterValidator(_known), Field(examples=["cifar10"])]
 """In a validated record, the name of a data set that is known."""

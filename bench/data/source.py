@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from bench.data.class_names import numbered
 from bench.data.registry import DatasetName
 from bench.validation import StrictModel
 
@@ -25,19 +26,19 @@ _BESIDE = {
 def _class_names(value: Any) -> Any:
     """Turn 10 into "0" ... "9" and a list of texts and whole numbers into texts."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return tuple(str(number) for number in range(value))
+        return numbered(value)
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(
-            "expected the class names in the order of the network's outputs, such as [cat, dog], "
-            "or their number where they are called 0, 1, 2, ..."
+            "expected the class names in the order of the network's outputs, or their number "
+            "where they are called 0, 1, 2, ..., such as [cat, dog]"
         )
     for name in value:
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise ValueError(f"expected names of classes, got {name!r}; put the name in quotes")
+            raise ValueError(f"expected names of classes; {name!r} is none, put it in quotes")
     names = tuple(str(name) for name in value)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"expected each class once, got {', '.join(repeated)} more than once")
+        raise ValueError(f"expected each class once; {', '.join(repeated)} is repeated")
     return names
 
 
@@ -59,9 +60,9 @@ class DataSource(StrictModel):
     """One subfolder of images a class."""
     npz: Annotated[Path, Field(examples=["images.npz"])] | None = None
     """Arrays `images` (N, C, H, W) or (N, H, W, C), uint8 or float in [0, 1], and `labels` (N,)."""
-    classes: ClassNames = Field(default=None, validate_default=False)
+    classes: ClassNames = Field(default=None, validate_default=False, examples=[["cat", "dog"]])
     """All classes in the order of the network's outputs; the data may lack some of them."""
-    class_order: ClassNames = Field(default=None, validate_default=False)
+    class_order: ClassNames = Field(default=None, validate_default=False, examples=[["cat", "dog"]])
     """The class folders, each once, in the order of the network's outputs."""
     channels: Literal[1, 3] | None = None
     """What images are converted to: grey or RGB; None: RGB in folders."""

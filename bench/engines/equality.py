@@ -75,7 +75,7 @@ def said(error: BaseException) -> str:
 def _logits(module: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad(), _same_draws(images.device):
         logits: Tensor = module(images.clone())
-    return logits.float()
+    return logits.float().clone()  # a module may write its next answer into the same memory
 
 
 def _gradient(module: nn.Module, images: Tensor) -> Tensor | None:

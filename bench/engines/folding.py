@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,10 @@ from bench.candidates.form import uncompiled
 from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected
 
-MOST_ATTEMPTS = 12
-"""Each takes passes; a network that refuses so often has little to gain."""
+MOST_ATTEMPTS = 24
+"""At single parts, where not all of them can be folded at once: each attempt takes passes."""
+Replace = Callable[[nn.Module, str, nn.Module, int], bool]
+"""Puts the trace of a child, with so many batch norms folded, into its place; whether it stays."""
 _NORMS: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
@@ -36,14 +38,14 @@ def folded(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
     if not expected.repeats:
         return module, "none: the candidate's answers change by themselves"
     holder = _Holder(module)
-    folding = _Folding(holder, expected)
     mix = as_mix(module)
-    if mix is None:
-        folding.fold(holder, "module")
-    else:
-        for path in mix.part_names:
-            parent, _, name = path.rpartition(".")
-            folding.fold(mix.get_submodule(parent), name)
+    places: list[tuple[nn.Module, str]] = [(holder, "module")]
+    if mix is not None:
+        paths = [path.rpartition(".") for path in mix.part_names]
+        places = [(mix.get_submodule(parent), name) for parent, _, name in paths]
+    folding = _Folding(holder, expected)
+    if not folding.fold_at_once(places):
+        folding.fold_one_by_one(places)
     return holder.module, folding.record()
 
 
@@ -56,7 +58,7 @@ class _Holder(nn.Module):
 
 
 class _Folding:
-    """Folds child by child, and undoes what the answers do not stand."""
+    """Folds all parts at once, or one after the other, and undoes what changes answers."""
 
     def __init__(self, holder: _Holder, expected: Expected) -> None:
         self.holder = holder
@@ -66,7 +68,31 @@ class _Folding:
         self.change = 0.0
         self.problems: list[str] = []
 
-    def fold(self, parent: nn.Module, name: str) -> None:
+    def fold_at_once(self, places: Sequence[tuple[nn.Module, str]]) -> bool:
+        """Fold everything and look at the answers once; False: all of it was undone."""
+        done: list[tuple[nn.Module, str, nn.Module]] = []
+
+        def replace(parent: nn.Module, name: str, traced: nn.Module, count: int) -> bool:
+            done.append((parent, name, parent.get_submodule(name)))
+            parent._modules[name] = traced
+            self.count += count
+            return True
+
+        for parent, name in places:
+            self._fold(parent, name, replace)
+        self.change, problem = self.expected.compare(self.holder.module) if done else (0.0, "")
+        if problem:
+            for parent, name, child in done:
+                parent._modules[name] = child
+            self.count, self.change = 0, 0.0
+        return not problem
+
+    def fold_one_by_one(self, places: Sequence[tuple[nn.Module, str]]) -> None:
+        """Fold part by part, and look at the answers after each."""
+        for parent, name in places:
+            self._fold(parent, name, self._replace)
+
+    def _fold(self, parent: nn.Module, name: str, replace: Replace) -> None:
         """Fold within a child of `parent`, in place.
 
         The child is replaced by its trace. One that cannot be traced (data-dependent control flow)
@@ -75,23 +101,25 @@ class _Folding:
         something else.
         """
         child = parent._modules[name]
-        if child is None or _is_compiled(child) or self.attempts >= MOST_ATTEMPTS:
+        if child is None or _is_compiled(child):
             return
         traced = None if _listens_inside(child) else _trace(child)
         if traced is not None:
             count = fold_batch_norms(traced)
-            if count == 0 or self._replace(parent, name, traced, count):
+            if count == 0 or replace(parent, name, traced, count):
                 return
         if isinstance(child, FeatureExtractor):
             return
         for grandchild in list(child._modules):
-            self.fold(child, grandchild)
+            self._fold(child, grandchild, replace)
 
     def _replace(self, parent: nn.Module, name: str, traced: nn.Module, count: int) -> bool:
         """Put the trace into the child's place, if all goes on as before."""
+        if self.attempts >= MOST_ATTEMPTS:
+            return False
+        self.attempts += 1
         child = parent._modules[name]
         parent._modules[name] = traced
-        self.attempts += 1
         change, problem = self.expected.compare(self.holder.module)
         if problem:
             parent._modules[name] = child

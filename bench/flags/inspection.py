@@ -110,6 +110,8 @@ def _answer(
     try:
         with torch.no_grad():
             answer: Tensor = module(images)
+            if isinstance(answer, Tensor):
+                answer = answer.clone()  # a module may write its next answer into the same memory
     except Exception as error:  # foreign code may raise anything
         if is_out_of_memory(error):
             raise

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.data.class_names import listed
 from bench.formatting import (
     count,
     duration,
@@ -100,6 +101,8 @@ def _run(summary: Summary) -> list[Fact]:
         Fact("Protocol", (manifest.protocol,)),
         Fact("Attacks", attacks),
         Fact("Samples", (f"{samples} of {data.name}",)),
+        Fact("Classes, in order", (listed(data.classes, 8),) if data.classes else ()),
+        Fact("How the data were read", tuple(manifest.information.get("data_notices") or ())),
         Fact("SHA-256 of the samples", (data.sha256,), is_code=True),
         Fact("Seed", (str(manifest.seed),)),
         Fact("Engine", (f"{manifest.engine}{_in_brackets(manifest.engine_settings)}",)),

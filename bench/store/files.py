@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,9 @@ from bench.errors import InputError
 from bench.store.manifest import SCHEMA_VERSION
 from bench.validation import explain
 
+LONGEST_NAME = 150
+"""Of a folder or file, with room for endings: file systems take 255 bytes."""
+
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
 UNREADABLE = (
@@ -36,8 +40,14 @@ UNREADABLE = (
 
 
 def safe_name(name: str) -> str:
-    """A candidate's name as a folder name; what is no letter, digit, ., _ or - becomes -."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "-"
+    """A name as one for folders and files; what is no letter, digit, ., _ or - becomes -.
+
+    Of a name that file systems could not hold its beginning is kept, and a digest of the whole.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "-"
+    if len(safe) <= LONGEST_NAME:
+        return safe
+    return f"{safe[: LONGEST_NAME - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def set_aside(path: Path) -> Path:

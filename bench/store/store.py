@@ -29,7 +29,7 @@ class Store:
 
     def folder(self, manifest: Manifest) -> RunFolder:
         """The folder of the run that a manifest names, whether it exists or not."""
-        path = self.root / manifest.suite / safe_name(manifest.candidate) / manifest.run
+        path = self.root / safe_name(manifest.suite) / safe_name(manifest.candidate) / manifest.run
         return RunFolder(path)
 
     def runs(self, suite: str | None = None, candidate: str | None = None) -> list[RunFolder]:

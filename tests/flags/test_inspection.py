@@ -70,6 +70,30 @@ def test_a_bad_answer_raises_its_flag(
     assert flag in _raised(Answer(change).eval())
 
 
+class _OneMemory(nn.Module):
+    """Writes every answer into the same memory."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+        self.fc = nn.Linear(3 * 16, CLASSES)
+        self.out = torch.zeros(256, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.out[: len(images)]
+        with torch.no_grad():
+            out.copy_(self.fc(images.flatten(1)))
+            out.add_(self.noise * torch.randn_like(out))
+        return out
+
+
+def test_answers_that_share_their_memory_are_compared_as_they_were_given() -> None:
+    assert "randomized" in _raised(_OneMemory(0.1).eval())
+    still = _raised(_OneMemory(0.0).eval())
+    assert "zero-gradients" in still
+    assert not {"randomized", "batch-dependent"} & still
+
+
 def test_a_part_left_in_training_mode_is_named() -> None:
     module = nn.Sequential(nn.BatchNorm2d(3), Answer(lambda _, logits: logits)).eval()
     module[0].train()

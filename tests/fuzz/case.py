@@ -36,6 +36,7 @@ class Step:
         names: texts of which a refusal must contain one, such as the file that is at fault.
         codes: exit codes that are allowed where it does not succeed.
         prepare: changes files before the command.
+        goes_on: whether the case goes on where the command does not succeed.
     """
 
     arguments: list[str]
@@ -44,6 +45,7 @@ class Step:
     names: tuple[str, ...] = ()
     codes: frozenset[int] = frozenset({2})
     prepare: Callable[[], None] = field(default=lambda: None)
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,49 +11,62 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tests.fuzz.problem import Booleans, Images, Problem
+from tests.fuzz.problem import Booleans, Images, Labels, Problem
 
 _LINE = re.compile(
     r"^(\S+): clean ([\d.]+)%, robust ([\d.]+)%(?: \[.*\])?, n = (\d+)", re.MULTILINE
 )
 
 
-def run_of(output: str) -> Path | None:
+def run_of(output: str, candidate: str = "") -> Path | None:
     """The folder of the complete run that a command's output names last; None if there is none."""
-    named = re.findall(r"^  records: (.*)$", output, re.MULTILINE)
-    folder = Path(named[-1]) if named else None
+    named = [Path(each) for each in re.findall(r"^  records: (.*)$", output, re.MULTILINE)]
+    own = [folder for folder in named if candidate in ("", folder.parent.name)]
+    folder = own[-1] if own else None
     return folder if folder is not None and (folder / "run.json").is_file() else None
 
 
-def confirm_run(problems: list[Problem], output: str, words: tuple[str, ...] = ()) -> list[str]:
+def confirm_run(
+    problems: list[Problem],
+    output: str,
+    words: tuple[str, ...] = (),
+    n: int | None = None,
+    candidate: str = "",
+) -> list[str]:
     """What is wrong with the run that an evaluation left; nothing if one of the problems fits.
 
     Args:
         problems: right readings of the input.
         output: of the command.
         words: texts of which the output must contain one, unless empty.
+        n: how many samples, whichever they are; None: all, in their order.
+        candidate: whose run, if there are several.
     """
-    folder = run_of(output)
+    folder = run_of(output, candidate)
     if folder is None:
         return ["no run: exit 0 without records"]
-    complaints = [_complaints(folder, problem, output) for problem in problems]
+    complaints = [_complaints(folder, problem, output, n) for problem in problems]
     best = min(complaints, key=len)
     if not best and words and not any(word in output for word in words):
         return [f"no word of {' | '.join(words)}"]
     return best
 
 
-def _complaints(folder: Path, problem: Problem, output: str) -> list[str]:
+def _complaints(folder: Path, problem: Problem, output: str, n: int | None) -> list[str]:
     samples = pd.read_parquet(folder / "samples.parquet").sort_values("index")
     summary = json.loads((folder / "run.json").read_text())
-    n = len(problem.labels)
-    if samples["index"].tolist() != list(range(n)):
-        return [f"samples: expected {n} of them, got {len(samples)}"]
+    index = samples["index"].to_numpy()
+    whole = list(range(len(problem.labels)))
+    if n is None and index.tolist() != whole:
+        return [f"samples: expected all {len(whole)}, got {index.tolist()}"]
+    if n is not None and not (len(index) == n == len(set(index)) and set(index) <= set(whole)):
+        return [f"samples: expected {n} of {len(whole)}, got {index.tolist()}"]
+    problem = problem.take(index)
     if samples["label"].tolist() != problem.labels.tolist():
         return ["samples: other labels than the data's"]
     correct = samples["clean_correct"].to_numpy(bool)
     robust = samples["robust"].to_numpy(bool)
-    found = _of_summary(summary, correct, robust, output)
+    found = _of_summary(summary, correct, robust, output, folder.parent.name)
     if problem.unanswered(problem.images, problem.labels).any():
         found += _not_counted(summary)
     surely, perhaps = problem.right()
@@ -64,17 +77,18 @@ def _complaints(folder: Path, problem: Problem, output: str) -> list[str]:
         )
     if (robust & ~correct).any():
         found.append("robust samples that are wrong without attack")
-    return found + _of_attacks(folder, problem, correct, robust)
+    return found + _of_attacks(folder, problem, index, correct, robust)
 
 
 def _of_summary(
-    summary: dict[str, Any], correct: Booleans, robust: Booleans, output: str
+    summary: dict[str, Any], correct: Booleans, robust: Booleans, output: str, candidate: str
 ) -> list[str]:
     found = []
     for name, mask in (("clean_accuracy", correct), ("robust_accuracy", robust)):
         if abs(summary[name] - mask.mean()) > 1e-9:
             found.append(f"{name}: run.json says {summary[name]}, the samples {mask.mean()}")
     lines = _LINE.findall(output)
+    lines = [line for line in lines if line[0] == candidate] or lines
     if not lines:
         return [*found, "no line with the accuracies"]
     _, clean, attacked, n = lines[-1]
@@ -93,10 +107,12 @@ def _not_counted(summary: dict[str, Any]) -> list[str]:
     return [] if "non-finite-logits" in raised else ["no flag: of answers that are not finite"]
 
 
-def _of_attacks(folder: Path, problem: Problem, correct: Booleans, robust: Booleans) -> list[str]:
+def _of_attacks(
+    folder: Path, problem: Problem, places: Labels, correct: Booleans, robust: Booleans
+) -> list[str]:
     found = []
     broken = set(np.flatnonzero(correct & ~robust).tolist())
-    index, images, predictions = witnesses(folder, problem.images)
+    index, images, predictions = witnesses(folder, problem.images, places)
     if missing := broken - set(index.tolist()):
         found.append(f"broken without a witness: {sorted(missing)}")
     if len(index):
@@ -128,19 +144,19 @@ def _of_attacks(folder: Path, problem: Problem, correct: Booleans, robust: Boole
 
 
 def witnesses(
-    folder: Path, clean: Images
+    folder: Path, clean: Images, places: Labels
 ) -> tuple[npt.NDArray[np.int64], Images, npt.NDArray[np.int64]]:
-    """Places (m,), images (m, C, H, W) and predicted classes (m,) of a run's witnesses.
+    """Rows (m,), images (m, C, H, W) and predicted classes (m,) of a run's witnesses.
 
     Unpacked as the documentation of the files says: the difference of bit patterns to the clean
-    images, in four planes of bytes.
+    images (n, C, H, W), in four planes of bytes; these are at ascending `places` (n,).
     """
     path = folder / "witnesses.npz"
     nowhere = np.zeros(0, np.int64)
     if not path.exists():
         return nowhere, clean[:0], nowhere
     with np.load(path, allow_pickle=False) as archive:
-        index = archive["index"]
+        index = np.searchsorted(places, archive["index"])
         planes = archive["difference"].astype(np.uint32)
         predictions = archive["prediction"]
     bits = planes[0] | planes[1] << 8 | planes[2] << 16 | planes[3] << 24
@@ -149,7 +165,7 @@ def witnesses(
 
 
 def flags_of(output: str) -> set[str]:
-    """Names of the flags of the run that a command's output names."""
+    """Names of the flags of the run that a command's output names last."""
     folder = run_of(output)
     if folder is None:
         return set()

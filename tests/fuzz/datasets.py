@@ -247,7 +247,7 @@ def _meant(array: npt.NDArray[Any] | None, pixels: Bytes, kind: _Archive) -> Ima
     if kind.scale == 1:
         return (pixels > 127).astype(np.float32)
     if kind.scale == -1 and array is not None:
-        return np.abs(array).astype(np.float32)
+        return array.astype(np.float32)
     return (pixels / np.float32(255)).astype(np.float32)
 
 
@@ -265,7 +265,7 @@ FOLDERS: Mapping[str, Outcome] = MappingProxyType(
         "I": "either",
         "F": "either",
         "CMYK": "either",
-        "HSV in tiff": "either",
+        "YCbCr": "either",
         "bmp": "accept",
         "ppm": "accept",
         "webp": "accept",
@@ -323,6 +323,8 @@ def write_folder(
         shown = np.repeat(np.where(_gray(pixels) > 127, 255, 0)[:, None], 3, axis=1)
     elif name in ("I;16", "F", "I", "LA") or name in ("P", "gif"):
         shown = np.repeat(_gray(pixels)[:, None], 3, axis=1)
+    elif name in ("CMYK", "YCbCr"):
+        shown = _converted(pixels, name)
     images = (shown / np.float32(255)).astype(np.float32)
     readings = [(images, labels)]
     if name == "transparent RGBA":
@@ -341,6 +343,13 @@ def write_folder(
     if name.startswith("one "):
         names_of_refusal = (at_fault.name,)
     return Source({"folder": "photos"}, "photos", FOLDERS[name], tuple(readings), names_of_refusal)
+
+
+def _converted(pixels: Bytes, mode: str) -> Bytes:
+    """Colours (N, 3, H, W) after they were kept in another mode."""
+    images = [Image.fromarray(each.transpose(1, 2, 0), "RGB") for each in pixels]
+    back = [np.asarray(each.convert(mode).convert("RGB")) for each in images]
+    return np.stack(back).transpose(0, 3, 1, 2)
 
 
 def _class_names(name: str, classes: int) -> list[str]:
@@ -406,12 +415,9 @@ def _write_image(stem: Path, name: str, image: Bytes, number: int) -> Path:
     elif name == "F":
         path = path.with_suffix(".tif")
         Image.fromarray(gray.astype(np.float32) / 255, "F").save(path)
-    elif name == "CMYK":
+    elif name in ("CMYK", "YCbCr"):
         path = path.with_suffix(".tif")
-        Image.fromarray(color, "RGB").convert("CMYK").save(path)
-    elif name == "HSV in tiff":
-        path = path.with_suffix(".tif")
-        Image.fromarray(color, "RGB").convert("LAB" if False else "YCbCr").save(path)
+        Image.fromarray(color, "RGB").convert(name).save(path)
     elif name in ("bmp", "ppm", "tiff", "webp"):
         path = path.with_suffix(f".{name}")
         options = {"lossless": True} if name == "webp" else {}

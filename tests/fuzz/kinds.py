@@ -1,11 +1,11 @@
-"""Kinds of cases: what is varied, all else being as it should be."""
+"""Kinds of cases: which input is varied, all else being as it should be."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,222 +16,10 @@ import yaml
 from scipy.stats import norm as normal
 
 from tests.fuzz import archives, datasets, definitions, networks, weights
-from tests.fuzz.case import Case, Draws, Outcome, Step, worst
-from tests.fuzz.confirm import confirm_run, flags_of, run_of
-from tests.fuzz.datasets import Source
-from tests.fuzz.networks import Network
+from tests.fuzz.case import Case, Draws, Outcome, Step
+from tests.fuzz.confirm import confirm_run, run_of
 from tests.fuzz.problem import Labels, Problem
-
-SHAPES = ((1, 5, 5), (3, 5, 5), (3, 6, 5), (1, 7, 5))
-ATTACKS: tuple[Any, ...] = (
-    {"name": "apgd-ce", "parameters": {"steps": 6}},
-    {"name": "apgd-t", "parameters": {"steps": 6, "targets": 2}},
-    {"name": "apgd-dlr", "parameters": {"steps": 5}},
-    {"name": "fab-t", "parameters": {"steps": 5, "targets": 2}},
-    {"name": "square", "parameters": {"queries": 15}},
-)
-SURE_ATTACKS: tuple[Any, ...] = (
-    {"name": "apgd-ce", "parameters": {"steps": 20}},
-    {"name": "apgd-t", "parameters": {"steps": 30, "targets": 9}},
-)
-"""They find whatever breaks a linear classifier in Linf."""
-
-
-@dataclass
-class Workspace:
-    """A case's folder with data, a submission and a suite in it, and what they mean.
-
-    Attributes:
-        problems: right readings of the data.
-    """
-
-    folder: Path
-    draws: Draws
-    network: Network
-    source: Source
-    problems: list[Problem]
-    suite: dict[str, Any]
-    submission: dict[str, Any]
-    outcome: Outcome
-    names: tuple[str, ...]
-    codes: frozenset[int]
-    reference_engine: bool
-
-    @property
-    def suite_file(self) -> Path:
-        """The suite's YAML."""
-        return self.folder / "suite.yaml"
-
-    @property
-    def candidate(self) -> Path:
-        """The submission's folder."""
-        return self.folder / "sub"
-
-    @property
-    def results(self) -> Path:
-        """Where records go."""
-        return self.folder / "results"
-
-    def write(self) -> None:
-        """Write suite and submission as they should be."""
-        self.suite_file.write_text(yaml.safe_dump(self.suite, sort_keys=False))
-        text = yaml.safe_dump(self.submission, sort_keys=False)
-        (self.candidate / "submission.yaml").write_text(text)
-
-    def inputs(self) -> list[str]:
-        """The options that name suite, candidate and results."""
-        named = {
-            "--suite": self.suite_file,
-            "--candidate": self.candidate,
-            "--results-dir": self.results,
-        }
-        return [text for option, path in named.items() for text in (option, str(path))]
-
-    def run(self, *options: str) -> list[str]:
-        """`bench run`."""
-        engine = ["--engine", "reference"] if self.reference_engine else []
-        report = ["--report-dir", str(self.folder / "reports")]
-        return ["run", *self.inputs(), *report, *engine, *options]
-
-    def evaluation(self, *options: str, n: int | None = None, **changes: Any) -> Step:
-        """`bench run`, and what must come of it."""
-        problems = [problem if n is None else problem.first(n) for problem in self.problems]
-        flags = self.network.kind.flags
-
-        def check(output: str) -> list[str]:
-            found = confirm_run(problems, output, self.source.words)
-            return found or _missing_flags(flags, output)
-
-        step = Step(self.run(*options), self.outcome, check, names=self.names, codes=self.codes)
-        return replace(step, **changes)
-
-    def verification(self) -> Step:
-        """`bench verify`, which must confirm what is right."""
-        name = f"{self.suite['name']}/{self.submission['name']}"
-        return Step(["verify", name, *self.inputs()], "accept")
-
-    def again(self) -> Step:
-        """The same command: nothing is computed, and the same numbers are shown."""
-
-        def check(output: str) -> list[str]:
-            known = "nothing was computed" in output
-            return self.evaluation().check(output) + ([] if known else ["computed again"])
-
-        return replace(self.evaluation(), check=check)
-
-
-def _labels(
-    problem_logits: np.ndarray[Any, Any] | None, n: int, classes: int, draws: Draws
-) -> Labels:
-    """Labels (n,), four fifths of them as the network has it; each class occurs."""
-    labels = draws.numbers.integers(0, classes, n)
-    if problem_logits is not None and problem_logits.shape == (n, classes):
-        predicted = np.nan_to_num(problem_logits, nan=-1e30).argmax(axis=1)
-        labels = np.where(draws.numbers.random(n) < 0.8, predicted, labels)
-    places = draws.numbers.permutation(n)[:classes]
-    labels[places] = np.arange(len(places))
-    return labels.astype(np.int64)
-
-
-def make_workspace(
-    folder: Path,
-    draws: Draws,
-    *,
-    network: str = "linear",
-    weights_format: str = "safetensors",
-    archive: str | None = "float32",
-    image_folder: str | None = None,
-    shape: tuple[int, int, int] | None = None,
-    classes: int | None = None,
-    norm: str | None = None,
-    sure: bool = False,
-) -> Workspace:
-    """Draw and write a problem with its parts of the kinds that are named."""
-    shape = shape or (draws.one_of(SHAPES) if image_folder is None else draws.one_of(SHAPES[1:3]))
-    classes = classes or draws.choices.randint(2, 5)
-    n = draws.choices.randint(max(classes, 6), 16)
-    norm = norm or draws.one_of(("Linf", "L2"))
-    eps = round(draws.choices.uniform(0.01, 0.15), 4) * (1 if norm == "Linf" else 3)
-    net = networks.write_network(folder / "sub", network, shape, classes, draws)
-    pixels = draws.numbers.integers(0, 256, (n, *shape)).astype(np.uint8)
-    answers = None
-    if net.module is not None and net.kind.outcome != "refuse":
-        answers = net.logits((pixels / np.float32(255)).astype(np.float32))
-    labels = _labels(answers, n, classes, draws)
-    if image_folder is not None:
-        source = datasets.write_folder(folder, image_folder, pixels, labels, classes, draws)
-    else:
-        source = datasets.write_archive(folder, str(archive), pixels, labels, classes, draws)
-    file = weights.write_weights(folder / "sub", weights_format, net.state)
-    kind = net.kind
-    reference = draws.chance(0.15) and classes >= 4 and kind.reference and not kind.randomized
-    attacks: list[Any] = (
-        list(SURE_ATTACKS)
-        if sure or draws.chance(0.3)
-        else [attack for attack in ATTACKS if draws.chance(0.5)]
-    )
-    attacks = attacks or [ATTACKS[0]]
-    exact = attacks == list(SURE_ATTACKS) and norm == "Linf"
-    if reference:
-        attacks, exact = ["apgd-ce"], False
-    problems = [
-        Problem(
-            net.logits,
-            images,
-            wanted,
-            norm,
-            eps,
-            kind.rounding,
-            net.linear(),
-            draws=400 if kind.randomized else 1,
-            exact_attack=exact,
-        )
-        for images, wanted in source.readings
-    ]
-    protocol = "adaptive" if kind.randomized and draws.chance(0.5) else "standard"
-    if protocol == "adaptive":
-        attacks = [*attacks, {"name": "apgd-expectation", "parameters": {"steps": 3, "targets": 1}}]
-    suite = definitions.suite_fields(source.data, norm, eps, attacks)
-    if protocol == "adaptive":
-        suite["protocols"]["adaptive"] = suite["protocols"]["standard"]
-    more = {"randomized": True} if kind.randomized else {}
-    workspace = Workspace(
-        folder=folder,
-        draws=draws,
-        network=net,
-        source=source,
-        problems=problems,
-        suite=suite,
-        submission=definitions.submission_fields(source.label, **file.fields, **more),
-        outcome=worst(kind.outcome, source.outcome, file.outcome),
-        names=(
-            *source.names,
-            *file.names,
-            "model.py",
-            "submission.yaml",
-            "candidate net",
-            "net: ",
-            "interrupted",
-        ),
-        codes=kind.codes,
-        reference_engine=reference,
-    )
-    workspace.write()
-    return workspace
-
-
-def _followed(workspace: Workspace) -> list[Step]:
-    """An evaluation, a verification of it, and sometimes the same command again."""
-    kind = workspace.network.kind
-    steps = [workspace.evaluation()]
-    if kind.verifiable:
-        steps.append(workspace.verification())
-        if workspace.draws.chance(0.15):
-            steps.append(workspace.again())
-    if workspace.draws.chance(0.1):
-        name = f"{workspace.suite['name']}/{workspace.submission['name']}"
-        steps.append(Step(["show", name, "--results-dir", str(workspace.results)], "accept"))
-    return steps
+from tests.fuzz.workspace import SHAPES, Workspace, followed, make_workspace, only_the_outcome
 
 
 def a_network(folder: Path, draws: Draws) -> Case:
@@ -239,29 +27,15 @@ def a_network(folder: Path, draws: Draws) -> Case:
     name = draws.one_of(list(networks.KINDS))
     workspace = make_workspace(folder, draws, network=name)
     if not workspace.network.kind.answers_of_one_call:
-        return Case("network", name, [_only_the_outcome(workspace)])
-    return Case("network", name, _followed(workspace))
-
-
-def _only_the_outcome(workspace: Workspace) -> Step:
-    """An evaluation whose numbers nobody can compute apart; flags must say why."""
-    flags = workspace.network.kind.flags
-    return workspace.evaluation(check=lambda output: _missing_flags(flags, output))
-
-
-def _missing_flags(expected: tuple[str, ...], output: str) -> list[str]:
-    """What is wrong if a run raised none of the flags that are expected."""
-    raised = flags_of(output)
-    if not expected or raised & set(expected):
-        return []
-    return [f"no flag: expected one of {', '.join(expected)}, got {sorted(raised)}"]
+        return Case("network", name, [only_the_outcome(workspace)])
+    return Case("network", name, followed(workspace))
 
 
 def a_linear_network(folder: Path, draws: Draws) -> Case:
     """A linear network, of which all is known; attacked by what finds all there is."""
     name = draws.one_of([name for name, kind in networks.KINDS.items() if kind.linear])
     workspace = make_workspace(folder, draws, network=name, norm="Linf", sure=True)
-    return Case("linear network", name, _followed(workspace))
+    return Case("linear network", name, followed(workspace))
 
 
 def some_weights(folder: Path, draws: Draws) -> Case:
@@ -277,7 +51,7 @@ def some_weights(folder: Path, draws: Draws) -> Case:
             workspace.network.module.load_state_dict(state)
             linear = None if name != "bfloat16 weights" else workspace.network.linear()
             workspace.problems = [replace(each, linear=linear) for each in workspace.problems]
-    return Case("weights", f"{name} of {network}", _followed(workspace))
+    return Case("weights", f"{name} of {network}", followed(workspace))
 
 
 def old_weights(folder: Path, draws: Draws) -> Case:
@@ -292,7 +66,7 @@ def old_weights(folder: Path, draws: Draws) -> Case:
     file = weights.write_weights(folder / "sub", draws.one_of(("pt", "legacy", "pth.tar")), changed)
     workspace.submission |= file.fields
     workspace.write()
-    return Case("old weights", network, _followed(workspace))
+    return Case("old weights", network, followed(workspace))
 
 
 def an_archive(folder: Path, draws: Draws) -> Case:
@@ -302,7 +76,7 @@ def an_archive(folder: Path, draws: Draws) -> Case:
     one_channel = name == "without channels"
     shape = draws.one_of((SHAPES[0], SHAPES[3])) if one_channel else None
     workspace = make_workspace(folder, draws, network=network, archive=name, shape=shape)
-    return Case("archive", f"{name}, {workspace.network.shape}", _followed(workspace))
+    return Case("archive", f"{name}, {workspace.network.shape}", followed(workspace))
 
 
 def an_image_folder(folder: Path, draws: Draws) -> Case:
@@ -311,9 +85,7 @@ def an_image_folder(folder: Path, draws: Draws) -> Case:
     network = draws.one_of(("linear", "layer norm", "convolutions with batch norm"))
     classes = draws.one_of((11, 12)) if "class" in name and draws.chance(0.7) else None
     workspace = make_workspace(folder, draws, network=network, image_folder=name, classes=classes)
-    return Case(
-        "image folder", f"{name}, {workspace.network.classes} classes", _followed(workspace)
-    )
+    return Case("image folder", f"{name}, {workspace.network.classes} classes", followed(workspace))
 
 
 def a_selection(folder: Path, draws: Draws) -> Case:
@@ -323,10 +95,10 @@ def a_selection(folder: Path, draws: Draws) -> Case:
     )
     size = len(workspace.problems[0].labels)
     way = draws.one_of(("n", "too many", "eps", "seed", "batch", "suite n", "random", "every"))
-    n: int | None = None
     if way == "n":
         n = draws.choices.randint(1, size)
-        step = workspace.evaluation("--n-examples", str(n), n=n)
+        workspace.problems = [each.first(n) for each in workspace.problems]
+        step = workspace.evaluation("--n-examples", str(n))
     elif way == "too many":
         step = workspace.evaluation(
             "--n-examples", str(size + 1), outcome="refuse", names=(str(size),)
@@ -339,11 +111,12 @@ def a_selection(folder: Path, draws: Draws) -> Case:
         n = draws.choices.randint(1, size)
         workspace.suite["n_examples"] = n
         workspace.write()
-        step = workspace.evaluation(n=n)
+        workspace.problems = [each.first(n) for each in workspace.problems]
+        step = workspace.evaluation()
     elif way in ("random", "every"):
-        options = ["--sample", "random", "--n-examples", str(max(1, size // 2))]
-        step = workspace.evaluation(*(options if way == "random" else ["--every", "2"]))
-        step = replace(step, check=lambda output: [])
+        options = ["--sample", "random", "--n-examples", str(size // 2)]
+        options = options if way == "random" else ["--every", "2"]
+        step = workspace.evaluation(*options, n=size // 2 if way == "random" else (size + 1) // 2)
     else:
         option = {"seed": "--seed", "batch": "--batch-size"}[way]
         step = workspace.evaluation(option, str(draws.choices.randint(1, 20)))
@@ -359,7 +132,7 @@ def tiny_images(folder: Path, draws: Draws) -> Case:
     workspace = make_workspace(folder, draws, shape=shape)
     workspace.reference_engine = False
     workspace.outcome = "either"
-    return Case("tiny images", f"{shape}", _followed(workspace))
+    return Case("tiny images", f"{shape}", followed(workspace))
 
 
 def a_changed_suite(folder: Path, draws: Draws) -> Case:
@@ -390,7 +163,9 @@ def _changed(workspace: Workspace, written: definitions.Written, file: str) -> S
     def check(output: str) -> list[str]:
         folder = run_of(output)
         if folder is None:
-            return ["exit 0 without a run"]
+            return ["no run: exit 0 without records"]
+        if written.what == "without weights":
+            return []  # initialised at random
         manifest = json.loads((folder / "manifest.json").read_text())
         threat = manifest["threat_model"]
         problems = [
@@ -420,7 +195,7 @@ def a_radius(folder: Path, draws: Draws) -> Case:
     if outcome == "accept":
         value = {"fraction": 8 / 255, "fraction with spaces": 8 / 255}.get(name, 0.05)
         workspace.problems = [replace(each, eps=value) for each in workspace.problems]
-        steps = _followed(workspace)
+        steps = followed(workspace)
     else:
         written = definitions.Written(name, outcome, None)
         steps = [_changed(workspace, written, "suite.yaml")]
@@ -472,7 +247,7 @@ def a_certification_log(folder: Path, draws: Draws) -> Case:
     def check(output: str) -> list[str]:
         record = run_of(output)
         if record is None:
-            return ["exit 0 without a run"]
+            return ["no run: exit 0 without records"]
         summary = json.loads((record / "run.json").read_text())
         told = {
             "clean_accuracy": (summary["clean_accuracy"], file.clean),
@@ -530,7 +305,7 @@ def a_certification(folder: Path, draws: Draws) -> Case:
     def check(output: str) -> list[str]:
         record = run_of(output)
         if record is None:
-            return ["exit 0 without a run"]
+            return ["no run: exit 0 without records"]
         samples = pd.read_parquet(record / "samples.parquet").sort_values("index")
         summary = json.loads((record / "run.json").read_text())
         weight, bias = linear
@@ -721,32 +496,126 @@ def changed_data(folder: Path, draws: Draws) -> Case:
     return Case("changed data", way, [first, replace(changed, prepare=change)])
 
 
-KINDS: tuple[tuple[int, Callable[[Path, Draws], Case]], ...] = (
-    (24, a_network),
-    (6, a_linear_network),
-    (14, some_weights),
-    (2, old_weights),
-    (12, an_archive),
-    (9, an_image_folder),
-    (4, a_selection),
-    (1, tiny_images),
-    (7, a_changed_suite),
-    (6, a_changed_submission),
-    (3, a_radius),
-    (7, adversarial_images),
-    (5, a_certification_log),
-    (2, a_certification),
-    (1, a_mix),
-    (4, a_changed_candidate),
-    (1, changed_data),
+FIELDS = (
+    "names of classes",
+    "number of classes",
+    "more classes than there are",
+    "fewer classes than labels",
+    "a class twice",
+    "the layout as it is",
+    "the other layout",
+    "an ambiguous layout",
+    "an ambiguous layout, named",
+    "order of folders",
+    "order without a folder",
+    "order with another folder",
+    "names of more folders",
+    "one channel",
+    "three channels",
+    "two channels",
+    "channels of an archive",
 )
-"""Kinds, with how often they come."""
 
 
-def make_case(number: int, folder: Path) -> Case:
-    """Write the files of a case into an empty folder; the same number makes the same case."""
-    draws = Draws(number)
-    shares, makers = zip(*KINDS, strict=True)
-    (maker,) = draws.choices.choices(makers, shares)
-    case: Case = maker(folder, draws)
-    return case
+def fields_of_data(folder: Path, draws: Draws) -> Case:
+    """The fields of a suite that say how data are to be read."""
+    way = draws.one_of(FIELDS)
+    in_folder = "folder" in way or ("channel" in way and "archive" not in way)
+    square = (3, 5, 3) if "ambiguous" in way else None
+    workspace = make_workspace(
+        folder,
+        draws,
+        shape=square,
+        archive="channels last" if "layout" in way and draws.chance(0.5) else "no class names",
+        image_folder="L" if way == "one channel" else "RGB" if in_folder else None,
+    )
+    classes = workspace.network.classes
+    names = [chr(97 + number) * 2 for number in range(classes)]
+    data = dict(workspace.source.data)
+    outcome: Outcome = "accept"
+    if way in ("names of classes", "number of classes"):
+        data["classes"] = names if way == "names of classes" else classes
+    elif way == "more classes than there are":
+        data["classes"] = [*names, "zz"]
+        outcome = "refuse"  # the network has no output for it
+    elif way == "fewer classes than labels":
+        data["classes"] = names[:-1]
+        outcome = "refuse"
+    elif way == "a class twice":
+        data["classes"] = [*names[:-1], names[0]]
+        outcome = "refuse"
+    elif "layout" in way:
+        outcome = _lay_out(way, data, workspace, folder, draws)
+    elif way == "order of folders":
+        order = draws.numbers.permutation(classes)
+        data["class_order"] = [names[number] for number in order]
+        workspace.problems = [_reordered(each, order) for each in workspace.problems]
+    elif way == "order without a folder":
+        data["class_order"] = names[1:]
+        outcome = "refuse"
+    elif way == "order with another folder":
+        data["class_order"] = [*names, "zz"]
+        outcome = "refuse"
+    elif way == "names of more folders":
+        data["classes"] = ["aaa", *names]
+        outcome = "refuse"
+    elif way == "one channel":
+        data["channels"] = 1
+        outcome = "refuse"  # the network wants three
+    elif way == "three channels":
+        data["channels"] = 3
+    else:
+        data["channels"] = 2 if way == "two channels" else 1
+        outcome = "refuse"
+    workspace.suite["data"] = data
+    workspace.outcome = outcome
+    workspace.names = (*workspace.names, "suite.yaml")
+    workspace.write()
+    return Case("fields of data", way, followed(workspace))
+
+
+def _reordered(problem: Problem, order: Labels) -> Problem:
+    """A problem with folder order[k] for class k; samples are sorted by class then by file."""
+    labels = np.argsort(order)[problem.labels]
+    rows = np.argsort(labels, kind="stable")
+    by_class = replace(problem, labels=labels.astype(np.int64)).take(rows)
+    same_files = replace(problem, labels=labels.astype(np.int64))
+    sorted_by_class = (np.diff(same_files.labels) >= 0).all()
+    return same_files if sorted_by_class else by_class
+
+
+def _lay_out(
+    way: str, data: dict[str, Any], workspace: Workspace, folder: Path, draws: Draws
+) -> Outcome:
+    """Write the arrays in a layout that is named, or not, and is right, or not."""
+    problem = workspace.problems[0]
+    last = draws.chance(0.5)
+    images = problem.images.transpose(0, 2, 3, 1) if last else problem.images
+    names = np.array([f"class {number}" for number in range(workspace.network.classes)])
+    np.savez(folder / "data.npz", images=images, labels=problem.labels, classes=names)
+    as_it_is, other = ("NHWC", "NCHW") if last else ("NCHW", "NHWC")
+    if way in ("the layout as it is", "an ambiguous layout, named"):
+        data["layout"] = as_it_is
+        return "accept"
+    if way == "the other layout":
+        data["layout"] = other
+        read = images.transpose(0, 3, 1, 2) if not last else images
+        workspace.problems = [replace(problem, images=np.ascontiguousarray(read))]
+        return "either"
+    return "either"  # (N, 3, 5, 3): what it is taken for must be right, or it is refused
+
+
+def a_named_state(folder: Path, draws: Draws) -> Case:
+    """A weights file with several states, of which the submission names one."""
+    name = draws.one_of(("ema beside other weights", "two models", "state_dict and optimizer"))
+    workspace = make_workspace(folder, draws, network="layer norm", weights_format=name)
+    keys = {"ema beside other weights": "ema", "two models": "net"}
+    key = keys.get(name, "state_dict")
+    if draws.chance(0.3):
+        key = draws.one_of(("none of them", "optimizer", "state_dict.0", "state_dict."))
+        workspace.outcome = "refuse"
+    else:
+        workspace.outcome = "accept"
+    workspace.submission["weights_key"] = key
+    workspace.write()
+    return Case("named state", f"{key!r} of {name}", followed(workspace))

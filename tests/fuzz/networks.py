@@ -415,10 +415,12 @@ def build():
         ),
         "no gradient": Kind(
             net("with torch.no_grad():\n    return self.fc(x.flatten(1))"),
+            reference=False,
             flags=("zero-gradients", "stopped-gradients"),
         ),
         "inference mode": Kind(
             net("with torch.inference_mode():\n    return self.fc(x.flatten(1))"),
+            reference=False,
             flags=("zero-gradients", "stopped-gradients"),
         ),
         "numpy inside": Kind(
@@ -426,6 +428,7 @@ def build():
                 "y = x.detach().numpy().reshape(len(x), -1)\n"
                 "return torch.from_numpy(y @ self.fc.weight.detach().numpy().T)"
             ),
+            reference=False,
             flags=("zero-gradients", "stopped-gradients"),
         ),
         "frozen parameters": Kind(
@@ -582,6 +585,7 @@ def build():
                 "return out",
                 "self.fc = nn.Linear(C * H * W, K)\nself.out = torch.zeros(4096, K)",
             ),
+            reference=False,
             flags=("zero-gradients", "stopped-gradients"),
         ),
         "cannot be copied": Kind(

@@ -48,6 +48,10 @@ class Problem:
         """The same for the first n samples."""
         return replace(self, images=self.images[:n], labels=self.labels[:n])
 
+    def take(self, rows: Labels) -> Problem:
+        """The same for the samples in rows (n,)."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
     def margins(self, images: Images, labels: Labels) -> tuple[Array, Array]:
         """By how much the label leads the best other class, and what rounding may change of it.
 

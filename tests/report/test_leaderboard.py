@@ -31,7 +31,7 @@ def test_newest_full_run_of_each_candidate_is_ranked() -> None:
         ),
         make_summary(make_manifest(SUITE, "c", 100), 60, [35, 35, 35, 35], flags=[FLAG]),
         make_summary(make_manifest(SUITE, "d", 100, suite_version=99), 90, [90, 90, 90, 90]),
-        make_summary(make_manifest(SUITE, "e", 100, kind="certification"), 90, [90, 90, 90, 90]),
+        make_summary(make_manifest(SUITE, "e", 100, kind="sweep"), 90, [90, 90, 90, 90]),
     ]
     board = make_leaderboard(SUITE, runs, load_suite(SUITE))
     assert [(entry.rank, entry.manifest.candidate) for entry in board.ranked] == [

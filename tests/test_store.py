@@ -96,6 +96,12 @@ def test_complete_runs_are_shown_and_damage_is_set_aside(
         assert mended.folder.samples().equals(samples)
         assert list(tmp_path.rglob(f"*damaged*{'' if name == 'run.json' else '/' + name}"))
 
+    (first.folder.path / "witnesses.npz").unlink()
+    mended, notices = _evaluate(linear_digits, tmp_path)
+    assert not mended.reused
+    assert "witnesses.npz" in notices[0]
+    assert mended.folder.witness_bytes
+
     third, _ = _evaluate(linear_digits, tmp_path, again=True)
     assert not third.reused
     assert third.summary.run != first.summary.run

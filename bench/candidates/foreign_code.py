@@ -30,12 +30,24 @@ def raised(error: BaseException) -> str:
         file = Path(error.filename or "unknown file").name
         return f"{name}: {error.msg} ({file}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    libraries = tuple(sysconfig.get_path(each) for each in ("stdlib", "purelib", "platlib"))
-    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    own = [
+        frame
+        for frame in frames
+        if not (frame.filename.startswith("<") or is_in_library(frame.filename))
+    ]
     where = (own or frames)[-1:]
     place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in where)
     text = " ".join(str(error).split()) or "no reason given"
     return f"{name}: {text}{place}"
+
+
+def is_in_library(file: str) -> bool:
+    """Return whether a file of code belongs to Python or to an installed package.
+
+    Environments may lie on top of each other, so that packages come from several places.
+    """
+    is_package = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    return is_package or Path(file).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def import_file(folder: Path, stem: str, content: str) -> ModuleType:

@@ -26,7 +26,6 @@ import logging
 import re
 import struct
 import sys
-import sysconfig
 import threading
 import types
 import weakref
@@ -40,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.foreign_code import FOREIGN_ERRORS, PACKAGE
+from bench.candidates.foreign_code import FOREIGN_ERRORS, PACKAGE, is_in_library
 
 PACKAGE_NAME = re.compile(rf"{PACKAGE}_[0-9a-f]+")
 
@@ -304,7 +303,7 @@ class _Walk:
             with contextlib.suppress(ValueError):  # an empty cell
                 self.visit(cell.cell_contents, f"{name}.{variable}")
         self._attributes(value, name)
-        if _is_library(value.__module__) or _is_in_library(value.__code__.co_filename):
+        if _is_library(value.__module__) or is_in_library(value.__code__.co_filename):
             return
         text = _source(value.__code__)
         if text is None:
@@ -570,13 +569,7 @@ def _is_installed(module: str) -> bool:
         return True
     found = sys.modules.get(module) or sys.modules.get(top)
     file = getattr(found, "__file__", None)
-    return file is not None and _is_in_library(str(file))
-
-
-def _is_in_library(file: str) -> bool:
-    # Environments may lie on top of each other, so that packages come from several places.
-    is_package = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
-    return is_package or Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+    return file is not None and is_in_library(str(file))
 
 
 def _source(code: types.CodeType) -> str | None:

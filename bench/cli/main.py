@@ -56,6 +56,13 @@ class _LazyGroup(click.Group):
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         try:
             return super().invoke(context)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "bench"
+            message = " ".join(error.format_message().split())
+            click.echo(f"error: {message} See `{command} --help`.", err=True)
+            sys.exit(EXIT_CODES[InputError])
         except BenchError as error:
             for line in str(error).splitlines():
                 click.echo(f"error: {line}", err=True)

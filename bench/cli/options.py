@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -12,6 +13,20 @@ import click
 from bench.runs.settings import Option, Settings, option_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers, which "nan" lies in no more than infinity does."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """The number; see `click.ParamType.convert`."""
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", parameter, context)
+        return number
+
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -87,7 +102,7 @@ def _of_setting(setting: Field[Any]) -> Callable[[Command], Command]:
     elif option.kind is int:
         kind = click.IntRange(_whole(option.minimum), _whole(option.maximum))
     elif option.kind is float:
-        kind = click.FloatRange(option.minimum, option.maximum, min_open=option.above_minimum)
+        kind = FiniteRange(option.minimum, option.maximum, min_open=option.above_minimum)
     shown = option.shown_default or (setting.default is not None and setting.default != 1)
     return click.option(
         name, type=kind, default=setting.default, show_default=shown, help=option.text

@@ -21,7 +21,7 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
 
-_SCALE = click.FloatRange(min=0, min_open=True)
+_SCALE = options.FiniteRange(min=0, min_open=True)
 
 
 @click.command("sweep")

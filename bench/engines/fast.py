@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, Model
-from bench.attacks.image_gradient import GradientError, image_gradient
+from bench.attacks.image_gradient import GradientError
 from bench.engines.acceleration import PRECISIONS, TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size, fitting_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
@@ -26,6 +26,7 @@ from bench.engines.convergence import (
     expected_share,
     harder_plans,
 )
+from bench.engines.differentiability import is_differentiable
 from bench.engines.engine import (
     GRADIENT_COST,
     AttackTask,
@@ -42,7 +43,6 @@ from bench.engines.search import Search
 from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
-from bench.out_of_memory import with_as_many_as_fit
 from bench.store.records import AttackBlock, Attempts
 
 
@@ -206,25 +206,11 @@ def _compiled_if_worth(
 def _has_gradient(model: Model, task: AttackTask, plans: Sequence[AttackPlan]) -> bool:
     """Whether attacks can have a gradient; an error in it counts only if one of them needs it."""
     try:
-        return _is_differentiable(model, task)
+        return is_differentiable(model, task)
     except GradientError:
         if any(each.needs_gradient for each in plans):
             raise
         return False
-
-
-def _is_differentiable(model: Model, task: AttackTask) -> bool:
-    """Whether the logits have a gradient with respect to the image.
-
-    On several images, since one alone is special to some modules (`squeeze`); on fewer if memory
-    cannot hold what they keep.
-    """
-
-    def has_gradient(count: int) -> bool:
-        images, labels = task.images[:count].to(task.device), task.labels[:count].to(task.device)
-        return image_gradient(model, images, labels) is not None
-
-    return with_as_many_as_fit(min(TRIED_IMAGES, task.batch_size, len(task.images)), has_gradient)
 
 
 def _skipped(task: AttackTask, plan: AttackPlan, key: str, standing: Tensor) -> AttackBlock:

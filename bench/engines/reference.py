@@ -22,16 +22,18 @@ from bench.attacks import inside, tolerance
 from bench.attacks.attack import finite
 from bench.attacks.registry import STANDARD
 from bench.decision import answered
+from bench.engines.differentiability import is_differentiable
 from bench.engines.engine import (
     AttackTask,
     Outlook,
     batches,
     broken_rows,
+    plan,
     survivor_costs,
 )
 from bench.engines.prediction import clean_results, confirm
 from bench.engines.progress import Progress
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock, Attempts, Witnesses
 from bench.suites.suite import AttackChoice
@@ -149,6 +151,7 @@ class ReferenceEngine:
         Raises:
             InputError: an attack that standard AutoAttack does not have or one with changed
                 parameters, fewer than four classes, or more than standard AutoAttack.
+            EvaluationError: an attack needs a gradient, and the candidate has none.
         """
         _check(task)
         standing = torch.ones(len(task.labels), dtype=torch.bool)
@@ -164,6 +167,8 @@ class ReferenceEngine:
             standing[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
             done = int(rows[-1]) + 1
             report(Progress("clean", done, len(standing), int(standing[:done].sum()), done))
+        if bool(standing.any()):
+            _check_gradient(task)
         outlook = Outlook(survivor_costs(task))
         for stage, attack in enumerate(task.attacks):
             yield from self._attack(task, attack, stage, standing, finished, report, outlook)
@@ -195,6 +200,16 @@ class ReferenceEngine:
             standing[broken_rows(task, block)] = False
             done += len(rows)
         report(Progress(attack.name, done, len(attacked), int(standing.sum()), len(standing)))
+
+
+def _check_gradient(task: AttackTask) -> None:
+    """Refuse candidates without a gradient, on which pyautoattack's attacks fail halfway."""
+    needing = [attack.name for attack in task.attacks if plan(task, attack).needs_gradient]
+    if needing and not is_differentiable(task.module, task):
+        raise EvaluationError(
+            f"expected logits with a gradient, which pyautoattack's {', '.join(needing)} need; "
+            "got logits without. Use --engine fast, which leaves such attacks out and says so"
+        )
 
 
 def attack_batch(task: AttackTask, attack: str, rows: Tensor, key: str) -> AttackBlock:

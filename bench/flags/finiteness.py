@@ -17,7 +17,8 @@ def non_finite_logits(samples: pd.DataFrame) -> Flag | None:
     """Return the flag on clean and adversarial images whose logits are not finite, if any is.
 
     Args:
-        samples: of an evaluation or a sweep; in a sweep a sample counts once, whatever the number of weights at which the mix has no answer.
+        samples: of an evaluation or a sweep; in a sweep a sample counts once, whatever the number
+            of weights at which the mix has no answer.
     """
     broken = samples["broken_by"].notna()
     clean = samples.loc[samples["clean_prediction"] == NO_CLASS, "index"].nunique()

@@ -238,11 +238,13 @@ class RunFolder:
         return [aside / path.name for path in damaged]
 
     def verify_tables(self) -> list[Path]:
-        """The damaged files of a complete run, by reading all of them."""
+        """The damaged or missing files of a complete run, by reading all of them."""
         damaged = []
+        broken = False
         for name in (SAMPLES, ATTEMPTS):
             try:
-                read_table(self.path / name)
+                table = read_table(self.path / name)
+                broken |= "outcome" in table and bool((table["outcome"] == "broken").any())
             except InputError:
                 damaged.append(self.path / name)
         try:
@@ -257,4 +259,6 @@ class RunFolder:
                         archive[key]
             except UNREADABLE:
                 damaged.append(path)
+        elif broken:
+            damaged.append(path)
         return damaged

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from click.testing import CliRunner
+
+from bench.cli import main
 
 SUITE = """
 name: quick
@@ -96,6 +99,27 @@ def test_a_full_disk_costs_the_output_and_nothing_else(tmp_path: Path) -> None:
     ]
     assert list(tmp_path.glob("results/*/*/*/run.json"))
     assert (tmp_path / "reports" / "quick.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Missing option '--suite'. See `bench run --help`."),
+        (["run", "--suite", "digits-linf", "--seed", "x"], "'x' is not a valid integer"),
+        (["run", "--suite", "digits-linf", "--until-width", "nan"], "'nan' is not a finite number"),
+        (["run", "--suite", "digits-linf", "--eps", "1e999999999"], "expected a number > 0"),
+        (["run", "--suite", "digits-linf", "--n-example", "3"], "No such option"),
+        (["list", "suits"], "'suits' is not one of"),
+        (["shwo"], "No such command 'shwo'"),
+        (["train", "--recipe", "none"], "'none' is not one of"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, arguments, prog_name="bench")
+    assert result.exit_code == 2
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 def test_a_reader_that_leaves_ends_no_work(tmp_path: Path) -> None:

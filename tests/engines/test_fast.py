@@ -17,6 +17,7 @@ from bench import data
 from bench.attacks import inside
 from bench.engines import AttackTask, fast, search
 from bench.engines.acceleration import Accelerated, accelerate
+from bench.engines.differentiability import is_differentiable
 from bench.engines.fast import FastEngine
 from bench.engines.progress import Progress
 from bench.errors import InputError
@@ -249,8 +250,8 @@ def test_a_single_image_does_not_decide_whether_there_are_gradients(network: nn.
         logits: Tensor = network(images)
         return logits if len(images) > 1 else logits.detach()
 
-    assert fast._is_differentiable(shy, _task(network))
-    assert not fast._is_differentiable(lambda images: shy(images).detach(), _task(network))
+    assert is_differentiable(shy, _task(network))
+    assert not is_differentiable(lambda images: shy(images).detach(), _task(network))
 
 
 def test_no_pass_takes_more_than_a_batch(network: nn.Module) -> None:

@@ -13,7 +13,7 @@ from bench import data
 from bench.engines import AttackTask, make_engine
 from bench.engines.engine import broken_rows
 from bench.engines.progress import Progress
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.store.records import AttackBlock
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
@@ -89,3 +89,14 @@ def test_other_attacks_are_refused(linear_digits: nn.Module) -> None:
     odd = AttackTask(**{**vars(task), "attacks": (AttackChoice(name="apgd-dlr"),)})
     with pytest.raises(InputError, match="apgd-dlr"):
         _run(odd)
+
+
+def test_a_candidate_without_a_gradient_is_refused_with_the_engine_that_takes_it(
+    linear_digits: nn.Module,
+) -> None:
+    class Cut(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(linear_digits(images).detach().numpy())
+
+    with pytest.raises(EvaluationError, match=r"apgd-ce, apgd-t, fab-t need.*--engine fast"):
+        _run(_task(Cut().eval()))

@@ -128,9 +128,8 @@ def _of_attacks(
         if (~np.isfinite(margin)).any():
             found += _not_counted(json.loads((folder / "run.json").read_text()))
         if absent.any():
-            found.append(
-                f"a class is recorded for an answer that is not finite: {predictions[absent].tolist()}"
-            )
+            classes = predictions[absent].tolist()
+            found.append(f"a class is recorded for an answer that is not finite: {classes}")
     sure = problem.surely_robust()
     if sure is not None and (sure & correct & ~robust).any():
         found.append("provably robust samples are recorded as broken")

@@ -1,4 +1,4 @@
-"""Data of one's own: `.npz` archives and folders of images, and what their pixels and labels mean."""
+"""Data of one's own, archives and folders of images, and what their pixels and labels mean."""
 
 from __future__ import annotations
 
@@ -317,12 +317,10 @@ def write_folder(
             place = place / "inner"
         place.mkdir(parents=True, exist_ok=True)
         written.append(_write_image(place / f"{number:03d}", name, image, number))
-    if name == "L":
-        shown = np.repeat(_gray(pixels)[:, None], 3, axis=1)
+    if name in ("L", "I;16", "F", "I", "LA", "P", "gif"):
+        shown = _gray(pixels)
     elif name == "1":
-        shown = np.repeat(np.where(_gray(pixels) > 127, 255, 0)[:, None], 3, axis=1)
-    elif name in ("I;16", "F", "I", "LA") or name in ("P", "gif"):
-        shown = np.repeat(_gray(pixels)[:, None], 3, axis=1)
+        shown = np.where(_gray(pixels) > 127, 255, 0)
     elif name in ("CMYK", "YCbCr"):
         shown = _converted(pixels, name)
     images = (shown / np.float32(255)).astype(np.float32)
@@ -373,8 +371,8 @@ def _class_names(name: str, classes: int) -> list[str]:
 
 
 def _gray(pixels: Bytes) -> Bytes:
-    first: Bytes = pixels[:, 0]
-    return first
+    """The first channel in place of all three."""
+    return np.repeat(pixels[:, :1], 3, axis=1)
 
 
 def _alpha(n: int, size: tuple[int, ...]) -> Bytes:

@@ -1,4 +1,4 @@
-"""Suites and submissions as YAML: as they should be, and changed in ways that people change them."""
+"""Suites and submissions as YAML: as they should be, and changed as people change them."""
 
 from __future__ import annotations
 

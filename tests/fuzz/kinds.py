@@ -181,7 +181,8 @@ def _changed(workspace: Workspace, written: definitions.Written, file: str) -> S
         ]
         return confirm_run(problems, output) if problems else []
 
-    step = workspace.evaluation(check=check, names=(file, *workspace.source.names))
+    names = (file, "submission.yaml", *workspace.source.names)
+    step = workspace.evaluation(check=check, names=names)
     return replace(step, outcome=written.outcome)
 
 
@@ -439,8 +440,10 @@ def a_changed_candidate(folder: Path, draws: Draws) -> Case:
     else:
         workspace.submission.pop("weights")
         workspace.submission.pop("sha256")
-        torch_file = weights.write_weights(in_folder, "pt", state)
-        loading = f"net = Net()\n    net.load_state_dict(torch.load(HERE / '{torch_file.fields['weights']}'))\n    return net"
+        weights.write_weights(in_folder, "pt", state)
+        loading = (
+            "net = Net()\n    net.load_state_dict(torch.load(HERE / 'weights.pt'))\n    return net"
+        )
         (in_folder / "model.py").write_text(code.replace("return Net()", loading))
     workspace.write()
     original = workspace.network.logits

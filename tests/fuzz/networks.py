@@ -581,7 +581,9 @@ def build():
         ),
         "an output buffer that is used again": Kind(
             net(
-                "out = self.out[:len(x)]\nwith torch.no_grad():\n    out.copy_(self.fc(x.flatten(1)))\n"
+                "out = self.out[:len(x)]\n"
+                "with torch.no_grad():\n"
+                "    out.copy_(self.fc(x.flatten(1)))\n"
                 "return out",
                 "self.fc = nn.Linear(C * H * W, K)\nself.out = torch.zeros(4096, K)",
             ),
@@ -708,7 +710,8 @@ def build():
             verifiable=False,
         ),
         "on the meta device": Kind(
-            "\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K, device='meta'))\n",
+            "\ndef build():\n"
+            "    return nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K, device='meta'))\n",
             outcome="refuse",
             has_weights=False,
             codes=_FAILS_LATE,

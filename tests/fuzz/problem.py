@@ -16,6 +16,9 @@ Booleans = npt.NDArray[np.bool_]
 BALL_TOLERANCE = 2e-6
 """By how much a witness may leave its ball, absolutely: rounding of x + delta, generously."""
 
+DECIDING_DRAWS = 32
+"""Of a randomized classifier: their mean is documented to be its answer."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -72,7 +75,8 @@ class Problem:
         margin = own - others.max(axis=1)
         doubt = self.rounding * np.abs(safe).max(axis=1) + 1e-30
         if self.draws > 1:
-            doubt = np.maximum(doubt, 5 / np.sqrt(self.draws) * np.std(shares, axis=0).max(axis=1))
+            spread = np.std(shares, axis=0).max(axis=1)
+            doubt = np.maximum(doubt, 5 / np.sqrt(DECIDING_DRAWS) * spread)
         return np.where(finite, margin, -np.inf), doubt
 
     def unanswered(self, images: Images, labels: Labels) -> Booleans:

@@ -256,7 +256,7 @@ def write_weights(folder: Path, name: str, state: State | None) -> WeightsFile:
     path = folder / f"weights{kind.suffix}"
     path.write_bytes(kind.content(state))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    fields = {"weights": path.name, "sha256": digest} | kind.fields
+    fields: dict[str, Any] = {"weights": path.name, "sha256": digest, **kind.fields}
     given = {key: value for key, value in fields.items() if value is not None}
     return WeightsFile(given, kind.outcome, (path.name, "submission.yaml"))
 
@@ -272,7 +272,7 @@ def read_back(folder: Path, state: State | None) -> State | None:
 
 
 def as_of_old(state: State) -> State:
-    """A state as older versions of torch wrote it: without counters, with weight norm's old names."""
+    """A state as older versions of torch wrote it: no counters, weight norm's old names."""
     names = {
         ".parametrizations.weight.original0": ".weight_g",
         ".parametrizations.weight.original1": ".weight_v",

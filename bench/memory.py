@@ -17,7 +17,7 @@ LARGEST_KEPT_BLOCK = 32 << 20
 
 
 def tensor_bytes(module: nn.Module) -> int:
-    """Size of a module's parameters and buffers."""
+    """Return the size of a module's parameters and buffers in bytes."""
     tensors = itertools.chain(module.parameters(), module.buffers())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -40,7 +40,7 @@ could end in fewer attacks and a number that is too high."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a pass failed, or may have failed, since memory could not hold it.
+    """Return whether a pass failed, or may have failed, because it ran out of memory.
 
     PyTorch has no error of its own for it on a CPU, and on a GPU its libraries have theirs. What
     the error was raised from counts too: candidates wrap what their layers raise.
@@ -58,7 +58,7 @@ def _says_so(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and all that it was raised from or while handling."""
+    """Yield the error, and every error that it was raised from or while handling."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

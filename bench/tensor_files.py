@@ -115,7 +115,7 @@ def read_tensor_file(path: Path, what: str) -> Any:
 
 
 def _problem(head: bytes) -> str:
-    """What a file is that holds no tensors, by its first bytes; empty for others."""
+    """Name a file that holds no tensors by its first bytes; "" for others."""
     if not head:
         return "an empty file"
     for magic, kind in KINDS:
@@ -162,7 +162,7 @@ def _read(path: Path, head: bytes, size: int, what: str) -> Any:
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor | Skipped:
-    """An array of numbers as a tensor, in this machine's byte order; anything else is skipped."""
+    """Return numbers as a tensor in this machine's byte order; skip anything else."""
     if array.dtype.kind not in "biufc":
         return Skipped()
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))

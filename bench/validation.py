@@ -141,7 +141,7 @@ def _unknown(model: type[BaseModel], place: Sequence[str | int], came: str) -> s
 
 
 def _advice(detail: ErrorDetails) -> str:
-    """What to do where YAML reads a name as something else: `no`, `123`."""
+    """Say what to do where YAML reads a name as something else: `no`, `123`."""
     is_text = isinstance(detail["input"], bool | int | float)
     if detail["type"] == "string_type" and is_text:
         return ": write it in quotes"
@@ -153,7 +153,7 @@ _BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother, _BOUNDED.maxlong = 3, 
 
 
 def _shown(value: Any, limit: int = 60) -> str:
-    """What came, as YAML names it, in few characters."""
+    """Return what came, as YAML writes it, in few characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

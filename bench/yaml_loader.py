@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping as it is written, before `<<` brings keys that may be given again.
+        """Compose a mapping as written, before `<<` brings keys that may be given again.
 
         Raises:
             InputError: a key that is given twice; by itself the loader takes the last one.

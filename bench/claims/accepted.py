@@ -56,7 +56,7 @@ class AcceptedResult(StrictModel):
 
 
 def accepted_row(summary: AttackedSummary) -> AcceptedResult:
-    """A finished run as a row of the file.
+    """Return a finished run as a row of the file.
 
     Raises:
         InputError: it has no AutoAttack accuracy.
@@ -94,7 +94,7 @@ def _digests(weights_sha256: Mapping[str, str]) -> str:
 
 
 def load_accepted(path: Path | None = None) -> list[AcceptedResult]:
-    """The accepted results, of the package or of another file.
+    """Return the accepted results of the package, or of another file.
 
     Raises:
         InputError: the file cannot be read, or a row is wrong (file and row are named).

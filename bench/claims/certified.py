@@ -60,7 +60,7 @@ class CertifiedClaim(StrictModel):
 
 @cache
 def load_certified_claims() -> tuple[CertifiedClaim, ...]:
-    """All certified claims that ship with the package.
+    """Return all certified claims that ship with the package.
 
     Raises:
         InputError: a wrong row (file and row are named).
@@ -69,7 +69,7 @@ def load_certified_claims() -> tuple[CertifiedClaim, ...]:
 
 
 def read_certified_claims(path: Path) -> list[CertifiedClaim]:
-    """The certified claims of one file: the columns of `CertifiedClaim`.
+    """Return the certified claims of one file: the columns of `CertifiedClaim`.
 
     Raises:
         InputError: the file cannot be read, a column is missing or unknown, or a field is wrong.

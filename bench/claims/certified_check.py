@@ -99,7 +99,7 @@ def _compare(
 
 
 def _claimed_samples(certificates: Certificates, claim: CertifiedClaim) -> Certificates:
-    """Those of the samples that the claim was measured on: every so many-th of the test set."""
+    """Keep the samples that the claim was measured on: every n-th image of the test set."""
     chosen = certificates.index % (named_dataset(claim.dataset).test_size // claim.n_examples) == 0
     return Certificates(**{name: value[chosen] for name, value in vars(certificates).items()})
 
@@ -135,7 +135,7 @@ def _compare_radius(
 
 
 def _rounding(claim: CertifiedClaim, claims: Sequence[CertifiedClaim]) -> float:
-    """Half a unit of the last digit that the claim's table prints, as a fraction."""
+    """Return half a unit of the last digit that the claim's table prints, as a fraction."""
     percentages = [
         100 * other.certified_accuracy
         for other in claims

@@ -57,7 +57,7 @@ class Published:
     rounding: float = 0.0
 
     def nearest(self, accuracy: float) -> int:
-        """The count among those that print as the number that is nearest to `accuracy`."""
+        """Return the count nearest to `accuracy` among those that print as the same number."""
         low = round((self.accuracy - self.rounding) * self.population)
         high = round((self.accuracy + self.rounding) * self.population)
         return min(max(round(accuracy * self.population), low, 0), high, self.population)

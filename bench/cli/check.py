@@ -102,7 +102,7 @@ def _table(checks: Sequence[Check]) -> Table:
 
 
 def _number(check: Check, value: float | None) -> str:
-    """An accuracy in percent, or a radius as it is."""
+    """Return an accuracy in percent, or a radius as it is."""
     if not check.is_radius:
         return percent(value)
     return "–" if value is None else f"{value:.3f}"

@@ -17,14 +17,14 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def suite(required: bool) -> Callable[[Command], Command]:
-    """--suite, by name or path."""
+    """Add --suite, by name or path."""
     return click.option(
         "--suite", "suite_name", required=required, help="A suite's name, or the path of its YAML."
     )
 
 
 def data_dir(command: Command) -> Command:
-    """--data-dir, also from BENCH_DATA_DIR."""
+    """Add --data-dir, also read from BENCH_DATA_DIR."""
     return click.option(
         "--data-dir",
         type=_FOLDER,
@@ -35,7 +35,7 @@ def data_dir(command: Command) -> Command:
 
 
 def model_dir(command: Command) -> Command:
-    """--model-dir, also from BENCH_MODEL_DIR."""
+    """Add --model-dir, also read from BENCH_MODEL_DIR."""
     return click.option(
         "--model-dir",
         type=_FOLDER,
@@ -46,17 +46,17 @@ def model_dir(command: Command) -> Command:
 
 
 def results_dir(command: Command) -> Command:
-    """--results-dir."""
+    """Add --results-dir."""
     return _folder("--results-dir", "results", "Where records are kept.")(command)
 
 
 def report_dir(command: Command) -> Command:
-    """--report-dir."""
+    """Add --report-dir."""
     return _folder("--report-dir", "reports", "Where the pages are written.")(command)
 
 
 def seed(command: Command) -> Command:
-    """--seed."""
+    """Add --seed."""
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
 
 
@@ -99,21 +99,21 @@ def _whole(bound: float | None) -> int | None:
 
 
 def check_batch_size(command: Command) -> Command:
-    """--batch-size where images are only looked at."""
+    """Add --batch-size, for commands that attack nothing."""
     return click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)(
         command
     )
 
 
 def device(command: Command) -> Command:
-    """--device."""
+    """Add --device."""
     return click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
     )(command)
 
 
 def trust_code(command: Command) -> Command:
-    """--trust-code."""
+    """Add --trust-code."""
     return click.option(
         "--trust-code", is_flag=True, help="Let submissions run their own Python code."
     )(command)

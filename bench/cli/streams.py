@@ -34,15 +34,15 @@ class _Lenient(io.RawIOBase):
         self.lost: OSError | None = None
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """As the one below."""
+        """Return whether the stream below is a terminal."""
         return self._below.isatty()
 
     def fileno(self) -> int:
-        """As the one below."""
+        """Return the file descriptor of the stream below."""
         return self._below.fileno()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
@@ -84,7 +84,7 @@ def lenient_streams() -> Iterator[None]:
 
 
 def _lenient(stream: TextIO) -> tuple[TextIO, _Lenient | None]:
-    """A stream that replaces what its encoding lacks, and what drops the rest if it has a file."""
+    """Wrap a stream so that no character and no failing file below it raises."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream, None  # none at all, or one that a caller put in its place
     raw = getattr(stream.buffer, "raw", stream.buffer)

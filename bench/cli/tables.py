@@ -10,13 +10,13 @@ WIDTH = 160
 
 
 def table_console() -> Console:
-    """Where tables are printed."""
+    """Return the console that tables are printed on."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
 def table_of(*columns: str) -> Table:
-    """A table whose cells are never cut: what finds no room goes on in the next line."""
+    """Return a table that wraps the text of its cells and never cuts it."""
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")

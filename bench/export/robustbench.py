@@ -38,7 +38,7 @@ class Details:
 
 
 def model_info(summary: AttackedSummary, joined: BestKnown, details: Details) -> dict[str, Any]:
-    """The fields of a `model_info` file.
+    """Return the fields of a `model_info` file.
 
     Args:
         summary: a full run with standard AutoAttack's accuracy.
@@ -78,7 +78,7 @@ def model_info(summary: AttackedSummary, joined: BestKnown, details: Details) ->
 
 
 def new_model_form(summary: AttackedSummary, joined: BestKnown, details: Details) -> str:
-    """The form by which a new model is proposed to RobustBench, filled in, in Markdown.
+    """Return RobustBench's form for a new model, filled in, as Markdown.
 
     Raises:
         InputError: as `model_info`.
@@ -176,11 +176,11 @@ def _check(summary: AttackedSummary) -> None:
 
 
 def _architecture(summary: AttackedSummary) -> str:
-    """The architecture's name; of a module:function the function."""
+    """Return the architecture's name; for a module:function, the function's name."""
     return str(summary.manifest.information.get("architecture") or "N/A").rpartition(":")[2]
 
 
 def _strongest(summary: AttackedSummary) -> str:
-    """What went below AutoAttack: attacks of the run beyond it, or other runs."""
+    """Name what went below AutoAttack: attacks of the run beyond it, or other runs."""
     beyond = [attack.name for attack in summary.attacks[4:] if attack.broken]
     return ", ".join(beyond) or "witnesses of other evaluations"

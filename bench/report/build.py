@@ -101,7 +101,7 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
 
 
 def leaderboard_of(store: Store, suite: str) -> Leaderboard:
-    """A suite's leaderboard, as its page shows it.
+    """Return a suite's leaderboard, as its page shows it.
 
     Raises:
         InputError: there is no complete run of the suite.
@@ -115,13 +115,13 @@ def leaderboard_of(store: Store, suite: str) -> Leaderboard:
 
 
 def page_name(suite: str) -> str:
-    """File name of a suite's page."""
+    """Return the file name of a suite's page."""
     page = f"{safe_name(suite)}.html"
     return f"suite-{page}" if page == INDEX else page
 
 
 def _leaderboards(store: Store) -> list[Leaderboard]:
-    """One for each suite with complete runs, by name."""
+    """Return a leaderboard for each suite with complete runs, by name."""
     summaries: dict[str, list[Summary]] = {}
     notices: dict[str, list[str]] = {}
     for folder in store.runs():
@@ -153,7 +153,7 @@ def _leaderboards(store: Store) -> list[Leaderboard]:
 def _best_known(
     store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
 ) -> dict[str, BestKnown]:
-    """What is known of the samples of each run, by run; nothing where its table is damaged."""
+    """Return the best-known accuracy of each run, by run, except where its table is damaged."""
     found = {}
     for run in runs:
         if run.kind.is_ranked:

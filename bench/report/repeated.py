@@ -54,12 +54,12 @@ class RepeatedTraining:
         return _spread([entry.summary.clean_accuracy for entry in self.entries])
 
     def accuracy_at(self, radius: float) -> Spread:
-        """Of the certified accuracy at `radius`, a fraction."""
+        """Return the spread of the certified accuracy at `radius`, a fraction."""
         return _spread([entry.accuracy_at(radius) for entry in self.entries])
 
 
 def repeated_trainings(entries: Sequence[CertifiedEntry]) -> list[RepeatedTraining]:
-    """Trainings that were repeated with other seeds, largest mean radius first.
+    """Return the trainings repeated with other seeds, largest mean radius first.
 
     What belongs together has the same recipe and settings, as the submissions record them, and was
     certified in the same way on the same samples.

@@ -99,7 +99,7 @@ class Drawing:
         self.halos.add(gid)
 
     def to_svg(self, identifier: str, alternative: str) -> Markup:
-        """The drawing as an <svg> element; the same drawing gives the same text.
+        """Return the drawing as an <svg> element; the same drawing gives the same text.
 
         Args:
             identifier: unique on the page; the ids inside begin with it.
@@ -140,7 +140,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
 
 
 def printable(text: str, limit: int = 36) -> str:
-    """Text for a label: one line, at most `limit` characters, only what SVG may hold."""
+    """Return text for a label: one line, at most `limit` characters, only what SVG may hold."""
     line = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )

@@ -55,7 +55,7 @@ class Plan:
 
 
 def make_plan(candidate: Candidate, dataset: Dataset, settings: Settings) -> Plan:
-    """Work out what is to be done; moves the candidate to the device.
+    """Plan what is to be done; move the candidate to the device.
 
     Raises:
         InputError: settings that cannot be used, or a candidate that is nothing for the protocol.

@@ -41,7 +41,7 @@ INSPECTED_ALPHA = 0.5
 
 
 def read_alphas(text: str, option: str) -> tuple[float, ...]:
-    """The weights that `0:1:0.05` (both ends included) or `0.5,0.7` mean, ascending, each once.
+    """Return the weights that `0:1:0.05` (ends included) or `0.5,0.7` mean, ascending, unique.
 
     Raises:
         InputError: another form, or a weight outside [0, 1]; `option` is named.
@@ -78,7 +78,7 @@ def mix_name(
     accurate_scale: float | None = None,
     robust_scale: float | None = None,
 ) -> str:
-    """The name of a mix, as `--candidate` takes it; without alpha that of a sweep."""
+    """Return a mix's name as `--candidate` takes it; without alpha, a sweep's name."""
     short = None if alpha is None else f"{alpha:g}"
     exact = short if short is None or float(short) == alpha else repr(alpha)
     given = {
@@ -92,7 +92,7 @@ def mix_name(
 
 
 def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
-    """The mix that is swept, at `INSPECTED_ALPHA`.
+    """Return the mix that is swept, at `INSPECTED_ALPHA`.
 
     Args:
         reference: of the mix at that weight.

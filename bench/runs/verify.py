@@ -209,7 +209,7 @@ def check_kind(manifest: Manifest) -> None:
 def _contradictions(
     samples: pd.DataFrame, claimed: float, witnesses: Witnesses | None
 ) -> list[str]:
-    """Where the run's own tables disagree."""
+    """Return where the run's own tables disagree."""
     failures = []
     counted = float(samples["robust"].mean())
     if abs(counted - claimed) > 1e-12:
@@ -243,7 +243,7 @@ class _Judge:
         self.passes = 0
 
     def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
-        """By how much the candidate prefers another class to the labels (n,).
+        """Return by how much the candidate prefers another class to the labels (n,).
 
         Of images (n, C, H, W): the highest other logit less the label's, infinite where the logits
         are no answer; of a randomized candidate the prediction (n,) that was recorded less the
@@ -272,7 +272,7 @@ class _Judge:
         return self._in_batches(ask, images, labels, predictions)
 
     def classes(self, images: Tensor) -> Tensor:
-        """The classes (n,) of images (n, C, H, W), `NO_CLASS` where there is none."""
+        """Return the classes (n,) of images (n, C, H, W), `NO_CLASS` where there is none."""
         model = expectation(self.module, DECIDING_DRAWS) if self.randomized else self.module
         return self._in_batches(lambda some: classes_of(model(some)), images)
 
@@ -291,7 +291,7 @@ class _Judge:
 def _check_clean(
     dataset: Dataset, wrong: pd.DataFrame, judge: _Judge
 ) -> tuple[list[str], list[int]]:
-    """As `_check_images`, for the samples that are said to be wrong without attack."""
+    """Check as `_check_images` does the samples that are said to be wrong without attack."""
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
     indices = wrong["index"].tolist()
     if not indices:
@@ -317,7 +317,7 @@ def _check_images(
     witnesses: Witnesses,
     threat: ThreatModel,
 ) -> tuple[list[str], list[int]]:
-    """Failures, and the data-set places of the samples that are proven not to be robust."""
+    """Return failures, and the data-set indices of the samples proven not to be robust."""
     good = inside(images, clean, threat.norm, threat.eps)
     lead = judge.leads(images, labels, torch.from_numpy(witnesses.prediction))
     distance = norms((images.double() - clean.double()).flatten(1), threat.norm)

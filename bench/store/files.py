@@ -36,7 +36,7 @@ UNREADABLE = (
 
 
 def safe_name(name: str) -> str:
-    """A candidate's name as a folder name; what is no letter, digit, ., _ or - becomes -."""
+    """Return a name as a folder name, with - for characters other than letters, digits, . and _."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "-"
 
 
@@ -97,7 +97,7 @@ def read_json(path: Path, kind: type[RecordType]) -> RecordType:
 
 
 def damage_error(path: Path, error: Exception) -> InputError:
-    """The error that names a damaged file and the way out."""
+    """Return the error that names a damaged file and the way out."""
     reason = " ".join(str(error).split())[:160]
     return InputError(
         f"{path}: damaged ({reason}); the same `bench run` sets it aside and computes it again"

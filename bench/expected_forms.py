@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 _INTEGERS = (1, 2, 10, 100, 0)
 _FLOATS = (0.5, 0.1, 1.0, 2.0, 10.0, 0.0)
 KEY = "[key]"
-"""How pydantic marks that an error is about a mapping's key."""
+"""Pydantic's mark for an error about a mapping's key."""
 
 
 @dataclass(frozen=True)

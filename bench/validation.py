@@ -98,7 +98,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
 
     Args:
         model: that was validated.
-        error: what came of it.
+        error: the error that validation raised.
     """
     return list(dict.fromkeys(_line(model, detail) for detail in error.errors()))
 
@@ -115,7 +115,7 @@ def _line(model: type[BaseModel], detail: ErrorDetails) -> str:
         # Raised by this project's own checks, which say what they expect.
         own = str(detail["ctx"]["error"])
         if model_at(model, place) is not None:
-            return begin + own  # about several fields: it names them
+            return begin + own  # the error is about several fields and names them
         example = "" if form is None or "such as" in own else f", such as {as_yaml(form.example)}"
         return f"{begin}{own}{example}; {came}" if "got " not in own else begin + own + example
     if not place:

@@ -30,9 +30,9 @@ class CertifiedClaim(StrictModel):
     venue: str
     architecture: Text
     sigma: Annotated[float, Field(gt=0)]
-    """Of the smoothing noise, in the [0, 1] pixel scale."""
+    """Standard deviation of the smoothing noise, in the [0, 1] pixel scale."""
     radius: Positive
-    """L2, in the [0, 1] pixel scale."""
+    """L2 radius, in the [0, 1] pixel scale."""
     certified_accuracy: Annotated[Accuracy, Field(alias="certified_acc")]
     average_certified_radius: Positive
     n_examples: Annotated[int, Field(ge=1)]

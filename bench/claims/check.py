@@ -64,7 +64,7 @@ def check(
 
 def _names(each: Check, wanted: str) -> bool:
     own = each.run.partition("/")[2].partition("@")[0]
-    # Papers' models are called by method and architecture: the method alone means all of them.
+    # Papers' models are named by method and architecture; the method alone selects all of them.
     method = each.name.partition(" ")[0]
     return any(fnmatch.fnmatchcase(name, wanted) for name in (each.name, own, method))
 
@@ -195,7 +195,7 @@ def _pair(
     if quantity not in columns or any(
         each.robust_accuracy != each.autoattack_accuracy for each in (before, run)
     ):
-        return None  # the tables hold what stood all attacks of a run, and nothing between
+        return None  # the tables record the accuracy after all attacks, not after some
     old, new = (
         store.folder(each.manifest).samples().set_index("index")[columns[quantity]]
         for each in (before, run)

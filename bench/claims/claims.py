@@ -35,7 +35,7 @@ def _fraction_of_percent(value: Any) -> Any:
         percent = Decimal("NaN")
     if percent.is_nan() or not 0 <= percent <= 100:
         raise ValueError("expected a percentage in [0, 100] or nothing")
-    return float(percent / 100)  # by way of decimals, so that 95.51 is exactly 9,551 / 10,000
+    return float(percent / 100)  # through decimals, so that 95.51 is exactly 9,551 / 10,000
 
 
 CLAIM_FILES = ("robustbench.csv",)

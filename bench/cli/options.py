@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bench.runs.settings import Option, Settings, option_name
+if TYPE_CHECKING:
+    from bench.runs.settings import Option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +31,7 @@ def data_dir(command: Command) -> Command:
         type=_FOLDER,
         envvar="BENCH_DATA_DIR",
         show_envvar=True,
-        help="Where the data sets are, or are downloaded to.",
+        help="Folder of the data sets; missing ones are downloaded to it.",
     )(command)
 
 
@@ -41,18 +42,18 @@ def model_dir(command: Command) -> Command:
         type=_FOLDER,
         envvar="BENCH_MODEL_DIR",
         show_envvar=True,
-        help="Where downloaded weights are kept.",
+        help="Folder for downloaded weights.",
     )(command)
 
 
 def results_dir(command: Command) -> Command:
     """Add --results-dir."""
-    return _folder("--results-dir", "results", "Where records are kept.")(command)
+    return _folder("--results-dir", "results", "Folder of the records.")(command)
 
 
 def report_dir(command: Command) -> Command:
     """Add --report-dir."""
-    return _folder("--report-dir", "reports", "Where the pages are written.")(command)
+    return _folder("--report-dir", "reports", "Folder for the pages.")(command)
 
 
 def seed(command: Command) -> Command:
@@ -66,6 +67,8 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
     Their values come as keyword arguments under the settings' names.
     """
 
+    from bench.runs.settings import Settings  # torch: slow to import
+
     def decorate(command: Command) -> Command:
         chosen = [each for each in fields(Settings) if "option" in each.metadata]
         for each in reversed(chosen):  # click lists the outermost decorator first
@@ -77,6 +80,8 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
 
 
 def _of_setting(setting: Field[Any]) -> Callable[[Command], Command]:
+    from bench.runs.settings import option_name
+
     option: Option = setting.metadata["option"]
     name = option_name(setting.name)
     if option.kind is bool:
@@ -115,7 +120,7 @@ def device(command: Command) -> Command:
 def trust_code(command: Command) -> Command:
     """Add --trust-code."""
     return click.option(
-        "--trust-code", is_flag=True, help="Let submissions run their own Python code."
+        "--trust-code", is_flag=True, help="Allow submissions to run their own Python code."
     )(command)
 
 

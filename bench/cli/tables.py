@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 160
-"""In files and logs, where a terminal's width says nothing."""
+"""Width of tables in files and logs, which have no terminal width."""
 
 
 def table_console() -> Console:

@@ -17,6 +17,7 @@ from bench.errors import InputError
 from bench.formatting import percent, radius
 from bench.store import safe_name
 from bench.store.best_known import BestKnown
+from bench.store.files import write
 from bench.store.summary import AttackedSummary
 
 
@@ -142,8 +143,8 @@ def write_submission(
     paths = (folder / f"{name}.json", out / f"{name}.md")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-        paths[1].write_text(form, encoding="utf-8")
+        write(paths[0], (json.dumps(info, indent=2) + "\n").encode())
+        write(paths[1], form.encode())
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
     return paths

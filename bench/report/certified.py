@@ -21,7 +21,7 @@ from bench.store.same_candidate import same_candidate
 from bench.store.summary import CertifiedSummary, Summary
 
 GRID_STEP = 0.01
-"""Of the radii at which curves are drawn."""
+"""Distance of the radii at which curves are drawn."""
 
 _logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class CertifiedBoard:
 
     @property
     def envelopes(self) -> dict[str, FloatArray]:
-        """Of each method with several sigmas: the best certified accuracy at each radius (g,)."""
+        """The best certified accuracy at each radius (g,), for each method with several sigmas."""
         return {
             method: np.max([entry.curve(self.grid) for entry in entries], axis=0)
             for method, entries in self.methods.items()
@@ -167,7 +167,7 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
         try:
             summary = folder.summary()
         except InputError:
-            continue  # named on the page already
+            continue  # already reported on the page
         if summary.kind.is_ranked and not summary.is_variant:
             evaluations.append(summary)
         elif isinstance(summary, CertifiedSummary):

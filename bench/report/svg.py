@@ -72,7 +72,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass
 class Drawing:
-    """A figure in the making.
+    """A figure being drawn.
 
     Attributes:
         figure: in points, 72 an inch.
@@ -132,7 +132,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
         width, height: in inches; text is 10 points.
     """
     with style.context(["default", _STYLE]), warnings.catch_warnings():
-        # The page's fonts may have what the one that matplotlib measures with has not.
+        # The page's fonts may have characters that matplotlib's measuring font lacks.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(width, height), dpi=72)
         FigureCanvasAgg(figure)

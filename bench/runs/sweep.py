@@ -95,19 +95,19 @@ def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
     """Return the mix that is swept, at `INSPECTED_ALPHA`.
 
     Args:
-        reference: of the mix at that weight.
-        name: of the sweep.
+        reference: the mix at that weight.
+        name: the sweep's name.
 
     Raises:
-        InputError: bases that do not go together, or a randomized one.
+        InputError: the bases do not fit together, or one is randomized.
     """
     candidate = reference.load()
     if candidate.randomized:
         raise InputError(
-            f"{name}: expected bases that answer alike each time, since a sweep asks them once an "
-            "image; got a randomized one. Run its mixes one by one with `bench run`"
+            f"{name}: expected deterministic bases, since a sweep runs them once an image; got a "
+            "randomized one. Run its mixes one by one with `bench run`"
         )
-    # Of all weights at once: no run of a mix at one weight is a run of the same candidate.
+    # The sweep covers all weights: a mix at one weight is a different candidate.
     definition = digest({"sweep": candidate.definition_sha256})
     return replace(candidate, name=name, definition_sha256=definition)
 

@@ -44,7 +44,7 @@ from bench.suites import ThreatModel
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of checking a run.
+    """The result of checking a run.
 
     Attributes:
         n_examples: samples of the run.
@@ -93,7 +93,7 @@ def check_candidate(candidate: Candidate, manifest: Manifest) -> None:
     if manifest.unidentified is None:
         raise InputError(
             f"{run}: was made by an earlier version of this program, which did not record all that "
-            "decides a candidate's answers; run it anew"
+            "decides a candidate's answers; run it again with --again"
         )
     if candidate.definition_sha256 != manifest.definition_sha256:
         raise InputError(
@@ -130,13 +130,14 @@ def verify(
     device: torch.device,
     batch_size: int = 250,
 ) -> Verification:
-    """Run a candidate once on each witness of a run; a randomized one as often as it takes.
+    """Run a candidate once on each witness of a run; a randomized one as often as needed.
 
-    Of a randomized one the mean over draws that no attack has seen decides about a witness; a
-    sample that is said to be wrong without attack is refuted where the label leads beyond doubt.
+    For a randomized candidate, the mean over draws that no attack has seen decides about a
+    witness. The claim that a sample is wrong without attack is refuted if the label leads beyond
+    doubt.
 
     Args:
-        folder: of a complete run.
+        folder: the folder of a complete run.
         candidate: as it was when the run was made.
         dataset: the samples of the run.
 
@@ -245,9 +246,9 @@ class _Judge:
     def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
         """Return by how much the candidate prefers another class to the labels (n,).
 
-        Of images (n, C, H, W): the highest other logit less the label's, infinite where the logits
-        are no answer; of a randomized candidate the prediction (n,) that was recorded less the
-        label, in standard errors.
+        For images (n, C, H, W) this is the highest other logit minus the label's, infinite where
+        the logits are no answer. For a randomized candidate it is the recorded prediction (n,)
+        minus the label, in standard errors.
         """
 
         def ask(some: Tensor, theirs: Tensor, recorded: Tensor) -> Tensor:
@@ -257,16 +258,16 @@ class _Judge:
                 return lead
             self.passes += len(some)
             logits: Tensor = self.module(some)
-            # Logits of the largest size have a difference that float32 cannot hold.
+            # The difference of very large logits can overflow float32.
             precise = logits.double()
             own = precise.gather(1, theirs[:, None]).squeeze(1)
             others = precise.scatter(1, theirs[:, None], float("-inf")).max(dim=1)[0]
-            # Of classes in a tie the first one is the candidate's.
+            # The candidate predicts the first of several tied classes.
             is_wrong = classes_of(logits) != theirs
             lead = torch.where(
                 is_wrong, (others - own).clamp_min(torch.finfo(own.dtype).tiny), others - own
             )
-            # What is no answer is wrong by as much as anything can be.
+            # Logits that are no answer count as wrong by an infinite margin.
             return torch.where(answered(logits), lead, float("inf"))
 
         return self._in_batches(ask, images, labels, predictions)
@@ -283,7 +284,7 @@ class _Judge:
             tensor_cores(False),
             keyed_randomness(self.device, self.seed, Purpose.VERIFICATION, len(inputs[0])),
         ):
-            # Copies, since a candidate may change its input in place.
+            # Pass copies, since a candidate may change its input in place.
             answers = [ask(*(some.to(self.device, copy=True) for some in part)) for part in parts]
         return torch.cat([answer.cpu() for answer in answers])
 

@@ -32,7 +32,7 @@ UNREADABLE = (
     zlib.error,
     pa.ArrowException,
 )
-"""What reading a cut or changed file raises."""
+"""Errors that reading a truncated or changed file raises."""
 
 
 def safe_name(name: str) -> str:
@@ -52,7 +52,15 @@ def set_aside(path: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file as a whole: under another name, synced, renamed."""
+    """Write a file as a whole: under another name, synced, renamed.
+
+    A device or a pipe, such as /dev/stdout, is written to directly.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(content)
@@ -90,7 +98,7 @@ def read_json(path: Path, kind: type[RecordType]) -> RecordType:
         )
     try:
         return kind.model_validate(content)
-    except InputError as error:  # not damaged, but refused by the release that reads it
+    except InputError as error:  # intact, but not supported by this release
         raise InputError(f"{path}: {error}; move the run's folder away") from error
     except ValidationError as error:
         raise damage_error(path, InputError("; ".join(explain(kind, error)))) from error

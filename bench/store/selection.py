@@ -51,7 +51,7 @@ def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -
         return torch.arange(selection.n) * (selection.step or 1)
     assert selection.seed is not None
     rows = torch.tensor(permutation(population, selection.seed)[: selection.n])
-    # One that grows is worked off in the order of the draw; the order of the other is of no matter.
+    # A growing selection keeps the order of the draw; otherwise the order does not matter.
     return rows if selection.round else rows.sort().values
 
 

@@ -133,10 +133,10 @@ class Protocol(StrictModel):
     kind: str = ""
     """The kind of run; by default `evaluation` with attacks and `certification` without."""
     attacks: tuple[AttackChoice, ...] = ()
-    """Each on the samples that stood the earlier ones."""
+    """Attacks in order, each on the samples that survived the earlier ones."""
     certification: Certification | None = None
     arguments: dict[str, Any] = {}
-    """What a kind of run of your own needs beside attacks."""
+    """Settings of a kind of run of your own, beside attacks."""
     candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None
     """Evaluated unless others are asked for; None: the suite's."""
 

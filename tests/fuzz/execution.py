@@ -92,7 +92,9 @@ def _run_step(number: int, folder: Path, case: Case, step: Step) -> tuple[Failur
     """Run one command; what is wrong with it, and whether the case ends here."""
     result = None
     # Pages take longer than the rest of a small run.
-    pages = contextlib.nullcontext() if number % 4 == 0 else patch("bench.report.build_report")
+    pages = (
+        contextlib.nullcontext() if number % 4 == 0 else patch("bench.report.build.build_report")
+    )
     with _foreign_state(), pages, contextlib.suppress(_TooLong), _time_limit(SECONDS):
         result = CliRunner().invoke(main, step.arguments)
     complaint, ended = _judge(step, result)

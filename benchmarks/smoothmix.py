@@ -32,12 +32,11 @@ from bench.records import Progress, Summary
 from bench.runner import Settings, evaluate
 from bench.store import Store
 from bench.suites import load_suite
-from bench.training.recipes import recipes
-from bench.training.run import override
-from bench.training.smoothing import SmoothingTraining
-from bench.training.smoothing_settings import SmoothingSettings
+from bench.training import SmoothingSettings, override
+from bench.training.recipes import gaussian, smoothmix
 
-RECIPES = ("gaussian", "smoothmix")
+LOSSES: dict[str, Any] = {"gaussian": gaussian.loss, "smoothmix": smoothmix.loss}
+RECIPES = tuple(LOSSES)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -86,11 +85,9 @@ class _Counting(nn.Module):
 
 def passes_an_image(recipe: str, settings: SmoothingSettings) -> int:
     """Forward passes, each with its backward pass, that a step makes for each of its images."""
-    training = recipes()[recipe].train
-    assert isinstance(training, SmoothingTraining)
     network, batch = _Counting(), 4
     images, labels = torch.full((batch, 1, 8, 8), 0.5), torch.zeros(batch, dtype=torch.int64)
-    training.loss(settings, network, images, labels, torch.Generator().manual_seed(0), 0)
+    LOSSES[recipe](settings, network, images, labels, torch.Generator().manual_seed(0), 0)
     return network.images // batch
 
 

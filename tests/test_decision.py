@@ -38,8 +38,9 @@ from bench.store import Store
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
 from bench.tables import join_blocks
-from bench.training.measure import clean_accuracy, pgd_accuracy
 from bench.training.mix_search import right_weights
+from bench.training.network import clean_accuracy
+from bench.training.recipes.adversarial import pgd_accuracy
 from bench.verify import verify
 from tests.silent import SilentObserver
 from tests.unanswering import CLASSES, CORNER, EPS, LIMIT, Unanswering, dataset

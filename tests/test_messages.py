@@ -24,7 +24,7 @@ from bench.errors import InputError
 from bench.records import Manifest, Summary
 from bench.suites import DataSource, Protocol, Suite, ThreatModel
 from bench.suites.suite import AttackChoice, Certification, DeclaredThreatModel
-from bench.training.recipes import recipes
+from bench.training import recipes
 from bench.validation import explain, read_yaml, validate
 from bench.yaml_loader import parse_yaml
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from bench.attacks.apgd import APGD
-from bench.attacks.attack import Passes
 from bench.attacks.distances import Norm
-from bench.attacks.expectation import DRAWS
 from bench.attacks.losses import LOSSES, Loss, is_targeted, loss_for
 from bench.attacks.mix_apgd import MixAPGD
 from bench.attacks.mix_losses import (
@@ -76,10 +73,3 @@ def robust_base_first(loss: Loss) -> Sequence[MixLoss]:
 def other_weight_first(loss: Loss) -> Sequence[MixLoss]:
     """Against the mix at another weight, then from there against the mix itself."""
     return (on_other_weight(loss), on_mix(loss))
-
-
-def averaged_apgd(norm: Norm, eps: float, loss: str, steps: int) -> APGD:
-    """Auto-PGD whose every step is `DRAWS` passes of a random model."""
-    attack = APGD(norm, eps, LOSSES[loss], targeted=is_targeted(loss), steps=steps)
-    attack.passes = Passes(forward=0, forward_backward=DRAWS)
-    return attack

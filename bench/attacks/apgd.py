@@ -81,6 +81,8 @@ class APGD(Attack[APGDState]):
         phases: int = 1,
         rho: float = 0.75,
         momentum: float = 0.75,
+        passes: int = 1,
+        stops_at_break: bool = True,
     ) -> None:
         """Make an attack.
 
@@ -94,6 +96,8 @@ class APGD(Attack[APGDState]):
                 before; for subclasses whose loss changes from one to the next.
             rho: the step size is halved where fewer than this share of steps raised the loss.
             momentum: weight alpha of the gradient step; the rest goes to the last movement.
+            passes: how many passes the model takes for one answer.
+            stops_at_break: see `Attack`.
 
         Raises:
             InputError: a parameter is out of its range.
@@ -108,7 +112,8 @@ class APGD(Attack[APGDState]):
         self.eps = eps
         self.phase_steps = steps + 1
         self.steps = phases * self.phase_steps
-        self.passes = Passes(forward=0, forward_backward=1)
+        self.passes = Passes(forward=0, forward_backward=passes)
+        self.stops_at_break = stops_at_break
         self._loss = loss
         self._targeted = targeted
         self._momentum = momentum
@@ -120,7 +125,7 @@ class APGD(Attack[APGDState]):
             needed[place] = rho * length
         self._needed = [*(needed * phases), float("-inf")]
         self._needed_on: dict[torch.device, Tensor] = {}
-        self._move = RowFunction(partial(MOVES[norm], eps))
+        self._move = RowFunction(self._row_move())
         self.arithmetic = (self._move,)
 
     def start(
@@ -220,7 +225,7 @@ class APGD(Attack[APGDState]):
     ) -> None:
         """The way to x^(k+1), in place; arguments as for `_move_linf`.
 
-        Attacks whose items have radii of their own override this.
+        Attacks whose items have radii of their own override this and `_row_move`.
         """
         self._move(
             state.point,
@@ -234,6 +239,10 @@ class APGD(Attack[APGDState]):
             state.step_size,
             weight,
         )
+
+    def _row_move(self) -> Callable[..., None]:
+        """Return what `move` applies to groups of rows."""
+        return partial(MOVES[self.norm], self.eps)
 
     def _begin_phase(self, state: APGDState, beginning: Tensor) -> None:
         """Let the items in `beginning` (N,) start a search at their best point, in place."""

@@ -63,6 +63,8 @@ class Attack(ABC, Generic[S]):
         passes: what one step costs an item.
         arithmetic: what a step does to whole images besides its passes.
         least_height: rows that an image must have.
+        stops_at_break: whether an item is finished once it is broken. An attack that looks for the
+            highest loss, rather than for a mistake, goes on to the end of its budget.
     """
 
     norm: Norm
@@ -71,6 +73,7 @@ class Attack(ABC, Generic[S]):
     passes: Passes
     arithmetic: tuple[RowFunction, ...]
     least_height: int = 1
+    stops_at_break: bool = True
 
     @abstractmethod
     def start(
@@ -117,8 +120,9 @@ class Attack(ABC, Generic[S]):
         return "; ".join(function.problem for function in self.arithmetic if function.problem)
 
     def finished(self, state: S) -> Tensor:
-        """(N,) bool: broken, or at the end of the budget."""
-        return state.broken | (state.iteration >= self.steps)
+        """(N,) bool: at the end of the budget, or broken if the attack stops there."""
+        exhausted = state.iteration >= self.steps
+        return state.broken | exhausted if self.stops_at_break else exhausted
 
     def images(self, state: S) -> Tensor:
         """(N, ...) best images, all inside the ball: the adversarial ones where items broke."""

@@ -57,6 +57,7 @@ class MixAPGD(APGD):
         targeted: bool = False,
         steps: int = 100,
         weights: Sequence[float | tuple[float, float]] = (0.0,),
+        stops_at_break: bool = True,
     ) -> None:
         """Make an attack.
 
@@ -67,13 +68,22 @@ class MixAPGD(APGD):
             targeted: whether the losses read target classes.
             steps: gradient steps of each phase.
             weights: by restart, in turn: a number, or an interval to draw one from, an item.
+            stops_at_break: see `Attack`.
 
         Raises:
             InputError: a parameter is out of its range.
         """
         if not losses or not weights:
             raise InputError("expected at least one loss and one weight, got none")
-        super().__init__(norm, eps, margin, targeted=targeted, steps=steps, phases=len(losses))
+        super().__init__(
+            norm,
+            eps,
+            margin,
+            targeted=targeted,
+            steps=steps,
+            phases=len(losses),
+            stops_at_break=stops_at_break,
+        )
         self._losses = tuple(losses)
         self._weights = tuple(each if isinstance(each, tuple) else (each, each) for each in weights)
 

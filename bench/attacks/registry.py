@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ from bench.attacks.adaptive import (
     PUSHES,
     Phases,
     accurate_base_first,
-    averaged_apgd,
     margin_of_probabilities,
     mix_apgd,
     other_weight_first,
@@ -21,6 +20,7 @@ from bench.attacks.adaptive import (
 from bench.attacks.apgd import APGD
 from bench.attacks.attack import Attack, Passes
 from bench.attacks.distances import Norm
+from bench.attacks.expectation import DRAWS
 from bench.attacks.fab import FAB
 from bench.attacks.losses import LOSSES, MINIMUM_CLASSES, is_targeted, loss_for
 from bench.attacks.square import square_for
@@ -141,7 +141,9 @@ def standard_autoattack(norm: Norm, eps: float, classes: int) -> tuple[AttackPla
     return tuple(plan_attack(name, {}, norm=norm, eps=eps, classes=classes) for name in STANDARD)
 
 
-def _apgd(loss: str) -> Callable[[str, Norm, float, int, Mapping[str, int]], AttackPlan]:
+def _apgd(
+    loss: str, view: View = "logits"
+) -> Callable[[str, Norm, float, int, Mapping[str, int]], AttackPlan]:
     def build(
         name: str, norm: Norm, eps: float, classes: int, parameters: Mapping[str, int]
     ) -> AttackPlan:
@@ -151,10 +153,15 @@ def _apgd(loss: str) -> Callable[[str, Norm, float, int, Mapping[str, int]], Att
             needed = MINIMUM_CLASSES[loss]
             note = _join(f"loss {used} for {loss}, which needs {needed} classes", note)
         attack = APGD(
-            norm, eps, LOSSES[used], targeted=is_targeted(used), steps=parameters["steps"]
+            norm,
+            eps,
+            LOSSES[used],
+            targeted=is_targeted(used),
+            steps=parameters["steps"],
+            passes=DRAWS if view == "expectation" else 1,
         )
         record = {**parameters, "loss": used}
-        return _plan(name, attack, targets, record, note)
+        return _plan(name, attack, targets, record, note, view)
 
     return build
 
@@ -186,21 +193,6 @@ def _on_mix(
         attack, used = make(norm, eps, classes, parameters)
         targets, note = _targets(classes, parameters)
         return _plan(name, attack, targets, {**parameters, "loss": used}, note, "mix")
-
-    return build
-
-
-def _seen_as(
-    view: View, loss: str
-) -> Callable[[str, Norm, float, int, Mapping[str, int]], AttackPlan]:
-    def build(
-        name: str, norm: Norm, eps: float, classes: int, parameters: Mapping[str, int]
-    ) -> AttackPlan:
-        plan = _apgd(loss)(name, norm, eps, classes, parameters)
-        if view == "expectation":
-            used = plan.parameters["loss"]
-            plan = replace(plan, attack=averaged_apgd(norm, eps, used, parameters["steps"]))
-        return replace(plan, view=view)
 
     return build
 
@@ -295,13 +287,13 @@ ATTACKS: Mapping[str, Definition] = MappingProxyType(
         "apgd-straight-through": Definition(
             "Auto-PGD with a stand-in where gradients stop (BPDA, Athalye et al. 2018)",
             _FEW_TARGETS,
-            _seen_as("straight-through", "dlr-targeted"),
+            _apgd("dlr-targeted", "straight-through"),
             "stopped gradient",
         ),
         "apgd-expectation": Definition(
             "Auto-PGD on the mean over a candidate's draws (EOT, Athalye et al. 2018)",
             _FEW_TARGETS,
-            _seen_as("expectation", "dlr-targeted"),
+            _apgd("dlr-targeted", "expectation"),
             "randomness",
         ),
     }

@@ -7,23 +7,24 @@ from pathlib import Path
 import click
 
 from bench.cli import options
+from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import duration, percent
 from bench.training import Progress, TriedNumbers, preset_for, presets, recipes, run
 
 
 @click.command("train")
-@click.option("--recipe", required=True, type=click.Choice(list(recipes())))
-@click.option("--dataset", help="Take the recipe's preset for this data set.")
-@click.option("--preset", type=click.Choice(list(presets())), help="Or name the preset.")
+@click.option("--recipe", required=True, help=f"One of {', '.join(recipes())}.")
+@click.option("--dataset", help="Use the recipe's preset for this data set.")
+@click.option("--preset", help=f"Or use this preset: {', '.join(presets())}.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The submission's folder, made by the training.  [default: submissions/<preset>]",
+    help="The submission's folder, which is created.  [default: submissions/<preset>]",
 )
 @options.data_dir
 @options.seed
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@options.device
 @click.option(
     "--set",
     "assignments",
@@ -31,7 +32,7 @@ from bench.training import Progress, TriedNumbers, preset_for, presets, recipes,
     metavar="KEY=VALUE",
     help="A setting that differs from the preset's, such as epochs=3; repeatable.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the folder's checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue from the folder's checkpoint.")
 def command(
     recipe: str,
     dataset: str | None,
@@ -45,16 +46,29 @@ def command(
 ) -> None:
     """Train a recipe and write the submission: its weights and its submission.yaml."""
     if (preset is None) == (dataset is None):
-        raise InputError("expected one of --dataset and --preset")
+        raise InputError(
+            "expected one of --dataset and --preset, got "
+            + ("neither" if preset is None else "both")
+        )
     chosen = preset or preset_for(recipe, str(dataset))
     folder = out or Path("submissions") / chosen
     overrides = dict(_assignment(text) for text in assignments)
-    submission = run(recipe, chosen, data_dir, folder, seed, overrides, _Lines(), resume, device)
+    submission = run(
+        recipe,
+        chosen,
+        data_dir,
+        folder,
+        seed,
+        overrides,
+        _Lines(),
+        resume,
+        str(torch_device(device)),
+    )
     click.echo(f"submission {submission.name}: {folder}")
 
 
 class _Lines:
-    """A line an epoch, and one for each of a mix's numbers that were tried."""
+    """Prints a line for each epoch, and for each of a mix's numbers that were tried."""
 
     def __init__(self) -> None:
         self._epoch = 0

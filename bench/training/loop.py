@@ -1,7 +1,8 @@
-"""The loop that every recipe shares: epochs, steps, the averaged weights, and resuming."""
+"""The loop that recipes share: epochs, steps, the averaged weights, and resuming."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,30 +11,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.memory import keep_freed_memory
-from bench.training.augmentation import augment
-from bench.training.average import AveragedWeights
-from bench.training.checkpoint import load_checkpoint, save_checkpoint
-from bench.training.image_folder import FolderImages
-from bench.training.initialization import generator_for
-from bench.training.optimization import Optimization
-from bench.training.progress import Measurement, Progress, ProgressCallback
-from bench.training.settings import LoopSettings
-from bench.training.trained import Conditions, TrainingData
+from bench.training.data import FolderImages, TrainingData, augment, split
+from bench.training.draws import EPOCHS, generator_for
+from bench.training.files import load_checkpoint, save_checkpoint
+from bench.training.optimization import Optimization, averaged_model
+from bench.training.recipe import Conditions, Measurement, Progress, ProgressCallback, Settings
 
 STEPS_BETWEEN_REPORTS = 50
+CHECKPOINT_FORMAT = 2
+"""Changes when an older checkpoint can no longer be resumed."""
+
+
+class LoopSettings(Settings):
+    """The settings of the loop over epochs and steps. Pixels are in the [0, 1] scale."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    images_per_epoch: int | None = Field(default=None, ge=1)
+    """How many images an epoch takes, drawn anew for each; None for all."""
+    peak_learning_rate: float = Field(default=0.2, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    crop_padding: int = Field(default=0, ge=0)
+    """Pixels of black border out of which a random crop of the image's size is taken."""
+    flip: bool = False
+    """Whether half of the images, at random, are mirrored left to right."""
+    cutout: int = Field(default=0, ge=0)
+    """Side of the random square that is blacked out, in pixels; 0 for none."""
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Decay, per step, of the exponential moving average of the weights; 0 keeps the last ones."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A network whose training has ended.
+    """A network at the end of its training.
 
     Attributes:
-        network: With its averaged weights, in eval mode.
-        seconds: Wall-clock time, in earlier runs of a resumed training too.
+        network: With the averaged weights, in eval mode.
+        seconds: Wall-clock time, including earlier runs of a resumed training.
         started: When its first run began, in ISO 8601, UTC.
         measurements: On the held-out images, oldest first.
     """
@@ -45,10 +64,12 @@ class Fitted:
 
 
 BatchLoss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, int], Tensor]
-"""Scalar loss of a network in train mode on images (N, C, H, W) with labels (N,), in an epoch."""
+"""From a network in train mode, images (N, C, H, W), labels (N,), a source of draws on the CPU and
+the epoch, from 0, to a scalar loss."""
 
 Measure = Callable[[int, nn.Module, Tensor, Tensor], Measurement]
-"""After an epoch, accuracies of a network in eval mode on images (N, C, H, W), labels (N,)."""
+"""From the finished epochs, a network in eval mode, images (N, C, H, W) and labels (N,) to
+accuracies."""
 
 
 def fit(
@@ -65,24 +86,24 @@ def fit(
 ) -> Fitted:
     """Minimise a loss, epoch by epoch.
 
-    The result depends on the arguments only, bit for bit on the same machine with the same number
-    of threads; also when the training was interrupted and resumed at a checkpoint.
+    The result depends on the arguments alone, bit for bit on the same machine with the same number
+    of threads, also when the training was interrupted and resumed from a checkpoint.
 
     Args:
-        network: On the conditions' device. Changed in place; the averaged weights are those of the
-            result.
+        network: On the conditions' device. Its weights are changed in place.
         data: Training images and labels.
         settings: The recipe's settings.
-        optimization: Of the network's parameters.
+        optimization: The optimizer of the network's parameters.
         batch_loss: The loss of a batch.
-        conditions: The seed is that of the order of the images, the augmentation and the loss's
-            draws.
+        conditions: The seed decides the order of the images, the augmentation and the loss's draws.
         measure: Called on the averaged weights and the held-out images.
-        measure_every: Epochs from one measurement to the next; the last epoch has one in any case.
-        bases: Digests of what else the loss depends on, by name: a checkpoint belongs to them.
+        measure_every: Epochs from one measurement to the next; the last epoch always has one.
+        bases: Digests of what else the loss depends on, by name. A checkpoint is valid for the same
+            ones only.
 
     Raises:
         InputError: If the checkpoint belongs to another training, or no image is left to train on.
+        EvaluationError: If the loss is no longer finite.
     """
     keep_freed_memory(torch.device(conditions.device))
     training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
@@ -97,12 +118,12 @@ def fit(
             training.save(checkpoint)
         conditions.progress(training.state(measurement))
     return Fitted(
-        training.average.network, training.seconds, training.started, tuple(training.measurements)
+        training.average.module, training.seconds, training.started, tuple(training.measurements)
     )
 
 
 class _Training:
-    """A training: what a checkpoint holds of it, and what one epoch does."""
+    """A training: what one epoch does, and what a checkpoint holds."""
 
     def __init__(
         self,
@@ -122,10 +143,10 @@ class _Training:
         self.images, self.held_out = split(len(data.labels), settings.held_out, self.seed)
         images = min(settings.images_per_epoch or len(self.images), len(self.images))
         self.batch_size = min(settings.batch_size, images)
-        # An incomplete last batch would disturb the statistics of batch normalisation; who is left
-        # out differs from epoch to epoch.
+        # An incomplete last batch would disturb the statistics of batch normalisation. Each epoch
+        # leaves out other images.
         self.batches = images // self.batch_size
-        self.average = AveragedWeights(network, settings.average_decay)
+        self.average = averaged_model(network, settings.average_decay)
         self.epoch = self.step = 0
         self.loss = self.learning_rate = 0.0
         self.began = time.monotonic()
@@ -134,28 +155,40 @@ class _Training:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time, up to the last checkpoint of each earlier run and in this one."""
+        """Wall-clock time of this run, and of earlier runs up to their last checkpoint."""
         return time.monotonic() - self.began
 
     def run_epoch(self, progress: ProgressCallback) -> None:
-        generator = generator_for(self.seed, 1, self.epoch)
+        generator = generator_for(self.seed, EPOCHS, self.epoch)
         order = self.images[torch.randperm(len(self.images), generator=generator)]
         self.network.train()
         total = torch.zeros((), device=self.device)
-        for batch in range(self.batches):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            total += self._run_step(chosen, generator)
-            if self.step % STEPS_BETWEEN_REPORTS == 0 and batch + 1 < self.batches:
-                self.loss = total.item() / (batch + 1)
+        chosen = torch.split(order[: self.batches * self.batch_size], self.batch_size)
+        batch = self._load(chosen[0], generator)
+        for done, following in enumerate((*chosen[1:], None), start=1):
+            total += self._run_step(*batch, generator)
+            # The update of the average waits for a GPU: load the next batch in the meantime.
+            if following is not None:
+                batch = self._load(following, generator)
+            self.average.update_parameters(self.network)
+            if self.step % STEPS_BETWEEN_REPORTS == 0 and done < self.batches:
+                self.loss = total.item() / done
                 progress(self.state())
         self.loss = total.item() / self.batches
         self.epoch += 1
+        if not math.isfinite(self.loss):
+            raise EvaluationError(
+                f"expected a finite training loss, got {self.loss} in epoch {self.epoch}; lower "
+                "peak_learning_rate"
+            )
 
-    def _run_step(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        settings = self.settings
-        images = training_images(self.data, chosen, settings, generator).to(self.device)
-        labels = self.data.labels[chosen].to(self.device)
-        self.learning_rate = self.optimization.schedule(self.step, settings.epochs * self.batches)
+    def _load(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = training_images(self.data, chosen, self.settings, generator)
+        return images.to(self.device), self.data.labels[chosen].to(self.device)
+
+    def _run_step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        steps = self.settings.epochs * self.batches
+        self.learning_rate = self.optimization.schedule(self.step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
@@ -164,7 +197,6 @@ class _Training:
         if self.optimization.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.gradient_clip)
         self.optimizer.step()
-        self.average.update(self.network)
         self.step += 1
         return loss.detach()
 
@@ -173,7 +205,7 @@ class _Training:
             return None
         measurement = measure(
             self.epoch,
-            self.average.network,
+            self.average.module,
             self.data.images[self.held_out].to(self.device),
             self.data.labels[self.held_out].to(self.device),
         )
@@ -196,8 +228,7 @@ class _Training:
         content = {
             "identity": self._identity(),
             "network": self.network.state_dict(),
-            "average": self.average.network.state_dict(),
-            "average_steps": self.average.steps,
+            "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "measurements": [asdict(measurement) for measurement in self.measurements],
             "epoch": self.epoch,
@@ -215,8 +246,7 @@ class _Training:
                 f"{stored.get('identity')}; delete it, or repeat its settings"
             )
         self.network.load_state_dict(stored["network"])
-        self.average.network.load_state_dict(stored["average"])
-        self.average.steps = stored["average_steps"]
+        self.average.load_state_dict(stored["average"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.measurements = [Measurement(**fields) for fields in stored["measurements"]]
         self.epoch = stored["epoch"]
@@ -226,6 +256,7 @@ class _Training:
 
     def _identity(self) -> dict[str, Any]:
         return {
+            "format": CHECKPOINT_FORMAT,
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "images": len(self.data.labels),
@@ -236,11 +267,11 @@ class _Training:
 def training_images(
     data: TrainingData, chosen: Tensor, settings: LoopSettings, generator: torch.Generator
 ) -> Tensor:
-    """Images (n, C, H, W) of a step, augmented; of files, random parts.
+    """Return augmented images (n, C, H, W); from a folder, random parts of them.
 
     Args:
         data: Training images.
-        chosen: Which of them, (n,).
+        chosen: Indices (n,) of the images.
         settings: The recipe's settings.
         generator: Source of the draws; on the CPU.
     """
@@ -250,20 +281,3 @@ def training_images(
     else:
         images = source[chosen]
     return augment(images, settings.crop_padding, settings.flip, settings.cutout, generator)
-
-
-def split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to train on, and of the held-out ones.
-
-    They depend on the arguments only: trainings with the same seed on the same data that hold out
-    the same number hold out the same images.
-
-    Raises:
-        InputError: If no image is left to train on.
-    """
-    if held_out >= count:
-        raise InputError(
-            f"expected held_out below the {count} training images, got {held_out}; lower it"
-        )
-    order = torch.randperm(count, generator=generator_for(seed, 0))
-    return order[held_out:].sort().values, order[:held_out].sort().values

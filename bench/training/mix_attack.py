@@ -1,37 +1,63 @@
 """The attacked copies of images that a mixing network is trained on.
 
 Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
-SIMODS 2024, arXiv 2301.12554, section 4: attacks on the mix as it is, of different strength, which
+SIMODS 2024, arXiv 2301.12554, section 4: attacks of different strength on the current mix, which
 also push its weight towards the accurate base.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
-from torch.nn import functional
 
 from bench.attacks.apgd import MOVES, APGDState
-from bench.attacks.attack import Model, likeliest_wrong_classes
+from bench.attacks.attack import likeliest_wrong_classes
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import LOSSES, cross_entropy, loss_for
 from bench.attacks.mix_apgd import MixAPGD, MixState
 from bench.attacks.mix_losses import towards_accurate_base
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
-from bench.attacks.rowwise import RowFunction
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.suites.suite import ThreatModel
-from bench.training.mix_settings import MixingNetworkSettings
+from bench.validation import StrictModel
 
 _RADIUS_EVENT = 2
-"""Start and weight of an item's search are events 0 and 1 of its stream."""
+"""Events 0 and 1 of an item's stream are the start and the weight of its search."""
 _PGD_REACH = 2.5
-"""Radii that the steps of PGD cover together."""
+"""The length of all steps of PGD together, in radii."""
+
+
+def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= interval[0] <= interval[1]:
+        raise ValueError("expected two numbers, 0 <= low <= high")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""The ends of a uniform distribution, in [0, infinity)."""
+
+
+class MixAttackSettings(StrictModel):
+    """The settings of the attacks that a mixing network is trained on."""
+
+    attack: Literal["apgd", "pgd"] = "apgd"
+    """Auto-PGD, or PGD with momentum."""
+    attack_steps: int = Field(default=75, ge=1)
+    """Degrees of freedom of the chi-squared distribution that the number of steps is drawn from."""
+    attack_targets: int = Field(default=9, ge=0)
+    """Classes that targeted runs aim for, beside one run on the cross-entropy."""
+    radius_factors: Interval = (0.4, 1.1)
+    """The ratio of each attacked image's radius to the threat model's is drawn from here."""
+    push_weights: Interval = (0.0, 0.4)
+    """The weight of BCE(gamma, 1) in each attacked image's loss is drawn from here."""
+    momentum_decays: Interval = (0.0, 0.9)
+    """The decay of PGD's momentum is drawn from here."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +65,17 @@ class RadiusState(MixState):
     """See `MixState`.
 
     Attributes:
-        radii: (N,) of each item's ball.
+        radii: (N,) the radius of each item's ball.
     """
 
     radii: Tensor
 
 
 class TrainingAPGD(MixAPGD):
-    """Auto-PGD for the highest loss, each item in a ball of its own.
+    """Auto-PGD for the highest loss, in a ball of each item's own.
 
-    Nothing counts as broken: a search that stopped at the first wrong answer would leave images at
-    their start that the mix gets wrong without attack.
+    It does not stop at the first wrong answer: that would leave images at their start that the mix
+    gets wrong without an attack.
     """
 
     def __init__(
@@ -64,20 +90,26 @@ class TrainingAPGD(MixAPGD):
         """Make an attack.
 
         Args:
-            norm: of the balls, Linf or L2.
-            eps: the radius of the threat model.
-            steps: gradient steps.
-            radius_factors: ends of the interval that each item's radius is drawn from, times eps.
-            push_weights: ends of the interval that each item's w is drawn from.
+            norm: The norm of the balls, Linf or L2.
+            eps: The radius of the threat model.
+            steps: Gradient steps.
+            radius_factors: Ends of the interval that each item's radius is drawn from, times eps.
+            push_weights: Ends of the interval that each item's w is drawn from.
 
         Raises:
-            InputError: a parameter is out of its range.
+            InputError: If a parameter is out of its range.
         """
         loss = towards_accurate_base(cross_entropy_or_dlr)
-        super().__init__(norm, eps, [loss], targeted=True, steps=steps, weights=[push_weights])
+        super().__init__(
+            norm,
+            eps,
+            [loss],
+            targeted=True,
+            steps=steps,
+            weights=[push_weights],
+            stops_at_break=False,
+        )
         self._radius_factors = radius_factors
-        self._move_inside = RowFunction(partial(_move_inside, MOVES[norm]))
-        self.arithmetic = (self._move_inside,)
 
     def start(
         self,
@@ -87,36 +119,30 @@ class TrainingAPGD(MixAPGD):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> RadiusState:
-        """From a random point of the items' balls; see `Attack.start`.
+        """Start from a random point of each item's ball; see `Attack.start`.
 
-        An item whose target is its own label ascends the cross-entropy, one with another target the
-        targeted difference of logits ratio.
+        An item whose target is its own label ascends the cross-entropy; one with another target
+        ascends the targeted difference of logits ratio.
         """
         state = super().start(images, labels, draws, targets, restarts)
         low, high = self._radius_factors
         events = torch.full_like(labels, _RADIUS_EVENT)
         factors = low + (high - low) * draws.uniform(events, 1, images.dtype)[:, 0]
-        point = state.clean + per_image(factors, images) * (state.point - state.clean)
-        point.clamp_(0, 1)
-        values = {field.name: getattr(state, field.name) for field in fields(state)} | {
-            "point": point,
-            "previous": point.clone(),
-            "best": point.clone(),
-            "step_size": state.step_size * factors,
-        }
-        return RadiusState(**values, radii=self.eps * factors)
+        state.point.sub_(state.clean).mul_(per_image(factors, images)).add_(state.clean)
+        for copy in (state.previous, state.best):
+            copy.copy_(state.point.clamp_(0, 1))
+        state.step_size.mul_(factors)
+        return RadiusState(**vars(state), radii=self.eps * factors)
 
-    def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """The right answer in place of the mix's, and the loss with its gradient."""
-        logits, losses, gradient = super().evaluate(model, state)
-        return functional.one_hot(state.labels, logits.shape[1]).to(logits), losses, gradient
+    def _row_move(self) -> Callable[..., None]:
+        return MOVES[self.norm]
 
     def move(
         self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
     ) -> None:
-        """See `APGD.move`."""
+        """Move inside the item's own ball; see `APGD.move`."""
         assert isinstance(state, RadiusState)
-        self._move_inside(
+        self._move(
             state.radii,
             state.point,
             state.previous,
@@ -136,22 +162,22 @@ def attacked_copies(
     images: Tensor,
     labels: Tensor,
     threat_model: ThreatModel,
-    settings: MixingNetworkSettings,
+    settings: MixAttackSettings,
     generator: torch.Generator,
 ) -> Tensor:
-    """Images attacked on a mix: once on the cross-entropy, and once for each target.
+    """Return images attacked on a mix, once on the cross-entropy and once for each target.
 
     Args:
         mix: In a mode where no image depends on the others in its batch.
         images: (N, C, H, W) in [0, 1].
         labels: (N,) int64.
-        threat_model: Its radius is the unit of the settings' radii.
-        settings: Of the attack.
+        threat_model: The settings' radii are relative to its radius.
+        settings: The settings of the attack.
         generator: Source of every draw; on the CPU.
 
     Returns:
         ((1 + targets) N, C, H, W): all images under the first run, then all under the next, ....
-        Where there are fewer wrong classes than targets, fewer.
+        There are fewer if there are fewer wrong classes than targets.
     """
     with torch.no_grad():
         ranked = likeliest_wrong_classes(mix(images), labels, settings.attack_targets)
@@ -173,24 +199,21 @@ def attacked_copies(
         return momentum_pgd(attack, mix, state, decay)
     for _ in range(attack.steps):
         attack.step(mix, state)
-    return attack.images(state)
+    return state.best
 
 
 def momentum_pgd(
     attack: TrainingAPGD, mix: AdaptiveMix, state: RadiusState, decay: float
 ) -> Tensor:
-    """Steps of one size along a momentum of the gradients.
+    """Return the last points (N, ...) of PGD with momentum.
 
     Y. Dong et al., "Boosting Adversarial Attacks with Momentum", 2018.
 
     Args:
-        attack: Its losses and number of steps are used.
-        mix: To attack.
-        state: Items at their start; changed in place.
-        decay: Of the momentum, in [0, 1).
-
-    Returns:
-        (N, ...) the last points.
+        attack: Provides the losses and the number of steps.
+        mix: The mix to attack.
+        state: Items at their start. It is changed in place.
+        decay: The decay of the momentum, in [0, 1).
     """
     steps = attack.phase_steps - 1
     radii, point = per_image(state.radii, state.point), state.point
@@ -213,20 +236,16 @@ def momentum_pgd(
 
 
 def steps_of_run(degrees_of_freedom: int, generator: torch.Generator) -> int:
-    """A chi-squared number of steps, rounded, at least 1."""
+    """Draw a number of steps from a chi-squared distribution, rounded, at least 1."""
     squares = torch.randn(degrees_of_freedom, generator=generator).square()
     return max(1, round(float(squares.sum())))
 
 
 def cross_entropy_or_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """(N,) cross-entropy where the target is the label, else the targeted DLR."""
+    """Return the cross-entropy (N,) where the target is the label, else the targeted DLR."""
     targeted = LOSSES[loss_for("dlr-targeted", logits.shape[1])]
     return torch.where(
         targets == labels,
         cross_entropy(logits, labels, targets),
         targeted(logits, labels, targets),
     )
-
-
-def _move_inside(move: Callable[..., None], radii: Tensor, *rest: Tensor) -> None:
-    move(radii, *rest)

@@ -1,9 +1,9 @@
-"""Chooses the numbers of a mix on held-out images: the most accurate that is robust enough.
+"""The choice of a mix's numbers on held-out images: the most accurate that is robust enough.
 
-What a mix with other numbers says of an image follows from what its bases and its mixing network
-say of it, without another pass. So every setting is judged on every image that any attack has found
-so far, and only a setting that stands all of them is attacked itself: by attacks of few steps, then
-by one as long as AutoAttack's. Few steps alone would favour settings whose gradients are steep.
+The answer of a mix with other numbers follows from the answers of its bases and its mixing network,
+without another pass. So every setting is tested on every image that any attack has found so far,
+and only a setting that is robust enough on all of them is attacked itself: by attacks of few steps,
+then by one as long as AutoAttack's. Few steps alone would favour settings with steep gradients.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from bench.candidates.mix import MixedClassifier, scaled_log_softmax
 from bench.decision import answered, classes_of
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel
-from bench.training.mix_settings import MixSettings
-from bench.training.progress import ProgressCallback, TriedNumbers, ignore
+from bench.training.mix import MixSettings
+from bench.training.recipe import ProgressCallback, TriedNumbers, ignore
 
 BATCH_SIZE = 250
 PUSH = 0.5
@@ -38,15 +38,15 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """The numbers chosen, and what was seen of them on the held-out images.
+    """The chosen numbers, and their accuracies on the held-out images.
 
     Attributes:
-        numbers: Of the mix.
-        clean_accuracy: Of the mix, as a fraction.
-        attacked_accuracy: Of the mix: right on every image found for it or for another setting.
-        robust_clean_accuracy: Of the robust base.
-        robust_attacked_accuracy: Of the robust base, under the same attacks on itself.
-        settings: How many there were to choose from.
+        numbers: The numbers of the mix.
+        clean_accuracy: The mix's clean accuracy, as a fraction.
+        attacked_accuracy: The mix's accuracy on the images found for it and for other settings.
+        robust_clean_accuracy: The robust base's clean accuracy.
+        robust_attacked_accuracy: The robust base's accuracy under the same attacks on itself.
+        settings: How many settings there were to choose from.
         attacked: How many of them were attacked.
     """
 
@@ -59,7 +59,7 @@ class Choice:
     attacked: int
 
     def record(self, images: int) -> dict[str, Any]:
-        """For a submission: plain values, rounded; without the numbers themselves."""
+        """Return rounded plain values for a submission, without the numbers themselves."""
         return {
             "choice": {
                 "held_out_images": images,
@@ -75,12 +75,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a mix's parts say of N images.
+    """The answers of a mix's parts to N images.
 
     Attributes:
-        accurate: (N, K) log-probabilities of the accurate base, unscaled.
-        robust: (N, K) likewise.
-        gamma: (N,) of the mixing network, with scale 1 and bias 0; None if the weight is fixed.
+        accurate: (N, K) unscaled log-probabilities of the accurate base.
+        robust: (N, K) unscaled log-probabilities of the robust base.
+        gamma: (N,) the mixing network's, with scale 1 and bias 0; None if the weight is fixed.
     """
 
     accurate: Tensor
@@ -88,9 +88,9 @@ class Answers:
     gamma: Tensor | None
 
     def right(self, grid: Sequence[Numbers], labels: Tensor) -> Tensor:
-        """(S, N) whether mixes with each of S numbers give the labels (N,).
+        """Return whether mixes with each of S numbers classify correctly, (S, N) for labels (N,).
 
-        A mix is right where its weight lies in an interval that depends on the scales alone.
+        A mix is correct if its weight lies in an interval that depends on the scales alone.
         """
         result = torch.empty(len(grid), len(labels), dtype=torch.bool, device=labels.device)
         by_scales: dict[tuple[float, float], list[int]] = {}
@@ -108,7 +108,7 @@ class Answers:
         return result
 
     def _weights(self, grid: Sequence[Numbers]) -> Tensor:
-        """(S, N) or (S, 1), each mix's weights of the robust base."""
+        """Return each mix's weights of the robust base, (S, N) or (S, 1)."""
 
         def column(name: str) -> Tensor:
             return self.robust.new_tensor([[numbers[name]] for numbers in grid])
@@ -120,10 +120,10 @@ class Answers:
 
 
 def right_weights(accurate: Tensor, robust: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The open interval of weights with which a mix gives the labels.
+    """Return the open interval of weights with which a mix classifies correctly.
 
-    The label leads class i by (1 - alpha) d_g + alpha d_h, with its leads d_g and d_h in the bases:
-    linear in alpha, so that each class bounds alpha on one side.
+    The label leads class i by (1 - alpha) d_g + alpha d_h, where d_g and d_h are its leads in the
+    bases. This is linear in alpha, so that each class bounds alpha on one side.
 
     Args:
         accurate: (N, K) probabilities of the accurate base.
@@ -131,8 +131,8 @@ def right_weights(accurate: Tensor, robust: Tensor, labels: Tensor) -> tuple[Ten
         labels: (N,) int64.
 
     Returns:
-        Lower and upper ends (N,), not bounded by 0 and 1; the lower one is above the upper one, or
-        at it, where no weight is right. None is where a base's probabilities are not finite.
+        Lower and upper ends (N,), not limited to [0, 1]. If no weight is correct, or a base's
+        probabilities are not finite, the lower end is not below the upper one.
     """
     column = labels.unsqueeze(1)
     lead = accurate.gather(1, column) - accurate
@@ -157,20 +157,21 @@ def choose(
     seed: int,
     progress: ProgressCallback = ignore,
 ) -> Choice:
-    """The numbers with the highest clean accuracy among those that are robust enough.
+    """Return the numbers with the highest clean accuracy among those that are robust enough.
 
-    Robust enough: the attacked accuracy is at most `settings.allowed_loss` below that of the robust
-    base. Of equally accurate ones the one that more images stand is tried first.
+    They are robust enough if the attacked accuracy is at most `settings.allowed_loss` below the
+    robust base's. Among equally accurate ones, those with the higher attacked accuracy so far are
+    tried first.
 
     Args:
         make: From numbers to the mix, in eval mode. One mix is used at a time.
-        neutral: Numbers of a mix whose bases have scale 1, whose gamma has scale 1 and bias 0.
+        neutral: Numbers with scale 1 for the bases, and scale 1 and bias 0 for gamma.
         grid: Numbers to choose from.
         images: (N, C, H, W) held-out images.
         labels: (N,) int64.
-        threat_model: Of the attacks.
-        settings: Of the choice.
-        seed: Of the attacks' draws.
+        threat_model: The threat model of the attacks.
+        settings: The settings of the choice.
+        seed: The seed of the attacks' draws.
         progress: Called for the robust base, then for each of the numbers that were attacked.
 
     Raises:
@@ -178,7 +179,7 @@ def choose(
     """
 
     def right(found: Tensor, samples: Tensor) -> Tensor:
-        """(S, n) whether each setting is right on images (n, ...) of samples (n,)."""
+        """Return whether each setting is correct on images (n, ...) of samples (n,), (S, n)."""
         return _answers(make(neutral), found).right(grid, labels[samples])
 
     everyone = torch.arange(len(labels), device=labels.device)
@@ -203,12 +204,12 @@ def choose(
     tried = torch.zeros_like(clean, dtype=torch.bool)
     while True:
         attacked = standing.double().mean(dim=1)
-        # Accuracies are multiples of 1/N: half of one is no difference.
+        # Accuracies are multiples of 1/N, so that half of one is rounding.
         possible = ((attacked >= least - 0.5 / len(labels)) & ~tried).nonzero().flatten()
         if not len(possible):
             raise InputError(
-                f"no setting of {len(grid)} keeps {least:.2%} of the held-out images right under "
-                "attack; raise allowed_loss, or add settings nearer to the robust base"
+                f"no setting of {len(grid)} keeps {least:.2%} accuracy on the held-out images "
+                "under attack; raise allowed_loss, or add settings nearer to the robust base"
             )
         order = clean[possible] + attacked[possible] / (2 * len(labels))
         best = int(possible[order.argmax()])
@@ -235,14 +236,14 @@ def choose(
 
 
 SearchAttack = Callable[[MixedClassifier, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""From a mix, all images, their labels, which of them (N,) to attack, and a seed to the adversarial
-images found (n, ...) and the samples (n,) that they belong to."""
+"""From a mix, all images, their labels, a mask (N,) of those to attack, and a seed to the
+adversarial images found (n, ...) and the indices (n,) of their samples."""
 
 
 def _attacks_on_network(
     threat_model: ThreatModel, settings: MixSettings, classes: int
 ) -> list[SearchAttack]:
-    """Auto-PGD on the cross-entropy and on targeted DLR, on a mix's answer alone."""
+    """Return Auto-PGD on the cross-entropy and on targeted DLR of a mix's output."""
     return [
         _apgd(name, threat_model, settings.search_steps, settings.search_targets)
         for name in ("ce", loss_for("dlr-targeted", classes))
@@ -250,7 +251,7 @@ def _attacks_on_network(
 
 
 def _final_attack(threat_model: ThreatModel, settings: MixSettings, classes: int) -> SearchAttack:
-    """Auto-PGD on targeted DLR, with the full budget."""
+    """Return Auto-PGD on targeted DLR, with the full budget."""
     name = loss_for("dlr-targeted", classes)
     return _apgd(name, threat_model, settings.final_steps, settings.final_targets, "final")
 
@@ -266,7 +267,7 @@ def _apgd(
 def _attacks_on_mix(
     mix: MixedClassifier, threat_model: ThreatModel, settings: MixSettings, classes: int
 ) -> list[SearchAttack]:
-    """The same, on an adaptive mix also with a push towards its accurate base; then the final."""
+    """Return the same, for an adaptive mix also with a push to its accurate base, and the last."""
     attacks = _attacks_on_network(threat_model, settings, classes)
     if mix.has_mixing_network:
         attacks += [

@@ -1,18 +1,17 @@
-"""Optimizers, with the schedule of their learning rate and the bound of their gradients."""
+"""How a loss is minimised: the optimizer, its learning rate, and the average of the weights."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from bench.training.mix_settings import MixingNetworkSettings
-from bench.training.schedule import Schedule, cosine, divided, one_cycle
-from bench.training.settings import OneCycleSettings
-from bench.training.smoothing_settings import SmoothingSettings
+Schedule = Callable[[int, int], float]
+"""From the step, 0, 1, ..., and the number of steps to a learning rate."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,9 @@ class Optimization:
     """How a loss is minimised.
 
     Attributes:
-        optimizer: Over the parameters of the network that is trained.
-        schedule: Of its learning rate.
-        gradient_clip: Largest L2 norm of all gradients together; None for no bound.
+        optimizer: Over the parameters of the network.
+        schedule: The learning rate of each step.
+        gradient_clip: The largest L2 norm of all gradients together; None for no limit.
     """
 
     optimizer: torch.optim.Optimizer
@@ -30,45 +29,93 @@ class Optimization:
     gradient_clip: float | None = None
 
 
-def sgd(network: nn.Module, settings: OneCycleSettings) -> Optimization:
-    """Stochastic gradient descent with Nesterov momentum, in one cycle.
+def one_cycle(step: int, steps: int, peak: float, warm_up: float) -> float:
+    """Return a learning rate that rises linearly from 0 to a peak, then falls linearly to 0.
 
-    Weight decay is on the weights of convolutions and linear layers only: on biases and on batch
-    normalisation it regularises nothing and costs accuracy.
+    L. N. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates", 2018. It is positive at every step, so that each of them counts.
+
+    Args:
+        step: 0, ..., steps - 1.
+        steps: Length of the training.
+        peak: The highest learning rate.
+        warm_up: Share of the steps, in [0, 1), in which it rises.
+
+    Raises:
+        ValueError: If the step is not one of the training's.
     """
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in network.parameters() if each.ndim > 1]},
-        {"params": [each for each in network.parameters() if each.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(
-        groups,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-        weight_decay=settings.weight_decay,
-    )
-    schedule = partial(one_cycle, peak=settings.peak_learning_rate, warm_up=settings.warm_up)
-    return Optimization(optimizer, schedule)
+    _check(step, steps)
+    summit = warm_up * steps
+    position = step + 0.5
+    if position < summit:
+        return peak * position / summit
+    return peak * (steps - position) / (steps - summit)
 
 
-def plain_sgd(network: nn.Module, settings: SmoothingSettings) -> Optimization:
-    """Stochastic gradient descent as the papers on smoothed classifiers have it.
+def cosine(step: int, steps: int, peak: float, warm_up: float) -> float:
+    """Return a learning rate that falls to 0 as half a cosine wave, after an exponential warm-up.
 
-    Plain momentum, weight decay on every parameter, and a learning rate that is divided by 10.
+    The warm-up is the factor 1 - exp(-(step + 1) / T) of J. Ma and D. Yarats, "On the adequacy of
+    untuned warmup for adaptive optimization", 2021, with T = warm_up * steps.
+
+    Args:
+        step: 0, ..., steps - 1.
+        steps: Length of the training.
+        peak: Where the cosine begins.
+        warm_up: Share of the steps, in [0, 1), after which the warm-up has reached 1 - 1/e.
+
+    Raises:
+        ValueError: If the step is not one of the training's.
     """
-    optimizer = torch.optim.SGD(
-        network.parameters(), momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    schedule = partial(
-        divided,
-        epochs=settings.epochs,
-        start=settings.peak_learning_rate,
-        every=settings.decay_every,
-    )
-    return Optimization(optimizer, schedule)
+    _check(step, steps)
+    warmth = -math.expm1(-(step + 1) / (warm_up * steps)) if warm_up else 1.0
+    return peak * warmth * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def adamw(network: nn.Module, settings: MixingNetworkSettings) -> Optimization:
-    """AdamW, in a cosine with an exponential warm-up; weight decay is on every parameter."""
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
-    schedule = partial(cosine, peak=settings.peak_learning_rate, warm_up=settings.warm_up)
-    return Optimization(optimizer, schedule, settings.gradient_clip)
+def divided(step: int, steps: int, epochs: int, start: float, every: int) -> float:
+    """Return a learning rate that is divided by 10 after every so many epochs.
+
+    Args:
+        step: 0, ..., steps - 1.
+        steps: Length of the training.
+        epochs: The same in epochs.
+        start: The learning rate of the first step.
+        every: Epochs from one division to the next.
+
+    Raises:
+        ValueError: If the step is not one of the training's.
+    """
+    _check(step, steps)
+    return float(start * 0.1 ** (step * epochs // steps // every))
+
+
+def _check(step: int, steps: int) -> None:
+    if not 0 <= step < steps:
+        raise ValueError(f"expected a step from 0 to {steps - 1}, got {step}")
+
+
+def decay_at(step: int, decay: float) -> float:
+    """Return the decay of the average after some steps, warmed up from 0 to ``decay``.
+
+    Without the warm-up the average would carry the random initialisation for 1 / (1 - decay) steps.
+    """
+    return min(decay, step / (step + 10))
+
+
+def averaged_model(network: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average of a network, in eval mode.
+
+    Running statistics of batch normalisation are averaged too, so that the averaged network needs
+    no pass over the data to recompute them. Counters are copied.
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - decay_at(int(steps), decay))
+        else:
+            torch._foreach_copy_(averages, values)
+
+    # torch annotates the lists as tuples.
+    model = AveragedModel(network, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
+    return model.eval().requires_grad_(False)

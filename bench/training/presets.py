@@ -1,45 +1,19 @@
-"""Presets: a recipe's settings for a data set, under a name."""
+"""Presets: a recipe's settings for a data set, under a name, read from YAML files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from bench.candidates.candidate import Paper
-from bench.data import named_dataset
 from bench.errors import InputError
-from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
-from bench.training.settings import AdversarialSettings, OneCycleSettings, Settings
-from bench.training.smoothing_presets import smoothing_presets
+from bench.training.recipe import Settings, find_recipe
+from bench.validation import StrictModel, read_yaml, validate
+from bench.yaml_loader import parse_yaml
 
-_RESIDUAL_NETWORK = "bench.candidates.architectures:residual_network"
-_DIGITS_NETWORK = "bench.candidates.architectures:digits_network"
-
-
-RESIDUAL_LEARNING = Paper(
-    title="Deep Residual Learning for Image Recognition",
-    authors="Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun",
-    link="https://arxiv.org/abs/1512.03385",
-    venue="CVPR 2016",
-)
-PGD_TRAINING = Paper(
-    title="Towards Deep Learning Models Resistant to Adversarial Attacks",
-    authors="Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
-    link="https://arxiv.org/abs/1706.06083",
-    venue="ICLR 2018",
-)
-NOISE_FGSM = Paper(
-    title="Make Some Noise: Reliable and Efficient Single-Step Adversarial Training",
-    authors="Pau de Jorge, Adel Bibi, Riccardo Volpi, Amartya Sanyal, "
-    "Philip H. S. Torr, Gregory Rogez, Puneet K. Dokania",
-    link="https://arxiv.org/abs/2202.01181",
-    venue="NeurIPS 2022",
-)
-ADAPTIVE_SMOOTHING = Paper(
-    title="Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
-    authors="Yatong Bai, Brendon G. Anderson, Aerin Kim, Somayeh Sojoudi",
-    link="https://arxiv.org/abs/2301.12554",
-    venue="SIMODS 2024",
-)
+SHIPPED = Path(__file__).with_name("presets")
 
 
 @dataclass(frozen=True)
@@ -52,200 +26,105 @@ class Preset:
     paper: Paper
 
 
-def _cifar_standard(num_classes: int, **normalization: list[float]) -> Settings:
-    return OneCycleSettings(
-        architecture=_RESIDUAL_NETWORK,
-        architecture_args={
-            "num_classes": num_classes,
-            "widths": [96, 192, 384],
-            "blocks": [1, 1, 1],
-            "stem_channels": 48,
-            "first_stride": 2,
-            "activation": "relu",
-            **normalization,
-        },
-        epochs=12,
-        batch_size=128,
-        peak_learning_rate=0.2,
-        label_smoothing=0.1,
-        crop_padding=4,
-        flip=True,
-        held_out=500,
-        measure_every=2,
-    )
+class _PresetEntry(StrictModel):
+    """A preset as a file has it."""
+
+    dataset: str
+    settings: dict[str, Any]
+    paper: Paper | None = None
+    """The recipe's, if not given."""
 
 
-def _cifar_robust(num_classes: int, **normalization: list[float]) -> Settings:
-    return AdversarialSettings(
-        architecture=_RESIDUAL_NETWORK,
-        architecture_args={
-            "num_classes": num_classes,
-            "widths": [64, 128, 256],
-            "blocks": [1, 1, 1],
-            "stem_channels": 64,
-            "stem_stride": 2,
-            "activation": "silu",
-            **normalization,
-        },
-        epochs=18,
-        batch_size=128,
-        peak_learning_rate=0.2,
-        label_smoothing=0.1,
-        crop_padding=4,
-        flip=True,
-        held_out=500,
-        measure_every=2,
-        eps=named_dataset("cifar10").radii["Linf"],
-        attack_steps=1,
-        attack_step_size=1.0,
-        attack_noise=2.0,
-        attack_projects=False,
-    )
+class _RecipeEntry(StrictModel):
+    """The presets of a recipe; the first for a data set is its default."""
+
+    paper: Paper
+    presets: dict[str, _PresetEntry]
 
 
-def _cifar_adaptive_mix(dataset: str, product: float) -> Settings:
-    return MixingNetworkSettings(
-        suite=f"{dataset}-linf",
-        accurate=f"{dataset}-standard",
-        robust=f"{dataset}-robust",
-        # 16x16 and 8x8 pixels in both bases.
-        accurate_layers=("stages.0", "stages.1"),
-        robust_layers=("stages.0", "stages.1"),
-        planes=(64, 96, 128),
-        batch_size=16,
-        images_per_epoch=1280,
-        peak_learning_rate=1e-3,
-        crop_padding=4,
-        flip=True,
-        product=product,
-        robust_scales=(1.0, 1.5, 2.0),
-        gamma_biases=(0.0, 1.0, 1.6, 2.5, 4.0),
-        attack_steps=10,
-        attack_targets=2,
-        search_steps=10,
-        search_targets=2,
-    )
+class _PresetFile(StrictModel):
+    """A file of presets."""
+
+    blocks: Any = None
+    """What YAML aliases in the rest of the file refer to."""
+    recipes: dict[str, _RecipeEntry]
 
 
-def _cifar_mix(dataset: str) -> Settings:
-    return FixedMixSettings(
-        suite=f"{dataset}-linf",
-        accurate=f"{dataset}-standard",
-        robust=f"{dataset}-robust",
-        robust_scales=(1.0, 1.5, 2.0),
-        search_steps=10,
-        search_targets=2,
-    )
+_PRESETS: dict[str, Preset] = {}
 
 
-_CIFAR10 = {
-    "mean": list(named_dataset("cifar10").mean),
-    "standard_deviation": list(named_dataset("cifar10").standard_deviation),
-}
+def register_presets(path: Path) -> None:
+    """Make the presets of a YAML file known by their names.
 
-_PRESETS: dict[str, Preset] = {
-    "digits-standard": Preset(
-        "standard",
-        "digits",
-        OneCycleSettings(
-            architecture=_DIGITS_NETWORK,
-            epochs=20,
-            batch_size=64,
-            peak_learning_rate=0.1,
-            label_smoothing=0.1,
-            crop_padding=1,
-            average_decay=0.99,
-            precision="float32",
-        ),
-        RESIDUAL_LEARNING,
-    ),
-    "digits-robust": Preset(
-        "adversarial",
-        "digits",
-        AdversarialSettings(
-            architecture=_DIGITS_NETWORK,
-            epochs=40,
-            batch_size=64,
-            peak_learning_rate=0.1,
-            weight_decay=1e-4,
-            average_decay=0.99,
-            precision="float32",
-            eps=named_dataset("digits").radii["Linf"],
-            attack_steps=5,
-            attack_step_size=0.4,
-        ),
-        PGD_TRAINING,
-    ),
-    "cifar100-standard": Preset("standard", "cifar100", _cifar_standard(100), RESIDUAL_LEARNING),
-    "cifar100-robust": Preset("adversarial", "cifar100", _cifar_robust(100), NOISE_FGSM),
-    "cifar10-standard": Preset(
-        "standard", "cifar10", _cifar_standard(10, **_CIFAR10), RESIDUAL_LEARNING
-    ),
-    "cifar10-robust": Preset("adversarial", "cifar10", _cifar_robust(10, **_CIFAR10), NOISE_FGSM),
-    "digits-mix": Preset(
-        "fixed-mix",
-        "digits",
-        FixedMixSettings(
-            suite="digits-linf",
-            accurate="digits-standard",
-            robust="digits-robust",
-            held_out=400,
-        ),
-        ADAPTIVE_SMOOTHING,
-    ),
-    "cifar100-mix": Preset("fixed-mix", "cifar100", _cifar_mix("cifar100"), ADAPTIVE_SMOOTHING),
-    "cifar10-mix": Preset("fixed-mix", "cifar10", _cifar_mix("cifar10"), ADAPTIVE_SMOOTHING),
-    "digits-adaptive-mix": Preset(
-        "mixing-network",
-        "digits",
-        MixingNetworkSettings(
-            suite="digits-linf",
-            accurate="digits-standard",
-            robust="digits-robust",
-            accurate_layers=("stages.0", "stages.1"),
-            robust_layers=("stages.0", "stages.1"),
-            planes=(16, 24),
-            held_out=400,
-            batch_size=16,
-            images_per_epoch=512,
-            peak_learning_rate=2e-3,
-            crop_padding=1,
-            attack_steps=15,
-            attack_targets=2,
-        ),
-        ADAPTIVE_SMOOTHING,
-    ),
-    "cifar100-adaptive-mix": Preset(
-        "mixing-network", "cifar100", _cifar_adaptive_mix("cifar100", 0.2), ADAPTIVE_SMOOTHING
-    ),
-    "cifar10-adaptive-mix": Preset(
-        "mixing-network", "cifar10", _cifar_adaptive_mix("cifar10", 0.3), ADAPTIVE_SMOOTHING
-    ),
-    **{
-        name: Preset(recipe, dataset, settings, paper)
-        for name, recipe, dataset, settings, paper in smoothing_presets()
-    },
-}
+    Its recipes must be registered before: their settings models validate the settings.
+    `bench/training/presets/` has examples.
+
+    Raises:
+        InputError: If the file, a recipe or a setting is wrong, or a preset's name is taken.
+    """
+    found: dict[str, Preset] = {}
+    for recipe, entry in validate(_PresetFile, read_yaml(path), path).recipes.items():
+        settings_type = find_recipe(recipe, f"{path}: ").settings_type
+        for name, preset in entry.presets.items():
+            if name in _PRESETS or name in found:
+                raise InputError(f"{path}: expected a new name for a preset, got {name!r}")
+            settings = validate(settings_type, preset.settings, f"{path}: preset {name}")
+            found[name] = Preset(recipe, preset.dataset, settings, preset.paper or entry.paper)
+    _PRESETS.update(found)
+
+
+def register_shipped_presets() -> None:
+    """Register the presets that come with the package."""
+    for path in sorted(SHIPPED.glob("*.yaml")):
+        register_presets(path)
 
 
 def presets() -> dict[str, Preset]:
-    """Every preset by its name."""
+    """Return every registered preset by its name."""
     return dict(_PRESETS)
 
 
 def preset_for(recipe: str, dataset: str) -> str:
-    """Name of the preset of a recipe for a data set; the first of several, its default.
+    """Return the name of a recipe's default preset for a data set: the first of several.
 
     Raises:
         InputError: If there is none.
     """
+    find_recipe(recipe)
+    names: dict[str, str] = {}
     for name, preset in _PRESETS.items():
-        if (preset.recipe, preset.dataset) == (recipe, dataset):
-            return name
-    fitting = dict.fromkeys(each.dataset for each in _PRESETS.values() if each.recipe == recipe)
-    if not fitting:
-        known = ", ".join(dict.fromkeys(each.recipe for each in _PRESETS.values()))
-        raise InputError(f"expected a recipe of {known}; got {recipe!r}")
-    raise InputError(
-        f"expected a data set of {', '.join(fitting)} for the recipe {recipe}; got {dataset!r}"
-    )
+        if preset.recipe == recipe:
+            names.setdefault(preset.dataset, name)
+    if dataset not in names:
+        raise InputError(
+            f"expected a data set of {', '.join(names) or '(no preset is registered)'} for the "
+            f"recipe {recipe}; got {dataset!r}"
+        )
+    return names[dataset]
+
+
+def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """Return the settings with some fields replaced, validated again.
+
+    Args:
+        settings: The settings.
+        overrides: New values by field. A text is read as YAML, eps also as a fraction;
+            `architecture_args.<name>` sets one argument of the architecture.
+
+    Raises:
+        InputError: If there is no such field, or its value is not allowed.
+    """
+    content = settings.model_dump()
+    for key, value in overrides.items():
+        try:
+            parsed = parse_yaml(value) if isinstance(value, str) else value
+        except InputError as error:
+            raise InputError(
+                f"setting {key}: expected a YAML value, got {value!r}: {error}"
+            ) from error
+        field, _, argument = key.partition(".")
+        if argument and field == "architecture_args" and field in content:
+            content[field] = {**content[field], argument: parsed}
+        else:
+            content[key] = parsed
+    return validate(type(settings), content, "settings")

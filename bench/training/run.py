@@ -1,4 +1,4 @@
-"""Trains a network by a recipe and writes the submission."""
+"""The command: train by a recipe, and write the submission."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ import torch
 import bench
 from bench.candidates.submission import FILE, NAME, Submission, read_submission
 from bench.data import default_data_dir, load, named_dataset
-from bench.errors import InputError
-from bench.training.image_folder import FolderData
-from bench.training.presets import Preset, presets
-from bench.training.progress import ProgressCallback, ignore
-from bench.training.recipes import recipes
-from bench.training.settings import Settings
-from bench.training.submission_folder import write_submission
-from bench.training.trained import Conditions, Trained, TrainingData
-from bench.validation import validate
-from bench.yaml_loader import parse_yaml
+from bench.errors import EvaluationError, InputError
+from bench.out_of_memory import is_out_of_memory
+from bench.training.data import FolderData, TrainingData
+from bench.training.files import WEIGHTS, write_submission
+from bench.training.presets import Preset, override, presets
+from bench.training.recipe import (
+    Conditions,
+    ProgressCallback,
+    Settings,
+    Trained,
+    find_recipe,
+    ignore,
+)
 
 CHECKPOINT = "checkpoint.pt"
 PACKAGES = ("torch", "torchvision", "timm", "robustbench", "numpy")
@@ -43,20 +46,19 @@ def run(
 ) -> Submission:
     """Train, and write `submission.yaml` and the weights that were trained into a folder.
 
-    While it runs, the folder holds `checkpoint.pt`, written after every epoch; the checkpoint goes
-    when the submission is complete.
+    While it runs, the folder holds `checkpoint.pt`, written after every epoch. It is deleted when
+    the submission is complete.
 
     Args:
-        recipe: Name of one of `recipes()`.
-        preset: Name of one of `presets()`.
-        data_dir: Where the data set's files lie; None takes `bench.data.default_data_dir()`.
+        recipe: The name of one of `recipes()`.
+        preset: The name of one of `presets()`.
+        data_dir: Where the data set's files are; None takes `bench.data.default_data_dir()`.
         out: The submission's folder; its name becomes the submission's.
-        seed: Of the initial weights and of every draw.
-        overrides: Settings that differ from the preset's. A text is read as YAML, eps also as a
-            fraction; `architecture_args.<name>` sets one argument of the architecture.
+        seed: Decides the initial weights and every draw.
+        overrides: Settings that differ from the preset's; see `override`.
         progress: Called every few steps and after every epoch.
-        resume: Go on from the folder's checkpoint, if it has one. A finished training of the same
-            settings is left as it is.
+        resume: Continue from the folder's checkpoint, if it has one. A finished training with the
+            same settings is not repeated.
         device: Where the training runs, as torch names it.
 
     Returns:
@@ -64,6 +66,8 @@ def run(
 
     Raises:
         InputError: If a name, a setting or the data is wrong, or the folder is in use.
+        EvaluationError: If memory runs out, the loss is no longer finite, or the folder cannot be
+            written to.
     """
     chosen = _preset(recipe, preset)
     settings = override(chosen.settings, overrides or {})
@@ -77,45 +81,43 @@ def run(
         return finished
     data = _training_data(chosen.dataset, data_dir)
     conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
-    trained = recipes()[recipe].train(settings, data, conditions)
-    submission = write_submission(
-        out,
-        trained,
-        dataset=chosen.dataset,
-        threat_models=settings.threat_models(),
-        paper=chosen.paper,
-        training=_record(recipe, preset, settings, conditions, trained),
-    )
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    try:
+        trained = find_recipe(recipe).train(settings, data, conditions)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EvaluationError(
+            f"out of memory on device {device} while training; lower batch_size, or use a device "
+            "with more memory"
+        ) from error
+    except OSError as error:
+        raise _writing_error(out, error) from error
+    try:
+        submission = write_submission(
+            out,
+            trained,
+            dataset=chosen.dataset,
+            threat_models=settings.threat_models(),
+            paper=chosen.paper,
+            training=_record(recipe, preset, settings, conditions, trained),
+        )
+        _delete_checkpoint(out)
+    except OSError as error:
+        raise _writing_error(out, error) from error
     return submission
 
 
-def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
-    """The settings with some fields replaced, validated anew.
-
-    Raises:
-        InputError: If there is no such field, or its value is not allowed.
-    """
-    content = settings.model_dump()
-    for key, value in overrides.items():
-        try:
-            parsed = parse_yaml(value) if isinstance(value, str) else value
-        except InputError as error:
-            raise InputError(
-                f"setting {key}: expected a YAML value, got {value!r}: {error}"
-            ) from error
-        field, _, argument = key.partition(".")
-        if argument and field == "architecture_args" and field in content:
-            content[field] = {**content[field], argument: parsed}
-        else:
-            content[key] = parsed
-    return validate(type(settings), content, "settings")
+def _writing_error(out: Path, error: OSError) -> EvaluationError:
+    """Return the error for a folder that cannot be written to, such as on a full disk."""
+    return EvaluationError(
+        f"{error.filename or out}: {error.strerror or error}; make room or choose another "
+        "--out; --resume continues from the last checkpoint"
+    )
 
 
 def _preset(recipe: str, preset: str) -> Preset:
-    known_recipes, known_presets = recipes(), presets()
-    if recipe not in known_recipes:
-        raise InputError(f"expected a recipe among {', '.join(known_recipes)}, got {recipe!r}")
+    find_recipe(recipe)
+    known_presets = presets()
     if preset not in known_presets:
         raise InputError(f"expected a preset among {', '.join(known_presets)}, got {preset!r}")
     chosen = known_presets[preset]
@@ -131,14 +133,14 @@ def _preset(recipe: str, preset: str) -> Preset:
 def _finished(
     out: Path, preset: str, settings: Settings, seed: int, resume: bool
 ) -> Submission | None:
-    """The submission in `out`, if this very training has already finished there."""
+    """Return the submission in a folder, if the same training has already finished there."""
     checkpoint, description = out / CHECKPOINT, out / FILE
     if not resume:
         for path in (description, checkpoint):
             if path.exists():
                 raise InputError(
                     f"expected a new folder, got {out}, which has a {path.name}; name another, "
-                    "remove it, or pass --resume to go on"
+                    "delete it, or pass --resume to continue"
                 )
         return None
     if not description.exists():
@@ -148,16 +150,24 @@ def _finished(
     came = {key: submission.training.get(key) for key in asked}
     if came != asked:
         raise InputError(
-            f"{description}: expected the submission of this training, {asked}, got that of "
+            f"{description}: expected the submission of this training, {asked}, got one of "
             f"{came}; name another folder"
         )
-    # A kill between the two leaves a checkpoint beside the finished submission.
-    checkpoint.unlink(missing_ok=True)
+    # A kill before the checkpoint was deleted leaves it beside the finished submission.
+    _delete_checkpoint(out)
     return submission
 
 
+def _delete_checkpoint(out: Path) -> None:
+    """Delete the checkpoint, and files that a kill while writing one or the weights has left."""
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    for name in (CHECKPOINT, WEIGHTS, FILE):
+        for unfinished in out.glob(f".{name}.*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
+
 def _training_data(dataset: str, data_dir: Path | None) -> TrainingData:
-    """Return the training images: in memory, or in a folder where they are too many."""
+    """Load the training images: into memory, or from a folder where they are too many."""
     folder = named_dataset(dataset).training_folder
     if folder is not None:
         return FolderData(dataset, (data_dir or default_data_dir()) / folder)

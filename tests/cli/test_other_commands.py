@@ -46,6 +46,18 @@ def test_train_writes_a_submission_that_can_be_run(tmp_path: Path) -> None:
     assert _call(*arguments, "--set", "epoch=2").exit_code == 2
 
 
+def test_train_refuses_a_device_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    folder = tmp_path / "mine"
+    arguments = ["train", "--recipe", "standard", "--dataset", "digits", "--out", str(folder)]
+    result = _call(*arguments, "--device", "cuda")
+    assert result.exit_code == 2
+    assert "--device: expected a CUDA device" in result.output
+    assert not folder.exists()
+
+
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     for arguments, message in (
         (["report"], "no complete run in"),

@@ -13,8 +13,8 @@ from PIL import Image
 
 import bench.training
 from bench.errors import InputError
-from bench.training.image_folder import FolderData, random_box
-from bench.training.initialization import generator_for
+from bench.training.data import FolderData, random_box
+from bench.training.draws import generator_for
 
 unit = st.floats(0, 1, exclude_max=True)
 

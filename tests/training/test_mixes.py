@@ -23,15 +23,18 @@ from bench.candidates.submission import read_submission
 from bench.data import load
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
-from bench.training import Progress, TriedNumbers
-from bench.training.initialization import generator_for
+from bench.training import Conditions, Progress, Trained, TriedNumbers, override, recipes
+from bench.training.draws import generator_for
 from bench.training.mix_attack import attacked_copies, cross_entropy_or_dlr, steps_of_run
 from bench.training.mix_search import Choice, _answers, choose
-from bench.training.mix_settings import FixedMixSettings, MixingNetworkSettings
-from bench.training.mixing_network import NEUTRAL, configured, loss_of, number_grid
-from bench.training.recipes import recipes
-from bench.training.run import override
-from bench.training.trained import Conditions, Trained
+from bench.training.recipes.fixed_mix import FixedMixSettings
+from bench.training.recipes.mixing_network import (
+    NEUTRAL,
+    MixingNetworkSettings,
+    configured,
+    loss_of,
+    number_grid,
+)
 from tests.candidates.networks import adaptive_mix
 
 TINY: dict[str, Any] = {

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.training.augmentation import augment
-from bench.training.average import AveragedWeights, decay_at
-from bench.training.initialization import generator_for, initialised
-from bench.training.perturbation import perturb, under_attack
-from bench.training.schedule import cosine, one_cycle
-from bench.training.settings import readable_radius
+from bench.training.data import augment, split
+from bench.training.draws import generator_for, initialised, on_device
+from bench.training.network import under_attack
+from bench.training.optimization import averaged_model, cosine, decay_at, one_cycle
+from bench.training.recipe import readable_radius
+from bench.training.recipes.adversarial import perturb
+from bench.training.smoothing import draw_noise
 
 
 @given(
@@ -52,27 +53,67 @@ def test_the_cosine_warms_up_and_falls(steps: int, peak: float, warm_up: float) 
 
 def test_the_average_of_constant_weights_is_those_weights_from_the_first_update_on() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    average = AveragedWeights(network, 0.99)
+    average = averaged_model(network, 0.99)
     for tensor in network.state_dict().values():
         tensor.fill_(3)
     for _ in range(3):
-        average.update(network)
-        assert all((tensor == 3).all() for tensor in average.network.state_dict().values())
-    assert not average.network.training
+        average.update_parameters(network)
+        assert all((tensor == 3).all() for tensor in average.module.state_dict().values())
+    assert not average.module.training
 
 
 def test_the_average_follows_its_recursion() -> None:
     network = nn.Linear(1, 1, bias=False)
-    average, expected = AveragedWeights(network, 0.5), 0.0
+    average, expected = averaged_model(network, 0.5), 0.0
     for step in range(30):
         with torch.no_grad():
             network.weight.fill_(float(step))
-        average.update(network)
+        average.update_parameters(network)
         decay = decay_at(step, 0.5)
         expected = decay * expected + (1 - decay) * step
-    assert average.network.get_parameter("weight").item() == pytest.approx(expected)
+    assert average.module.get_parameter("weight").item() == pytest.approx(expected)
     assert decay_at(0, 0.999) == 0
     assert decay_at(10**6, 0.999) == 0.999
+
+
+def test_every_key_has_a_stream_of_its_own() -> None:
+    keys = [(), *((1, epoch) for epoch in range(20)), (2,)]
+    streams = [generator_for(seed, *key) for seed in (0, 1, 5) for key in keys]
+    assert len({stream.initial_seed() for stream in streams}) == len(streams)
+    with pytest.raises(ValueError, match="expected a key that does not begin with 0"):
+        generator_for(5, 0)
+
+
+def test_the_streams_are_those_of_the_shipped_weights() -> None:
+    streams = [generator_for(0, *key).initial_seed() for key in ((), (1, 0), (1, 1), (2,))]
+    assert streams == [
+        7896617691693857887,
+        2918264622725855778,
+        1554199118406742183,
+        8597659618385908031,
+    ]
+
+
+def test_noise_is_drawn_where_it_is_used() -> None:
+    generator = generator_for(0, 1)
+    assert on_device(generator, torch.device("cpu")) is generator
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_on_a_gpu_depends_on_the_stream_alone() -> None:
+    images = torch.zeros(4, 3, 8, 8, device="cuda")
+    first, again, other = (draw_noise(images, 0.5, 100, generator_for(0, key)) for key in (1, 1, 2))
+    assert first.device == images.device
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.std().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_the_split_is_that_of_the_shipped_submissions() -> None:
+    """Mixes of shipped bases are chosen on images that the bases held out."""
+    _, held_out = split(50_000, 500, 0)
+    assert held_out[:5].tolist() == [120, 131, 279, 316, 352]
+    assert int(held_out.sum()) == 12438686
 
 
 def test_augmented_images_are_shifted_and_mirrored_originals() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bench.training
 from bench.candidates.submission import SubmissionReference, read_submission
 from bench.data import load
-from bench.errors import InputError
-from bench.training import Progress
-from bench.training.measure import clean_accuracy
-from bench.training.recipes import recipes
-from bench.training.run import override
-from bench.training.trained import Conditions, Trained
+from bench.errors import EvaluationError, InputError
+from bench.training import Conditions, Progress, Trained, clean_accuracy, override, recipes
+from bench.training.files import load_checkpoint
 
 TINY = {
     "epochs": 3,
@@ -75,6 +75,16 @@ def test_a_checkpoint_of_another_training_or_a_broken_one_is_refused(tmp_path: P
         train_tiny("standard", checkpoint)
 
 
+@given(content=st.binary(max_size=200))
+def test_any_damaged_checkpoint_is_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        for damaged in (content, b"junk\n"):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match="delete it to start anew"):
+                load_checkpoint(path)
+
+
 def test_the_digits_preset_learns_in_seconds_and_leaves_a_submission(tmp_path: Path) -> None:
     out, states = tmp_path / "quick", list[Progress]()
     arguments = ("standard", "digits-standard", None, out, 1, {"epochs": "4"})
@@ -115,7 +125,12 @@ def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "preset", "overrides", "message"),
     [
-        ("nonsense", "digits-standard", {}, "expected a recipe among standard, adversarial"),
+        (
+            "nonsense",
+            "digits-standard",
+            {},
+            r"expected a registered recipe \(adversarial, consistency",
+        ),
         ("standard", "nonsense", {}, "expected a preset among digits-standard"),
         ("standard", "digits-robust", {}, "expected a preset of the recipe standard"),
         ("standard", "digits-standard", {"epoch": "1"}, "settings: field epoch"),
@@ -123,6 +138,16 @@ def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:
         ("standard", "digits-standard", {"epochs": "["}, "setting epochs: expected a YAML value"),
         ("standard", "digits-standard", {"architecture": "nowhere"}, "module:function"),
         ("standard", "digits-standard", {"architecture_args.size": "1"}, "architecture_args"),
+        ("standard", "digits-standard", {"architecture_args.num_classes": "5"}, "K >= 10"),
+        (
+            "standard",
+            "digits-standard",
+            {
+                "architecture": "torch.nn:Linear",
+                "architecture_args": {"in_features": 3, "out_features": 10},
+            },
+            "expected a network that takes images",
+        ),
         ("standard", "digits-standard", {"held_out": "1437"}, "expected held_out below the 1437"),
     ],
 )
@@ -131,6 +156,23 @@ def test_wrong_input_is_named_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError, match=message):
         bench.training.run(recipe, preset, None, tmp_path / "out", 0, overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_or_runs_out_of_memory_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("standard", "digits-standard", None, tmp_path / "out")
+    changes = {"batch_size": 700, "architecture_args.widths": "[4]"}
+    with pytest.raises(EvaluationError, match="expected a finite training loss, got nan"):
+        bench.training.run(*arguments, overrides=changes | {"peak_learning_rate": 1e30})
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("torch.optim.SGD.step", fail)
+    with pytest.raises(EvaluationError, match="out of memory on device cpu while training"):
+        bench.training.run(*arguments, overrides=changes)
     assert not (tmp_path / "out").exists()
 
 

@@ -17,21 +17,24 @@ from bench.candidates.smoothed import Smoothed
 from bench.candidates.submission import SubmissionReference
 from bench.data import load
 from bench.errors import InputError
-from bench.training import consistency, gaussian, macer, smoothadv, smoothmix, stability
-from bench.training.initialization import generator_for, initialised
-from bench.training.noise import ascent_direction, into_ball, log_mean_softmax
-from bench.training.recipes import recipes
-from bench.training.run import override
-from bench.training.schedule import divided
-from bench.training.smoothing_settings import (
-    ConsistencySettings,
-    GaussianSettings,
-    MacerSettings,
-    SmoothAdvSettings,
-    SmoothMixSettings,
-    StabilitySettings,
+from bench.training import Conditions, Trained, override, recipes
+from bench.training.draws import generator_for, initialised
+from bench.training.optimization import divided
+from bench.training.recipes import (
+    consistency,
+    gaussian,
+    macer,
+    smoothadv,
+    smoothmix,
+    stability,
 )
-from bench.training.trained import Conditions, Trained
+from bench.training.recipes.consistency import ConsistencySettings
+from bench.training.recipes.gaussian import GaussianSettings
+from bench.training.recipes.macer import MacerSettings
+from bench.training.recipes.smoothadv import SmoothAdvSettings
+from bench.training.recipes.smoothmix import SmoothMixSettings
+from bench.training.recipes.stability import StabilitySettings
+from bench.training.smoothing import ascent_direction, into_ball, log_mean_softmax
 
 RECIPES = ("gaussian", "smoothmix", "smoothadv", "consistency", "stability", "macer")
 CLASSES = 3

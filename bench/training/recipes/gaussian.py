@@ -9,9 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.training.noise import cross_entropy_of_copies, draw_noise, noisy_logits
-from bench.training.smoothing import SmoothingTraining
-from bench.training.smoothing_settings import GaussianSettings
+from bench.training.smoothing import (
+    SmoothingSettings,
+    cross_entropy_of_copies,
+    draw_noise,
+    noisy_logits,
+    register_smoothing_recipe,
+)
+
+
+class GaussianSettings(SmoothingSettings):
+    """The settings of Gaussian augmentation."""
 
 
 def loss(
@@ -22,10 +30,10 @@ def loss(
     generator: torch.Generator,
     epoch: int,
 ) -> Tensor:
-    """Mean cross-entropy of the noisy copies; see ``SmoothingLoss``."""
+    """Return the mean cross-entropy of the noisy copies; see ``SmoothingLoss``."""
     noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
     scores = noisy_logits(network, images, noise, settings.precision)
     return cross_entropy_of_copies(scores, labels)
 
 
-train = SmoothingTraining(GaussianSettings, loss)
+register_smoothing_recipe("gaussian", "cross-entropy on noisy images", GaussianSettings, loss)

@@ -1,4 +1,4 @@
-"""A fixed mix: nothing is trained, the weight and the bases' scales are chosen.
+"""Fixed mix: nothing is trained; the weight and the bases' scales are chosen.
 
 Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
 SIMODS 2024, arXiv 2301.12554, section 3.
@@ -10,29 +10,27 @@ import time
 from datetime import UTC, datetime
 from itertools import product
 
+from pydantic import Field
+
 from bench.candidates.mix import Mix
-from bench.training.loop import split
-from bench.training.mix_bases import LoadedBases, with_fast_bases
+from bench.training.data import TrainingData, split
+from bench.training.mix import LoadedBases, MixSettings, with_fast_bases
 from bench.training.mix_search import Numbers, choose
-from bench.training.mix_settings import FixedMixSettings
-from bench.training.settings import Settings
-from bench.training.trained import Conditions, Trained, TrainingData
+from bench.training.recipe import Conditions, Trained, register_recipe
 
 
-def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Trained:
-    """Choose the numbers of a fixed mix on held-out training images.
+class FixedMixSettings(MixSettings):
+    """The settings of the choice of a fixed weight."""
 
-    Args:
-        settings: See ``FixedMixSettings``.
-        data: Training images and labels.
-        conditions: Seed and device. There are no checkpoints: it takes minutes.
+    alpha_step: float = Field(default=0.01, gt=0, le=1)
+    """Distance of the weights to choose from: 1, 1 - alpha_step, ..., 0."""
 
-    Raises:
-        InputError: If the settings do not fit the data or the bases.
-        TypeError: If the settings are not ``FixedMixSettings``.
+
+def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions) -> Trained:
+    """Choose the numbers of a fixed mix on held-out training images; see ``Recipe.train``.
+
+    There are no checkpoints: it takes minutes.
     """
-    if not isinstance(settings, FixedMixSettings):
-        raise TypeError(f"expected FixedMixSettings, got {type(settings).__name__}")
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     _, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
@@ -62,7 +60,7 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
 
 
 def number_grid(settings: FixedMixSettings) -> list[Numbers]:
-    """Every combination of weight and scales that the settings allow."""
+    """Return every combination of weight and scales that the settings allow."""
     weights = [
         round(1 - settings.alpha_step * step, 6) for step in range(int(1 / settings.alpha_step) + 1)
     ]
@@ -72,3 +70,11 @@ def number_grid(settings: FixedMixSettings) -> list[Numbers]:
             weights, settings.accurate_scales, settings.robust_scales
         )
     ]
+
+
+register_recipe(
+    "fixed-mix",
+    "no training: the weight of a fixed mix, chosen on held-out training images",
+    FixedMixSettings,
+    train,
+)

@@ -8,13 +8,24 @@ via Stability Training", CVPR 2016.
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.training.noise import draw_noise, noisy_logits
-from bench.training.precision import logits
-from bench.training.smoothing import SmoothingTraining
-from bench.training.smoothing_settings import StabilitySettings
+from bench.training.network import logits
+from bench.training.smoothing import (
+    SmoothingSettings,
+    draw_noise,
+    noisy_logits,
+    register_smoothing_recipe,
+)
+
+
+class StabilitySettings(SmoothingSettings):
+    """The settings of stability training."""
+
+    stability_weight: float = Field(default=2.0, ge=0)
+    """lambda, the weight of the cross-entropy from the clean to the noisy image's probabilities."""
 
 
 def loss(
@@ -25,9 +36,9 @@ def loss(
     generator: torch.Generator,
     epoch: int,
 ) -> Tensor:
-    """CE(f(x), y) + lambda mean_j CE(f(x + d_j), softmax f(x)); see ``SmoothingLoss``.
+    """Return CE(f(x), y) + lambda mean_j CE(f(x + d_j), softmax f(x)); see ``SmoothingLoss``.
 
-    Clean and noisy images pass through the network apart, each normalised by their own batch.
+    Clean and noisy images pass through the network separately, each normalised by its own batch.
     """
     noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
     clean = logits(network, images, settings.precision)
@@ -36,4 +47,6 @@ def loss(
     return functional.cross_entropy(clean, labels) + settings.stability_weight * stability
 
 
-train = SmoothingTraining(StabilitySettings, loss)
+register_smoothing_recipe(
+    "stability", "clean images, and their answers for noisy ones", StabilitySettings, loss
+)

@@ -7,10 +7,14 @@ Smoothed Classifiers for Certified Robustness", NeurIPS 2021 (arXiv 2111.09277),
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.decision import classes_of
-from bench.training.noise import (
+from bench.training.draws import on_device
+from bench.training.network import under_attack
+from bench.training.smoothing import (
+    SmoothingSettings,
     ascent_direction,
     cross_entropy_of_copies,
     divergence,
@@ -18,10 +22,26 @@ from bench.training.noise import (
     into_ball,
     log_mean_softmax,
     noisy_logits,
+    register_smoothing_recipe,
+    warm_up,
 )
-from bench.training.perturbation import under_attack
-from bench.training.smoothing import SmoothingTraining, warm_up
-from bench.training.smoothing_settings import SmoothMixSettings
+
+
+class SmoothMixSettings(SmoothingSettings):
+    """The settings of SmoothMix."""
+
+    noise_draws: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    attack_steps: int = Field(default=4, ge=1)
+    """T, gradient steps to the image that is mixed in."""
+    attack_step_size: float = Field(default=2.0, gt=0)
+    """alpha, the L2 length of such a step, in units of sigma."""
+    mix_weight: float = Field(default=5.0, ge=0)
+    """eta, the weight of the mixed term."""
+    warm_up_epochs: int = Field(default=10, ge=1)
+    """Epochs until the mixed term, and the ball of the one-step adversary, have their full size."""
+    one_step_adversary: bool = False
+    """Whether the adversary after one step takes the place of the clean image."""
 
 
 def loss(
@@ -32,16 +52,17 @@ def loss(
     generator: torch.Generator,
     epoch: int,
 ) -> Tensor:
-    """Cross-entropy of the noisy copies, and the mixed term; see ``SmoothingLoss``.
+    """Return cross-entropy of the noisy copies plus the mixed term; see ``SmoothingLoss``.
 
-    The same noise is in the attack, in the cross-entropy and in the mixed term. The target's own
-    gradient counts: the mixed term draws the probabilities at the clean end down as well.
+    The attack, the cross-entropy and the mixed term use the same noise. The target is not detached,
+    so that the mixed term lowers the confidence at the clean end as well.
     """
     noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
     weight = warm_up(epoch, settings.warm_up_epochs)
     start, end = path_ends(settings, network, images, labels, noise, weight)
     scores = noisy_logits(network, start, noise, settings.precision)
-    shares = torch.rand(len(images), generator=generator).div_(2).to(images.device)
+    source = on_device(generator, images.device)
+    shares = torch.rand(len(images), generator=source, device=images.device).div_(2)
     mixed = torch.lerp(start, end, shares.view(-1, 1, 1, 1))
     mean = log_mean_softmax(scores).exp()
     targets = torch.lerp(mean, torch.full_like(mean, 1 / mean.shape[1]), shares[:, None])
@@ -59,14 +80,19 @@ def path_ends(
     noise: Tensor,
     weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """The two images (N, C, H, W) in [0, 1] between which is mixed, without a gradient.
+    """Return the two images (N, C, H, W) in [0, 1] that are mixed, without a gradient.
 
-    The far one comes of T steps up -log F, clamped to [0, 1] after each but kept in no ball: it
-    may lie beyond the decision boundary, where a smoothed classifier is sure of something wrong.
+    The second one results from T steps that increase -log F. It is clamped to [0, 1] after each,
+    but not projected onto a ball: it may lie beyond the decision boundary, where a smoothed
+    classifier is confident of a wrong class.
 
     Args:
+        settings: The recipe's settings.
+        network: The base.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
         noise: (m, N, C, H, W), the same for every step.
-        weight: In (0, 1]; the factor on the radius of the one-step adversary's ball.
+        weight: In (0, 1], a factor on the radius of the one-step adversary's ball.
     """
     length = settings.attack_step_size * settings.sigma
     start = end = images
@@ -79,4 +105,9 @@ def path_ends(
     return start, end
 
 
-train = SmoothingTraining(SmoothMixSettings, loss)
+register_smoothing_recipe(
+    "smoothmix",
+    "noisy images, mixed with adversarial ones of less certain labels",
+    SmoothMixSettings,
+    loss,
+)

@@ -7,17 +7,29 @@ NeurIPS 2020 (arXiv 2006.04062), on top of Gaussian augmentation.
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from bench.training.noise import (
+from bench.training.smoothing import (
+    SmoothingSettings,
     cross_entropy_of_copies,
     divergence,
     draw_noise,
     log_mean_softmax,
     noisy_logits,
+    register_smoothing_recipe,
 )
-from bench.training.smoothing import SmoothingTraining
-from bench.training.smoothing_settings import ConsistencySettings
+
+
+class ConsistencySettings(SmoothingSettings):
+    """The settings of consistency regularization."""
+
+    noise_draws: int = Field(default=2, ge=2)
+    batch_size: int = Field(default=128, ge=1)
+    consistency_weight: float = Field(default=10.0, ge=0)
+    """lambda, the weight of the divergence between copies."""
+    entropy_weight: float = Field(default=0.5, ge=0)
+    """eta, the weight of the mean probabilities' entropy."""
 
 
 def loss(
@@ -28,7 +40,7 @@ def loss(
     generator: torch.Generator,
     epoch: int,
 ) -> Tensor:
-    """Cross-entropy + lambda mean_j KL(F || f(x + d_j)) + eta H(F); see ``SmoothingLoss``."""
+    """Return CE + lambda mean_j KL(F || f(x + d_j)) + eta H(F); see ``SmoothingLoss``."""
     noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
     scores = noisy_logits(network, images, noise, settings.precision)
     log_mean = log_mean_softmax(scores)
@@ -41,4 +53,6 @@ def loss(
     )
 
 
-train = SmoothingTraining(ConsistencySettings, loss)
+register_smoothing_recipe(
+    "consistency", "noisy images, and one answer for all copies of one", ConsistencySettings, loss
+)

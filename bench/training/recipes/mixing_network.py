@@ -1,35 +1,36 @@
-"""Training of a mixing network, on clean images and on images attacked on the mix as it is.
+"""Training of a mixing network, on clean images and on images attacked on the current mix.
 
 Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
-SIMODS 2024, arXiv 2301.12554, section 4. The bases are frozen. In training, and in its attacks,
-alpha is the sigmoid of gamma; its range, and the scales, are chosen afterwards.
+SIMODS 2024, arXiv 2301.12554, section 4. The bases are frozen. In training and in its attacks
+alpha is the sigmoid of gamma; its range and the scales are chosen afterwards.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import combinations, product
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.candidates.mix import MixAnswer
 from bench.candidates.mixing_network import MixingNetwork
-from bench.training.initialization import initialised
-from bench.training.loop import fit, split, training_images
-from bench.training.mix_attack import attacked_copies
-from bench.training.mix_bases import LoadedBases, with_fast_bases
+from bench.training.data import TrainingData, split
+from bench.training.draws import initialised
+from bench.training.files import compact
+from bench.training.loop import LoopSettings, fit, training_images
+from bench.training.mix import LoadedBases, MixSettings, Scale, with_fast_bases
+from bench.training.mix_attack import MixAttackSettings, attacked_copies
 from bench.training.mix_search import Numbers, choose
-from bench.training.mix_settings import MixingNetworkSettings
-from bench.training.optimization import adamw
-from bench.training.settings import Settings
-from bench.training.submission_folder import compact
-from bench.training.trained import Conditions, Trained, TrainingData
+from bench.training.optimization import Optimization, cosine
+from bench.training.recipe import Conditions, Trained, register_recipe
 
 NORM_MOMENTUM = 0.01
-"""Of the batch norm over gamma, once it has seen a hundred batches."""
+"""The momentum of the batch norm over gamma, once it has seen a hundred batches."""
 
 NEUTRAL: Numbers = {
     "alpha_scale": 1.0,
@@ -41,20 +42,46 @@ NEUTRAL: Numbers = {
 }
 
 
-def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Trained:
-    """Train a mixing network, then choose the numbers of its mix on held-out training images.
+class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
+    """The settings of the training of a mixing network, by default those of arXiv 2301.12554."""
 
-    Args:
-        settings: See ``MixingNetworkSettings``.
-        data: Training images and labels.
-        conditions: Seed, checkpoint and device. The choice is made anew if it was interrupted.
+    held_out: int = Field(default=500, ge=1)
+    accurate_layers: tuple[str, str]
+    """See ``bench.candidates.adaptive_mix.AdaptiveMix``, also for the next three."""
+    robust_layers: tuple[str, str]
+    version: int = 4
+    planes: tuple[int, ...]
 
-    Raises:
-        InputError: If the settings do not fit the data, the bases or the checkpoint.
-        TypeError: If the settings are not ``MixingNetworkSettings``.
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    """Images that are attacked in a step; the loss sees twice as many for each run of an attack."""
+    peak_learning_rate: float = Field(default=1e-4, gt=0)
+    warm_up: float = Field(default=1 / 25, ge=0, lt=1)
+    """Share of the training after which the learning rate has reached 1 - 1/e of its course."""
+    weight_decay: float = Field(default=1e-5, ge=0)
+    gradient_clip: float = Field(default=10.0, gt=0)
+    average_decay: float = Field(default=0.0, ge=0, lt=1)
+
+    cross_entropy: float = Field(default=0.0, ge=0)
+    """c_ce, the weight of the mix's cross-entropy."""
+    mixing_entropy: float = Field(default=1.5, ge=0)
+    """c_bce, the weight of gamma's binary cross-entropy: attacked or not."""
+    product: float = Field(default=0.2, ge=0)
+    """c_prod, the weight of the two's product."""
+    clean_weight: float = Field(default=1.0, gt=0)
+    """A factor on the loss of a clean image."""
+
+    alpha_step: float = Field(default=0.05, gt=0, le=1)
+    """Distance of the ends of alpha's range to choose from: 1, 1 - alpha_step, ..., 0."""
+    gamma_scales: tuple[Scale, ...] = Field(default=(1.0, 2.0, 4.0), min_length=1)
+    gamma_biases: tuple[float, ...] = Field(default=(0.0, 0.4, 1.0, 1.6), min_length=1)
+
+
+def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Conditions) -> Trained:
+    """Train a mixing network, then choose the numbers of its mix; see ``Recipe.train``.
+
+    The choice, on held-out training images, is made again if it was interrupted.
     """
-    if not isinstance(settings, MixingNetworkSettings):
-        raise TypeError(f"expected MixingNetworkSettings, got {type(settings).__name__}")
     training, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
     mix = _make_mix(settings, bases, data, conditions)
@@ -62,7 +89,7 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
     def batch_loss(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
-        # Attacked in eval mode, where no image depends on the others in its batch.
+        # In eval mode no image depends on the others in its batch.
         network.eval()
         attacked = attacked_copies(mix, images, labels, bases.threat_model, settings, generator)
         network.train()
@@ -80,13 +107,13 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
         mix.mixing_network,
         data,
         settings,
-        adamw(mix.mixing_network, settings),
+        _adamw(mix.mixing_network, settings),
         batch_loss,
         conditions,
         bases=bases.sha256,
     )
     began = time.monotonic()
-    # As the weights file will have them, so that the choice is made for the mix that is shipped.
+    # Rounded as in the weights file, so that the choice is made for the mix that is written.
     mix.mixing_network.load_state_dict(compact(fitted.network.state_dict()))
     mix.eval()
     choice = choose(
@@ -120,13 +147,13 @@ def train(settings: Settings, data: TrainingData, conditions: Conditions) -> Tra
 def loss_of(
     answer: MixAnswer, labels: Tensor, attacked: int, settings: MixingNetworkSettings
 ) -> Tensor:
-    """c_ce CE + c_bce BCE(gamma, t) + c_prod CE BCE of each image, t = 1 for attacked ones, else 0.
+    """Return c_ce CE + c_bce BCE(gamma, t) + c_prod CE BCE of each image; t: whether attacked.
 
     Args:
-        answer: Of the mix on N images.
+        answer: The mix's answer to N images.
         labels: (N,) int64.
-        attacked: The first so many images are attacked ones, the others are clean.
-        settings: Give the weights of the terms, and of clean images.
+        attacked: How many images are attacked; they come first, the others are clean.
+        settings: The weights of the terms and of clean images.
 
     Returns:
         (N,).
@@ -146,17 +173,17 @@ def loss_of(
 
 
 def warm_up_norm(norm: nn.BatchNorm1d) -> None:
-    """Set the momentum for the next batch: a plain average of the first hundred batches.
+    """Set the momentum for the next batch, so that the first hundred are averaged equally.
 
-    With the published momentum from the start, a short training would end with running statistics
-    that still remember their initial values, 0 and 1.
+    With the published momentum from the start, the running statistics of a short training would
+    still depend on their initial values, 0 and 1.
     """
     assert norm.num_batches_tracked is not None
     norm.momentum = max(NORM_MOMENTUM, 1 / (int(norm.num_batches_tracked) + 1))
 
 
 def number_grid(settings: MixingNetworkSettings) -> list[Numbers]:
-    """Every combination of alpha's range, gamma's scale and bias, and the bases' scales."""
+    """Return every combination of alpha's range, gamma's scale and bias, and the bases' scales."""
     ends = [
         max(round(1 - settings.alpha_step * step, 6), 0.0)
         for step in range(int(1 / settings.alpha_step) + 1)
@@ -181,7 +208,7 @@ def number_grid(settings: MixingNetworkSettings) -> list[Numbers]:
 
 
 def configured(mix: AdaptiveMix, numbers: Numbers) -> AdaptiveMix:
-    """The mix itself, changed to these numbers, as they count in evaluation."""
+    """Set the numbers of a mix, as they apply in evaluation, and return the same mix."""
     network = mix.mixing_network
     network.bare = False
     network.alpha_scale, network.alpha_bias = numbers["alpha_scale"], numbers["alpha_bias"]
@@ -190,10 +217,17 @@ def configured(mix: AdaptiveMix, numbers: Numbers) -> AdaptiveMix:
     return mix
 
 
+def _adamw(network: nn.Module, settings: MixingNetworkSettings) -> Optimization:
+    """Return AdamW with weight decay on every parameter, in a cosine with a warm-up."""
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay)
+    schedule = partial(cosine, peak=settings.peak_learning_rate, warm_up=settings.warm_up)
+    return Optimization(optimizer, schedule, settings.gradient_clip)
+
+
 def _make_mix(
     settings: MixingNetworkSettings, bases: LoadedBases, data: TrainingData, conditions: Conditions
 ) -> AdaptiveMix:
-    """A mix of fast copies of the bases and a fresh mixing network, as it is trained."""
+    """Return a mix of fast copies of the bases and a freshly initialised mixing network."""
     examples = data.images[torch.arange(min(len(data.labels), 8))]
 
     def make() -> AdaptiveMix:
@@ -214,8 +248,16 @@ def _make_mix(
     mix = initialised(make, conditions.seed).to(conditions.device).eval()
     assert isinstance(mix, AdaptiveMix)
     fast = with_fast_bases(mix, examples.to(conditions.device))
-    # Acceleration froze and folded the mixing network too: the one that is trained takes its place.
+    # Acceleration froze and folded the mixing network too: put the trainable one in its place.
     network: MixingNetwork = mix.mixing_network
     network.bare = True
     fast.mixing_network = network
     return fast
+
+
+register_recipe(
+    "mixing-network",
+    "the mixing network of an adaptive mix, on clean and on attacked images",
+    MixingNetworkSettings,
+    train,
+)

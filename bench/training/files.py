@@ -1,0 +1,119 @@
+"""The files of a training: its checkpoint, and the submission that it ends in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from bench.candidates.candidate import Paper
+from bench.candidates.submission import FILE, Submission
+from bench.candidates.weights import file_sha256
+from bench.errors import InputError
+from bench.store.files import write
+from bench.training.recipe import Trained
+from bench.validation import validate
+
+WEIGHTS = "weights.safetensors"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values to a file, as a whole or not at all.
+
+    A kill at any instant leaves either the former checkpoint or this one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` wrote. Nothing in the file is executed.
+
+    Raises:
+        InputError: If the file is not such a checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch raise almost anything
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"{path}: expected a checkpoint of a training, got a file that torch cannot read "
+            f"({type(error).__name__}: {reason}); delete it to start anew"
+        ) from error
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{path}: expected a checkpoint of a training, got a {type(state).__name__}; "
+            "delete it to start anew"
+        )
+    return state
+
+
+def write_submission(
+    folder: Path,
+    trained: Trained,
+    *,
+    dataset: str,
+    threat_models: Sequence[dict[str, Any]],
+    paper: Paper,
+    training: dict[str, Any],
+) -> Submission:
+    """Write the weights, if there are any, and then the description, which completes it.
+
+    Args:
+        folder: The submission's folder; its name becomes the submission's.
+        trained: What was trained.
+        dataset: The name of the data set.
+        threat_models: The threat models of the training, as ``norm`` and ``eps``.
+        paper: Where the method was published.
+        training: A record of the training, in plain values.
+
+    Raises:
+        InputError: If the folder's name or a field is not valid in a submission.
+    """
+    content: dict[str, Any] = {
+        "name": folder.name,
+        "dataset": dataset,
+        "threat_models": list(threat_models),
+        "architecture": trained.architecture,
+        "architecture_args": trained.architecture_args,
+    }
+    if trained.bases:
+        content["bases"] = dict(trained.bases)
+    if trained.network is not None:
+        content |= {"weights": WEIGHTS, "sha256": "0" * 64}
+    content |= {
+        "paper": paper.model_dump(),
+        "training": training,
+        "additional_data": False,
+        "randomized": False,
+    }
+    validate(Submission, content, folder / FILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    if trained.network is not None:
+        write(folder / WEIGHTS, save(compact(trained.network.state_dict())))
+        content["sha256"] = file_sha256(folder / WEIGHTS)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    write(folder / FILE, text.encode())
+    return validate(Submission, content, folder / FILE)
+
+
+def compact(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with the weights of convolutions and linear layers in float16.
+
+    Biases and batch normalisation keep their precision: they are few, and a running variance may
+    exceed float16's range.
+    """
+    return {
+        name: (tensor.half() if tensor.ndim > 1 and tensor.dtype == torch.float32 else tensor)
+        .cpu()
+        .contiguous()
+        for name, tensor in state.items()
+    }

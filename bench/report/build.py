@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -25,6 +24,7 @@ from bench.report.provenance import differences, provenance
 from bench.report.repeated import repeated_trainings
 from bench.report.tradeoff_plot import tradeoff_plot
 from bench.store import Store, safe_name
+from bench.store.files import write
 from bench.suites import suite_name, suite_names
 
 INDEX = "index.html"
@@ -85,8 +85,8 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         for board in boards:
             if wanted is None or board.suite in wanted:
                 page = _suite_page(environment, board, store)
-                _write(out / page_name(board.suite), page)
-        _write(out / INDEX, _index_page(environment, boards, out))
+                write(out / page_name(board.suite), _encoded(page))
+        write(out / INDEX, _encoded(_index_page(environment, boards, out)))
     except OSError as error:
         raise InputError(
             f"{out}: the report cannot be written: {error.strerror}; choose another folder"
@@ -95,7 +95,7 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
 
 
 def page_name(suite: str) -> str:
-    """File name of a suite's page."""
+    """Return the file name of a suite's page."""
     page = f"{safe_name(suite)}.html"
     return f"suite-{page}" if page == INDEX else page
 
@@ -151,9 +151,6 @@ def _index_page(environment: jinja2.Environment, boards: Sequence[Leaderboard], 
     return environment.get_template("index.html.jinja").render(boards=boards, written=written)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a page whole: a reader of the old one never sees half of the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Records are JSON, which may hold halves of characters that UTF-8 cannot.
-    temporary.write_bytes(text.encode("utf-8", errors="replace"))
-    temporary.replace(path)
+def _encoded(text: str) -> bytes:
+    # Records are JSON, which may hold halves of characters that UTF-8 cannot encode.
+    return text.encode("utf-8", errors="replace")

@@ -113,7 +113,7 @@ class Certification(CertifiedKind, RunnableKind):
     """Votes under noise, and the radii that they prove."""
 
     name = "certification"
-    heeds = frozenset({"procedure", "noise_samples"})
+    supported_settings = frozenset({"procedure", "noise_samples"})
 
     def engine(self, settings: Settings) -> Engine[CertificationTask]:
         """Return the certification engine with the procedure that is asked for."""

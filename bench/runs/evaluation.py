@@ -57,7 +57,7 @@ from bench.store.tables import (
 
 
 class Evaluation(RunnableKind):
-    """Attacks, each on the samples that stood the earlier ones."""
+    """Attacks, each on the samples that survived the earlier ones."""
 
     name = "evaluation"
     block = AttackBlock
@@ -81,7 +81,7 @@ class Evaluation(RunnableKind):
     is_ranked = True
     has_section = True
     has_witnesses = True
-    heeds = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
+    supported_settings = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the engine that is asked for."""

@@ -40,7 +40,7 @@ INSPECTED_ALPHA = 0.5
 
 
 def read_alphas(text: str, option: str) -> tuple[float, ...]:
-    """The weights that `0:1:0.05` (both ends included) or `0.5,0.7` mean, ascending, each once.
+    """Return the weights that `0:1:0.05` (ends included) or `0.5,0.7` mean, ascending, unique.
 
     Raises:
         InputError: another form, or a weight outside [0, 1]; `option` is named.
@@ -77,7 +77,7 @@ def mix_name(
     accurate_scale: float | None = None,
     robust_scale: float | None = None,
 ) -> str:
-    """The name of a mix, as `--candidate` takes it; without alpha that of a sweep."""
+    """Return a mix's name as `--candidate` takes it; without alpha, a sweep's name."""
     short = None if alpha is None else f"{alpha:g}"
     exact = short if short is None or float(short) == alpha else repr(alpha)
     given = {
@@ -91,22 +91,22 @@ def mix_name(
 
 
 def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
-    """The mix that is swept, at `INSPECTED_ALPHA`.
+    """Return the mix that is swept, at `INSPECTED_ALPHA`.
 
     Args:
-        reference: of the mix at that weight.
-        name: of the sweep.
+        reference: the mix at that weight.
+        name: the sweep's name.
 
     Raises:
-        InputError: bases that do not go together, or a randomized one.
+        InputError: the bases do not fit together, or one is randomized.
     """
     candidate = reference.load()
     if candidate.randomized:
         raise InputError(
-            f"{name}: expected bases that answer alike each time, since a sweep asks them once an "
-            "image; got a randomized one. Run its mixes one by one with `bench run`"
+            f"{name}: expected deterministic bases, since a sweep runs them once an image; got a "
+            "randomized one. Run its mixes one by one with `bench run`"
         )
-    # Of all weights at once: no run of a mix at one weight is a run of the same candidate.
+    # The sweep covers all weights: a mix at one weight is a different candidate.
     definition = digest({"sweep": candidate.definition_sha256})
     return replace(candidate, name=name, definition_sha256=definition)
 

@@ -148,10 +148,11 @@ class Protocol(StrictModel):
     """A protocol of the suite whose attacks come before this one's; empty: none. A suite that was
     loaded has those attacks in `attacks`."""
     attacks: Annotated[tuple[AttackChoice, ...], BeforeValidator(_named_sequence)] = ()
-    """Each on the samples that stood the earlier ones; a file may name one of `SEQUENCES`."""
+    """Attacks in order, each on the samples that survived the earlier ones; a file may name one of
+    `SEQUENCES`."""
     certification: Certification | None = None
     arguments: dict[str, Any] = {}
-    """What a kind of run of your own needs beside attacks."""
+    """Settings of a kind of run of your own, beside attacks."""
     candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None
     """Evaluated unless others are asked for; None: the suite's."""
 
@@ -236,7 +237,7 @@ class Suite(StrictModel):
         return self
 
     def protocol(self, name: str) -> Protocol:
-        """The protocol called `name`.
+        """Return the protocol called `name`.
 
         Raises:
             InputError: the suite has no such protocol.
@@ -290,7 +291,7 @@ class Suite(StrictModel):
         return CERTIFIED_PROTOCOL if CERTIFIED_PROTOCOL in certifying else certifying[0]
 
     def candidates_of(self, protocol: str) -> tuple[str, ...]:
-        """What is evaluated under the protocol called `protocol` unless others are asked for.
+        """Return what is evaluated under the protocol called `protocol` by default.
 
         Raises:
             InputError: the suite has no such protocol.
@@ -300,13 +301,13 @@ class Suite(StrictModel):
 
 
 def suite_names() -> list[str]:
-    """Names of the suites that ship with the package, sorted."""
+    """Return the names of the suites that ship with the package, sorted."""
     files = resources.files("bench.suites").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def suite_name(name_or_path: str) -> str:
-    """The name of a suite that is given by its name or by the path of its YAML file.
+    """Return the name of a suite that is given by its name or by its YAML file's path.
 
     Raises:
         InputError: the file cannot be read, or has a wrong field.
@@ -316,7 +317,7 @@ def suite_name(name_or_path: str) -> str:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """A shipped suite by its name, or a user's own by the path of its YAML file.
+    """Load a shipped suite by its name, or a user's own by the path of its YAML file.
 
     Raises:
         InputError: no such suite (the nearest names are given), or a wrong field in the file.

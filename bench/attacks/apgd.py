@@ -142,7 +142,7 @@ class APGD(Attack[APGDState]):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> APGDState:
-        """From a random point of the ball; see `Attack.start`."""
+        """Start from a random point of the ball; see `Attack.start`."""
         check_items(images, labels, targets, self._targeted)
         events = torch.zeros_like(labels)
         draw = draws.uniform if self.norm == "Linf" else draws.normal
@@ -155,7 +155,7 @@ class APGD(Attack[APGDState]):
     def start_at(
         self, points: Tensor, images: Tensor, labels: Tensor, targets: Tensor | None = None
     ) -> APGDState:
-        """From given points; otherwise as `start`.
+        """Start from given points; otherwise as `start`.
 
         Args:
             points: (N, ...) inside the balls; clamped to [0, 1].
@@ -233,7 +233,7 @@ class APGD(Attack[APGDState]):
         return Passes(2 * entering(standing) + ranking, attacked * self.steps)
 
     def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), losses (N,) and their gradients (N, ...) at the items' points.
+        """Return logits (N, K), losses (N,) and gradients (N, ...) at the items' points.
 
         Attacks on a loss that needs more than the model's logits override this.
         """

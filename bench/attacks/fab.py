@@ -104,7 +104,7 @@ class FAB(Attack[FABState]):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> FABState:
-        """From the clean image, or for a restart above 0 from half the ball; see `Attack.start`."""
+        """Start from the clean image, later restarts from half the ball; see `Attack.start`."""
         check_items(images, labels, targets, targeted=True)
         assert targets is not None
         images = images.contiguous()
@@ -129,7 +129,7 @@ class FAB(Attack[FABState]):
         )
 
     def step(self, model: Model, state: FABState) -> FABState:
-        """One forward-backward pass at x^(i), one forward pass at x^(i+1); see `Attack.step`."""
+        """Make one forward-backward pass at x^(i), one forward at x^(i+1); see `Attack.step`."""
         searching = ~self.finished(state)
         _, lead, gradient = loss_and_gradient(
             model, state.point, state.labels, state.targets, margin_targeted
@@ -179,7 +179,7 @@ def _move(
     gradient: Tensor,
     lead: Tensor,
 ) -> None:
-    """From x^(i) to x^(i+1), in place: the overshot, biased step over the linearised boundary.
+    """Go from x^(i) to x^(i+1), in place: an overshot, biased step over the linearised boundary.
 
     Args:
         norm: of the smallest way to the boundary.

@@ -13,7 +13,7 @@ from bench.errors import InputError
 
 
 def square_for(norm: Norm, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> Square:
-    """The form of the attack for a norm; parameters as for `SquareLinf`.
+    """Return the form of the attack for a norm; parameters as for `SquareLinf`.
 
     Raises:
         InputError: there is none, or a parameter is out of its range.

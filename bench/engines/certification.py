@@ -66,11 +66,11 @@ class CertificationEngine:
         self.precision = precision
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """As of the fast engine, but more for tiny networks."""
+        """Return the fast engine's, but more for tiny networks."""
         return filling_size(module, images, gradients=False)
 
     def settings(self, task: CertificationTask) -> dict[str, Any]:
-        """Noise, numbers of draws and procedure; the batch size changes no result."""
+        """Return noise, numbers of draws and procedure; the batch size changes no result."""
         smoothing = task.smoothing
         return {
             "procedure": self.procedure,
@@ -172,14 +172,14 @@ class _Voting:
         self._without_class: Tensor | int = 0
 
     def __call__(self, noisy: Tensor) -> Tensor:
-        """The classes (n,) of noisy images (n, C, H, W), `NO_CLASS` where there is none."""
+        """Return the classes (n,) of noisy images (n, C, H, W), `NO_CLASS` where there is none."""
         with torch.no_grad(), tensor_cores(self.precision == "tf32"):
             classes = classes_of(self.fast.model(noisy))
         self._without_class = self._without_class + (classes == NO_CLASS).sum()
         return classes
 
     def record(self) -> dict[str, float | str]:
-        """Of the candidate, with the votes for no class since the last record, if there are any."""
+        """Return the candidate's record, with the votes for no class since the last one."""
         count, self._without_class = int(self._without_class), 0
         return {**self.fast.record, **({DRAWS_WITHOUT_CLASS: count} if count else {})}
 
@@ -206,7 +206,7 @@ class _Progress:
         self.draws_of_done += sum(each.noise_samples for each in settled)
 
     def at(self, now: float) -> Progress:
-        """For the display; draws of samples under way count as done."""
+        """Return the progress to display; draws of samples under way count as done."""
         under_way = max(0, self.draws - self.draws_of_done)
         left = max(0, (self.examples - self.done) * self.most_draws - under_way)
         seconds = left * (now - self.start) / self.draws if self.draws else None
@@ -216,7 +216,7 @@ class _Progress:
 def _fitting_size(
     model: Callable[[Tensor], Tensor], noise: Noise, images: Tensor, size: int
 ) -> int:
-    """The batch size, halved until a batch of noise and its passes fit into memory."""
+    """Halve the batch size until a batch of noise and its passes fit into memory."""
 
     def passed(count: int) -> int:
         with torch.no_grad():
@@ -233,7 +233,7 @@ def _compiled_if_worth(
     draws: int,
     finished: Mapping[str, CertificationBlock],
 ) -> Accelerated:
-    """The candidate with compiled passes, where as many draws take long enough to pay for it."""
+    """Compile the candidate's passes where so many draws take long enough to pay for it."""
     batch = images[torch.arange(size, device=images.device) % len(images)]
     expected = 0.0
     if draws >= TIMED_PASSES * size:

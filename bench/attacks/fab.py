@@ -22,7 +22,6 @@ from bench.attacks.attack import (
     Attack,
     Model,
     Passes,
-    attack_samples,
     check_items,
     entering,
     loss_and_gradient,
@@ -238,49 +237,3 @@ def _step_back(
     closer = (distance < best_distance) | (distance <= eps)
     copy_rows(best, wrong & searching & closer, point)
     copy_rows(point, wrong, perturbations.mul_(beta).add_(clean))
-
-
-def fab(
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    norm: Norm,
-    eps: float,
-    steps: int = 100,
-    targets: int = 9,
-    restarts: int = 1,
-    seed: int = 0,
-    indices: Tensor | None = None,
-) -> Tensor:
-    """Attack images with targeted FAB.
-
-    Args:
-        model: to fool.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,) int64.
-        norm: of the ball, Linf or L2.
-        eps: its radius, in the [0, 1] pixel scale.
-        steps: iterations for each target.
-        targets: how many wrong classes to aim for in turn.
-        restarts: starts for each target, the first at the clean image.
-        seed: of the random streams.
-        indices: (N,) places in the data set, part of the streams' key; 0, 1, ... by default.
-
-    Returns:
-        (N, C, H, W): adversarial images where the attack succeeded, else the clean ones.
-
-    Raises:
-        InputError: a parameter or an input is out of its range.
-    """
-    return attack_samples(
-        FAB(norm, eps, steps=steps),
-        model,
-        images,
-        labels,
-        name="fab-t",
-        targets=targets,
-        restarts=restarts,
-        seed=seed,
-        indices=indices,
-    ).images

@@ -35,7 +35,7 @@ class GradientError(EvaluationError):
 
 
 def means_no_gradient(error: Exception) -> bool:
-    """Whether an error of a differentiated pass means that the candidate has no gradient.
+    """Return whether an error of a differentiated pass means that there is no gradient.
 
     Never one that may be about memory.
     """

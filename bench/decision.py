@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 NO_CLASS = -1
-"""What a row of logits that are not all finite decides for."""
+"""The class of a row of logits that are not all finite."""
 
 
 def answered(logits: Tensor) -> Tensor:

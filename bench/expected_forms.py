@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 _INTEGERS = (1, 2, 10, 100, 0)
 _FLOATS = (0.5, 0.1, 1.0, 2.0, 10.0, 0.0)
 KEY = "[key]"
-"""How pydantic marks that an error is about a mapping's key."""
+"""Pydantic's mark for an error about a mapping's key."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _at(model: type[BaseModel], place: Sequence[str | int]) -> tuple[Any, Sequen
 
 
 def _bare(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-    """A type without `Annotated` and `None`, and all that stands beside it, innermost first."""
+    """Return a type without `Annotated` and `None`, and its annotations, innermost first."""
     while True:
         origin = get_origin(annotation)
         if origin is Annotated:
@@ -139,7 +139,7 @@ def _bare(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, Sequence[Any]]
 
 
 def _constraints(metadata: Sequence[Any]) -> dict[str, Any]:
-    """Bounds and lengths, the innermost ones first, so that the outermost win."""
+    """Return bounds and lengths, the innermost ones first, so that the outermost win."""
     found: dict[str, Any] = {}
     for each in metadata:
         if isinstance(each, FieldInfo):
@@ -200,7 +200,7 @@ def _of_model(model: type[BaseModel]) -> Form:
 
 
 def _bounds(bounds: dict[str, Any]) -> str:
-    """Bounds in words."""
+    """Return the bounds in words."""
     low = bounds.get("ge", bounds.get("gt"))
     high = bounds.get("le", bounds.get("lt"))
     parts = []
@@ -212,7 +212,7 @@ def _bounds(bounds: dict[str, Any]) -> str:
 
 
 def _within(bounds: dict[str, Any], candidates: Sequence[float]) -> float:
-    """The first number inside the bounds."""
+    """Return the first number inside the bounds."""
     for value in candidates:
         if (
             bounds.get("ge", value) <= value <= bounds.get("le", value)
@@ -229,7 +229,7 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _is_plain(default: Any) -> bool:
-    """Whether a default shows what a field takes: neither none nor empty."""
+    """Return whether a default shows what a field takes: neither none nor empty."""
     if isinstance(default, tuple):
         return bool(default) and all(map(_is_plain, default))
     return isinstance(default, bool | int | float) or (isinstance(default, str) and default != "")

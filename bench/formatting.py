@@ -18,18 +18,18 @@ from bench.suites import ThreatModel
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction as percent with two decimals, as on RobustBench; a dash for None."""
+    """Return a fraction as percent with two decimals, as on RobustBench; a dash for None."""
     return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def points(difference: float) -> str:
-    """A difference of two fractions in percentage points, with its sign."""
+    """Return a difference of two fractions in percentage points, with its sign."""
     text = f"{100 * difference:+.2f}"
     return "0.00" if float(text) == 0 else text.replace("-", "−")
 
 
 def interval(value: Interval) -> str:
-    """An interval of fractions, in percent."""
+    """Return an interval of fractions, in percent."""
     return f"{percent(value.low)} – {percent(value.high)}"
 
 
@@ -39,7 +39,7 @@ def accuracy_text(fraction: float, bounds: Interval) -> str:
 
 
 def interval_kind(value: Interval) -> str:
-    """What an interval tells of, and how it was made."""
+    """Name what an interval is about, and how it was computed."""
     return {
         "binomial": "exact binomial: of the population of images",
         "hypergeometric": "exact hypergeometric: of the whole test set",
@@ -48,7 +48,7 @@ def interval_kind(value: Interval) -> str:
 
 
 def selection(value: Selection, size: int, evaluated: int) -> str:
-    """Which samples of a data set of `size` a run took, of which `evaluated` were reached."""
+    """Describe the samples of a run: `evaluated` of them, from a data set of `size`."""
     if value.kind == "all":
         return f"all {count(value.n)}"
     if value.kind == "first":
@@ -61,7 +61,7 @@ def selection(value: Selection, size: int, evaluated: int) -> str:
 
 
 def radius(eps: float) -> str:
-    """A radius in the [0, 1] pixel scale, as k/255 where it is that and no short decimal."""
+    """Return a radius in the [0, 1] pixel scale, as k/255 where it is that and no short decimal."""
     decimal, steps = f"{eps:.6g}", round(eps * 255)
     if len(decimal) > len("0.031") and steps > 0 and abs(eps * 255 - steps) < 1e-6:
         return f"{steps}/255"
@@ -69,17 +69,17 @@ def radius(eps: float) -> str:
 
 
 def threat_model(value: ThreatModel) -> str:
-    """A norm and its radius."""
+    """Return a norm and its radius."""
     return f"{value.norm}, eps = {radius(value.eps)}"
 
 
 def count(value: float) -> str:
-    """A whole number with thousands separated."""
+    """Return a whole number with thousands separated."""
     return f"{value:,.0f}"
 
 
 def duration(seconds: float) -> str:
-    """A time span, in its two largest units."""
+    """Return a time span, in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -92,7 +92,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO 8601 time, to the minute in UTC; other text as it is."""
+    """Return an ISO 8601 time, to the minute in UTC; other text as it is."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
@@ -103,7 +103,7 @@ def moment(text: str) -> str:
 
 
 def web_link(address: Any) -> str | None:
-    """The address if it is one of the web (http or https), else None: it becomes no hyperlink."""
+    """Return a web address (http or https) as it is, and None for anything else."""
     if not isinstance(address, str):
         return None
     try:
@@ -114,17 +114,17 @@ def web_link(address: Any) -> str | None:
 
 
 def breakable(text: str) -> Markup:
-    """A name that may wrap after its separators, and in its middle only if it must."""
+    """Return a name that wraps after its separators, and inside a word only if it must."""
     return Markup(re.sub(r"([:/_])(?=\S)", r"\1<wbr>", str(escape(text))))
 
 
 def short_name(location: Any) -> str:
-    """The function's name of a module:function, for a table; other text as it is."""
+    """Return the function's name of a module:function, for a table; other text as it is."""
     return location.rpartition(":")[2] if isinstance(location, str) else ""
 
 
 def setting(value: Any) -> str:
-    """A setting's value: text as it is, numbers short, lists with commas."""
+    """Return a setting's value: text as it is, numbers short, lists with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -139,7 +139,7 @@ def setting(value: Any) -> str:
 
 
 def flag_text(flag: Flag) -> str:
-    """A reliability flag on one line."""
+    """Return a reliability flag on one line."""
     return (
         f"{flag.name}: measured {setting(flag.measured)}, threshold {setting(flag.threshold)}. "
         f"{flag.meaning} {flag.advice}"
@@ -147,7 +147,7 @@ def flag_text(flag: Flag) -> str:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Settings as (name, value) pairs, those of inner mappings named outer.inner."""
+    """Return settings as (name, value) pairs, those of inner mappings named outer.inner."""
     pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -159,7 +159,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 
 def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, ..."""
+    """Return 1st, 2nd, 3rd, 4th, ..."""
     if number % 100 in {11, 12, 13}:
         return f"{number}th"
     return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"

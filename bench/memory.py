@@ -13,11 +13,11 @@ _TRIM_THRESHOLD, _MAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`, as in <malloc.h>."""
 KEPT_BYTES = 1 << 30
 LARGEST_KEPT_BLOCK = 32 << 20
-"""More is not allowed; larger blocks, such as data sets, are still given back at once."""
+"""The largest value allowed; larger blocks, such as data sets, are still freed at once."""
 
 
 def tensor_bytes(module: nn.Module) -> int:
-    """Size of a module's parameters and buffers."""
+    """Return the size of a module's parameters and buffers in bytes."""
     tensors = itertools.chain(module.parameters(), module.buffers())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

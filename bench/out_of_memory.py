@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from bench.candidates.foreign_code import raised
-from bench.errors import EvaluationError
+from bench.errors import EvaluationError, raised
 
 Result = TypeVar("Result")
 
@@ -29,18 +28,18 @@ _SIGNS = (
     "allocation_failed",
     "resource_exhausted",
     "insufficient_resources",
-    # What these libraries also say where they cannot have their workspace:
+    # These libraries report a lack of workspace memory in other words too:
     "cublas_status_not_initialized",
     "cudnn_status_not_initialized",
     "cusolver_status_not_initialized",
     "unable to find an engine to execute this computation",
 )
-"""In lower case. Where an error may be about memory it counts as one: taken for anything else, it
-could end in fewer attacks and a number that is too high."""
+"""Lower-case parts of messages. An error that may be about memory counts as one: taken for
+anything else, it could end in fewer attacks and a number that is too high."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a pass failed, or may have failed, since memory could not hold it.
+    """Return whether a pass failed, or may have failed, because it ran out of memory.
 
     PyTorch has no error of its own for it on a CPU, and on a GPU its libraries have theirs. What
     the error was raised from counts too: candidates wrap what their layers raise.
@@ -58,7 +57,7 @@ def _says_so(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and all that it was raised from or while handling."""
+    """Yield the error, and every error that it was raised from or while handling."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -71,7 +70,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
-    """Do a piece of work on so many images, or on half as many while memory cannot hold them.
+    """Do a piece of work on `count` images, and on half as many whenever it runs out of memory.
 
     Args:
         count: at least 1.
@@ -84,12 +83,12 @@ def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
     while True:
         try:
             return work(count)
-        except Exception as error:  # foreign code wraps errors in others of any kind
+        except Exception as error:  # third-party code may wrap the error in any other
             if not is_out_of_memory(error):
                 raise
             if count == 1:
                 raise EvaluationError(
-                    "expected memory for a pass of one image, but the device is out of memory: "
+                    "out of memory: a pass of a single image does not fit on the device: "
                     f"{raised(error)}"
                 ) from error
         count //= 2

@@ -28,7 +28,7 @@ _set: Callable[[str, str, str], None] | None = getattr(torch._C, "_set_fp32_prec
 
 @contextlib.contextmanager
 def tensor_cores(allowed: bool) -> Iterator[None]:
-    """Within this context float32 products on a GPU may, or may not, be rounded to TF32.
+    """Allow or forbid, within this context, rounding float32 products to TF32 on a GPU.
 
     On a processor they are never rounded. Afterwards all settings are as they were, whichever
     interface set them.
@@ -51,7 +51,7 @@ def tensor_cores(allowed: bool) -> Iterator[None]:
 
 
 def _is_set(allowed: bool) -> bool:
-    """Whether both interfaces say so already, as inside another such context."""
+    """Return whether both interfaces say so already, as inside another such context."""
     try:
         legacy = (
             torch.backends.cuda.matmul.allow_tf32,
@@ -84,7 +84,7 @@ def _take(settings: tuple[tuple[str, str], ...]) -> dict[tuple[str, str], str]:
 
 
 def _convolutions_allow_tf32() -> bool:
-    """What the older interface's `cudnn.allow_tf32` was set to.
+    """Return what the older interface's `cudnn.allow_tf32` was set to.
 
     It is read while the newer settings are unset: they must agree with it, or reading it raises.
     """

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 @contextlib.contextmanager
 def differentiable_checkpoints() -> Iterator[None]:
-    """Within this context activation checkpoints of the reentrant kind are of the other one.
+    """Replace reentrant activation checkpoints by non-reentrant ones within this context.
 
     The reentrant kind, PyTorch's default for long, refuses `torch.autograd.grad`, by which attacks
     take the gradient of the image alone. Both kinds compute the same.

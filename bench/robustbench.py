@@ -38,7 +38,7 @@ _seed: contextvars.ContextVar[int] = contextvars.ContextVar("autoattack_seed", d
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within this context `robustbench.benchmark` attacks with `seed`.
+    """Let `robustbench.benchmark` attack with `seed` within this context.
 
     RobustBench passes no seed to AutoAttack, which then takes the clock: two calls give two
     results. Through the adapter, a call without a seed uses this one (0 outside any context).
@@ -227,7 +227,7 @@ class _AutoAttackLoader(Loader):
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing is left to run: `create_module` returns finished modules."""
+        """Do nothing: `create_module` returns finished modules."""
 
 
 class _Finder(MetaPathFinder):
@@ -282,18 +282,18 @@ def _models(dataset: str, norm: str) -> dict[str, Any]:
 
 
 def model_ids(dataset: str, norm: str) -> list[str]:
-    """Ids of the zoo's models for a data set and a norm, sorted; empty where it has none."""
+    """Return the ids of the zoo's models for a data set and a norm, sorted; maybe none."""
     return sorted(_models(dataset, norm))
 
 
 def missing_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> list[Path]:
-    """The checkpoint files of a zoo model that are not in `model_dir` yet."""
+    """Return the checkpoint files of a zoo model that are not in `model_dir` yet."""
     files = _checkpoints(model_id, dataset, norm, model_dir)
     return [file for file in files if not file.is_file()]
 
 
 def _checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> dict[Path, str]:
-    """Google Drive's id of each checkpoint file of a zoo model."""
+    """Return Google Drive's id of each checkpoint file of a zoo model."""
     downloads = _models(dataset, norm)[model_id].get("gdrive_id")
     path = model_dir / dataset / norm / f"{model_id}.pt"
     if not isinstance(downloads, list):
@@ -305,7 +305,7 @@ def _checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> dic
 
 
 def fetch_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -> list[Path]:
-    """The checkpoint files of a zoo model in their order, downloading what is missing.
+    """Return the checkpoint files of a zoo model in order; download what is missing.
 
     Raises:
         Unavailable: a download failed.
@@ -330,7 +330,7 @@ def fetch_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -
 
 
 def checkpoint_megabytes(model_id: str, dataset: str, norm: str) -> float | None:
-    """Size of a zoo model's parameters and buffers in float32; None if it cannot be told.
+    """Return the size of a zoo model in float32, in MB; None if it cannot be told.
 
     The model is built on the meta device, which takes no memory; some constructors fail there.
     """

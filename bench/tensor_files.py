@@ -55,7 +55,7 @@ DATA_ONLY = (
     *(f"datetime.{name}" for name in ("datetime", "date", "timedelta")),
 )
 """Kinds of values beside the tensors of a checkpoint, such as its options and its best accuracy.
-They are skipped: `Skipped` stands in for each, so that nothing of them is ever called."""
+They are skipped: `Skipped` replaces each, so that none of their code is ever called."""
 
 
 LATER_PROTOCOLS = (66, 67, 140, 148, 149)
@@ -66,14 +66,14 @@ class Skipped:
     """A value in a file that is no tensor and was not read."""
 
     def __new__(cls, *_: object, **__: object) -> Skipped:
-        """Keep nothing of the arguments."""
+        """Ignore the arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
-        """Keep nothing of the arguments."""
+        """Ignore the arguments."""
 
     def __setstate__(self, _: object) -> None:
-        """Keep nothing of the state."""
+        """Ignore the state."""
 
 
 def read_tensor_file(path: Path, what: str) -> Any:
@@ -115,7 +115,7 @@ def read_tensor_file(path: Path, what: str) -> Any:
 
 
 def _problem(head: bytes) -> str:
-    """What a file is that holds no tensors, by its first bytes; empty for others."""
+    """Name a file that holds no tensors by its first bytes; "" for others."""
     if not head:
         return "an empty file"
     for magic, kind in KINDS:
@@ -162,7 +162,7 @@ def _read(path: Path, head: bytes, size: int, what: str) -> Any:
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor | Skipped:
-    """An array of numbers as a tensor, in this machine's byte order; anything else is skipped."""
+    """Return numbers as a tensor in this machine's byte order; skip anything else."""
     if array.dtype.kind not in "biufc":
         return Skipped()
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
@@ -171,7 +171,7 @@ def _tensor(array: np.ndarray[Any, Any]) -> Tensor | Skipped:
 def _torch_load(path: Path) -> Any:
     skipped: list[Any] = [(Skipped, name) for name in DATA_ONLY]
     with warnings.catch_warnings(), torch.serialization.safe_globals(skipped):
-        warnings.simplefilter("ignore")  # they advise whoever wrote the file
+        warnings.simplefilter("ignore")  # the warnings are for the author of the file
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

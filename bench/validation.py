@@ -98,7 +98,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
 
     Args:
         model: that was validated.
-        error: what came of it.
+        error: the error that validation raised.
     """
     return list(dict.fromkeys(_line(model, detail) for detail in error.errors()))
 
@@ -115,7 +115,7 @@ def _line(model: type[BaseModel], detail: ErrorDetails) -> str:
         # Raised by this project's own checks, which say what they expect.
         own = str(detail["ctx"]["error"])
         if model_at(model, place) is not None:
-            return begin + own  # about several fields: it names them
+            return begin + own  # the error is about several fields and names them
         example = "" if form is None or "such as" in own else f", such as {as_yaml(form.example)}"
         return f"{begin}{own}{example}; {came}" if "got " not in own else begin + own + example
     if not place:
@@ -147,7 +147,7 @@ def _unknown(model: type[BaseModel], place: Sequence[str | int], came: str) -> s
 
 
 def _advice(detail: ErrorDetails) -> str:
-    """What to do where YAML reads a name as something else: `no`, `123`."""
+    """Say what to do where YAML reads a name as something else: `no`, `123`."""
     is_text = isinstance(detail["input"], bool | int | float)
     if detail["type"] == "string_type" and is_text:
         return ": write it in quotes"
@@ -159,7 +159,7 @@ _BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother, _BOUNDED.maxlong = 3, 
 
 
 def _shown(value: Any, limit: int = 60) -> str:
-    """What came, as YAML names it, in few characters."""
+    """Return what came, as YAML writes it, in few characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping as it is written, before `<<` brings keys that may be given again.
+        """Compose a mapping as written, before `<<` brings keys that may be given again.
 
         Raises:
             InputError: a key that is given twice; by itself the loader takes the last one.
@@ -75,7 +75,7 @@ def parse_yaml(content: str | bytes) -> Any:
     if isinstance(content, bytes):
         content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        loader = _Loader(content)  # which `yaml.safe_load` would make of its own kind
+        loader = _Loader(content)  # `yaml.safe_load` would use its own loader class
         try:
             node = loader.get_single_node()
             if node is None:
@@ -95,7 +95,7 @@ def parse_yaml(content: str | bytes) -> Any:
         raise InputError(f"not a YAML file in UTF-8: {problem}") from error
     except RecursionError as error:
         raise InputError("not a YAML file: nested too deeply") from error
-    except (ValueError, OverflowError) as error:  # of a number with thousands of digits
+    except (ValueError, OverflowError) as error:  # a number with thousands of digits
         raise InputError(f"not a YAML file: {error}") from error
 
 

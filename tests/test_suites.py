@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from bench.attacks.registry import ATTACKS, STANDARD
 from bench.errors import InputError
 from bench.suites import load_suite, suite_names
 
@@ -31,6 +33,38 @@ def test_shipped_suites_load() -> None:
     assert load_suite("cifar100-linf").threat_model.eps == 8 / 255
 
 
+def test_shipped_suites_ask_for_what_is_registered() -> None:
+    aware = tuple(name for name, definition in ATTACKS.items() if definition.need)
+    for name in suite_names():
+        protocols = load_suite(name).protocols
+        standard = tuple(choice.name for choice in protocols["standard"].attacks)
+        adaptive = tuple(choice.name for choice in protocols["adaptive"].attacks)
+        assert (standard, adaptive) == (STANDARD, STANDARD + aware)
+
+
+def test_a_protocol_extends_another(tmp_path: Path) -> None:
+    protocols: dict[str, Any] = {
+        "most": {"extends": "more", "attacks": [{"name": "fab-t", "parameters": {"steps": 5}}]},
+        "standard": {"attacks": "autoattack"},
+        "more": {"extends": "standard", "attacks": ["apgd-dlr"]},
+        "same": {"extends": "standard"},
+    }
+    suite = load_suite(_write(tmp_path, protocols=protocols))
+    names = {key: [each.name for each in one.attacks] for key, one in suite.protocols.items()}
+    assert names == {
+        "most": [*STANDARD, "apgd-dlr", "fab-t"],
+        "standard": [*STANDARD],
+        "more": [*STANDARD, "apgd-dlr"],
+        "same": [*STANDARD],
+    }
+    assert suite.protocols["most"].attacks[-1].parameters == {"steps": 5}
+    listed = {
+        name: {"attacks": [*names[name][:-1], protocols[name]["attacks"][-1]]}
+        for name in ("more", "most")
+    }
+    assert load_suite(_write(tmp_path, protocols=protocols | listed)) == suite
+
+
 def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
     suite = load_suite(_write(tmp_path))
     assert suite.data.npz == tmp_path.resolve() / "samples.npz"
@@ -52,6 +86,26 @@ def test_own_suite_takes_paths_from_its_folder(tmp_path: Path) -> None:
         ),
         ({"threat_model": {"norm": "L1", "eps": 8}}, r"standard.attacks: .*APGD, got L1"),
         ({"protocols": {"standard": {"attacks": ["apgd-cw"]}}}, r"attacks: .*apgd-ce.*'apgd-cw'"),
+        (
+            {"protocols": {"standard": {"attacks": "autoatack"}}},
+            r"attacks: expected a list of attacks, or one of autoattack, .*'autoatack'",
+        ),
+        (
+            {"protocols": {"more": {"extends": "standard", "attacks": ["square"]}}},
+            r"protocols.more.extends: expected another .*attacks \(there is none\); got 'standard'",
+        ),
+        (
+            {"protocols": {"a": {"attacks": ["square"]}, "b": {"extends": "c"}}},
+            r"protocols.b.extends: expected another .*attacks \(a\); got 'c'",
+        ),
+        (
+            {"protocols": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
+            r"protocols.a.extends: expected a protocol that does not extend this one; got 'a'",
+        ),
+        (
+            {"protocols": {"a": {"extends": "b", "certification": {}}}},
+            r"protocols.a: expected certification or a protocol to extend; got both",
+        ),
         ({"versoin": 2}, r"versoin: unknown, expected one of name, .*2"),
         ({"data": {"npz": "a", "folder": "b"}}, r"exactly one of .*folder and npz"),
         ({"protocols": {"standard": {"attacks": []}}}, r"standard: .*attacks or certif.*neither"),

@@ -1,10 +1,19 @@
 """Attacks: one a file, stepped, without any scheduling."""
 
+import bench.attacks.adaptive  # noqa: F401  (registers its attacks)
 from bench.attacks.apgd import APGD
 from bench.attacks.attack import Attack, Model, Outcome, Passes, likeliest_wrong_classes
+from bench.attacks.autoattack import standard_autoattack
 from bench.attacks.draws import Draws, GivenDraws, KeyedDraws, keyed_draws
 from bench.attacks.fab import FAB
-from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack, standard_autoattack
+from bench.attacks.registry import (
+    ATTACKS,
+    AttackPlan,
+    AttackRequest,
+    Definition,
+    plan_attack,
+    register_attack,
+)
 from bench.attacks.square_l2 import SquareL2
 from bench.attacks.square_linf import SquareLinf
 from bench.attacks.state import State, concatenate, insert, reopen, select
@@ -16,6 +25,8 @@ __all__ = [
     "FAB",
     "Attack",
     "AttackPlan",
+    "AttackRequest",
+    "Definition",
     "Draws",
     "GivenDraws",
     "KeyedDraws",
@@ -31,6 +42,7 @@ __all__ = [
     "keyed_draws",
     "likeliest_wrong_classes",
     "plan_attack",
+    "register_attack",
     "reopen",
     "select",
     "standard_autoattack",

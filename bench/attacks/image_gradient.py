@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.losses import Loss, cross_entropy
-from bench.candidates.foreign_code import raised
-from bench.errors import BenchError, EvaluationError
+from bench.errors import BenchError, EvaluationError, raised
 from bench.out_of_memory import is_out_of_memory
 
 _NO_GRADIENT = (

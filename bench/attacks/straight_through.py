@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from bench.attacks.attack import Model
 from bench.attacks.hard_thresholds import snapped_values
-from bench.candidates.form import uncompiled
+from bench.modules import uncompiled
 
 ROUNDINGS = frozenset({"round", "floor", "ceil", "trunc", "fix"})
 SIGNS = frozenset({"sign", "sgn"})

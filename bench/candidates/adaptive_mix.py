@@ -99,7 +99,7 @@ class AdaptiveMix(MixedClassifier):
         return self.mixing_network
 
     def answer(self, images: Tensor) -> MixAnswer:
-        """Everything about images (N, C, H, W), from one pass through each network."""
+        """Return everything about images (N, C, H, W), from one pass through each network."""
         (accurate_logits, accurate_maps), (robust_logits, robust_maps) = self.ask_bases(images)
         accurate = self.accurate_log_probabilities(accurate_logits)
         robust = self.robust_log_probabilities(robust_logits)
@@ -115,5 +115,5 @@ class AdaptiveMix(MixedClassifier):
         )
 
     def at_alpha(self, alpha: float) -> Mix:
-        """The same bases at a fixed weight, without the mixing network."""
+        """Return the same bases at a fixed weight, without the mixing network."""
         return Mix(self.accurate, self.robust, alpha, self.accurate_scale, self.robust_scale)

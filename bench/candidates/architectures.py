@@ -78,7 +78,7 @@ class ResidualNetwork(nn.Module):
         self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         maps = self.stages(self.stem(self.normalization(images)))
         return cast(Tensor, self.classifier(self.pool(maps).flatten(1)))
 
@@ -95,7 +95,7 @@ def residual_network(
     mean: Sequence[float] = _CIFAR100.mean,
     standard_deviation: Sequence[float] = _CIFAR100.standard_deviation,
 ) -> ResidualNetwork:
-    """A residual network of basic blocks (two 3x3 convolutions each), one stage per width.
+    """Return a residual network of basic blocks (two 3x3 convolutions), one stage per width.
 
     Args:
         num_classes: K, the number of logits.
@@ -164,7 +164,7 @@ def digits_network(
     activation: str = "silu",
     stem_stride: int = 2,
 ) -> ResidualNetwork:
-    """A small residual network for the 8x8 grey images of scikit-learn's digits.
+    """Return a small residual network for the 8x8 grey images of scikit-learn's digits.
 
     Arguments as in ``residual_network``.
     """
@@ -190,7 +190,7 @@ def wide_resnet(
     mean: Sequence[float] = _CIFAR100.mean,
     standard_deviation: Sequence[float] = _CIFAR100.standard_deviation,
 ) -> nn.Module:
-    """RobustBench's ``DMWideResNet``, for 32x32 images.
+    """Return RobustBench's ``DMWideResNet``, for 32x32 images.
 
     S. Zagoruyko and N. Komodakis, "Wide Residual Networks", 2016; in the form of S. Gowal et al.,
     "Uncovering the Limits of Adversarial Training against Norm-Bounded Adversarial Examples", 2020.
@@ -223,7 +223,7 @@ def wide_resnet(
 
 
 def imagenet_resnet50(num_classes: int = 1000) -> nn.Module:
-    """torchvision's ResNet-50, freshly initialised, with ImageNet's normalisation before it."""
+    """Return torchvision's ResNet-50, freshly initialised, behind ImageNet's normalisation."""
     from torchvision.models import resnet50
 
     imagenet = named_dataset("imagenet")
@@ -232,7 +232,7 @@ def imagenet_resnet50(num_classes: int = 1000) -> nn.Module:
 
 
 def pyautoattack_resnet18() -> nn.Module:
-    """The CIFAR-10 ResNet-18 of pyautoattack's example: images in [0, 1], no normalisation."""
+    """Return the CIFAR-10 ResNet-18 of pyautoattack's example, without normalisation."""
     from pyautoattack.examples.resnet import ResNet18
 
     network: nn.Module = ResNet18()

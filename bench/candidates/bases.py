@@ -18,6 +18,7 @@ from bench.candidates.candidate import (
 from bench.candidates.identity import digest, unidentified_of
 from bench.candidates.mix import Mix, as_mix, fraction, positive
 from bench.candidates.smoothed import Smoothed
+from bench.candidates.sources import CandidateSource, Search, find
 from bench.data import image_shape
 from bench.errors import InputError
 from bench.validation import StrictModel
@@ -60,11 +61,11 @@ class MixReference:
 
     @property
     def norms(self) -> frozenset[str]:
-        """Of the threat models that either base was made for."""
+        """The norms that either base was made for."""
         return self.bases["accurate"].norms | self.bases["robust"].norms
 
     def availability(self) -> Availability:
-        """Whether both bases are here."""
+        """Return whether both bases are here."""
         return availability_of(self.bases)
 
     def load(self) -> Candidate:
@@ -103,7 +104,7 @@ class MixReference:
 
 
 def read_mix(text: str) -> tuple[dict[str, str], dict[str, float]]:
-    """Names of the bases, and the numbers, from `mix:accurate=A,robust=B,alpha=0.7`.
+    """Read names and numbers from a text such as `mix:accurate=A,robust=B,alpha=0.7`.
 
     Raises:
         InputError: another form than that.
@@ -132,7 +133,7 @@ def read_mix(text: str) -> tuple[dict[str, str], dict[str, float]]:
 
 
 def availability_of(bases: Mapping[str, CandidateReference]) -> Availability:
-    """Whether all bases are here, and else what is missing."""
+    """Return whether all bases are here, and else what is missing."""
     found = [base.availability() for base in bases.values()]
     notes = [
         f"{base.name}: {each.note}"
@@ -177,7 +178,7 @@ def check_answers(module: nn.Module, dataset: str, origin: str) -> None:
 
 
 def weights_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
-    """Digests of the bases' weights: "accurate", "robust"; "robust.accurate" of a nested mix."""
+    """Return the digests of the bases' weights by role; a nested mix has "robust.accurate"."""
     return {
         role if key == "weights" else f"{role}.{key}": sha256
         for role, base in bases.items()
@@ -186,22 +187,45 @@ def weights_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
 
 
 def weights_notes_of(bases: Mapping[str, Candidate]) -> tuple[str, ...]:
-    """What is said of the bases' weights, each with the base's role before it."""
+    """Return the notes on the bases' weights, each with the base's role before it."""
     return tuple(f"{role}: {note}" for role, b in bases.items() for note in b.information.weights)
 
 
 def definitions_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
-    """The bases' definition digests."""
+    """Return the definition digests of the bases."""
     return {role: base.definition_sha256 for role, base in bases.items()}
 
 
 def smoothed_part(module: nn.Module, bases: Mapping[str, Candidate]) -> Smoothed | None:
-    """What votes under noise: the module itself, or the robust base of a mix with a fixed weight.
+    """Return what votes under noise: the module, or the robust base of a mix of fixed weight.
 
-    Of other mixes nothing is certified: their weight, or what they make of the robust base's
+    Other mixes cannot be certified: their weight, or what they make of the robust base's
     answers, is not what the certificate assumes.
     """
     if isinstance(module, Smoothed):
         return module
     robust = bases["robust"].module if isinstance(module, Mix) and bases else None
     return robust if isinstance(robust, Smoothed) else None
+
+
+class MixSource(CandidateSource):
+    """Mixes two candidates of any sources as `mix:accurate=A,robust=B,alpha=0.7` says."""
+
+    title = "mix"
+    prefix = PREFIX
+    gives_bases = False  # a mix of mixes is written as a submission, which can name its folder
+
+    def find(self, name: str, search: Search) -> list[MixReference]:
+        """Return the mix.
+
+        Raises:
+            InputError: another form, an unknown base, or a pattern that several candidates match.
+        """
+        names, numbers = read_mix(name)
+        bases: dict[str, CandidateReference] = {}
+        for role, base in names.items():
+            found = find(base, search)
+            if len(found) != 1:
+                raise InputError(f"{name}: {role}: expected one candidate, got {len(found)}")
+            bases[role] = found[0]
+        return [MixReference(name, bases, numbers, search.dataset)]

@@ -29,7 +29,7 @@ class StandardizedConvolution(nn.Conv2d):
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """From (N, C, H, W) to (N, C', H', W')."""
+        """Map (N, C, H, W) to (N, C', H', W')."""
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
         weight = (self.weight - mean) / torch.sqrt(variance + WEIGHT_VARIANCE_FLOOR)
         return functional.conv2d(maps, weight, self.bias, self.stride, self.padding)
@@ -52,7 +52,7 @@ class Bottleneck(nn.Module):
             self.downsample = StandardizedConvolution(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """From (N, C, H, W) to (N, C', H/stride, W/stride)."""
+        """Map (N, C, H, W) to (N, C', H/stride, W/stride)."""
         active = functional.relu(self.gn1(maps))
         shortcut = maps if self.downsample is None else self.downsample(active)
         residual = functional.relu(self.gn2(self.conv1(active)))
@@ -66,7 +66,7 @@ class BitResNet(nn.Module):
     def __init__(
         self, num_classes: int, blocks: Sequence[int], width: int, image_size: int | None
     ) -> None:
-        """Build it, with torch's own initialisation.
+        """Build the module, with torch's own initialisation.
 
         Args:
             num_classes: K.
@@ -108,7 +108,7 @@ class BitResNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, 3, H, W) in [0, 1]."""
+        """Return the logits (N, K) of images (N, 3, H, W) in [0, 1]."""
         if self.image_size is not None:
             size = (self.image_size, self.image_size)
             images = functional.interpolate(images, size=size, mode="bilinear")
@@ -121,5 +121,5 @@ def bit_resnet(
     width: int = 2,
     image_size: int | None = 128,
 ) -> BitResNet:
-    """BiT ResNet-152x2 at 128x128, unless told otherwise: the published mixes' accurate base."""
+    """Return BiT ResNet-152x2 at 128x128 by default: the published mixes' accurate base."""
     return BitResNet(num_classes, blocks, width, image_size)

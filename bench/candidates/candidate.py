@@ -100,10 +100,10 @@ class CandidateReference(Protocol):
 
     @property
     def norms(self) -> frozenset[str]:
-        """Of the threat models that it was made to withstand; empty for none, or unknown."""
+        """The norms that it was made to withstand; empty for none, or unknown."""
 
     def availability(self) -> Availability:
-        """What loading would need; loads nothing."""
+        """Return what loading would need; loads nothing."""
 
     def load(self) -> Candidate:
         """Load it, in eval mode, on the CPU.

@@ -110,7 +110,7 @@ def readings(content: Any, expected: Collection[str], key: str | None = None) ->
 
 
 def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
-    """Every mapping in a file's content with the keys that lead to it, from the top; each once."""
+    """Return each mapping in a file's content once, with the keys that lead to it."""
     seen: set[int] = set()
     waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
     while waiting:
@@ -132,12 +132,12 @@ def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
 
 
 def keys_with_tensors(content: Any) -> list[str]:
-    """Keys that lead to tensors by name in a file's content."""
+    """Return the keys that lead to tensors by name in a file's content."""
     return [".".join(path) for path, node in mappings(content) if path and _has_tensors(node)]
 
 
 def keys_beside(content: Any, reading: Reading) -> list[str]:
-    """Keys of a file that hold tensors, are no state of a training, and are not read."""
+    """Return the keys that hold tensors other than a training's state, and are not read."""
     if not isinstance(content, dict) or not reading.path:
         return []
     return [
@@ -174,7 +174,7 @@ def partial_keys(content: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
 
 def listed(names: Collection[str], limit: int = 8) -> str:
-    """The first names in a list, and how many more there are."""
+    """Return the first names in a list, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(itertools.islice(names, limit)) + more
 
@@ -184,7 +184,7 @@ def _has_tensors(node: dict[Any, Any]) -> bool:
 
 
 def _states(node: dict[Any, Any], expected: Collection[str]) -> Iterator[OrderedDict[str, Any]]:
-    """State dicts that a mapping may be: its own tensors; these and those of nested mappings.
+    """Return the state dicts that a mapping may be: its own tensors, or nested ones too.
 
     Nested ones count where the module has a part of their name, as in {"model": ..., "bn": ...}.
     """
@@ -203,7 +203,7 @@ def _flat(
     enters: Callable[[str], bool],
     seen: set[int] | None = None,
 ) -> OrderedDict[str, Any]:
-    """Values by dotted names, with the metadata that torch keeps beside a state dict.
+    """Return values by dotted names, with the metadata that torch keeps beside a state dict.
 
     Each mapping counts once: a damaged file's may hold itself.
     """
@@ -225,7 +225,7 @@ def _flat(
 
 
 def _forms(plain: Reading, expected: Collection[str]) -> Iterator[Reading]:
-    """A state dict as it is, without the words that wrappers put into names, and below others."""
+    """Return a state dict as it is, without the words of wrappers, and below other keys."""
     bare = list(_stripped(plain, expected))
     unwrapped = [each for reading in bare for each in _unwrapped(reading)]
     # A buffer of the module's own, such as a mean to subtract, stands beside a part and its prefix.
@@ -242,7 +242,7 @@ def _forms(plain: Reading, expected: Collection[str]) -> Iterator[Reading]:
 
 
 def _stripped(reading: Reading, expected: Collection[str]) -> Iterator[Reading]:
-    """A reading, and what is left of it as the first word that all names share is removed."""
+    """Return a reading, and what is left as the first word that all names share is removed."""
     while True:
         aside = [name for name in reading.state if name not in expected and BOOKKEEPING.match(name)]
         if len(aside) == len(reading.state):
@@ -267,7 +267,7 @@ def _stripped(reading: Reading, expected: Collection[str]) -> Iterator[Reading]:
 
 
 def _unwrapped(reading: Reading) -> Iterator[Reading]:
-    """A reading without the words of wrappers inside its names, for each choice of wrappers."""
+    """Return a reading without the words of wrappers, for each choice of wrappers."""
     present = {word for name in reading.state for word in name.split(".")}
     there = [word for word in WRAPPERS if word in present]
     for count in range(1, len(there) + 1):
@@ -281,7 +281,7 @@ def _unwrapped(reading: Reading) -> Iterator[Reading]:
 
 
 def _common_words(names: Collection[str]) -> tuple[str, ...]:
-    """The words at the front of all names, of which each keeps its last word."""
+    """Return the words at the front of all names, of which each keeps its last word."""
     if not names:
         return ()
     split = [name.split(".")[:-1] for name in names]
@@ -290,17 +290,17 @@ def _common_words(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _before(words: Words, name: Words) -> Words:
-    """A name with words put before it."""
+    """Return a name with words put before it."""
     return *words, *name
 
 
 def _after(words: Words, name: Words) -> Words | None:
-    """The rest of a name that begins with some words; None if it does not."""
+    """Return the rest of a name that begins with some words; None if it does not."""
     return name[len(words) :] if name[: len(words)] == words else None
 
 
 def _without(words: Words, name: Words) -> Words:
-    """A name without some words, wherever they are."""
+    """Return a name without some words, wherever they are."""
     return tuple(word for word in name if word not in words)
 
 
@@ -308,7 +308,7 @@ def _renamed(
     state: OrderedDict[str, Any],
     rename: Callable[[Words], Words | None],
 ) -> OrderedDict[str, Any]:
-    """A state dict under other names, and its metadata; names that become None are left out."""
+    """Return a state dict under other names with its metadata; None leaves a name out."""
     renamed = OrderedDict(
         (".".join(new), value)
         for name, value in state.items()
@@ -324,7 +324,7 @@ def _renamed(
 
 
 def _metadata(node: Any) -> dict[str, Any]:
-    """What torch keeps of each part's version beside a state dict, by the part's name."""
+    """Return what torch keeps of each part's version beside a state dict, by the part's name."""
     metadata = getattr(node, "_metadata", None)
     if not isinstance(metadata, dict):
         return {}
@@ -342,7 +342,7 @@ def _with_metadata(state: OrderedDict[str, Any], metadata: dict[str, Any]) -> Or
 
 
 def _below(content: Any, key: str) -> tuple[tuple[str, ...], dict[Any, Any]]:
-    """What is below a key: a mapping, or the names of a state dict that begin with the key.
+    """Return what is below a key: a mapping, or the names of a state dict that begin with the key.
 
     Returns:
         the path to it, as `Reading.path` keeps it, and the mapping.

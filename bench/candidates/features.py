@@ -42,7 +42,7 @@ class FeatureExtractor(nn.Module):
         self.field = field
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits (N, K) of images (N, C, H, W), and the layers' outputs (N, C_i, H_i, W_i)."""
+        """Return logits (N, K) of images (N, C, H, W), and the outputs of the layers."""
         outputs: dict[str, Tensor] = {}
         handles = [
             self.base.get_submodule(layer).register_forward_hook(partial(_keep, outputs, layer))

@@ -75,7 +75,7 @@ class _OutsideError(Exception):
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Everything in a folder that is no folder, or cannot be read, in the order of the names."""
+    """Return all in a folder that is no folder, or cannot be read, in the order of names."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -93,7 +93,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _content(path: Path, root: Path, known: Mapping[Path, str]) -> str | None:
-    """What stands for a file's content; None for a page of a report."""
+    """Return what stands for a file's content; None for a page of a report."""
     target = path.resolve()
     if not target.is_relative_to(root):
         raise _OutsideError
@@ -114,7 +114,7 @@ def _is_page(path: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder holds the records of a run."""
+    """Return whether a folder holds the records of a run."""
     try:
         content = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError):

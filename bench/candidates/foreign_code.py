@@ -1,4 +1,4 @@
-"""Code that submissions bring: what it raised, and its modules under names of their own."""
+"""Import the code that submissions bring, as modules under names of their own."""
 
 from __future__ import annotations
 
@@ -6,52 +6,16 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import sysconfig
-import traceback
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-
-FOREIGN_ERRORS = (Exception, SystemExit)
-"""What foreign code may raise: anything, and a call of sys.exit is no reason to end here."""
 
 PACKAGE = "bench_submission"
 """Begins the names of the packages that submissions' folders are."""
 
 
-def raised(error: BaseException) -> str:
-    """What foreign code raised, in one line, with the file and the line where it did.
-
-    Of code that is not installed as a package the innermost place is named: where a library
-    raised, the call that it was asked by says more.
-    """
-    name = type(error).__name__
-    if isinstance(error, SyntaxError):  # its text names the place once more
-        file = Path(error.filename or "unknown file").name
-        return f"{name}: {error.msg} ({file}, line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame
-        for frame in frames
-        if not (frame.filename.startswith("<") or is_in_library(frame.filename))
-    ]
-    where = (own or frames)[-1:]
-    place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in where)
-    text = " ".join(str(error).split()) or "no reason given"
-    return f"{name}: {text}{place}"
-
-
-def is_in_library(file: str) -> bool:
-    """Return whether a file of code belongs to Python or to an installed package.
-
-    Environments may lie on top of each other, so that packages come from several places.
-    """
-    is_package = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
-    return is_package or Path(file).is_relative_to(sysconfig.get_path("stdlib"))
-
-
 def import_file(folder: Path, stem: str, content: str) -> ModuleType:
-    """The module in `<folder>/<stem>.py`, as a part of a package that the folder is.
+    """Import `<folder>/<stem>.py` as a part of a package that the folder is.
 
     Its relative imports find the folder's other files. The package is named for the folder and
     what its files hold: other folders have modules of their own, and so has a changed one, since

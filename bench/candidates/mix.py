@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.form import in_eval_mode
 from bench.errors import InputError
+from bench.modules import in_eval_mode
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class MixedClassifier(nn.Module, ABC):
 
     @abstractmethod
     def answer(self, images: Tensor) -> MixAnswer:
-        """Everything that one pass through both bases tells of images (N, C, H, W)."""
+        """Return everything that one pass through both bases tells of images (N, C, H, W)."""
 
     @abstractmethod
     def at_alpha(self, alpha: float) -> MixedClassifier:
-        """The same bases, shared with this mix, at a fixed weight; 0 and 1 are the bases alone."""
+        """Return the same bases at a fixed weight; 0 and 1 are the bases alone."""
 
     @property
     def has_mixing_network(self) -> bool:
@@ -92,20 +92,20 @@ class MixedClassifier(nn.Module, ABC):
         return None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Return the log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.answer(images).log_probabilities
 
     def ask_bases(self, images: Tensor) -> tuple[Any, Any]:
-        """What both bases say of images (N, C, H, W): logits (N, K), or logits and feature maps."""
+        """Return both bases' logits (N, K) of images (N, C, H, W), feature maps beside them."""
         # A clone for the first, since a base may change its input in place.
         return self.accurate(images.clone()), self.robust(images)
 
     def accurate_log_probabilities(self, logits: Tensor) -> Tensor:
-        """From the accurate base's logits (N, K) to the log-probabilities that are mixed."""
+        """Map the accurate base's logits (N, K) to the log-probabilities that are mixed."""
         return scaled_log_softmax(logits, self.accurate_scale)
 
     def robust_log_probabilities(self, logits: Tensor) -> Tensor:
-        """From the robust base's logits (N, K) to the log-probabilities that are mixed."""
+        """Map the robust base's logits (N, K) to the log-probabilities that are mixed."""
         return scaled_log_softmax(logits, self.robust_scale)
 
     def train(self, mode: bool = True) -> MixedClassifier:
@@ -143,7 +143,7 @@ class FixedWeightMix(MixedClassifier):
         return self.alpha, self.alpha
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Return the log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
         if self.alpha == 0:
             return self.accurate_log_probabilities(logits_of(self.accurate(images)))
         if self.alpha == 1:
@@ -151,7 +151,7 @@ class FixedWeightMix(MixedClassifier):
         return self.answer(images).log_probabilities
 
     def answer(self, images: Tensor) -> MixAnswer:
-        """Everything about images (N, C, H, W); runs both bases, whatever the weight is."""
+        """Run both bases on images (N, C, H, W), whatever the weight is, and return everything."""
         of_accurate, of_robust = self.ask_bases(images)
         accurate = self.accurate_log_probabilities(logits_of(of_accurate))
         robust = self.robust_log_probabilities(logits_of(of_robust))
@@ -191,11 +191,11 @@ class Mix(FixedWeightMix):
         super().__init__(accurate, robust, alpha, accurate_scale, robust_scale)
 
     def at_alpha(self, alpha: float) -> Mix:
-        """The same bases at another weight."""
+        """Return the same bases at another weight."""
         return Mix(self.accurate, self.robust, alpha, self.accurate_scale, self.robust_scale)
 
     def extra_repr(self) -> str:
-        """The constants, as the constructor takes them."""
+        """Return the constants, as the constructor takes them."""
         return (
             f"alpha={self.alpha}, accurate_scale={self.accurate_scale}, "
             f"robust_scale={self.robust_scale}"
@@ -203,23 +203,23 @@ class Mix(FixedWeightMix):
 
 
 def as_mix(module: nn.Module) -> MixedClassifier | None:
-    """The module as a mix, None if it is none."""
+    """Return the module as a mix, None if it is none."""
     return module if isinstance(module, MixedClassifier) else None
 
 
 def logits_of(output: Tensor | tuple[Tensor, object]) -> Tensor:
-    """The logits (N, K) in a base's output, which may bring feature maps beside them."""
+    """Return the logits (N, K) in a base's output, which may bring feature maps beside them."""
     return output if isinstance(output, Tensor) else output[0]
 
 
 def scaled_log_softmax(logits: Tensor, scale: float) -> Tensor:
-    """log softmax(scale * logits), (N, K), in float32 at least."""
+    """Return log softmax(scale * logits), (N, K), in float32 at least."""
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.log_softmax(precise if scale == 1 else scale * precise, dim=1)
 
 
 def mix_at_fixed_weight(accurate: Tensor, robust: Tensor, alpha: float) -> Tensor:
-    """log((1 - alpha) exp(accurate) + alpha exp(robust)), (N, K).
+    """Return log((1 - alpha) exp(accurate) + alpha exp(robust)), (N, K).
 
     The sum is taken of logarithms, so that the result and its gradient stay finite where a
     probability underflows. At alpha = 0 and 1 the result is exactly one of the two.
@@ -245,7 +245,7 @@ def check_classes(accurate: Tensor, robust: Tensor) -> None:
 
 
 def fraction(field: str, value: float) -> float:
-    """The value, if it is in [0, 1].
+    """Return the value, if it is in [0, 1].
 
     Raises:
         InputError: it is not.
@@ -256,7 +256,7 @@ def fraction(field: str, value: float) -> float:
 
 
 def positive(field: str, value: float) -> float:
-    """The value, if it is finite and > 0.
+    """Return the value, if it is finite and > 0.
 
     Raises:
         InputError: it is not.

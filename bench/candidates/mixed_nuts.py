@@ -71,7 +71,7 @@ class MixedNuts(FixedWeightMix):
         self.surrogate_alpha = fraction("surrogate_alpha", surrogate_alpha)
 
     def accurate_log_probabilities(self, logits: Tensor) -> Tensor:
-        """0 for the predicted class and (practically) log 0 for the others; without a gradient.
+        """Return 0 for the predicted class and nearly log 0 for the others; without a gradient.
 
         NaN for all classes where the logits are not finite, so that the mix has no answer either.
         """
@@ -81,16 +81,16 @@ class MixedNuts(FixedWeightMix):
         return torch.where(answered(logits)[:, None], votes, math.nan)
 
     def robust_log_probabilities(self, logits: Tensor) -> Tensor:
-        """Of the transformed logits."""
+        """Return the log-probabilities of the transformed logits."""
         return torch.log_softmax(self.transform(logits), dim=1)
 
     def transform(self, logits: Tensor) -> Tensor:
-        """The nonlinear transformation of the robust base's logits (N, K), in float32 at least."""
+        """Transform the robust base's logits (N, K) nonlinearly, in float32 at least."""
         bent = functional.gelu(standardize(logits) + self.bias)
         return self.scale * bent.abs().pow(self.power) * bent.sign()
 
     def at_alpha(self, alpha: float) -> MixedNuts:
-        """The same bases and transformation at another weight."""
+        """Return the same bases and transformation at another weight."""
         return MixedNuts(
             self.accurate,
             self.robust,
@@ -102,7 +102,7 @@ class MixedNuts(FixedWeightMix):
         )
 
     def extra_repr(self) -> str:
-        """The constants, as the constructor takes them."""
+        """Return the constants, as the constructor takes them."""
         return (
             f"alpha={self.alpha}, scale={self.scale}, power={self.power}, bias={self.bias}, "
             f"surrogate_alpha={self.surrogate_alpha}"
@@ -122,7 +122,7 @@ class MixedNutsSurrogate(nn.Module):
         self.mix = mix
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Return the log-probabilities (N, K) of images (N, C, H, W) in [0, 1]."""
         of_accurate, of_robust = self.mix.ask_bases(images)
         accurate = scaled_log_softmax(logits_of(of_accurate), 1.0)
         logits = logits_of(of_robust)
@@ -133,12 +133,12 @@ class MixedNutsSurrogate(nn.Module):
 
 
 def surrogate(mix: MixedNuts) -> MixedNutsSurrogate:
-    """The surrogate of a mix; what a submission names in its field of that name."""
+    """Return the surrogate of a mix; what a submission names in its field of that name."""
     return MixedNutsSurrogate(mix)
 
 
 def standardize(logits: Tensor) -> Tensor:
-    """Logits (N, K) less the mean and over the deviation of each row's largest entries."""
+    """Standardize logits (N, K) by mean and deviation of each row's largest entries."""
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     largest = precise.topk(min(LARGEST_LOGITS, precise.shape[1]), dim=1).values
     variance, mean = torch.var_mean(largest, dim=1, keepdim=True)

@@ -25,7 +25,7 @@ Maps = tuple[Tensor, ...]
 """The feature maps of one base, first and second level: (N, C_1, H, W), (N, C_2, H/2, W/2)."""
 
 PUBLISHED_PLANES = (512, 768, 1024)
-"""Of the published models, whose bases have 512 and 256 channels at the first level."""
+"""The planes of the published models, whose bases have 512 and 256 channels at the first level."""
 
 TRAINING_GAMMA_SCALE = 2.0
 TRAINING_GAMMA_BIAS = 0.4
@@ -87,7 +87,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut.append(nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """From (N, C, H, W) to (N, C', H/stride, W/stride)."""
+        """Map (N, C, H, W) to (N, C', H/stride, W/stride)."""
         active = functional.relu(self.bn1(maps))
         residual = self.conv2(functional.relu(self.bn2(self.conv1(active))))
         # The shortcut starts behind the first activation, also where it is the identity.
@@ -98,7 +98,7 @@ class Trunk(nn.Module):
     """Stages of two blocks each, the first block of stride 2; mean pooling; one linear output."""
 
     def __init__(self, shape: TrunkShape) -> None:
-        """Build it, with torch's own initialisation.
+        """Build the module, with torch's own initialisation.
 
         Raises:
             InputError: a shape that cannot be.
@@ -122,7 +122,7 @@ class Trunk(nn.Module):
             self.conv1x1 = nn.Conv2d(shape.channels[1], shape.planes[0], 1, bias=False)
 
     def forward(self, accurate: Maps, robust: Maps) -> Tensor:
-        """From the bases' maps to one number an image, (N, 1)."""
+        """Map the bases' feature maps to one number an image, (N, 1)."""
         first = torch.cat((accurate[0], robust[0]), dim=1)
         second = torch.cat((accurate[1], robust[1]), dim=1)
         maps = self.layers[0](first) + self.conv1x1(second)
@@ -151,7 +151,7 @@ class MixingNetwork(nn.Module):
         gamma_scale: float = TRAINING_GAMMA_SCALE,
         gamma_bias: float = TRAINING_GAMMA_BIAS,
     ) -> None:
-        """Build it.
+        """Build the mix.
 
         Args:
             shape: of the trunk.
@@ -187,7 +187,7 @@ class MixingNetwork(nn.Module):
         return bias, min(scale + bias, 1.0)
 
     def forward(self, accurate: Maps, robust: Maps) -> Tensor:
-        """gamma (N,) from the bases' feature maps."""
+        """Return gamma (N,) from the bases' feature maps."""
         output: Tensor = self.model(accurate, robust)
         if self.training:
             output = clamp_outliers(output)
@@ -198,12 +198,12 @@ class MixingNetwork(nn.Module):
         return cast(Tensor, self.gamma_scale * normal + self.gamma_bias)
 
     def alpha(self, gamma: Tensor) -> Tensor:
-        """alpha (N,) from gamma (N,)."""
+        """Return alpha (N,) from gamma (N,)."""
         scale, bias = self._scale_and_bias()
         return scale * torch.sigmoid(gamma) + bias
 
     def log_weights(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
-        """log(1 - alpha) and log(alpha), (N,) each, finite wherever alpha's range allows it."""
+        """Return log(1 - alpha) and log(alpha), (N,) each, finite where alpha's range allows it."""
         scale, bias = self._scale_and_bias()
         rest = max(round(1 - scale - bias, 12), 0.0)
         return (
@@ -229,7 +229,7 @@ class MixingNetwork(nn.Module):
 
 
 def clamp_outliers(output: Tensor) -> Tensor:
-    """The trunk's output (N, 1), kept within 0.6 standard deviations of the batch's mean.
+    """Keep the trunk's output (N, 1) within 0.6 standard deviations of the batch's mean.
 
     Mean and deviation count as constants of the gradient. One image alone is returned as it is.
     """
@@ -241,7 +241,7 @@ def clamp_outliers(output: Tensor) -> Tensor:
 
 
 def trunk_shape_of(state: Mapping[str, Tensor]) -> TrunkShape | None:
-    """The shape of the trunk whose checkpoint this is; None if it is of something else.
+    """Return the shape of the trunk whose checkpoint this is; None for another one.
 
     The channels of a version 3 checkpoint are read as its first planes, which they must equal.
     """
@@ -257,7 +257,7 @@ def trunk_shape_of(state: Mapping[str, Tensor]) -> TrunkShape | None:
 
 
 def total_channels(accurate: Sequence[Tensor], robust: Sequence[Tensor]) -> tuple[int, int]:
-    """Channels of both bases' maps together, level by level.
+    """Return the channels of both bases' maps together, level by level.
 
     Raises:
         InputError: not two maps a base, maps of other dimensions, or levels that do not fit: both
@@ -287,7 +287,7 @@ def total_channels(accurate: Sequence[Tensor], robust: Sequence[Tensor]) -> tupl
 
 
 def _log_of_sum(log_sigmoid: Tensor, scale: float, constant: float) -> Tensor:
-    """log(scale * exp(log_sigmoid) + constant), finite also where the sigmoid underflows."""
+    """Return log(scale * exp(log_sigmoid) + constant), finite where the sigmoid underflows."""
     scaled = log_sigmoid + math.log(scale)
     if constant == 0:
         return scaled

@@ -39,7 +39,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.foreign_code import FOREIGN_ERRORS, PACKAGE, is_in_library
+from bench.candidates.foreign_code import PACKAGE
+from bench.errors import FOREIGN_ERRORS, is_in_library
 
 PACKAGE_NAME = re.compile(rf"{PACKAGE}_[0-9a-f]+")
 
@@ -70,7 +71,7 @@ HOOK_OPTIONS = (
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
 )
-"""Of a module. Both are keyed by numbers that count all hooks of the process."""
+"""Hooks of a module, which are keyed by numbers that count all hooks of the process."""
 
 GRAPH_MODULE = frozenset(
     {"_graph", "_code", "_tracer_cls", "_tracer_extras", "_lineno_map", "meta"}
@@ -141,7 +142,7 @@ class _Walk:
             self._places = re.compile(rf"(?:{paths})(?=/|$)|{PACKAGE_NAME.pattern}")
 
     def hexdigest(self) -> str:
-        """SHA-256 of what was visited so far."""
+        """Return the SHA-256 of what was visited so far."""
         return self._digest.hexdigest()
 
     def visit(self, value: object, name: str) -> None:
@@ -162,7 +163,7 @@ class _Walk:
         self._digest.update(data)
 
     def _text(self, text: str) -> str:
-        """A text without where a submission's folder lies."""
+        """Return a text without where a submission's folder lies."""
         return self._places.sub("<submission>", text)
 
     def _take(self, value: object, name: str) -> None:
@@ -212,7 +213,7 @@ class _Walk:
         self._beyond(value, (dict,), name)
 
     def _set(self, value: set[Any] | frozenset[Any], name: str) -> None:
-        """The elements in the order of their digests: that of a set differs between processes."""
+        """Visit a set in the order of digests: its own order differs between processes."""
         elements = []
         for element in value:
             walk = _Walk((), None)
@@ -224,13 +225,13 @@ class _Walk:
         self._beyond(value, (set, frozenset), name)
 
     def _beyond(self, value: object, plain: tuple[type, ...], name: str) -> None:
-        """What a subclass of a container or a number has besides its contents."""
+        """Visit what a subclass of a container or a number has besides its contents."""
         if type(value) not in plain:
             self._type(type(value), name)
             self._attributes(value, name)
 
     def _subclassed(self, value: Any, name: str) -> None:
-        """A number or a text of a class of its own."""
+        """Visit a number or a text of a class of its own."""
         base = next(each for each in (int, float, complex, str, bytes) if isinstance(value, each))
         self.visit(base(value), name)
         self._beyond(value, (base,), name)
@@ -269,7 +270,7 @@ class _Walk:
     # Code -------------------------------------------------------------------------------------
 
     def _callable(self, value: Any, name: str) -> None:
-        """A function in C, a wrapped one, or a descriptor: its name, and what it is bound to."""
+        """Visit a function in C, a wrapped one or a descriptor: its name and its object."""
         self._named("callable", value)
         bound = getattr(value, "__self__", None)
         if bound is not None and not isinstance(bound, types.ModuleType):
@@ -341,7 +342,7 @@ class _Walk:
             self._token("file", Path(file).read_bytes())
 
     def _class(self, value: type, name: str) -> None:
-        """A class by its name; one of the user's own by its body and its bases too."""
+        """Visit a class by its name; one of the user's own by its body and its bases too."""
         self._named("class", value)
         if not _is_library(value.__module__):
             for key, item in sorted(vars(value).items()):
@@ -373,7 +374,7 @@ class _Walk:
         self.visit(value.get_state(), f"{name}.state")
 
     def _script(self, value: Any, name: str) -> None:
-        """TorchScript: its code, its constants and all attributes, as they would be saved."""
+        """Visit TorchScript: its code, constants and attributes, as they would be saved."""
         buffer = io.BytesIO()
         if isinstance(value, torch.jit.ScriptModule):
             torch.jit.save(value, buffer)
@@ -395,7 +396,7 @@ class _Walk:
                 self._token("content", content)
 
     def _network(self, value: nn.Module, name: str) -> None:
-        """A PyTorch module: its class, its tensors, its parts, its mode, its hooks, all else."""
+        """Visit a PyTorch module: its class, tensors, parts, mode, hooks and all else."""
         self._type(type(value), name)
         state = {key: item for key, item in vars(value).items() if key not in WITHOUT_EFFECT}
         if isinstance(value, torch.fx.GraphModule):
@@ -425,7 +426,7 @@ class _Walk:
                 self.visit(hook, f"{name}.{key}[{place}]")
 
     def _instance(self, value: object, name: str) -> None:
-        """Any other object: its class, and its attributes or what it would be pickled as."""
+        """Visit another object: its class, and its attributes or what it would be pickled as."""
         kind = type(value)
         self._type(kind, name)
         if _holds_c_state(kind) or (_is_library(kind.__module__) and _says_its_state(kind)):
@@ -450,7 +451,7 @@ class _Walk:
             self.visit(list(part) if is_iterator else part, name)
 
     def _attributes(self, value: object, name: str) -> None:
-        """Instance variables and slots, by name."""
+        """Return instance variables and slots, by name."""
         found: dict[str, object] = {}
         for base in type(value).__mro__:
             slots = vars(base).get("__slots__", ())
@@ -494,12 +495,12 @@ class _Walk:
 
 
 def _computed_before_passes(module: nn.Module) -> set[str]:
-    """The attributes of a module that PyTorch's own hooks compute anew before each pass.
+    """Return the attributes of a module that PyTorch's own hooks compute before each pass.
 
     Weight norm, spectral norm and pruning keep a weight so. Until the first pass it is what the
     constructor drew, whatever was loaded since, and decides no answer.
     """
-    # Of recurrent layers: the weights once more, in a list.
+    # Recurrent layers hold their weights once more, in a list.
     names = {"_flat_weights"} if isinstance(module, nn.RNNBase) else set()
     for hook in module._forward_pre_hooks.values():
         if type(hook).__module__.startswith("torch.nn.utils."):
@@ -508,7 +509,7 @@ def _computed_before_passes(module: nn.Module) -> set[str]:
 
 
 def _plain(value: object) -> str | None:
-    """A value without parts as a text; None for all others."""
+    """Return a value without parts as a text; None for all others."""
     kind = type(value)
     if kind is int:
         return f"{cast(int, value):x}"
@@ -527,7 +528,7 @@ def _plain(value: object) -> str | None:
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:
-    """Strided tensors that hold the values of a tensor of any kind."""
+    """Return strided tensors that hold the values of a tensor of any kind."""
     if tensor.is_meta:
         raise _Undigestible("a tensor on the device meta has no values")
     if tensor.is_nested:
@@ -552,13 +553,13 @@ def _parts(tensor: Tensor) -> list[Tensor]:
 
 
 def _raw(tensor: Tensor) -> Any:
-    """The bytes of a strided tensor, without a conversion of its numbers."""
+    """Return the bytes of a strided tensor, without a conversion of its numbers."""
     values = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return values.view(torch.uint8).numpy() if values.numel() else b""
 
 
 def _is_library(module: object) -> bool:
-    """Whether a Python module belongs to an installed package, to Python or to this program."""
+    """Return whether a Python module is of an installed package, Python or this program."""
     return isinstance(module, str) and _is_installed(module)
 
 
@@ -573,13 +574,13 @@ def _is_installed(module: str) -> bool:
 
 
 def _source(code: types.CodeType) -> str | None:
-    """The text of a function or of a lambda alone; None where there is none."""
+    """Return the text of a function or of a lambda alone; None where there is none."""
     node = _node(code)
     return None if node is None else ast.get_source_segment(_file_text(code.co_filename), node)
 
 
 def _node(code: types.CodeType) -> ast.expr | ast.stmt | None:
-    """Where a function stands in its file: the smallest definition around its instructions."""
+    """Return where a function stands in its file: the smallest definition around it."""
     spans = [
         ((line, column), (last_line, last_column))
         for line, last_line, column, last_column in code.co_positions()
@@ -617,7 +618,7 @@ def _definitions(text: str) -> tuple[ast.expr | ast.stmt, ...]:
 
 
 def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The global names that a function refers to, and all names, attributes among them.
+    """Return the global names that a function refers to, and all names with attributes.
 
     Those of the functions inside it are counted too.
     """
@@ -635,14 +636,14 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
 
 
 def _is_written_by_dataclass(owner: type, item: object) -> bool:
-    """Whether a method follows from the fields of a dataclass: it has no source of its own."""
+    """Return whether a method follows from the fields of a dataclass, without source."""
     if not dataclasses.is_dataclass(owner) or not isinstance(item, types.FunctionType):
         return False
     return item.__code__.co_filename.startswith("<")
 
 
 def _holds_c_state(kind: type) -> bool:
-    """Whether objects of a class have contents besides their attributes and slots."""
+    """Return whether objects of a class have contents besides their attributes and slots."""
     slots = sum(
         isinstance(member, types.MemberDescriptorType)
         for base in kind.__mro__
@@ -654,25 +655,25 @@ def _holds_c_state(kind: type) -> bool:
 
 
 def _says_its_state(kind: type) -> bool:
-    """Whether a class defines what its objects are pickled as."""
+    """Return whether a class defines what its objects are pickled as."""
     names = ("__reduce__", "__reduce_ex__", "__getstate__")
     return any(getattr(kind, each) is not getattr(object, each, None) for each in names)
 
 
 def _counts(path: str) -> bool:
-    """Whether a file in a TorchScript archive decides what the module does."""
+    """Return whether a file in a TorchScript archive decides what the module does."""
     name = path.partition("/")[2]
     return name.startswith(("code/", "constants", "data")) and not name.endswith(".debug_pkl")
 
 
 def _unmangled(content: bytes) -> bytes:
-    """TorchScript's names of classes without the number that counts those of the process."""
+    """Return TorchScript's names of classes without the process's running number."""
     content = re.sub(rb"[./]?___torch_mangle_\d+", b"", content)
     return re.sub(PACKAGE_NAME.pattern.encode(), b"<submission>", content)
 
 
 def _in_one_order(code: bytes) -> bytes:
-    """TorchScript's code with a class's constants by name: they come in the order of a set."""
+    """Sort a class's constants in TorchScript's code: they come in the order of a set."""
     parts = itertools.groupby(code.splitlines(), key=lambda line: b" : Final[" in line)
     lines = (line for is_set, part in parts for line in (sorted(part) if is_set else part))
     return b"\n".join(lines)

@@ -72,12 +72,12 @@ PUBLISHED: dict[tuple[str, str], PublishedMix] = {
 
 
 def is_published(dataset: str, norm: str, model_id: str) -> bool:
-    """Whether a model of RobustBench's zoo is built here."""
+    """Return whether a model of RobustBench's zoo is built here."""
     return norm == "Linf" and (dataset, model_id) in PUBLISHED
 
 
 def build(dataset: str, model_id: str) -> AdaptiveMix:
-    """A published adaptive mix with random weights, on the default device."""
+    """Return a published adaptive mix with random weights, on the default device."""
     mix = PUBLISHED[dataset, model_id]
     data = named_dataset(dataset)
     # The robust bases with the TRADES loss were published with Swish, which is the same as SiLU.
@@ -105,14 +105,14 @@ def build(dataset: str, model_id: str) -> AdaptiveMix:
 
 
 def megabytes(dataset: str, model_id: str) -> float:
-    """Size of a published adaptive mix's checkpoints in float32; takes no memory."""
+    """Return the size of a published mix's checkpoints in float32; takes no memory."""
     with torch.device("meta"):
         mix = build(dataset, model_id)
     return 4 * sum(int(tensor.numel()) for tensor in mix.state_dict().values()) / 1e6
 
 
 def parts(mix: AdaptiveMix) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """What each of the three files of a checkpoint is loaded into, in their order."""
+    """Return what each of the three files of a checkpoint is loaded into, in order."""
     return (
         mix.accurate.get_submodule("base"),
         mix.robust.get_submodule("base"),
@@ -121,7 +121,7 @@ def parts(mix: AdaptiveMix) -> tuple[nn.Module, nn.Module, nn.Module]:
 
 
 def load(dataset: str, norm: str, model_id: str, model_dir: Path) -> AdaptiveMix:
-    """A published adaptive mix with its weights, downloaded where they are missing.
+    """Load a published adaptive mix; weights that are missing are downloaded.
 
     Raises:
         Unavailable: a checkpoint cannot be downloaded.
@@ -145,7 +145,7 @@ def load_files(mix: AdaptiveMix, files: Sequence[Path]) -> None:
 
 
 def as_mixed_nuts(theirs: nn.Module) -> MixedNuts:
-    """RobustBench's MixedNUTS model as ours, sharing its bases."""
+    """Return RobustBench's MixedNUTS model as ours, sharing its bases."""
     constants = {
         name: float(_tensor(theirs, path))
         for name, path in {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -14,17 +13,27 @@ import platformdirs
 from torch import nn
 
 import bench
-from bench.candidates import bases as mixes
+from bench.candidates.bases import MixSource
 from bench.candidates.candidate import (
     Availability,
     Candidate,
     CandidateReference,
 )
-from bench.candidates.form import in_eval_mode
 from bench.candidates.identity import digest, package_digest, state_of
+from bench.candidates.sources import (
+    CandidateSource,
+    Search,
+    find,
+    has_prefix,
+    register_source,
+    sources,
+    sources_of,
+    unknown,
+)
 from bench.candidates.submission import FILE, SubmissionReference, inside, read_submission
-from bench.candidates.zoo import PREFIX, zoo_references
+from bench.candidates.zoo import ZooSource
 from bench.errors import InputError
+from bench.modules import in_eval_mode
 from bench.suites import Suite
 
 ENTRY_POINT_GROUP = "bench.candidates"
@@ -47,7 +56,7 @@ class EntryPointReference:
         return frozenset()
 
     def availability(self) -> Availability:
-        """Installed, hence here; what its function fetches is its own affair."""
+        """Return that it is installed; what its function fetches is its own affair."""
         return Availability(here=True)
 
     def load(self) -> Candidate:
@@ -85,46 +94,108 @@ class EntryPointReference:
 
 
 def default_model_dir() -> Path:
-    """Where downloaded weights are kept unless the user says otherwise."""
+    """Return where downloaded weights are kept unless the user says otherwise."""
     return platformdirs.user_cache_path("tradeoff-bench") / "models"
 
 
 def submissions_dir() -> Path:
-    """The shipped submissions: beside the package in a checkout, inside it when installed."""
+    """Return the folder of the shipped submissions, beside the package or inside it."""
     package = Path(bench.__file__).parent
     installed = package / "submissions"
     return installed if installed.is_dir() else package.parent / "submissions"
 
 
 def shipped_submissions() -> dict[str, Path]:
-    """Folders of the shipped submissions by name."""
+    """Return the folders of the shipped submissions by name."""
     return {path.parent.name: path.parent for path in sorted(submissions_dir().glob(f"*/{FILE}"))}
 
 
 def third_party() -> dict[str, EntryPoint]:
-    """Entry points of the group bench.candidates by name."""
+    """Return the entry points of the group bench.candidates by name."""
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+class SubmissionSource(CandidateSource):
+    """Finds the shipped submissions by name or pattern, and users' own by their folders."""
+
+    title = "submission"
+
+    def find(self, name: str, search: Search) -> list[SubmissionReference]:
+        """Return the submissions; a pattern takes those for the search's data set.
+
+        Raises:
+            InputError: a submission that is named is damaged, or for another data set.
+        """
+        if "/" in name or (Path(name).is_dir() and (Path(name) / FILE).is_file()):
+            return [_submission(Path(name), replace(search, trust_code=True))]
+        shipped = shipped_submissions()
+        return [
+            _submission(shipped[match], search)
+            for match in fnmatch.filter(shipped, name)
+            if match == name or read_submission(shipped[match]).dataset == search.dataset
+        ]
+
+    def names(self, search: Search) -> Sequence[str]:
+        """Return the names of the shipped submissions."""
+        return list(shipped_submissions())
+
+    def listed(self, suites: Sequence[Suite]) -> Mapping[str, list[str]]:
+        """Return the shipped submissions with the suites of their data set."""
+        found = {}
+        for name, folder in shipped_submissions().items():
+            dataset = read_submission(folder).dataset
+            found[name] = [suite.name for suite in suites if suite.data.label == dataset]
+        return found
+
+
+class EntryPointSource(CandidateSource):
+    """Finds what other packages offer as entry points of the group `bench.candidates`."""
+
+    title = "third party"
+
+    def find(self, name: str, search: Search) -> list[EntryPointReference]:
+        """Return the entry points of that name or pattern."""
+        others = third_party()
+        return [EntryPointReference(others[match]) for match in fnmatch.filter(others, name)]
+
+    def names(self, search: Search) -> Sequence[str]:
+        """Return the names of all entry points."""
+        return list(third_party())
+
+    def listed(self, suites: Sequence[Suite]) -> Mapping[str, list[str]]:
+        """Return the names of all entry points; which suites they fit is not known."""
+        return {name: [] for name in third_party()}
+
+
+for _source in (SubmissionSource(), EntryPointSource(), ZooSource(), MixSource()):
+    register_source(_source)
 
 
 def find_candidates(
     names: Iterable[str], suite: Suite, model_dir: Path | None = None, trust_code: bool = False
 ) -> list[CandidateReference]:
-    """The candidates that a user asks for.
+    """Return the candidates that a user asks for.
 
     Args:
         names: submission names, paths of folders with a submission.yaml, third-party names,
             `robustbench:<model id>`, or patterns of these; a mix of two of them as
-            `mix:accurate=A,robust=B,alpha=0.7`.
+            `mix:accurate=A,robust=B,alpha=0.7`; names of any other source that is registered.
         trust_code: whether Python code of submissions may run that are not named by their path.
 
     Raises:
         InputError: a name that nothing answers to (the nearest ones are given), a submission for
             another data set, or two candidates of one name.
     """
-    directory = model_dir or default_model_dir()
+    search = Search(
+        suite=suite.name,
+        dataset=suite.data.label,
+        norm=suite.threat_model.norm,
+        model_dir=model_dir or default_model_dir(),
+        trust_code=trust_code,
+    )
     found: dict[str, CandidateReference] = {}
     for name in names:
-        for reference in _find(name, suite, directory, trust_code):
+        for reference in find(name, search):
             first = found.setdefault(reference.name, reference)
             if _origin(first) != _origin(reference):
                 raise InputError(
@@ -135,16 +206,23 @@ def find_candidates(
 
 
 def is_known(name: str) -> bool:
-    """Whether a name alone finds a candidate; users' own folders are named by their paths."""
-    if name.startswith((mixes.PREFIX, PREFIX)):
-        return True
-    return name in shipped_submissions() or name in third_party()
+    """Return whether a name alone finds a candidate; a user's own folder is named by its path."""
+    return has_prefix(name) or any(name in source.listed(()) for source in sources_of(name))
+
+
+def list_candidates(suites: Sequence[Suite]) -> list[tuple[str, str, list[str]]]:
+    """Return name, source and fitting suites of all candidates that can be listed."""
+    return [
+        (name, source.title, fitting)
+        for source in sources()
+        for name, fitting in source.listed(suites).items()
+    ]
 
 
 def find_candidate(
     name: str, suite: Suite, model_dir: Path | None = None, trust_code: bool = False
 ) -> CandidateReference:
-    """The one candidate that a user asks for; arguments as of `find_candidates`.
+    """Return the one candidate that a user asks for; arguments as of `find_candidates`.
 
     Raises:
         InputError: a name that nothing answers to, or a pattern that several do.
@@ -157,93 +235,36 @@ def find_candidate(
 
 
 def _origin(reference: CandidateReference) -> str:
-    """Where a candidate comes from: two references may mean the same one."""
+    """Return where a candidate comes from: two references may mean the same one."""
     if isinstance(reference, SubmissionReference):
         return str(reference.folder.resolve())
     return f"{type(reference).__name__} {reference.name}"
 
 
-def _find(name: str, suite: Suite, model_dir: Path, trust_code: bool) -> list[CandidateReference]:
-    if name.startswith(mixes.PREFIX):
-        return [_mix(name, suite, model_dir, trust_code)]
-    if name.startswith(PREFIX):
-        return _find_in_zoo(name, suite, model_dir)
-    if "/" in name or (Path(name).is_dir() and (Path(name) / FILE).is_file()):
-        return [_submission(Path(name), suite, model_dir, trust_code=True)]
-    shipped, others = shipped_submissions(), third_party()
-    matches = fnmatch.filter([*shipped, *others], name)
-    if not matches:
-        raise _unknown(name, [*shipped, *others])
-    references: list[CandidateReference] = []
-    for match in matches:
-        if match in shipped:
-            if match != name and read_submission(shipped[match]).dataset != suite.data.label:
-                continue  # a pattern takes those that fit; a name that does not fit is an error
-            references.append(_submission(shipped[match], suite, model_dir, trust_code))
-        else:
-            references.append(EntryPointReference(others[match]))
-    return references
-
-
-def _find_in_zoo(name: str, suite: Suite, model_dir: Path) -> list[CandidateReference]:
-    zoo = zoo_references(suite.data.label, suite.threat_model.norm, model_dir)
-    matches = [reference for reference in zoo if fnmatch.fnmatchcase(reference.name, name)]
-    if not matches:
-        if not zoo:
-            raise InputError(
-                f"candidate {name!r}: RobustBench's zoo has no models for suite {suite.name} "
-                f"({suite.data.label}, {suite.threat_model.norm})"
-            )
-        raise _unknown(name, [reference.name for reference in zoo])
-    return list(matches)
-
-
-def _submission(
-    folder: Path, suite: Suite, model_dir: Path, trust_code: bool
-) -> SubmissionReference:
+def _submission(folder: Path, search: Search) -> SubmissionReference:
     submission = read_submission(folder)
-    if submission.dataset != suite.data.label:
+    if submission.dataset != search.dataset:
         raise InputError(
-            f"{folder / FILE}: field dataset: expected {suite.data.label}, the data set of suite "
-            f"{suite.name}; got {submission.dataset!r}"
+            f"{folder / FILE}: field dataset: expected {search.dataset}, the data set of suite "
+            f"{search.suite}; got {submission.dataset!r}"
         )
-    find_base = partial(_find_base, suite=suite)
-    return SubmissionReference(folder, submission, trust_code, model_dir, find_base)
-
-
-def _mix(text: str, suite: Suite, model_dir: Path, trust_code: bool) -> mixes.MixReference:
-    names, numbers = mixes.read_mix(text)
-    bases: dict[str, CandidateReference] = {}
-    for role, name in names.items():
-        found = _find(name, suite, model_dir, trust_code)
-        if len(found) != 1:
-            raise InputError(f"{text}: {role}: expected one candidate, got {len(found)}")
-        bases[role] = found[0]
-    return mixes.MixReference(text, bases, numbers, suite.data.label)
+    find_base = partial(_find_base, search=search)
+    return SubmissionReference(folder, submission, search.trust_code, search.model_dir, find_base)
 
 
 def _find_base(
-    name: str, mix: SubmissionReference, field: str, *, suite: Suite
+    name: str, mix: SubmissionReference, field: str, *, search: Search
 ) -> CandidateReference:
-    """The base that a submission names: shipped, inside its folder, a third party's, the zoo's.
+    """Return the base that a submission names: a folder inside its own, or of another source.
 
     Raises:
         InputError: file, field, and what is wrong with it.
     """
     origin = f"{mix.folder / FILE}: field {field}"
-    if name.startswith(PREFIX):
-        norm = min(mix.norms, default=suite.threat_model.norm)
-        zoo = {
-            each.name: each for each in zoo_references(mix.submission.dataset, norm, mix.model_dir)
-        }
-        if name not in zoo:
-            raise InputError(f"{origin}: {_unknown(name, list(zoo))}")
-        return zoo[name]
-    shipped, others = shipped_submissions(), third_party()
-    if name in others and name not in shipped:
-        return EntryPointReference(others[name])
-    if name not in shipped and not name.startswith(("./", "../")) and "/" not in name:
-        raise InputError(f"{origin}: {_unknown(name, [*shipped, *others])}")
+    shipped = shipped_submissions()
+    is_path = name.startswith(("./", "../")) or ("/" in name and not has_prefix(name))
+    if name not in shipped and not is_path:
+        return _find_elsewhere(name, mix, origin, search)
     folder = shipped[name] if name in shipped else inside(mix.folder, name, field)
     if not (folder / FILE).is_file():
         raise InputError(f"{origin}: expected a folder with a {FILE}, found none in {folder}")
@@ -261,7 +282,25 @@ def _find_base(
     )
 
 
-def _unknown(name: str, known: list[str]) -> InputError:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list candidates`"
-    return InputError(f"unknown candidate {name!r}: {hint}")
+def _find_elsewhere(
+    name: str, mix: SubmissionReference, origin: str, search: Search
+) -> CandidateReference:
+    """Return a base that is no submission."""
+    asked = [
+        source
+        for source in sources_of(name)
+        if source.gives_bases and not isinstance(source, SubmissionSource)
+    ]
+    search = replace(
+        search, dataset=mix.submission.dataset, norm=min(mix.norms, default=search.norm)
+    )
+    try:
+        found = [
+            each for source in asked for each in source.find(name, search) if each.name == name
+        ]
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
+    if not found:
+        known = [other for source in sources_of(name) for other in source.names(search)]
+        raise InputError(f"{origin}: {unknown(name, known)}")
+    return found[0]

@@ -49,14 +49,14 @@ class Smoothed(nn.Module):
         self._converted = torch.empty(0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities (N, K) of images (N, C, H, W), by `mean_answer`."""
+        """Return the logarithms of the mean probabilities (N, K) of images (N, C, H, W)."""
         bank = self.bank(images)
         noisy = (images.unsqueeze(1) + bank).flatten(0, 1)
         logits = cast(Tensor, self.base(noisy)).view(len(images), len(bank), -1)
         return mean_answer(logits, dim=1)
 
     def bank(self, images: Tensor) -> Tensor:
-        """The noise (m, C, H, W) for images of this shape, type and device."""
+        """Return the noise (m, C, H, W) for images of this shape, type and device."""
         shape = (self.noise_samples, *images.shape[1:])
         if self._bank.shape != shape:
             # On the processor, so that the bank is the same on every device.
@@ -75,7 +75,7 @@ def smoothed(
     noise_samples: int = 16,
     seed: int = 0,
 ) -> Smoothed:
-    """A smoothed classifier for a submission; its weights are those of the base, below `base.`.
+    """Return a smoothed classifier; its weights are those of the base, below `base.`.
 
     Args:
         base_architecture: `module:function` below bench.candidates, which makes the base.

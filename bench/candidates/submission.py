@@ -36,14 +36,14 @@ from bench.candidates.candidate import (
     Paper,
 )
 from bench.candidates.folder_digest import FolderDigest, folder_digest
-from bench.candidates.foreign_code import FOREIGN_ERRORS, import_file, raised
-from bench.candidates.form import in_eval_mode
+from bench.candidates.foreign_code import import_file
 from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
 from bench.candidates.weights import file_sha256, load_weights
 from bench.data import image_shape
-from bench.errors import InputError, Unavailable
+from bench.errors import FOREIGN_ERRORS, InputError, Unavailable, raised
+from bench.modules import in_eval_mode
 from bench.suites.suite import DeclaredThreatModel
 from bench.validation import StrictModel, read_yaml, validate
 
@@ -93,7 +93,7 @@ class Submission(StrictModel):
     additional_data: bool = False
     randomized: bool = False
     bases: Bases | None = None
-    """Of a mix: candidates that the architecture gets as `accurate` and `robust`."""
+    """For a mix: the candidates that the architecture gets as `accurate` and `robust`."""
     surrogate: Function | None = None
     """`module:function` from the network to a differentiable stand-in for the backward pass."""
     claim: Annotated[str, Field(examples=["Wang2023Better_WRN-70-16"])] | None = None
@@ -122,7 +122,7 @@ class FindBase(Protocol):
     """Finds a base that a submission names."""
 
     def __call__(self, name: str, mix: SubmissionReference, field: str) -> CandidateReference:
-        """The base called `name` in a field of a mix's file.
+        """Return the base called `name` in a field of a mix's file.
 
         Raises:
             InputError: nothing has that name, it is for another data set, or it is the mix itself.
@@ -154,11 +154,11 @@ class SubmissionReference:
 
     @property
     def norms(self) -> frozenset[str]:
-        """Of its threat models."""
+        """The norms of its threat models."""
         return frozenset(each.norm for each in self.submission.threat_models)
 
     def availability(self) -> Availability:
-        """Whether the weights are on this disk, and those of its bases."""
+        """Return whether the weights are on this disk, and those of its bases."""
         of_bases = availability_of(self._bases())
         return self._own_availability() if of_bases.here else of_bases
 
@@ -341,7 +341,7 @@ class SubmissionReference:
             raise InputError(f"{path}: {self._raised(error)}") from error
 
     def _raised(self, error: BaseException) -> str:
-        """What the submission's own code raised, and how it finds its other files."""
+        """Return what the submission's own code raised, and how it finds its other files."""
         if not isinstance(error, ModuleNotFoundError) or not error.name:
             return raised(error)
         top = error.name.partition(".")[0]
@@ -408,7 +408,7 @@ class SubmissionReference:
 
 
 def read_submission(folder: Path) -> Submission:
-    """The validated `submission.yaml` of a folder.
+    """Return the validated `submission.yaml` of a folder.
 
     Raises:
         InputError: no such file, or a wrong field.
@@ -420,7 +420,7 @@ def read_submission(folder: Path) -> Submission:
 
 
 def inside(folder: Path, name: str, field: str) -> Path:
-    """The path of a file that a submission names; it may not leave the folder.
+    """Return the path of a file that a submission names; it may not leave the folder.
 
     Raises:
         InputError: it does.
@@ -434,7 +434,7 @@ def inside(folder: Path, name: str, field: str) -> Path:
 
 
 def package_file(reference: str, origin: Path) -> Path:
-    """The file that package://<package>/<file> names in an installed package."""
+    """Return the file that package://<package>/<file> names in an installed package."""
     package, _, name = reference.removeprefix("package://").partition("/")
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -446,7 +446,7 @@ def package_file(reference: str, origin: Path) -> Path:
 
 
 def _adds_to(module: nn.Module, bases: Mapping[str, Candidate]) -> bool:
-    """Whether a module has parameters or buffers that are none of its bases'."""
+    """Return whether a module has parameters or buffers that are none of its bases'."""
     known = {id(tensor) for base in bases.values() for tensor in _tensors(base.module)}
     return any(id(tensor) not in known for tensor in _tensors(module))
 

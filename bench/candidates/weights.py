@@ -99,7 +99,7 @@ def load_weights(
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+    """Return the SHA-256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -115,7 +115,7 @@ def _expected(module: nn.Module, path: Path) -> dict[str, Any]:
 
 
 def _plausible(found: Sequence[Reading], expected: Mapping[str, Any]) -> list[Reading]:
-    """Readings worth trying: names of the module's in them, or nothing changed about them.
+    """Return the readings worth trying: with names of the module, or unchanged.
 
     The latter are for modules whose hooks know all the names of a file, and none is the module's.
     """
@@ -135,7 +135,7 @@ def _plausible(found: Sequence[Reading], expected: Mapping[str, Any]) -> list[Re
 
 
 def _nearness(reading: Reading, expected: Mapping[str, Any]) -> tuple[int, int, int]:
-    """How much of a module a reading has: right names and shapes, right names, few others."""
+    """Return how much of a module a reading has: names and shapes, names, few others."""
     names = [name for name in reading.state if name in expected]
     shapes = sum(_shape(reading.state[name]) == _shape(expected[name]) for name in names)
     return shapes, len(names), len(names) - len(reading.state)
@@ -187,7 +187,7 @@ def _load(module: nn.Module, reading: Reading) -> str:
 
 
 def _problems(text: str) -> str:
-    """Torch's message on a state dict that does not fit, in one line."""
+    """Return torch's message on a state dict that does not fit, in one line."""
     problems: list[str] = []
     head, *lines = text.splitlines() or [""]
     if not head.startswith("Error(s) in loading state_dict"):
@@ -212,7 +212,7 @@ def _first(problems: Sequence[str], limit: int = 8) -> str:
 
 
 def _distinct(fits: Sequence[_Trial], key: str | None) -> list[_Trial]:
-    """Readings that give a module different values; with a key, those that are exactly there."""
+    """Return readings that give a module different values; with a key, only those there."""
     exact = [each for each in fits if key is not None and each.reading.key == key]
     distinct: list[_Trial] = []
     for fit in exact or fits:
@@ -241,7 +241,7 @@ def _equal(first: Any, second: Any) -> bool:
 
 
 def _notes(module: nn.Module, reading: Reading, content: Any) -> list[str]:
-    """What the user should know of weights that fit."""
+    """Return what the user should know of weights that fit."""
     notes = [] if reading.is_plain else [str(reading)]
     if beside := keys_beside(content, reading):
         notes.append(f"not read: {listed(beside)}")
@@ -265,7 +265,7 @@ def _notes(module: nn.Module, reading: Reading, content: Any) -> list[str]:
 
 
 def _field(key: str) -> str:
-    """The line of a submission.yaml that chooses a key."""
+    """Return the line of a submission.yaml that chooses a key."""
     plain = re.fullmatch(r"[A-Za-z_][\w.-]*", key)
     return f"{KEY_FIELD}: {key if plain else json.dumps(key)}"
 
@@ -285,7 +285,7 @@ def _no_tensors(path: Path, content: Any) -> str:
 def _misfit(
     path: Path, module: nn.Module, nearest: _Trial, expected: Mapping[str, Any], content: Any
 ) -> str:
-    """Say why the nearest reading does not fit, and what to do."""
+    """Return the error that says why the nearest reading does not fit, and what to do."""
     shapes = {name: _shape(value) for name, value in expected.items()}
     if partial := partial_keys(content, shapes):
         shown = "; ".join(f"`{key}`, beside {listed(names, 3)}" for key, names in partial.items())

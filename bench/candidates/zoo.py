@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from bench.candidates.candidate import Availability, Candidate, Information
 from bench.candidates.identity import State, state_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixed_nuts import MixedNuts, surrogate
+from bench.candidates.sources import CandidateSource, Search
 from bench.data import named_dataset
+from bench.errors import InputError
+from bench.suites import Suite
 
 PREFIX = "robustbench:"
 
@@ -38,7 +43,7 @@ class ZooReference:
         return frozenset({self.norm})
 
     def availability(self) -> Availability:
-        """Whether the checkpoint is in the model folder; else how large it is, as float32."""
+        """Return whether the checkpoint is in the model folder, else its size as float32."""
         missing = robustbench.missing_checkpoints(
             self.model_id, self.dataset, self.norm, self.model_dir
         )
@@ -101,8 +106,42 @@ def _states(module: nn.Module) -> dict[str, State]:
 
 
 def zoo_references(dataset: str, norm: str, model_dir: Path) -> list[ZooReference]:
-    """All models of the zoo for a data set ("cifar10", ...) and a norm ("Linf", "L2"), by name."""
+    """Return the zoo's models for a data set ("cifar10", ...) and a norm ("Linf", "L2")."""
     return [
         ZooReference(model_id, dataset, norm, model_dir)
         for model_id in robustbench.model_ids(dataset, norm)
     ]
+
+
+class ZooSource(CandidateSource):
+    """Finds the zoo's models by `robustbench:<model id>` or a pattern of it."""
+
+    title = "RobustBench"
+    prefix = PREFIX
+
+    def find(self, name: str, search: Search) -> list[ZooReference]:
+        """Return the models of the search's data set and norm.
+
+        Raises:
+            InputError: the zoo has none for them.
+        """
+        zoo = zoo_references(search.dataset, search.norm, search.model_dir)
+        if not zoo:
+            raise InputError(
+                f"candidate {name!r}: RobustBench's zoo has no models for suite {search.suite} "
+                f"({search.dataset}, {search.norm})"
+            )
+        return [reference for reference in zoo if fnmatch.fnmatchcase(reference.name, name)]
+
+    def names(self, search: Search) -> list[str]:
+        """Return the names of the zoo's models."""
+        zoo = zoo_references(search.dataset, search.norm, search.model_dir)
+        return [reference.name for reference in zoo]
+
+    def listed(self, suites: Sequence[Suite]) -> Mapping[str, list[str]]:
+        """Return the names of the zoo's models with the suites of their data set and norm."""
+        found: dict[str, list[str]] = {}
+        for suite in suites:
+            for model_id in robustbench.model_ids(suite.data.label, suite.threat_model.norm):
+                found.setdefault(PREFIX + model_id, []).append(suite.name)
+        return found

@@ -7,6 +7,7 @@ by changing the row.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import Field, field_validator
 
 from bench.claims.rows import read_rows
 from bench.errors import InputError
+from bench.store.files import write
 from bench.store.summary import AttackedSummary
 from bench.suites import suite_names
 from bench.validation import StrictModel
@@ -32,12 +34,12 @@ class AcceptedResult(StrictModel):
     suite_version: int
     candidate: str
     weights_sha256: str
-    """Of a mix `part=digest`, for each of its parts, with spaces between."""
+    """One digest; for a mix `part=digest` for each of its parts, separated by spaces."""
     protocol: str
     engine: str
     precision: str
     batch_size: str
-    """Of the reference engine, whose result depends on it; empty for the others."""
+    """Batch size of the reference engine, whose result depends on it; empty for others."""
     seed: int
     n_examples: Annotated[int, Field(ge=1)]
     clean_accuracy: Fraction
@@ -56,7 +58,7 @@ class AcceptedResult(StrictModel):
 
 
 def accepted_row(summary: AttackedSummary) -> AcceptedResult:
-    """A finished run as a row of the file.
+    """Return a finished run as a row of the file.
 
     Raises:
         InputError: it has no AutoAttack accuracy.
@@ -94,7 +96,7 @@ def _digests(weights_sha256: Mapping[str, str]) -> str:
 
 
 def load_accepted(path: Path | None = None) -> list[AcceptedResult]:
-    """The accepted results, of the package or of another file.
+    """Return the accepted results of the package, or of another file.
 
     Raises:
         InputError: the file cannot be read, or a row is wrong (file and row are named).
@@ -108,7 +110,8 @@ def write_accepted(rows: list[AcceptedResult], path: Path) -> None:
     ordered = sorted(
         rows, key=lambda row: (row.suite, row.candidate, row.engine, row.precision, row.n_examples)
     )
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(AcceptedResult.model_fields), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.model_dump() for row in ordered)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(AcceptedResult.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in ordered)
+    write(path, text.getvalue().encode())

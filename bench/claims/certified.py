@@ -30,9 +30,9 @@ class CertifiedClaim(StrictModel):
     venue: str
     architecture: Text
     sigma: Annotated[float, Field(gt=0)]
-    """Of the smoothing noise, in the [0, 1] pixel scale."""
+    """Standard deviation of the smoothing noise, in the [0, 1] pixel scale."""
     radius: Positive
-    """L2, in the [0, 1] pixel scale."""
+    """L2 radius, in the [0, 1] pixel scale."""
     certified_accuracy: Annotated[Accuracy, Field(alias="certified_acc")]
     average_certified_radius: Positive
     n_examples: Annotated[int, Field(ge=1)]
@@ -60,7 +60,7 @@ class CertifiedClaim(StrictModel):
 
 @cache
 def load_certified_claims() -> tuple[CertifiedClaim, ...]:
-    """All certified claims that ship with the package.
+    """Return all certified claims that ship with the package.
 
     Raises:
         InputError: a wrong row (file and row are named).
@@ -69,7 +69,7 @@ def load_certified_claims() -> tuple[CertifiedClaim, ...]:
 
 
 def read_certified_claims(path: Path) -> list[CertifiedClaim]:
-    """The certified claims of one file: the columns of `CertifiedClaim`.
+    """Return the certified claims of one file: the columns of `CertifiedClaim`.
 
     Raises:
         InputError: the file cannot be read, a column is missing or unknown, or a field is wrong.

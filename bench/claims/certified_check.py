@@ -26,7 +26,7 @@ CERTIFIED_SUITE = "certified"
 RADIUS_ROUNDING = 0.5e-3
 """Average certified radii are printed with three decimals."""
 RADIUS_SPREAD = 0.002
-"""Other draws of noise move an average certified radius by so much, a convention as for attacks."""
+"""By convention, how far other draws of noise may move an average certified radius."""
 SIGMA_TOLERANCE = 1e-6
 HIGHER = "a better classifier than the published one, or more draws of noise"
 
@@ -34,10 +34,11 @@ HIGHER = "a better classifier than the published one, or more draws of noise"
 def certified_checks(
     store: Store, suites: Sequence[Suite], assume_exchangeable: bool, everything: bool
 ) -> Iterator[Check]:
-    """Hold certifications and imported logs against all numbers that papers print about them.
+    """Compare certifications and imported logs with all numbers that papers print about them.
 
-    A run is about a claim's model if its candidate names it as its claim, or is called like it; and
-    if data set, norm and sigma agree. Of several the one with most samples counts, then the newest.
+    A run matches a claim if its candidate names it as its claim or has the same name, and if data
+    set, norm and sigma agree. Among several matching runs, the one with the most samples counts,
+    then the newest.
 
     Args:
         suites: whose runs to look at.
@@ -99,7 +100,7 @@ def _compare(
 
 
 def _claimed_samples(certificates: Certificates, claim: CertifiedClaim) -> Certificates:
-    """Those of the samples that the claim was measured on: every so many-th of the test set."""
+    """Keep the samples that the claim was measured on: every n-th image of the test set."""
     chosen = certificates.index % (named_dataset(claim.dataset).test_size // claim.n_examples) == 0
     return Certificates(**{name: value[chosen] for name, value in vars(certificates).items()})
 
@@ -110,16 +111,15 @@ def _compare_radius(
     run: CertifiedSummary,
     assume_exchangeable: bool,
 ) -> Verdict:
-    """Hold a mean radius against the published one.
+    """Compare a mean radius with the published one.
 
-    The normal approximation of a mean over a random part of a finite population; the whole
-    population leaves nothing to chance.
+    This uses the normal approximation of a mean over a random part of a finite population.
     """
     n, population = len(radii), claim.n_examples
     assert claim.average_certified_radius is not None
     difference = float(radii.mean()) - claim.average_certified_radius
     if n < population and run.manifest.selection.kind != "random" and not assume_exchangeable:
-        note = f"the {n} are no random sample: --sample random, or --assume-exchangeable"
+        note = f"the {n} are not a random sample: use --sample random, or --assume-exchangeable"
         return Verdict("cannot tell", note)
     allowed = RADIUS_SPREAD + RADIUS_ROUNDING
     deviation = float(radii.std()) * math.sqrt((1 - n / population) / n)
@@ -130,12 +130,12 @@ def _compare_radius(
             return Verdict("lower than published", "", p_value)
         return Verdict("higher than published", HIGHER, p_value)
     if n < population and deviation * norm.isf(SIGNIFICANCE / 2) > 0.01:
-        return Verdict("cannot tell", f"n too small ({population} would do)", p_value)
+        return Verdict("cannot tell", f"n too small (n = {population} is enough)", p_value)
     return Verdict("reproduced", "", p_value)
 
 
 def _rounding(claim: CertifiedClaim, claims: Sequence[CertifiedClaim]) -> float:
-    """Half a unit of the last digit that the claim's table prints, as a fraction."""
+    """Return half a unit of the last digit that the claim's table prints, as a fraction."""
     percentages = [
         100 * other.certified_accuracy
         for other in claims

@@ -64,7 +64,7 @@ def check(
 
 def _names(each: Check, wanted: str) -> bool:
     own = each.run.partition("/")[2].partition("@")[0]
-    # Papers' models are called by method and architecture: the method alone means all of them.
+    # Papers' models are named by method and architecture; the method alone selects all of them.
     method = each.name.partition(" ")[0]
     return any(fnmatch.fnmatchcase(name, wanted) for name in (each.name, own, method))
 
@@ -76,7 +76,7 @@ def _check_claim(
     runs: Sequence[AttackedSummary],
     assume_exchangeable: bool,
 ) -> Iterator[Check]:
-    """Clean, AutoAttack's and best-known accuracy of the largest, then newest run of a model."""
+    """Yield the claimed accuracies of a model beside those of its largest, then newest run."""
     measurements = [
         run
         for run in runs
@@ -123,7 +123,7 @@ def _check_claim(
 def _check_accepted(
     store: Store, suite: Suite, row: AcceptedResult, runs: Sequence[AttackedSummary]
 ) -> Iterator[Check]:
-    """The same numbers of our own, on the same samples."""
+    """Yield the same numbers of the project's own accepted runs, on the same samples."""
     run = _counterpart(row, runs)
     numbers: list[tuple[Quantity, float]] = [
         ("clean", row.clean_accuracy),
@@ -150,7 +150,7 @@ def _check_accepted(
 
 
 def _counterpart(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> AttackedSummary | None:
-    """The newest run of what was accepted; those by the same engine and seed before others.
+    """Return the newest run of an accepted candidate, first of those by the same engine and seed.
 
     Weights may differ: whether they moved a number is the question.
     """
@@ -174,7 +174,7 @@ def _counterpart(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> Attack
 
 
 def _other_samples(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> str:
-    """That the candidate was measured, but on other samples; empty if it was not."""
+    """Say that the candidate was measured on other samples; return "" if it was not measured."""
     sizes = {run.n_examples for run in runs if run.manifest.candidate == row.candidate}
     if not sizes - {row.n_examples}:
         return ""
@@ -184,7 +184,7 @@ def _other_samples(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> str:
 def _pair(
     store: Store, row: AcceptedResult, run: AttackedSummary, quantity: Quantity
 ) -> tuple[int, int] | None:
-    """Samples lost and gained since the accepted run; None if that is not in the store."""
+    """Return the samples lost and gained since the accepted run; None if it is not in the store."""
     columns = {"clean": "clean_correct", "AutoAttack": "robust"}
     before = next(
         (old for old in ranked(store.summaries(row.suite, row.candidate)) if old.run == row.run),
@@ -195,7 +195,7 @@ def _pair(
     if quantity not in columns or any(
         each.robust_accuracy != each.autoattack_accuracy for each in (before, run)
     ):
-        return None  # the tables hold what stood all attacks of a run, and nothing between
+        return None  # the tables record the accuracy after all attacks, not after some
     old, new = (
         store.folder(each.manifest).samples().set_index("index")[columns[quantity]]
         for each in (before, run)
@@ -212,7 +212,7 @@ def _measured(store: Store, run: AttackedSummary, quantity: Quantity) -> float |
 
 
 def seed_spread(run: AttackedSummary, runs: Sequence[AttackedSummary]) -> float:
-    """How far runs that differ from `run` in nothing but the seed lie apart.
+    """Return how far apart runs lie that differ from `run` in the seed alone.
 
     Returns:
         a fraction, at least `ATTACK_SPREAD`.

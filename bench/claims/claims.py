@@ -15,10 +15,8 @@ from bench.claims.rows import read_rows
 from bench.data import DatasetName
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel
+from bench.suites.suite import EPS_TOLERANCE
 from bench.validation import Number, StrictModel
-
-EPS_TOLERANCE = 1e-6
-"""Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 
 
 def none_if_empty(value: Any) -> Any:
@@ -35,7 +33,7 @@ def _fraction_of_percent(value: Any) -> Any:
         percent = Decimal("NaN")
     if percent.is_nan() or not 0 <= percent <= 100:
         raise ValueError("expected a percentage in [0, 100] or nothing")
-    return float(percent / 100)  # by way of decimals, so that 95.51 is exactly 9,551 / 10,000
+    return float(percent / 100)  # through decimals, so that 95.51 is exactly 9,551 / 10,000
 
 
 CLAIM_FILES = ("robustbench.csv",)
@@ -113,7 +111,7 @@ class Claim(StrictModel):
 
 @cache
 def load_claims() -> tuple[Claim, ...]:
-    """All claims that ship with the package.
+    """Return all claims that ship with the package.
 
     Raises:
         InputError: a wrong row (file and row are named).
@@ -123,7 +121,7 @@ def load_claims() -> tuple[Claim, ...]:
 
 
 def read_claims(path: Path) -> list[Claim]:
-    """The claims of one file: comma-separated, UTF-8, the columns of `Claim`.
+    """Return the claims of one file: comma-separated, UTF-8, the columns of `Claim`.
 
     Raises:
         InputError: the file cannot be read, a column is missing or unknown, a field is wrong, or
@@ -144,7 +142,7 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def claims_at(dataset: str, threat_model: ThreatModel) -> list[Claim]:
-    """Claims about a data set under exactly this threat model, best known accuracy first."""
+    """Return the claims about a data set under exactly this threat model, most robust first."""
     found = [
         claim
         for claim in load_claims()
@@ -157,7 +155,7 @@ def claims_at(dataset: str, threat_model: ThreatModel) -> list[Claim]:
 
 
 def claims_for(suite: Suite) -> list[Claim]:
-    """Claims with which results of a suite can be compared, best known accuracy first.
+    """Return the claims that a suite's results can be compared with, most robust first.
 
     Six entries of RobustBench's CIFAR-10 Linf leaderboard are attacked at eps 0.031, slightly below
     8/255: they are no claims for the suite at 8/255.
@@ -166,7 +164,7 @@ def claims_for(suite: Suite) -> list[Claim]:
 
 
 def claims_at_other_radii(dataset: str, threat_model: ThreatModel) -> list[Claim]:
-    """Claims about a data set under the same norm at another radius, best known accuracy first."""
+    """Return the claims about a data set under the norm at another radius, most robust first."""
     return sorted(
         (
             claim
@@ -181,12 +179,12 @@ def claims_at_other_radii(dataset: str, threat_model: ThreatModel) -> list[Claim
 
 
 def find_claim(claims: Sequence[Claim], model_id: str | None) -> Claim | None:
-    """The claim about a model among others; None if there is none."""
+    """Return the claim about a model among others; None if there is none."""
     return next((claim for claim in claims if claim.model_id == model_id), None)
 
 
 def claim_of(suite: Suite, claim_id: str | None) -> Claim | None:
-    """The claim about the model that RobustBench lists as `claim_id`; None if there is none."""
+    """Return the claim about the model that RobustBench lists as `claim_id`, or None."""
     return find_claim(claims_for(suite), claim_id)
 
 

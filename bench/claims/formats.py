@@ -14,13 +14,13 @@ SKIPPED = ("not measured", "cannot tell")
 
 
 def verdict_text(check: Check) -> str:
-    """The verdict with what goes with it, in a line."""
+    """Return the verdict and its details on one line."""
     outcome, note = check.verdict.outcome, check.verdict.note
     return f"{outcome}: {note}" if note else outcome
 
 
 def describe(check: Check) -> str:
-    """A check in a line: published, measured, n, interval, p-value, verdict."""
+    """Describe a check on one line: published, measured, n, interval, p-value, verdict."""
     verdict = check.verdict
     parts = [f"published {percent(check.published)}%"]
     if check.measured is not None:
@@ -33,7 +33,7 @@ def describe(check: Check) -> str:
 
 
 def as_json(checks: Sequence[Check]) -> str:
-    """All checks as a JSON list; accuracies are fractions."""
+    """Return all checks as a JSON list; accuracies are fractions."""
     records: list[dict[str, Any]] = []
     for check in checks:
         bounds = check.verdict.interval
@@ -59,7 +59,7 @@ def as_json(checks: Sequence[Check]) -> str:
 
 
 def as_junit(checks: Sequence[Check]) -> str:
-    """A JUnit XML report: one test case a check, skipped where nothing can be said."""
+    """Return a JUnit XML report: one test case a check, skipped where nothing can be said."""
     suites = ElementTree.Element("testsuites")
     for name in dict.fromkeys(check.suite for check in checks):
         members = [check for check in checks if check.suite == name]
@@ -87,7 +87,7 @@ def as_junit(checks: Sequence[Check]) -> str:
 
 
 def as_github(checks: Sequence[Check]) -> str:
-    """Workflow commands: an error for what fails, a notice for what else was measured."""
+    """Return workflow commands: an error for each failure, a notice for other measured numbers."""
     lines = []
     for check in checks:
         if check.verdict.outcome == "not measured":

@@ -19,7 +19,7 @@ from bench.store.records import AttackBlock
 from bench.suites import Suite
 
 GATE_SIGNIFICANCE = 0.001
-"""The first samples are taken for random ones here, which they are not quite: be slow to refuse."""
+"""A strict level, since the first samples are treated as random here, which is not quite so."""
 
 
 def check_clean_accuracy(suite: Suite, manifest: Manifest, blocks: Iterable[AttackBlock]) -> None:

@@ -13,7 +13,7 @@ Row = TypeVar("Row", bound=StrictModel)
 
 
 def read_rows(path: Path, model: type[Row]) -> list[tuple[str, Row]]:
-    """The rows of a UTF-8 file with a header of the model's columns.
+    """Return the rows of a UTF-8 file with a header of the model's columns.
 
     Returns:
         for each row where it stands ("file: row 7", rows counted from 1, the header) and what it

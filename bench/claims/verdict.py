@@ -25,26 +25,26 @@ from bench.statistics.comparison import SIGNIFICANCE
 from bench.statistics.intervals import Interval
 from bench.store.manifest import Selection
 
-Outcome = Literal[
+Conclusion = Literal[
     "reproduced", "lower than published", "higher than published", "not measured", "cannot tell"
 ]
 
 ATTACK_SPREAD = 0.001
-"""Seeds move an attack's number by so much, as a fraction, where no runs of several seeds say more.
-A convention: two samples of ten thousand are nothing, a tenth of a point is all that may pass."""
+"""Largest difference, a fraction, put down to an attack's seed if no runs of several seeds are
+known. By convention a tenth of a percentage point."""
 CLEAN_SPREAD = 0.0005
-"""Clean accuracy has no luck, but other devices round otherwise on a few near-ties."""
+"""Clean accuracy does not depend on a seed, but devices round differently on a few near-ties."""
 PRINTED_ROUNDING = 0.5e-4
 """RobustBench prints two decimals of a percentage."""
 HIGHER = (
-    "usually a weaker attack or fewer samples than where it was published; more of either may "
-    "bring it down"
+    "usually a weaker attack or fewer samples than the published evaluation; a stronger attack or "
+    "more samples may lower it"
 )
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number that is said to hold.
+    """A published number.
 
     Attributes:
         accuracy: a fraction.
@@ -57,7 +57,7 @@ class Published:
     rounding: float = 0.0
 
     def nearest(self, accuracy: float) -> int:
-        """The count among those that print as the number that is nearest to `accuracy`."""
+        """Return the count nearest to `accuracy` among those that print as the same number."""
         low = round((self.accuracy - self.rounding) * self.population)
         high = round((self.accuracy + self.rounding) * self.population)
         return min(max(round(accuracy * self.population), low, 0), high, self.population)
@@ -65,9 +65,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison came to; `p_value` and `interval` are None where nothing was measured."""
+    """The result of a comparison; `p_value` and `interval` are None if nothing was measured."""
 
-    outcome: Outcome
+    outcome: Conclusion
     note: str = ""
     p_value: float | None = None
     interval: Interval | None = None
@@ -81,13 +81,13 @@ def compare_with_sample(
     spread: float,
     assume_exchangeable: bool = False,
 ) -> Verdict:
-    """Hold a count on some of the published number's samples against it.
+    """Compare a count on some of a published number's samples with that number.
 
     Args:
         successes: among the `n` samples that were evaluated.
         selection: how they were chosen.
-        spread: differences up to this, a fraction, are none.
-        assume_exchangeable: take the first n for a random sample.
+        spread: differences up to this fraction are ignored.
+        assume_exchangeable: treat the first n as a random sample.
     """
     population = published.population
     claimed = published.nearest(successes / n)
@@ -106,8 +106,8 @@ def compare_with_sample(
     else:
         return Verdict(
             "cannot tell",
-            f"the first {n} are no random sample: --sample random with n >= "
-            f"{required_sample_size(claimed, population)} would do, or --assume-exchangeable",
+            f"the first {n} are not a random sample: use --sample random with n >= "
+            f"{required_sample_size(claimed, population)}, or --assume-exchangeable",
             interval=exact_binomial_interval(successes, n),
         )
     difference = successes / n - published.accuracy
@@ -115,7 +115,7 @@ def compare_with_sample(
         return _different(difference, p_value, interval)
     needed = required_sample_size(claimed, population)
     if n < min(needed, population):
-        note = f"n too small (n >= {needed} would do)"
+        note = f"n too small (n >= {needed} is enough)"
         return Verdict("cannot tell", note, p_value, interval)
     note = "within the spread from seed to seed" if p_value < SIGNIFICANCE else ""
     return Verdict("reproduced", note, p_value, interval)
@@ -124,20 +124,20 @@ def compare_with_sample(
 def compare_same_samples(
     lost: int, gained: int, n: int, spread: float, paired: bool = True
 ) -> Verdict:
-    """Hold two runs on the very same samples against each other.
+    """Compare two runs on the same samples.
 
-    No chance of sampling is left, only luck: a sample changes sides with probability `spread` at
-    most. Losses, or gains, that are more than that explains count as a difference. (That two
-    candidates do equally well in general is another question, which McNemar's test answers: a
-    changed candidate may lose and gain so many samples that the net loss could be chance, and is a
-    changed candidate all the same.)
+    There is no sampling error, only the randomness of the attacks: each sample changes sides with
+    probability `spread` at most. More losses, or more gains, than that explains count as a
+    difference. McNemar's test answers another question, whether two candidates do equally well in
+    general: a changed candidate may lose and gain so many samples that the net loss could be
+    chance.
 
     Args:
-        lost: samples that stood in the published run and fall in the measured one; where only
-            counts are known, how many fewer stand.
+        lost: samples robust in the published run and broken in the measured one; if only counts
+            are known, how many fewer are robust.
         gained: the other way round.
         n: samples of both.
-        spread: how likely a sample changes sides by luck, and differences up to which are none.
+        spread: how likely a sample changes sides by chance; differences up to it are ignored.
         paired: whether `lost` and `gained` are known by sample.
     """
     difference = (gained - lost) / n

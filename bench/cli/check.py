@@ -31,12 +31,14 @@ FORMATS = {"json": as_json, "junit": as_junit, "github": as_github}
     "--format", "style", type=click.Choice(["table", *FORMATS]), default="table", show_default=True
 )
 @click.option(
-    "--plan", is_flag=True, help="How many samples tell each claim from one that is 1 point lower."
+    "--plan",
+    is_flag=True,
+    help="Print how many samples tell each claim from one that is 1 point lower.",
 )
 @click.option(
     "--assume-exchangeable",
     is_flag=True,
-    help="Take a run's first N samples for a random sample.",
+    help="Treat a run's first N samples as a random sample.",
 )
 def command(
     suite_name: str | None,
@@ -63,7 +65,7 @@ def command(
         return
     if style == "table":
         measured = [each for each in checks if each.measured is not None]
-        # Hundreds of models that nobody asked for would hide the few that were measured.
+        # Without this, hundreds of unmeasured models would hide the few measured ones.
         shown = checks if candidate else measured
         if shown:
             console.print(_table(shown))
@@ -102,7 +104,7 @@ def _table(checks: Sequence[Check]) -> Table:
 
 
 def _number(check: Check, value: float | None) -> str:
-    """An accuracy in percent, or a radius as it is."""
+    """Return an accuracy in percent, or a radius as it is."""
     if not check.is_radius:
         return percent(value)
     return "–" if value is None else f"{value:.3f}"

@@ -8,7 +8,7 @@ from bench.errors import InputError
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means here.
+    """Return the device that `auto`, `cpu` or `cuda` means here.
 
     Raises:
         InputError: cuda, where there is none.

@@ -53,13 +53,13 @@ class Display:
         self._bars.stop()
 
     def candidate(self, name: str) -> None:
-        """A candidate's turn begins."""
+        """Note that a candidate's turn begins."""
         self._candidate = name
         self._clear()
         self._line(f"{name}: evaluating")
 
     def progress(self, progress: RunProgress) -> None:
-        """A block is finished, or a stage begins."""
+        """Show that a block is finished, or that a stage begins."""
         accuracy = progress.robust / max(progress.examples, 1)
         label = "robust" if progress.stage not in {"clean", "certify"} else "accuracy"
         robust = f"{label} {percent(accuracy)}%"
@@ -92,11 +92,11 @@ class Display:
             self._line(f"{self._candidate}: {', '.join(part for part in parts if part)}")
 
     def notice(self, text: str) -> None:
-        """Something the user should know that is no error."""
+        """Show what the user should know although it is no error."""
         self._line(f"{self._candidate}: {text}")
 
     def failure(self, name: str, reason: str) -> None:
-        """A candidate could not be evaluated."""
+        """Show that a candidate could not be evaluated."""
         self._clear()
         self._line(f"{name}: {reason}", style="red")
 
@@ -117,7 +117,7 @@ class Display:
         return 1 if failed else 3 if unavailable else 0
 
     def result(self, result: RunResult) -> None:
-        """A candidate is evaluated."""
+        """Show the result of a candidate."""
         self._clear()
         summary = result.summary
         kind = summary.kind
@@ -136,7 +136,7 @@ class Display:
         self._line(f"  records: {result.folder.path}")
 
     def plan(self, prospects: Sequence[Prospect]) -> None:
-        """What would be done."""
+        """Show what would be done."""
         table = table_of("candidate", "missing", "time on this device")
         table.title = "Plan"
         for each in prospects:

@@ -11,9 +11,10 @@ from bench.errors import InputError
 from bench.export import TABLES, leaderboard_rows, write_submission
 from bench.export.robustbench import Details
 from bench.formatting import count
-from bench.report.build import leaderboard_of
+from bench.report.boards import leaderboard_of
 from bench.store import Store
 from bench.store.best_known import best_known
+from bench.store.files import write
 from bench.store.summary import AttackedSummary
 
 
@@ -29,12 +30,14 @@ def command() -> None:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="The folder that gets model_info/ and the form.",
+    help="Folder to write model_info/ and the form to.",
 )
-@click.option("--id", "identifier", default="", help="The model's id. Default: its own name.")
+@click.option(
+    "--id", "identifier", default="", help="The model's id. Default: the candidate's name."
+)
 @click.option("--authors", default="", help="Authors of the paper. Default: the candidate's own.")
 @click.option("--forward-passes", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--checkpoint", default="", help="Where weights and code can be found.")
+@click.option("--checkpoint", default="", help="Address of the weights and the code.")
 def robustbench(
     reference: str,
     results_dir: Path,
@@ -78,7 +81,7 @@ def _table(style: str) -> click.Command:
             click.echo(text, nl=False)
             return
         try:
-            out.write_text(text, encoding="utf-8")
+            write(out, text.encode())
         except OSError as error:
             raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
         click.echo(out)

@@ -17,8 +17,13 @@ from bench.suites import load_suite
 @click.command("import-certify-log")
 @click.argument("file", type=click.Path(path_type=Path))
 @options.suite(required=True)
-@click.option("--candidate", required=True, help="What the log's classifier is called.")
-@click.option("--sigma", type=float, required=True, help="Of its noise, in the [0, 1] pixel scale.")
+@click.option("--candidate", required=True, help="Name of the log's classifier.")
+@click.option(
+    "--sigma",
+    type=float,
+    required=True,
+    help="Standard deviation of its noise, in the [0, 1] pixel scale.",
+)
 @click.option("--source", default="", help="Where the log comes from: a paper, an address.")
 @options.data_dir
 @options.results_dir
@@ -31,7 +36,7 @@ def command(
     data_dir: Path | None,
     results_dir: Path,
 ) -> None:
-    """Take FILE, a certification log in the format of Cohen et al.'s scripts, into the records.
+    """Import FILE, a certification log in the format of Cohen et al.'s scripts.
 
     The columns are idx, label, predict (-1: abstained), radius and correct, separated by tabs; the
     file may be packed by gzip. Labels are compared with the suite's data set.

@@ -22,7 +22,7 @@ from bench.suites import load_suite
 @click.command("import-witnesses")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @options.suite(required=True)
-@click.option("--candidate", "name", required=True, help="As for `bench run`; exactly one.")
+@click.option("--candidate", "name", required=True, help="One candidate, named as for `bench run`.")
 @click.option("--source", required=True, help="Who found the images, and how.")
 @options.results_dir
 @options.data_dir

@@ -47,25 +47,13 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _candidates() -> list[dict[str, Any]]:
-    from bench.candidates.registry import default_model_dir, shipped_submissions, third_party
-    from bench.candidates.submission import read_submission
-    from bench.candidates.zoo import zoo_references
+    from bench.candidates.registry import list_candidates
 
-    rows: list[dict[str, Any]] = []
     suites = [load_suite(name) for name in suite_names()]
-    for name, folder in shipped_submissions().items():
-        submission = read_submission(folder)
-        fitting = [suite.name for suite in suites if suite.data.label == submission.dataset]
-        rows.append({"name": name, "source": "submission", "suites": fitting})
-    rows += [{"name": name, "source": "third party", "suites": []} for name in third_party()]
-    rows += [
-        {"name": reference.name, "source": "RobustBench", "suites": [suite.name]}
-        for suite in suites
-        for reference in zoo_references(
-            suite.data.label, suite.threat_model.norm, default_model_dir()
-        )
+    return [
+        {"name": name, "source": source, "suites": fitting}
+        for name, source, fitting in list_candidates(suites)
     ]
-    return rows
 
 
 def _attacks() -> list[dict[str, Any]]:

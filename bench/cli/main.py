@@ -12,6 +12,7 @@ import click
 import bench
 from bench.cli.streams import lenient_streams
 from bench.errors import BenchError, EvaluationError, InputError, Unavailable
+from bench.plugins import load_plugins
 
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
 COMMANDS = {
@@ -21,11 +22,11 @@ COMMANDS = {
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
-    "import-witnesses": "Add adversarial images that others found.",
+    "import-witnesses": "Import adversarial images that others found.",
     "check": "Compare results with published numbers.",
     "export": "Write results for RobustBench or for a paper.",
     "train": "Train a shipped recipe again.",
-    "import-certify-log": "Take a published certification log into the records.",
+    "import-certify-log": "Import a published certification log.",
 }
 
 
@@ -52,7 +53,7 @@ class _LazyGroup(click.Group):
             return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        # torch's notes to its own callers are none of a user's business.
+        # torch writes warnings for developers, not for users of this command.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         try:
             return super().invoke(context)
@@ -69,11 +70,11 @@ class _LazyGroup(click.Group):
             sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
         except ModuleNotFoundError as error:
             if str(error.name).partition(".")[0] == "bench":
-                raise  # a mistake of ours, not a package that is missing
+                raise  # a bug in bench, not a missing package
             click.echo(f"error: {error}; is it installed?", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on where it stopped", err=True)
+            click.echo("interrupted; run the same command again to resume", err=True)
             sys.exit(130)
 
 
@@ -81,3 +82,4 @@ class _LazyGroup(click.Group):
 @click.version_option(bench.__version__, prog_name="bench")
 def main() -> None:
     """Benchmark the accuracy-robustness trade-off of image classifiers."""
+    load_plugins()

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bench.runs.settings import Option, Settings, option_name
+if TYPE_CHECKING:
+    from bench.runs.settings import Option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,46 +33,46 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def suite(required: bool) -> Callable[[Command], Command]:
-    """--suite, by name or path."""
+    """Add --suite, by name or path."""
     return click.option(
         "--suite", "suite_name", required=required, help="A suite's name, or the path of its YAML."
     )
 
 
 def data_dir(command: Command) -> Command:
-    """--data-dir, also from BENCH_DATA_DIR."""
+    """Add --data-dir, also read from BENCH_DATA_DIR."""
     return click.option(
         "--data-dir",
         type=_FOLDER,
         envvar="BENCH_DATA_DIR",
         show_envvar=True,
-        help="Where the data sets are, or are downloaded to.",
+        help="Folder of the data sets; missing ones are downloaded to it.",
     )(command)
 
 
 def model_dir(command: Command) -> Command:
-    """--model-dir, also from BENCH_MODEL_DIR."""
+    """Add --model-dir, also read from BENCH_MODEL_DIR."""
     return click.option(
         "--model-dir",
         type=_FOLDER,
         envvar="BENCH_MODEL_DIR",
         show_envvar=True,
-        help="Where downloaded weights are kept.",
+        help="Folder for downloaded weights.",
     )(command)
 
 
 def results_dir(command: Command) -> Command:
-    """--results-dir."""
-    return _folder("--results-dir", "results", "Where records are kept.")(command)
+    """Add --results-dir."""
+    return _folder("--results-dir", "results", "Folder of the records.")(command)
 
 
 def report_dir(command: Command) -> Command:
-    """--report-dir."""
-    return _folder("--report-dir", "reports", "Where the pages are written.")(command)
+    """Add --report-dir."""
+    return _folder("--report-dir", "reports", "Folder for the pages.")(command)
 
 
 def seed(command: Command) -> Command:
-    """--seed."""
+    """Add --seed."""
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
 
 
@@ -80,6 +81,8 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
 
     Their values come as keyword arguments under the settings' names.
     """
+
+    from bench.runs.settings import Settings  # torch: slow to import
 
     def decorate(command: Command) -> Command:
         chosen = [each for each in fields(Settings) if "option" in each.metadata]
@@ -92,6 +95,8 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
 
 
 def _of_setting(setting: Field[Any]) -> Callable[[Command], Command]:
+    from bench.runs.settings import option_name
+
     option: Option = setting.metadata["option"]
     name = option_name(setting.name)
     if option.kind is bool:
@@ -114,23 +119,23 @@ def _whole(bound: float | None) -> int | None:
 
 
 def check_batch_size(command: Command) -> Command:
-    """--batch-size where images are only looked at."""
+    """Add --batch-size, for commands that attack nothing."""
     return click.option("--batch-size", type=click.IntRange(min=1), default=250, show_default=True)(
         command
     )
 
 
 def device(command: Command) -> Command:
-    """--device."""
+    """Add --device."""
     return click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
     )(command)
 
 
 def trust_code(command: Command) -> Command:
-    """--trust-code."""
+    """Add --trust-code."""
     return click.option(
-        "--trust-code", is_flag=True, help="Let submissions run their own Python code."
+        "--trust-code", is_flag=True, help="Allow submissions to run their own Python code."
     )(command)
 
 

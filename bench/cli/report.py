@@ -14,7 +14,7 @@ def write_report(store: Store, out: Path, suite: str) -> None:
     """Write a suite's page and the index, and say where; nothing where there is no complete run."""
     if not any(run.is_complete for run in store.runs(suite)):
         return
-    from bench.report import build_report, page_name  # matplotlib: slow to import
+    from bench.report.build import build_report, page_name  # matplotlib: slow to import
 
     build_report(store, out, [suite])
     click.echo(f"report: {(out / page_name(suite)).resolve()}")
@@ -28,11 +28,11 @@ def write_report(store: Store, out: Path, suite: str) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Where the pages are written.",
+    help="Folder for the pages.",
 )
 def command(suite_name: str | None, results_dir: Path, out: Path) -> None:
     """Write one self-contained page a suite, and an index, from the records."""
     store = Store(results_dir)
-    from bench.report import build_report  # matplotlib: slow to import
+    from bench.report.build import build_report  # matplotlib: slow to import
 
     click.echo(f"report: {build_report(store, out, [suite_name] if suite_name else None)}")

@@ -60,7 +60,9 @@ def command(
     """
     settings = Settings(suite=load_suite(suite_name), device=torch_device(device), **given)
     protocol = settings.protocol or settings.suite.default_protocol
-    settings.check_for(runnable_kind(settings.suite.protocol(protocol).kind).heeds, protocol)
+    settings.check_for(
+        runnable_kind(settings.suite.protocol(protocol).kind).supported_settings, protocol
+    )
     wanted = names or settings.suite.candidates_of(protocol)
     if not wanted:
         raise InputError(

@@ -17,15 +17,15 @@ from typing import BinaryIO, TextIO, cast
 import click
 
 LOST_OUTPUT = 1
-"""Exit code of a command that did all but write its output."""
+"""Exit code of a command that succeeded but could not write its output."""
 _READER_LEFT = (errno.EPIPE, errno.ECONNRESET)
 
 
 class _Lenient(io.RawIOBase):
-    """A raw stream that takes everything, and drops what the one below refuses.
+    """A raw stream that accepts all data and drops what the stream below refuses.
 
     Attributes:
-        lost: why something was dropped; None while nothing was.
+        lost: the error that made data be dropped; None if none was.
     """
 
     def __init__(self, below: io.RawIOBase) -> None:
@@ -34,15 +34,15 @@ class _Lenient(io.RawIOBase):
         self.lost: OSError | None = None
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """As the one below."""
+        """Return whether the stream below is a terminal."""
         return self._below.isatty()
 
     def fileno(self) -> int:
-        """As the one below."""
+        """Return the file descriptor of the stream below."""
         return self._below.fileno()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
@@ -58,10 +58,10 @@ class _Lenient(io.RawIOBase):
 
 @contextmanager
 def lenient_streams() -> Iterator[None]:
-    """Let nothing fail for its display, neither for its characters nor for where it goes.
+    """Keep commands from failing because of unprintable characters or a closed output.
 
-    Lost output is named on standard error at the end, in one line. It turns an exit code of 0 into
-    `LOST_OUTPUT`, unless the reader of a pipe left, who wanted no more.
+    Lost output is reported on standard error at the end, in one line, and turns exit code 0 into
+    `LOST_OUTPUT`, unless the reader of a pipe closed it.
     """
     before = sys.stdout, sys.stderr
     out, lenient = _lenient(sys.stdout)
@@ -84,7 +84,7 @@ def lenient_streams() -> Iterator[None]:
 
 
 def _lenient(stream: TextIO) -> tuple[TextIO, _Lenient | None]:
-    """A stream that replaces what its encoding lacks, and what drops the rest if it has a file."""
+    """Wrap a stream so that no character and no failing file below it raises."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream, None  # none at all, or one that a caller put in its place
     raw = getattr(stream.buffer, "raw", stream.buffer)

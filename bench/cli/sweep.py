@@ -34,7 +34,9 @@ _SCALE = options.FiniteRange(min=0, min_open=True)
     show_default=True,
     help="Weights of the robust base: first:last:step, or numbers with commas.",
 )
-@click.option("--full", help="Weights for the full standard protocol too, such as 0.5,0.7.")
+@click.option(
+    "--full", help="Also run the full standard protocol at these weights, such as 0.5,0.7."
+)
 @click.option("--accurate-scale", type=_SCALE, help="Factor on the accurate base's logits.")
 @click.option("--robust-scale", type=_SCALE, help="Factor on the robust base's logits.")
 @click.option(
@@ -42,14 +44,14 @@ _SCALE = options.FiniteRange(min=0, min_open=True)
     type=click.IntRange(min=1),
     default=sweep.DEFAULT_STEPS,
     show_default=True,
-    help="Of each search of the cheap attack.",
+    help="Steps of each search of the cheap attack.",
 )
 @click.option(
     "--targets",
     type=click.IntRange(min=1),
     default=sweep.DEFAULT_TARGETS,
     show_default=True,
-    help="Of the cheap attack's targeted APGD.",
+    help="Target classes of the cheap attack's targeted APGD.",
 )
 @options.data_dir
 @options.model_dir

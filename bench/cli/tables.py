@@ -6,17 +6,17 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 160
-"""In files and logs, where a terminal's width says nothing."""
+"""Width of tables in files and logs, which have no terminal width."""
 
 
 def table_console() -> Console:
-    """Where tables are printed."""
+    """Return the console that tables are printed on."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
 def table_of(*columns: str) -> Table:
-    """A table whose cells are never cut: what finds no room goes on in the next line."""
+    """Return a table that wraps the text of its cells and never cuts it."""
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -23,7 +23,9 @@ SHOWN_FAILURES = 20
 @click.command("verify")
 @click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
 @options.suite(required=False)
-@click.option("--candidate", "name", help="The folder of a submission that was named by its path.")
+@click.option(
+    "--candidate", "name", help="Folder of the submission, if the run named it by its path."
+)
 @options.results_dir
 @options.data_dir
 @options.model_dir

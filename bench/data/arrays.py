@@ -46,7 +46,7 @@ def load(source: DataSource, request: Request) -> Dataset:
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that mean something here; others in the file are not looked at."""
+    """Read the arrays that are used here; others in the file are not looked at."""
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:

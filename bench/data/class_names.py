@@ -86,13 +86,13 @@ def folder_order(names: Iterable[str], origin: str) -> tuple[tuple[str, ...], tu
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts "class2" before "class10"."""
+    """Return a key that sorts "class2" before "class10"."""
     parts = re.split(r"([0-9]+)", name)
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def _beginning(names: Sequence[str], other: Sequence[str]) -> str:
-    """The names up to where they first differ from another order of them."""
+    """Return the names up to where they first differ from another order of them."""
     until = next(
         place for place, pair in enumerate(zip(names, other, strict=True)) if len({*pair}) > 1
     )

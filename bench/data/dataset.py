@@ -73,7 +73,7 @@ class Dataset:
         )
 
     def sha256(self) -> str:
-        """Digest of images and labels: two data sets with the same digest hold the same samples."""
+        """Return the digest of images and labels: equal digests mean the same samples."""
         digest = hashlib.sha256()
         for tensor in (self.images, self.labels, self.indices):
             digest.update(repr(tuple(tensor.shape)).encode())

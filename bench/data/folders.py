@@ -142,7 +142,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _images_below(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Image files of a class, those of its subfolders too, and the endings of other files."""
+    """Return the image files of a class, with subfolders, and the endings of other files."""
     images: list[Path] = []
     others: Counter[str] = Counter()
     for place, _, names in sorted(os.walk(folder, followlinks=True)):

@@ -76,7 +76,7 @@ def _by_name(
 
 
 def _numbers(labels: npt.NDArray[Any], origin: str) -> tuple[Labels, int | None]:
-    """Whole numbers >= 0, and the number of columns if they were one-hot."""
+    """Return whole numbers >= 0, and the number of columns if they were one-hot."""
     if labels.dtype.kind not in "biuf":
         raise InputError(f"{origin}: expected labels that are integers >= 0, got {labels.dtype}")
     width = None

@@ -24,7 +24,7 @@ LOADERS: dict[str, Callable[[DataSource, Request], Dataset]] = {
 
 
 def default_data_dir() -> Path:
-    """Where data sets are looked for, and put when downloaded, unless the user says otherwise."""
+    """Return the folder where data sets are looked for and downloaded to by default."""
     configured = os.environ.get("BENCH_DATA_DIR")
     return (
         Path(configured) if configured else platformdirs.user_cache_path("tradeoff-bench") / "data"

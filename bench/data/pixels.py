@@ -60,7 +60,7 @@ def pixels_of(image: Any, channels: int | None = None) -> tuple[Pixels, tuple[st
 
 
 def _natural(image: Any, tiles: str) -> tuple[Pixels, tuple[str, ...]]:
-    """(H, W, C) with one channel or three, as the image has them."""
+    """Return (H, W, C) with one channel or three, as the image has them."""
     if image.mode in GREY_16_BIT:
         return _grey_16_bit(image, tiles), ()
     if image.mode == "I":
@@ -97,7 +97,7 @@ def _remarks(image: Any) -> tuple[str, ...]:
 
 
 def _loses_bits(image: Any, tiles: str) -> bool:
-    """Whether Pillow reads a file of more than 8 bits a channel as one of 8."""
+    """Return whether Pillow reads a file of more than 8 bits a channel as one of 8."""
     if image.format == "PPM":
         arguments = image.tile[0][3] if image.tile else ()
         limits = arguments if isinstance(arguments, tuple) else ()
@@ -142,7 +142,7 @@ def _floats(image: Any) -> Pixels:
 
 
 def _colour_16_bit(image: Any) -> Pixels:
-    """(H, W, C) of a PNG of 16 bits a channel, with alpha where it has one."""
+    """Return (H, W, C) of a PNG of 16 bits a channel, with alpha where it has one."""
     if image.format != "PNG" or "transparency" in image.info:
         raise Unreadable(
             f"{image.format} of 16 bits a channel would lose half of them; save it as a 16-bit PNG "
@@ -158,7 +158,7 @@ def _colour_16_bit(image: Any) -> Pixels:
 
 
 def _decode(png: bytes) -> Any:
-    """Levels (C, H, W) uint16 by torchvision's decoder; None where it has none for them."""
+    """Return levels (C, H, W) uint16 by torchvision's decoder; None where it cannot decode."""
     import torch
 
     try:
@@ -173,7 +173,7 @@ def _decode(png: bytes) -> Any:
 
 
 def _to_grey(values: Pixels) -> Pixels:
-    """(H, W, 1) of (H, W, 3); of 8-bit colours an 8-bit grey, rounded as Pillow rounds it."""
+    """Turn (H, W, 3) into grey (H, W, 1); 8-bit colours are rounded as Pillow rounds them."""
     levels = values * np.float32(255)
     if np.abs(levels - np.rint(levels)).max() > 1e-3:
         return (values @ LUMINANCE)[..., None]

@@ -27,7 +27,7 @@ ENTRY_POINT_GROUP = "bench.datasets"
 
 
 def _never(directory: Path) -> str | None:
-    """Nothing is missing: the data come with a package."""
+    """Return None: nothing is missing, since the data come with a package."""
     return None
 
 

@@ -105,7 +105,7 @@ class DataSource(StrictModel):
         return self.name or str(self.torchvision).lower()
 
     def relative_to(self, folder: Path) -> DataSource:
-        """The same source with relative paths taken from `folder`."""
+        """Return the same source with relative paths taken from `folder`."""
         changes = {
             field: folder / path
             for field in ("folder", "npz")

@@ -134,7 +134,7 @@ def _labels(given: Sequence[Any], origin: str) -> Any:
 
 
 def _names(items: Any) -> tuple[str, ...] | None:
-    """The class names that a data set gives; a class of several names has them joined."""
+    """Return the class names that a data set gives; a class of several names has them joined."""
     names = getattr(items, "classes", None)
     if not names:
         return None

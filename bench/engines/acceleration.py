@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.form import uncompiled
 from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected, said
 from bench.engines.folding import folded
 from bench.errors import InputError
 from bench.memory import keep_freed_memory
+from bench.modules import uncompiled
 from bench.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
 

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
-from bench.candidates.form import uncompiled
 from bench.engines.engine import Task
+from bench.modules import uncompiled
 from bench.out_of_memory import with_as_many_as_fit
 
 USUAL = {"cpu": 128, "cuda": 1024}

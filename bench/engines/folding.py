@@ -12,9 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from bench.candidates.features import FeatureExtractor
-from bench.candidates.form import uncompiled
 from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected
+from bench.modules import uncompiled
 
 MOST_ATTEMPTS = 24
 """At single parts, where not all of them can be folded at once: each attempt takes passes."""

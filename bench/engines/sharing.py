@@ -23,10 +23,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bench.candidates.foreign_code import FOREIGN_ERRORS, raised
 from bench.engines.engine import AttackTask
 from bench.engines.progress import Progress
-from bench.errors import BenchError, EvaluationError
+from bench.errors import FOREIGN_ERRORS, BenchError, EvaluationError, raised
 from bench.store.records import AttackBlock
 
 LEAST_SAMPLES = 8

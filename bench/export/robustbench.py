@@ -17,6 +17,7 @@ from bench.errors import InputError
 from bench.formatting import percent, radius
 from bench.store import safe_name
 from bench.store.best_known import BestKnown
+from bench.store.files import write
 from bench.store.summary import AttackedSummary
 
 
@@ -38,7 +39,7 @@ class Details:
 
 
 def model_info(summary: AttackedSummary, joined: BestKnown, details: Details) -> dict[str, Any]:
-    """The fields of a `model_info` file.
+    """Return the fields of a `model_info` file.
 
     Args:
         summary: a full run with standard AutoAttack's accuracy.
@@ -78,7 +79,7 @@ def model_info(summary: AttackedSummary, joined: BestKnown, details: Details) ->
 
 
 def new_model_form(summary: AttackedSummary, joined: BestKnown, details: Details) -> str:
-    """The form by which a new model is proposed to RobustBench, filled in, in Markdown.
+    """Return RobustBench's form for a new model, filled in, as Markdown.
 
     Raises:
         InputError: as `model_info`.
@@ -142,8 +143,8 @@ def write_submission(
     paths = (folder / f"{name}.json", out / f"{name}.md")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-        paths[1].write_text(form, encoding="utf-8")
+        write(paths[0], (json.dumps(info, indent=2) + "\n").encode())
+        write(paths[1], form.encode())
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
     return paths
@@ -176,11 +177,11 @@ def _check(summary: AttackedSummary) -> None:
 
 
 def _architecture(summary: AttackedSummary) -> str:
-    """The architecture's name; of a module:function the function."""
+    """Return the architecture's name; for a module:function, the function's name."""
     return str(summary.manifest.information.get("architecture") or "N/A").rpartition(":")[2]
 
 
 def _strongest(summary: AttackedSummary) -> str:
-    """What went below AutoAttack: attacks of the run beyond it, or other runs."""
+    """Name what went below AutoAttack: attacks of the run beyond it, or other runs."""
     beyond = [attack.name for attack in summary.attacks[4:] if attack.broken]
     return ", ".join(beyond) or "witnesses of other evaluations"

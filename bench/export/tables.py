@@ -59,7 +59,7 @@ class Row:
 
 
 def leaderboard_rows(board: Leaderboard) -> list[Row]:
-    """The ranked candidates by best-known robust accuracy, as RobustBench ranks.
+    """Return the ranked candidates by best-known robust accuracy, as RobustBench ranks.
 
     Raises:
         InputError: no run of the suite is ranked.
@@ -93,7 +93,7 @@ def leaderboard_rows(board: Leaderboard) -> list[Row]:
 
 
 def latex(rows: Sequence[Row], caption: str) -> str:
-    """A table for LaTeX with the package booktabs; the best of each accuracy in bold."""
+    """Return a LaTeX table that needs the package booktabs; the best accuracies are bold."""
     best = [max(value or 0 for value in values) for values in _accuracies(rows)]
     lines = [
         r"\begin{table}",
@@ -117,7 +117,7 @@ def latex(rows: Sequence[Row], caption: str) -> str:
 
 
 def markdown(rows: Sequence[Row], caption: str) -> str:
-    """A table for Markdown."""
+    """Return a Markdown table."""
     alignment = ["--:", "---", "---", "--:", "--:", "--:", "---"]
     lines = [caption, "", _markdown_row(COLUMNS), _markdown_row(alignment)]
     lines += [_markdown_row([_markdown(cell) for cell in row.cells]) for row in rows]
@@ -125,7 +125,7 @@ def markdown(rows: Sequence[Row], caption: str) -> str:
 
 
 def comma_separated(rows: Sequence[Row], caption: str) -> str:
-    """A CSV file; the caption, which has no place in one, is left out."""
+    """Return a CSV file, without the caption, which has no place in one."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)

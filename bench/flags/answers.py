@@ -53,7 +53,7 @@ def check_some_answered(name: str, logits: Tensor) -> Tensor:
 
 
 def probabilities(logits: Tensor) -> Flag | None:
-    """Whether (n, K) outputs look like probabilities, on which gradients vanish."""
+    """Flag outputs (n, K) that look like probabilities, on which gradients vanish."""
     tolerance = PROBABILITY_TOLERANCE
     off = float((logits.sum(dim=1) - 1).abs().max())
     if float(logits.min()) < -tolerance or float(logits.max()) > 1 + tolerance or off > tolerance:
@@ -69,7 +69,7 @@ def probabilities(logits: Tensor) -> Flag | None:
 
 
 def randomness(first: Tensor, second: Tensor) -> Flag | None:
-    """Whether two answers (n, K) to the same images differ, relative to their length."""
+    """Flag two answers (n, K) to the same images that differ, relative to their length."""
     difference = _relative_difference(first, second)
     if difference <= RANDOMNESS_THRESHOLD:
         return None
@@ -85,7 +85,7 @@ def randomness(first: Tensor, second: Tensor) -> Flag | None:
 
 
 def batch_dependence(module: nn.Module, images: Tensor, logits: Tensor) -> Flag | None:
-    """Whether the answer to an image (n, C, H, W) depends on the others in its batch."""
+    """Flag answers to images (n, C, H, W) that depend on the others in the batch."""
     half = max(len(images) // 2, 1)
     with torch.no_grad():
         alone = module(images[:half].flip(0).clone()).flip(0)
@@ -104,7 +104,7 @@ def batch_dependence(module: nn.Module, images: Tensor, logits: Tensor) -> Flag 
 
 
 def changed_input(images: Tensor, given: Tensor) -> Flag | None:
-    """Whether the module wrote into the tensor (n, C, H, W) that it was given."""
+    """Flag a module that wrote into the tensor (n, C, H, W) that it was given."""
     difference = float((images - given).abs().max())
     if difference == 0:
         return None
@@ -119,7 +119,7 @@ def changed_input(images: Tensor, given: Tensor) -> Flag | None:
 
 
 def training_mode(module: nn.Module) -> Flag | None:
-    """Whether a part of the module is in training mode although it was put into eval mode."""
+    """Flag parts of a module in training mode although it was put into eval mode."""
     names = [name or "the module" for name, part in module.named_modules() if part.training]
     if not names:
         return None
@@ -135,7 +135,7 @@ def training_mode(module: nn.Module) -> Flag | None:
 
 
 def low_precision(logits: Tensor) -> Flag | None:
-    """Whether logits (n, K) come in half precision, where near margins round to zero."""
+    """Flag logits (n, K) in half precision, where near margins round to zero."""
     if logits.dtype not in (torch.float16, torch.bfloat16):
         return None
     return Flag(
@@ -149,7 +149,7 @@ def low_precision(logits: Tensor) -> Flag | None:
 
 
 def _relative_difference(first: Tensor, second: Tensor) -> float:
-    """Largest distance of two answers (n, K) to an image, relative to the first one's length.
+    """Return the largest distance of two answers (n, K), relative to the first one's length.
 
     The whole length, 1, where one of the two is finite and the other is not.
     """

@@ -16,7 +16,7 @@ CHANCE = 0.01
 
 
 def beyond_chance(broken: int, n: int, threshold: float) -> bool:
-    """Whether so many of n samples are more than a share of `threshold` explains.
+    """Return whether so many of n samples are more than a share of `threshold` explains.
 
     On few samples an honest model passes a threshold by a single lucky step, so the excess must
     also be more than chance (exact binomial test at `CHANCE`).
@@ -25,7 +25,7 @@ def beyond_chance(broken: int, n: int, threshold: float) -> bool:
 
 
 def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | None:
-    """Whether Square, which sees no gradient, broke samples that the gradient attacks left.
+    """Flag samples that Square, which sees no gradient, broke after the gradient attacks.
 
     AutoAttack warns above 0.2% of the samples; here the excess must be more than chance, too.
 
@@ -48,7 +48,7 @@ def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | N
 
 
 def skipped_attacks(names: Sequence[str]) -> Flag | None:
-    """Whether attacks of the protocol could not be run at all.
+    """Flag attacks of the protocol that could not be run at all.
 
     Args:
         names: of those that were left out, since the candidate has no gradient.
@@ -67,7 +67,7 @@ def skipped_attacks(names: Sequence[str]) -> Flag | None:
 
 
 def more_iterations_break(broken: int, n: int) -> Flag | None:
-    """Whether a larger budget breaks samples that stood the run's attacks.
+    """Flag samples that stood the run's attacks and break under a larger budget.
 
     Args:
         broken: samples that fell to the larger budget.
@@ -86,7 +86,7 @@ def more_iterations_break(broken: int, n: int) -> Flag | None:
 
 
 def unconverged(convergence: Convergence, standing: int) -> Flag | None:
-    """Whether the last of a run's doublings of the budget still broke many samples.
+    """Flag a run whose last doubling of the budget still broke many samples.
 
     Args:
         convergence: what the doublings brought.

@@ -17,7 +17,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from bench.candidates import Candidate
-from bench.certify.noise import Piece, noise_for
+from bench.certify.noise import Noise, Piece
 from bench.data import Dataset
 from bench.decision import classes_of
 from bench.flags.attacks import beyond_chance
@@ -33,7 +33,7 @@ VOTES = 1000
 VOTES_A_BATCH = 250
 MOST_WITNESSES = 32
 FAILURE_PROBABILITY = 0.001
-"""Of a single certificate, as the suites ask for it, and of the votes that contradict it."""
+"""For a single certificate, as the suites ask for it, and for the votes that contradict it."""
 SEED_OFFSET = 0x5EED
 """Added to the run's seed: the draws that certified must not judge."""
 SIGMA_TOLERANCE = 1e-9
@@ -62,7 +62,7 @@ def unsound_certificates(
     store: Store,
     device: torch.device,
 ) -> Flag | None:
-    """Whether votes at witnesses inside certified radii contradict the certificates.
+    """Flag certificates that votes at witnesses inside the certified radii contradict.
 
     Args:
         candidate: None is found of one that is no smoothed classifier, nor of a mix with one, whose
@@ -108,7 +108,7 @@ def contradicted(
     seed: int,
     device: torch.device,
 ) -> int:
-    """How many certified classes have less than half of the votes at their witness.
+    """Return how many certified classes have less than half of the votes at their witness.
 
     Each by an exact binomial test that errs with probability `FAILURE_PROBABILITY`.
 
@@ -119,7 +119,7 @@ def contradicted(
         seed: of the noise.
         device: where the votes are taken.
     """
-    noise = noise_for(seed, device)
+    noise = Noise(seed, device)
     count = 0
     for place, index in enumerate(contested.index.tolist()):
         image = contested.images[place].to(device)
@@ -177,7 +177,7 @@ def _contested(
 
 
 def _certifies(other: Manifest, manifest: Manifest, sigma: float) -> bool:
-    """Whether a run certifies this candidate; a log says no more than its name."""
+    """Return whether a run certifies this candidate; a log says no more than its name."""
     if abs(float(other.engine_settings["sigma"]) - sigma) > SIGMA_TOLERANCE:
         return False
     if kind_named(other.kind).is_imported:

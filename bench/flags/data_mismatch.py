@@ -13,7 +13,7 @@ def check_class_count(name: str, logits: object, classes: int, source: DataSourc
 
     Args:
         name: of the candidate.
-        logits: whatever it returned; nothing is said of what is no (n, K) tensor.
+        logits: whatever it returned; anything but an (n, K) tensor is passed over.
         classes: K of the data.
         source: of the data.
 

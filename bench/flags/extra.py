@@ -59,7 +59,7 @@ def extra_flags(task: AttackTask, tables: Tables, trials: Trials | None) -> list
 
 
 def larger_radius(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | None:
-    """Whether samples stand although the whole image may be changed.
+    """Flag samples that stand although the whole image may be changed.
 
     Args:
         task: a few samples that are right without attack.
@@ -89,7 +89,7 @@ def larger_radius(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | N
 
 
 def more_iterations(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | None:
-    """Whether the gradient attacks with several times the steps break more.
+    """Flag samples that break when gradient attacks take several times the steps.
 
     Args:
         task: a few samples that stood all attacks.
@@ -106,7 +106,7 @@ def more_iterations(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag |
 
 
 def transfer(whole: AttackTask, task: AttackTask, trials: Trials | None) -> Flag | None:
-    """Whether images made on other networks break what white-box attacks left.
+    """Flag samples that images made on other networks break and white-box attacks left.
 
     Args:
         whole: all samples of the run, on which a substitute learns.
@@ -153,7 +153,7 @@ def transfer(whole: AttackTask, task: AttackTask, trials: Trials | None) -> Flag
 
 
 def _white_box(task: AttackTask) -> list[AttackChoice]:
-    """The run's gradient attacks inside the ball; FAB looks for the nearest image instead."""
+    """Return the run's gradient attacks inside the ball, so not FAB's."""
     return [
         choice
         for choice in task.attacks
@@ -162,7 +162,7 @@ def _white_box(task: AttackTask) -> list[AttackChoice]:
 
 
 def _survivors(task: AttackTask, attacks: Sequence[AttackChoice]) -> Tensor:
-    """Which samples (N,) of a task stand these attacks."""
+    """Return which samples (N,) of a task stand these attacks."""
     if not len(task.labels):
         return torch.ones(0, dtype=torch.bool)
     engine = FastEngine()
@@ -173,7 +173,7 @@ def _survivors(task: AttackTask, attacks: Sequence[AttackChoice]) -> Tensor:
 
 
 def _some(task: AttackTask, chosen: Tensor) -> AttackTask:
-    """The first `SAMPLES` of the chosen (N,) samples."""
+    """Return the first `SAMPLES` of the chosen (N,) samples."""
     rows = chosen.nonzero().flatten()[:SAMPLES]
     return _keep(task, torch.zeros_like(chosen).scatter(0, rows, value=True))
 

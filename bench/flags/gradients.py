@@ -13,19 +13,19 @@ from bench.attacks.distances import norms
 from bench.attacks.image_gradient import GradientError, image_gradient, means_no_gradient
 from bench.attacks.losses import cross_entropy, margin
 from bench.attacks.straight_through import flat_operations
-from bench.candidates.foreign_code import raised
+from bench.errors import raised
 from bench.store.summary import Flag
 
 ZERO_GRADIENT_THRESHOLD = 0.01
 VANISHING_RATIO = 1e-12
-"""Of the cross-entropy's gradient to that of the logits' margin. It is about the probability of all
-wrong classes together: where it is so small, the cross-entropy itself has long been rounded to 0,
-and no attack can tell by it which of two images is the better one."""
+"""Ratio of the gradient of the cross-entropy to that of the logits' margin, which is about the
+probability of all wrong classes together. Where it is so small, the cross-entropy itself has long
+been rounded to 0, and no attack can tell by it which of two images is the better one."""
 VANISHING_THRESHOLD = 0.5
 
 
 def failing_gradients(error: GradientError) -> Flag:
-    """A pass with a gradient raises an error that does not mean that there is none."""
+    """Return the flag on passes whose gradient cannot be computed because of an error."""
     return Flag(
         name="gradient-error",
         measured=raised(error.__cause__ or error),
@@ -38,7 +38,7 @@ def failing_gradients(error: GradientError) -> Flag:
 
 
 def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
-    """Share of images on which the cross-entropy has no gradient at all, or there is no graph."""
+    """Flag images on which the cross-entropy has no gradient, or there is no graph."""
     gradient = image_gradient(module, images, labels)
     share = 1.0
     if gradient is not None:
@@ -56,7 +56,7 @@ def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | 
 
 
 def non_finite_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
-    """Share of images on which a gradient of the cross-entropy or the margin holds NaN or infinity.
+    """Flag images on which a gradient of cross-entropy or margin holds NaN or infinity.
 
     Attacks take such entries for 0; elsewhere they may stop an attack for good.
     """
@@ -77,7 +77,7 @@ def non_finite_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> F
 
 
 def vanishing_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
-    """Share of images on which the cross-entropy's gradient vanishes while the logits have one."""
+    """Flag images on which the cross-entropy's gradient vanishes while the logits have one."""
     gradient = image_gradient(module, images, labels)
     of_logits = image_gradient(module, images, labels, margin)
     if gradient is None or of_logits is None:
@@ -100,7 +100,7 @@ def vanishing_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Fl
 
 
 def stopped_gradients(module: nn.Module, images: Tensor) -> Flag | None:
-    """Whether roundings, signs, hard thresholds or cuts in the graph stop gradients."""
+    """Flag roundings, signs, hard thresholds and cuts in the graph that stop gradients."""
     try:
         found = flat_operations(module, images)
     except Exception as error:  # foreign code may raise anything
@@ -136,7 +136,7 @@ class _CountedGradients(TorchFunctionMode):
 
 
 def inner_gradients(module: nn.Module, images: Tensor) -> Flag | None:
-    """Whether the forward pass computes gradients: test-time optimization."""
+    """Flag a forward pass that computes gradients: test-time optimization."""
     with torch.no_grad(), _CountedGradients() as counted:
         module(images.clone())
     if not counted.count:

@@ -5,28 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.image_gradient import GradientError
 from bench.data import DataSource
 from bench.errors import InputError
-from bench.flags.answers import (
-    batch_dependence,
-    changed_input,
-    check_logits,
-    check_some_answered,
-    low_precision,
-    probabilities,
-    randomness,
-    training_mode,
-)
+from bench.flags.answers import check_logits, check_some_answered, training_mode
 from bench.flags.data_mismatch import check_class_count, other_images
-from bench.flags.gradients import (
-    failing_gradients,
-    inner_gradients,
-    non_finite_gradients,
-    stopped_gradients,
-    vanishing_gradients,
-    zero_gradients,
-)
+from bench.flags.registry import Answers, flags_of_answers
 from bench.out_of_memory import is_out_of_memory
 from bench.store.summary import Flag
 
@@ -71,32 +54,7 @@ def inspect(
     if not bool(finite.all()):
         images, given, labels = images[finite], given[finite], labels[finite]
         first, second = first[finite], second[finite]
-    flags = [
-        probabilities(first),
-        *_of_gradients(module, images, labels),
-        inner_gradients(module, images),
-        changed_input(images, given),
-        training_mode(module),
-        low_precision(first),
-    ]
-    if not randomized:
-        repeats = randomness(first, second)
-        # An answer that changes by itself also changes with its batch.
-        flags.append(repeats or batch_dependence(module, images, first))
-    return [flag for flag in flags if flag is not None]
-
-
-def _of_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> list[Flag | None]:
-    """What is said of the gradients, or that they cannot be computed."""
-    try:
-        return [
-            zero_gradients(module, images, labels),
-            non_finite_gradients(module, images, labels),
-            vanishing_gradients(module, images, labels),
-            stopped_gradients(module, images),
-        ]
-    except GradientError as error:
-        return [failing_gradients(error)]
+    return flags_of_answers(Answers(module, images, labels, first, second, given, randomized))
 
 
 def _answer(
@@ -105,7 +63,7 @@ def _answer(
     """Return whatever a module returns for images (n, C, H, W).
 
     Raises:
-        InputError: it raises an error, other than one for want of memory.
+        InputError: it raises an error, other than an out-of-memory error.
     """
     try:
         with torch.no_grad():

@@ -30,7 +30,7 @@ SMALLEST_NORM = 1e-12
 def train_substitute(
     answer: Callable[[Tensor], Tensor], images: Tensor, classes: int, reach: float, seed: int
 ) -> nn.Module:
-    """A small convolutional network that has learnt a candidate's answers.
+    """Train a small convolutional network on a candidate's answers.
 
     Args:
         answer: images (n, C, H, W) -> the candidate's classes (n,); of images where it has none,
@@ -66,7 +66,7 @@ def train_substitute(
 def transfer_images(
     network: nn.Module, images: Tensor, labels: Tensor, norm: Norm, eps: float
 ) -> Tensor:
-    """Images that the substitute gets wrong by far, inside the ball.
+    """Return images inside the ball that the substitute gets wrong by far.
 
     The iterated gradient method with momentum, made for transfer (Y. Dong et al., "Boosting
     Adversarial Attacks with Momentum", 2018, arXiv 1710.06081), on the margin.

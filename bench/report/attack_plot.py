@@ -82,7 +82,7 @@ def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: st
 
 
 def _parts(entry: Entry, attacks: Sequence[str]) -> list[tuple[str, float, str]]:
-    """(what, share of the samples, color) from left to right; the shares sum to 1."""
+    """Return (what, share of the samples, color) from left to right; the shares sum to 1."""
     summary = entry.summary
     parts = [("robust", summary.robust_accuracy, "robust")]
     for done in reversed(summary.attacks):

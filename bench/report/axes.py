@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def percent_limits(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis that shows all of `values`, percentages, with some room around them.
+    """Return the ends of an axis that shows all of `values`, percentages, with some room.
 
     It ends at 0 and 100, or a little beyond, so that marks there are whole.
     """

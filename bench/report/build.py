@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import logging
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,18 +15,17 @@ import bench
 from bench import formatting
 from bench.errors import InputError
 from bench.report.attack_plot import attack_plot
+from bench.report.boards import leaderboards
 from bench.report.certified import certified_board
 from bench.report.certified_plot import certified_plot, envelope_plot
-from bench.report.groups import with_groups
-from bench.report.leaderboard import Leaderboard, make_leaderboard
+from bench.report.leaderboard import Leaderboard
 from bench.report.mix_figures import mix_figures
 from bench.report.provenance import differences, provenance
 from bench.report.repeated import repeated_trainings
 from bench.report.tradeoff_plot import tradeoff_plot
-from bench.store import RunFolder, Store, safe_name
-from bench.store.best_known import BestKnown, best_known
-from bench.store.summary import Summary
-from bench.suites import Suite, load_suite, suite_name, suite_names
+from bench.store import Store, safe_name
+from bench.store.files import write
+from bench.suites import suite_name, suite_names
 
 INDEX = "index.html"
 FILTERS = (
@@ -48,8 +44,6 @@ FILTERS = (
     formatting.breakable,
     formatting.short_name,
 )
-
-_logger = logging.getLogger(__name__)
 
 
 def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -> Path:
@@ -72,8 +66,8 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
             cannot be written.
     """
     wanted = None if suites is None else {suite_name(each) for each in suites}
-    leaderboards = _leaderboards(store)
-    found = [leaderboard.suite for leaderboard in leaderboards]
+    boards = leaderboards(store)
+    found = [board.suite for board in boards]
     for name in sorted(wanted or ()):
         if name not in found:
             advice = f"; `bench run --suite {name}` makes one" if name in suite_names() else ""
@@ -81,18 +75,18 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
                 f"suite {name!r}: no complete run in {store.root}, expected one of "
                 f"{', '.join(found) or '(none)'}{advice}"
             )
-    if not leaderboards:
+    if not boards:
         raise InputError(
             f"no complete run in {store.root}; `bench run --suite digits-linf` makes one"
         )
     environment = _environment()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for leaderboard in leaderboards:
-            if wanted is None or leaderboard.suite in wanted:
-                page = _suite_page(environment, leaderboard, store)
-                _write(out / page_name(leaderboard.suite), page)
-        _write(out / INDEX, _index_page(environment, leaderboards, out))
+        for board in boards:
+            if wanted is None or board.suite in wanted:
+                page = _suite_page(environment, board, store)
+                write(out / page_name(board.suite), _encoded(page))
+        write(out / INDEX, _encoded(_index_page(environment, boards, out)))
     except OSError as error:
         raise InputError(
             f"{out}: the report cannot be written: {error.strerror}; choose another folder"
@@ -100,75 +94,10 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
     return out / INDEX
 
 
-def leaderboard_of(store: Store, suite: str) -> Leaderboard:
-    """A suite's leaderboard, as its page shows it.
-
-    Raises:
-        InputError: there is no complete run of the suite.
-    """
-    leaderboards = _leaderboards(store)
-    for leaderboard in leaderboards:
-        if leaderboard.suite == suite_name(suite):
-            return leaderboard
-    known = ", ".join(leaderboard.suite for leaderboard in leaderboards) or "(none)"
-    raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")
-
-
 def page_name(suite: str) -> str:
-    """File name of a suite's page."""
+    """Return the file name of a suite's page."""
     page = f"{safe_name(suite)}.html"
     return f"suite-{page}" if page == INDEX else page
-
-
-def _leaderboards(store: Store) -> list[Leaderboard]:
-    """One for each suite with complete runs, by name."""
-    summaries: dict[str, list[Summary]] = {}
-    notices: dict[str, list[str]] = {}
-    for folder in store.runs():
-        if not folder.is_complete:
-            continue
-        try:
-            summary = folder.summary()
-        except InputError as error:
-            _logger.warning("left out of the report: %s", error)
-            notices.setdefault(folder.path.parts[-3], []).append(_notice(store, folder, error))
-        else:
-            summaries.setdefault(summary.manifest.suite, []).append(summary)
-    everything = [run for runs in summaries.values() for run in runs]
-    return [
-        with_groups(
-            make_leaderboard(
-                suite,
-                sorted(runs, key=lambda run: run.finished),
-                _definition(suite),
-                notices.get(safe_name(suite), []),
-                _best_known(store, runs, everything),
-            ),
-            store,
-        )
-        for suite, runs in sorted(summaries.items())
-    ]
-
-
-def _best_known(
-    store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
-) -> dict[str, BestKnown]:
-    """What is known of the samples of each run, by run; nothing where its table is damaged."""
-    found = {}
-    for run in runs:
-        if run.kind.is_ranked:
-            with contextlib.suppress(InputError):
-                found[run.run] = best_known(store, run, everything)
-    return found
-
-
-def _notice(store: Store, folder: RunFolder, error: InputError) -> str:
-    # Where the store lies on this disk is nothing for readers of the page.
-    return str(error).replace(str(folder.path), str(folder.path.relative_to(store.root)))
-
-
-def _definition(suite: str) -> Suite | None:
-    return load_suite(suite) if suite in suite_names() else None
 
 
 def _environment() -> jinja2.Environment:
@@ -217,16 +146,11 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
     )
 
 
-def _index_page(
-    environment: jinja2.Environment, leaderboards: Sequence[Leaderboard], out: Path
-) -> str:
-    written = {board.suite for board in leaderboards if (out / page_name(board.suite)).is_file()}
-    return environment.get_template("index.html.jinja").render(boards=leaderboards, written=written)
+def _index_page(environment: jinja2.Environment, boards: Sequence[Leaderboard], out: Path) -> str:
+    written = {board.suite for board in boards if (out / page_name(board.suite)).is_file()}
+    return environment.get_template("index.html.jinja").render(boards=boards, written=written)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a page whole: a reader of the old one never sees half of the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Records are JSON, which may hold halves of characters that UTF-8 cannot.
-    temporary.write_bytes(text.encode("utf-8", errors="replace"))
-    temporary.replace(path)
+def _encoded(text: str) -> bytes:
+    # Records are JSON, which may hold halves of characters that UTF-8 cannot encode.
+    return text.encode("utf-8", errors="replace")

@@ -21,7 +21,7 @@ from bench.store.same_candidate import same_candidate
 from bench.store.summary import CertifiedSummary, Summary
 
 GRID_STEP = 0.01
-"""Of the radii at which curves are drawn."""
+"""Distance of the radii at which curves are drawn."""
 
 _logger = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ class CertifiedEntry:
         return selection(manifest.selection, manifest.dataset.size, self.summary.n_examples)
 
     def accuracy_at(self, radius: float) -> float:
-        """Share of all samples that are right with a certified radius of at least `radius`."""
+        """Return the share of all samples that are right with a certified radius >= `radius`."""
         beyond = len(self.radii) - int(np.searchsorted(self.radii, radius, side="left"))
         return beyond / self.summary.n_examples
 
     def curve(self, grid: FloatArray) -> FloatArray:
-        """Certified accuracy at each radius of an ascending grid (g,)."""
+        """Return the certified accuracy at each radius of an ascending grid (g,)."""
         beyond = len(self.radii) - np.searchsorted(self.radii, grid, side="left")
         return np.asarray(beyond / self.summary.n_examples, dtype=np.float64)
 
@@ -143,7 +143,7 @@ class CertifiedBoard:
 
     @property
     def envelopes(self) -> dict[str, FloatArray]:
-        """Of each method with several sigmas: the best certified accuracy at each radius (g,)."""
+        """The best certified accuracy at each radius (g,), for each method with several sigmas."""
         return {
             method: np.max([entry.curve(self.grid) for entry in entries], axis=0)
             for method, entries in self.methods.items()
@@ -152,7 +152,7 @@ class CertifiedBoard:
 
 
 def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | None:
-    """The certified leaderboard of a suite; None if nothing was certified.
+    """Return the certified leaderboard of a suite; None if nothing was certified.
 
     A run whose tables cannot be read is left out and logged.
 
@@ -167,7 +167,7 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
         try:
             summary = folder.summary()
         except InputError:
-            continue  # named on the page already
+            continue  # already reported on the page
         if summary.kind.is_ranked and not summary.is_variant:
             evaluations.append(summary)
         elif isinstance(summary, CertifiedSummary):
@@ -199,7 +199,7 @@ def _draws(entry: CertifiedEntry) -> str:
 
 
 def _key(summary: Summary) -> str:
-    """What makes two runs stand in two rows: everything but repetition, time and machine."""
+    """Return what puts two runs in two rows: everything but repetition, time and machine."""
     manifest, settings = summary.manifest, summary.manifest.engine_settings
     what = (
         manifest.candidate,
@@ -213,7 +213,7 @@ def _key(summary: Summary) -> str:
 
 
 def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | None:
-    """The newest evaluation of the candidate as it was certified."""
+    """Return the newest evaluation of the candidate as it was certified."""
     manifest = summary.manifest
     if not manifest.weights_sha256:
         return None
@@ -228,7 +228,7 @@ def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | Non
 
 
 def describe(board: CertifiedBoard) -> str:
-    """The board in one sentence, for those who do not see a drawing of it."""
+    """Describe the board in one sentence, as the drawing's text alternative."""
     names = ", ".join(
         f"{entry.manifest.candidate} (sigma {entry.summary.sigma:g}) ACR "
         f"{entry.summary.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "

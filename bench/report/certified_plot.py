@@ -63,7 +63,7 @@ def _draw(sketch: Drawing, grid: FloatArray, line: Line, place: int) -> None:
     name, accuracies = line
     color = ROLES[COLORS[place % len(COLORS)]]
     style = STYLES[place // len(COLORS) % len(STYLES)]
-    # A curve stops where it reaches 0: nothing more can be proved there.
+    # A curve stops where it reaches 0.
     shown = 1 + np.count_nonzero(accuracies)
     (curve,) = sketch.axes.plot(
         grid[:shown],

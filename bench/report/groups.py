@@ -23,7 +23,7 @@ from bench.store.summary import AttackedSummary
 
 
 def with_groups(board: Leaderboard, store: Store) -> Leaderboard:
-    """A leaderboard whose ranked entries carry the letters of their groups.
+    """Return a leaderboard whose ranked entries carry the letters of their groups.
 
     Where a run's table is damaged, or everything is one candidate, there are no groups.
     """
@@ -43,7 +43,7 @@ def with_groups(board: Leaderboard, store: Store) -> Leaderboard:
 def group_letters(
     ordered: Sequence[AttackedSummary], robust: Mapping[str, pd.Series[bool]]
 ) -> dict[str, str]:
-    """The letter of each run's group: A for the first one, and so on; after Z, AA.
+    """Return the letter of each run's group: A for the first one, and so on; after Z, AA.
 
     Args:
         ordered: best robust accuracy first.

@@ -100,7 +100,7 @@ class Entry:
         return own or any(claim.additional_data for claim in claims)
 
     def interval(self, name: str) -> Interval | None:
-        """The 95% interval of one of the summary's accuracies; None if it was not measured."""
+        """Return the 95% interval of one of the summary's accuracies; None if not measured."""
         recorded = self.summary.confidence_intervals.get(name)
         fraction: float | None = getattr(self.summary, name)
         if recorded is not None or fraction is None:
@@ -109,7 +109,7 @@ class Entry:
         return interval_of(self.manifest.selection, round(fraction * n), n)
 
     def after(self, attack: str) -> float | None:
-        """Accuracy after an attack of the run; None if it is not one of them."""
+        """Return the accuracy after an attack of the run; None if the run has no such attack."""
         for done in self.summary.attacks:
             if done.name == attack:
                 return done.accuracy_after
@@ -166,6 +166,12 @@ class Leaderboard:
     def certified(self) -> int:
         """How many candidates have a certification."""
         return len({run.manifest.candidate for run in self.others if run.kind.certifies})
+
+    @property
+    def unsectioned(self) -> list[Summary]:
+        """The runs of kinds for which the page has no section, newest first."""
+        runs = [run for run in self.others if not run.kind.has_section]
+        return sorted(runs, key=lambda run: run.finished, reverse=True)
 
     @property
     def threat_model(self) -> ThreatModel:
@@ -265,7 +271,7 @@ def _meaning(run: Summary) -> tuple[object, ...]:
 def _newest_first(
     runs: Sequence[AttackedSummary], best_known: Mapping[str, BestKnown]
 ) -> list[Entry]:
-    """One entry for each candidate and set of overrides, the newest run of it on top."""
+    """Return one entry for each candidate and set of overrides, led by its newest run."""
     groups: dict[tuple[str, str, str], list[AttackedSummary]] = {}
     for run in reversed(runs):
         what = json.dumps(run.manifest.overrides, sort_keys=True)

@@ -35,7 +35,7 @@ class MixFigures:
 
 
 def mix_figures(store: Store, suite: str) -> list[MixFigures]:
-    """The figures of all families of a suite's readable runs."""
+    """Return the figures of all families of a suite's readable runs."""
     runs = [run for run in store.readable_summaries() if run.manifest.suite == suite]
     return [_figures(store, each, f"mix-{place}") for place, each in enumerate(families(runs))]
 

@@ -58,7 +58,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
 
 
 def _marks(family: Family) -> list[Mark]:
-    """Those that must not be overlooked first."""
+    """Return the marks, those first that must not be overlooked."""
     marks: list[Mark] = []
     marks += [(run, run.manifest.candidate, "adaptive", "D") for run in family.adaptive]
     for run, name in zip(family.bases, family.names, strict=True):
@@ -81,7 +81,7 @@ def _measured(run: Summary) -> Point:
 
 
 def _interval_bars(run: Summary) -> list[list[Point]]:
-    """Both ends of the clean accuracy's interval, and both ends of the robust accuracy's."""
+    """Return both ends of the clean and of the robust accuracy's interval."""
     x, y = _measured(run)
     clean = run.confidence_intervals["clean_accuracy"]
     robust = run.confidence_intervals["robust_accuracy"]
@@ -121,14 +121,14 @@ def _draw_curve(sketch: Drawing, run: SweepSummary) -> None:
 
 
 def _scales(run: Summary) -> str:
-    """The base scales of a sweep, where they are not 1."""
+    """Return the base scales of a sweep, where they are not 1."""
     described = mix_of(run)
     scales = [described.get(f"{role}_scale", 1) for role in ("accurate", "robust")]
     return "" if scales == [1, 1] else f", scales {scales[0]:g} and {scales[1]:g}"
 
 
 def _curve_labels(sketch: Drawing, run: SweepSummary) -> list[Label]:
-    """The ends, and between them one here and there, as far apart as text needs."""
+    """Label both ends, and points between them as far apart as text needs."""
     points = run.points
     (left, right), (bottom, top) = sketch.axes.get_xlim(), sketch.axes.get_ylim()
 

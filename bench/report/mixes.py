@@ -90,20 +90,19 @@ def families(summaries: Iterable[Summary]) -> list[Family]:
 
 
 def mix_of(run: Summary) -> Mapping[str, Any]:
-    """What the manifest says of the mix; empty for other candidates and kinds of runs."""
+    """Return what the manifest says of the mix; empty for other candidates and kinds of runs."""
     described = run.manifest.information.get("mix")
-    if run.kind.is_imported or run.kind.certifies or not isinstance(described, Mapping):
-        return {}
-    return described
+    attacks = isinstance(run, AttackedSummary | SweepSummary) and not run.kind.is_imported
+    return described if attacks and isinstance(described, Mapping) else {}
 
 
 def weight_of(run: Summary) -> float:
-    """The weight of a fixed mix."""
+    """Return the weight of a fixed mix."""
     return float(mix_of(run)["alpha_range"][0])
 
 
 def read_mix_samples(store: Store, run: Summary) -> MixSamples | None:
-    """The samples of a run of a mix; None where they cannot be read or say nothing of it."""
+    """Return the samples of a mix's run; None if unreadable or without the mix's columns."""
     try:
         samples = store.folder(run.manifest).samples()
     except InputError:
@@ -139,7 +138,7 @@ def _key(run: Summary) -> tuple[object, ...]:
 
 
 def _circumstances(run: Summary) -> tuple[object, ...]:
-    """What must agree for accuracies to stand on the same axes."""
+    """Return what must agree for accuracies to stand on the same axes."""
     manifest = run.manifest
     threat = manifest.threat_model
     samples = (manifest.dataset.sha256, run.n_examples)
@@ -147,7 +146,7 @@ def _circumstances(run: Summary) -> tuple[object, ...]:
 
 
 def _base_weights(run: Summary, role: str) -> dict[str, str]:
-    """Digests of a base's weights, as a run of the base itself names them."""
+    """Return the digests of a base's weights, as a run of the base itself names them."""
     found = {}
     for name, digest in run.manifest.weights_sha256.items():
         if name == role:
@@ -178,7 +177,7 @@ def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
 
 
 def _definition(mix: Summary, role: str) -> str | None:
-    """The digest of what else decides a base's answers; None if the run does not say it."""
+    """Return the digest of what else decides a base's answers; None if not recorded."""
     definition: str | None = (mix_of(mix).get("definitions") or {}).get(role)
     return definition
 
@@ -201,7 +200,7 @@ def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> AttackedSummary |
 
 
 def _best(runs: Sequence[AttackedSummary]) -> list[AttackedSummary]:
-    """One run a candidate, by name: the one whose attacks broke most, then the newest."""
+    """Return one run a candidate, by name: the run with the lowest accuracy, then the newest."""
     chosen: dict[str, AttackedSummary] = {}
     for run in sorted(runs, key=lambda run: run.finished, reverse=True):
         name = run.manifest.candidate

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other point dominates.
+    """Return the indices of the points that no other point dominates.
 
     A point dominates another if it is at least as large in both coordinates and larger in one.
     Equal points stand or fall together.

@@ -51,7 +51,7 @@ class Group:
 
 
 def provenance(entry: Entry) -> list[Group]:
-    """What decided a run's result, what it was made with, and what is said about its candidate."""
+    """Return what decided a run's result, how it was made, and what is said of its candidate."""
     groups = [
         Group("Run", tuple(_run(entry.summary))),
         Group("Candidate", tuple(_candidate(entry))),
@@ -64,7 +64,7 @@ def provenance(entry: Entry) -> list[Group]:
 
 
 def differences(manifest: Manifest, suite: Suite | None) -> list[str]:
-    """What of a variant differs from its suite, in words."""
+    """Return in words how a variant differs from its suite."""
     texts = []
     for name, value in manifest.overrides.items():
         if name == "n_examples" and isinstance(value, int):

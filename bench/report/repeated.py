@@ -1,4 +1,4 @@
-"""Trainings that differ in nothing but their seed: means and standard deviations."""
+"""Trainings that differ in their seed alone: means and standard deviations."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ class RepeatedTraining:
 
     @property
     def seeds(self) -> list[int]:
-        """Of the trainings."""
+        """The trainings' seeds."""
         return [_seed(entry) for entry in self.entries]
 
     @property
     def average_certified_radius(self) -> Spread:
-        """Of the average certified radius."""
+        """The spread of the average certified radius."""
         return _spread([entry.summary.average_certified_radius for entry in self.entries])
 
     @property
     def clean_accuracy(self) -> Spread:
-        """Of the accuracy without perturbation, a fraction."""
+        """The spread of the accuracy without perturbation, a fraction."""
         return _spread([entry.summary.clean_accuracy for entry in self.entries])
 
     def accuracy_at(self, radius: float) -> Spread:
-        """Of the certified accuracy at `radius`, a fraction."""
+        """Return the spread of the certified accuracy at `radius`, a fraction."""
         return _spread([entry.accuracy_at(radius) for entry in self.entries])
 
 
 def repeated_trainings(entries: Sequence[CertifiedEntry]) -> list[RepeatedTraining]:
-    """Trainings that were repeated with other seeds, largest mean radius first.
+    """Return the trainings repeated with other seeds, largest mean radius first.
 
     What belongs together has the same recipe and settings, as the submissions record them, and was
     certified in the same way on the same samples.

@@ -72,7 +72,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass
 class Drawing:
-    """A figure in the making.
+    """A figure being drawn.
 
     Attributes:
         figure: in points, 72 an inch.
@@ -99,7 +99,7 @@ class Drawing:
         self.halos.add(gid)
 
     def to_svg(self, identifier: str, alternative: str) -> Markup:
-        """The drawing as an <svg> element; the same drawing gives the same text.
+        """Return the drawing as an <svg> element; the same drawing gives the same text.
 
         Args:
             identifier: unique on the page; the ids inside begin with it.
@@ -132,7 +132,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
         width, height: in inches; text is 10 points.
     """
     with style.context(["default", _STYLE]), warnings.catch_warnings():
-        # The page's fonts may have what the one that matplotlib measures with has not.
+        # The page's fonts may have characters that matplotlib's measuring font lacks.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(width, height), dpi=72)
         FigureCanvasAgg(figure)
@@ -140,7 +140,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
 
 
 def printable(text: str, limit: int = 36) -> str:
-    """Text for a label: one line, at most `limit` characters, only what SVG may hold."""
+    """Return text for a label: one line, at most `limit` characters, only what SVG may hold."""
     line = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )

@@ -60,7 +60,7 @@ def _measured_point(entry: Entry) -> Point:
 
 
 def _interval_bars(entry: Entry) -> list[list[Point]]:
-    """Both ends of the clean accuracy's interval, and both ends of the robust accuracy's."""
+    """Return both ends of the clean and of the robust accuracy's interval."""
     clean, robust = entry.interval("clean_accuracy"), entry.interval("robust_accuracy")
     assert clean is not None  # both accuracies are there in every summary
     assert robust is not None
@@ -82,7 +82,7 @@ def _set_limits(axes: Axes, measured: Sequence[Point], published: Sequence[Point
 
 
 def _lower_fence(values: Sequence[float]) -> float:
-    """Tukey's outer fence: three interquartile ranges below the first quartile."""
+    """Return Tukey's outer fence: three interquartile ranges below the first quartile."""
     if len(values) < 2:
         return 0.0
     first, _, third = statistics.quantiles(values, n=4)
@@ -117,7 +117,7 @@ def _draw_published(sketch: Drawing, claims: Sequence[Claim], points: Sequence[P
 
 
 def _draw_front(axes: Axes, points: Sequence[Point], role: str, style: object) -> None:
-    """The border of what some point is at least as good as: a staircase, nothing interpolated."""
+    """Draw the Pareto front as a staircase, without interpolation."""
     corners = [points[index] for index in pareto_front(points)]
     if not corners:
         return
@@ -164,7 +164,7 @@ def _color(entry: Entry) -> str:
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
-    """Names, or else ranks; those that must not be overlooked first, so that they find room."""
+    """Return the labels, names or else ranks; the most important ones first, to find room."""
     ordered = sorted(entries, key=lambda entry: (not entry.on_front, not entry.summary.flags))
     return [
         Label(

@@ -17,7 +17,7 @@ TRIED_IMAGES = 4
 
 
 def capabilities(candidate: Candidate, images: Tensor) -> frozenset[Need]:
-    """What attacks may ask of a candidate.
+    """Return what attacks may ask of a candidate.
 
     Args:
         images: (n, C, H, W) a few, on the candidate's device.
@@ -37,7 +37,7 @@ def capabilities(candidate: Candidate, images: Tensor) -> frozenset[Need]:
 def applicable(
     attacks: Sequence[AttackChoice], candidate: Candidate, images: Tensor
 ) -> tuple[AttackChoice, ...]:
-    """Those attacks of a protocol that a candidate has everything for; unknown ones stay."""
+    """Return the attacks of a protocol that the candidate can run; unknown ones stay."""
     needs = {choice.name: ATTACKS[choice.name].need for choice in attacks if choice.name in ATTACKS}
     if not any(needs.values()):
         return tuple(attacks)

@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 
-from bench import flags
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.certify.accuracy import certified_counts, certified_numbers
-from bench.certify.norms import linf_radius
-from bench.certify.smoothing import Smoothing
+from bench.certify.smoothing import Smoothing, linf_radius
 from bench.data import Dataset, image_shape
 from bench.engines import CertificationTask, Engine
 from bench.engines.certification import CertificationEngine
@@ -27,7 +25,7 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.kinds import Columns, Kind, Overview
 from bench.store.manifest import Manifest
-from bench.store.records import DRAWS_WITHOUT_CLASS, CertificationBlock
+from bench.store.records import CertificationBlock
 from bench.store.selection import interval_of
 from bench.store.summary import CertifiedSummary, Flag
 from bench.store.tables import (
@@ -49,6 +47,7 @@ class CertifiedKind(Kind):
     summary = CertifiedSummary
     columns = Columns(samples=CERTIFICATE_COLUMNS, attempts=ATTEMPT_COLUMNS)
     certifies = True
+    has_section = True
 
     def join(self, blocks: Sequence[CertificationBlock]) -> Tables:  # type: ignore[override]
         """Return the tables: certificates by index, no attempts, no witnesses."""
@@ -71,9 +70,6 @@ class CertifiedKind(Kind):
         n = len(certificates.index)
         clean = int((certificates.prediction == certificates.label).sum())
         (proved,) = certified_counts(certificates, [manifest.threat_model.eps])
-        unanswered = flags.non_finite_votes(
-            float(record.get(DRAWS_WITHOUT_CLASS, 0)), float(record.get("draws", 0))
-        )
         return CertifiedSummary(
             manifest=manifest,
             run=manifest.run,
@@ -84,7 +80,7 @@ class CertifiedKind(Kind):
                 "clean_accuracy": interval_of(manifest.selection, clean, n),
                 "robust_accuracy": interval_of(manifest.selection, proved, n),
             },
-            flags=[*raised, *present(unanswered)],
+            flags=list(raised),
             engine_record=dict(record),
             sigma=manifest.engine_settings["sigma"],
             seconds=float(record.get("seconds", 0.0)),
@@ -116,7 +112,7 @@ class Certification(CertifiedKind, RunnableKind):
     """Votes under noise, and the radii that they prove."""
 
     name = "certification"
-    heeds = frozenset({"procedure", "noise_samples"})
+    supported_settings = frozenset({"procedure", "noise_samples"})
 
     def engine(self, settings: Settings) -> Engine[CertificationTask]:
         """Return the certification engine with the procedure that is asked for."""
@@ -172,13 +168,8 @@ class Certification(CertifiedKind, RunnableKind):
         store: Store,
         device: torch.device,
     ) -> list[Flag]:
-        """Return flags for a certificate that a witness contradicts, and for chance level."""
-        certificates = certificates_of(tables.samples)
-        right = certificates.prediction == certificates.label
-        return present(
-            unsound_certificates(candidate, dataset, manifest, tables, store, device),
-            flags.chance_level(int(right.sum()), len(right), len(dataset.classes)),
-        )
+        """Return the flag for a certificate that a witness contradicts."""
+        return present(unsound_certificates(candidate, dataset, manifest, tables, store, device))
 
 
 def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing:

@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, processor, device and the time, for the manifest."""
+    """Return versions, processor, device and the time, for the manifest."""
     return {
         "started": now(),
         "python": platform.python_version(),
@@ -37,7 +37,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """Version of an installed distribution; None if it is not installed."""
+    """Return the version of an installed distribution; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -45,7 +45,7 @@ def version(package: str) -> str | None:
 
 
 def processor() -> str:
-    """The processor's model name, where the system tells it."""
+    """Return the processor's model name, where the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -55,5 +55,5 @@ def processor() -> str:
 
 
 def now() -> str:
-    """The time in UTC, fine enough to tell which of two short runs is the newer one."""
+    """Return the time in UTC, fine enough to tell which of two short runs is the newer one."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

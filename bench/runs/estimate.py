@@ -76,7 +76,7 @@ def _few(task: Task) -> tuple[Tensor, Tensor]:
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """Median time of a piece of work, after a warm-up."""
+    """Return the median time of a piece of work, after a warm-up."""
     work()
     times = []
     for _ in range(MEASURED_BATCHES):

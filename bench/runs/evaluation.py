@@ -57,7 +57,7 @@ from bench.store.tables import (
 
 
 class Evaluation(RunnableKind):
-    """Attacks, each on the samples that stood the earlier ones."""
+    """Attacks, each on the samples that survived the earlier ones."""
 
     name = "evaluation"
     block = AttackBlock
@@ -79,8 +79,9 @@ class Evaluation(RunnableKind):
         attempts=ATTEMPT_COLUMNS,
     )
     is_ranked = True
+    has_section = True
     has_witnesses = True
-    heeds = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
+    supported_settings = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the engine that is asked for."""
@@ -192,12 +193,8 @@ class Evaluation(RunnableKind):
         store: Store,
         device: torch.device,
     ) -> list[Flag]:
-        """Return flags for a certificate that a witness contradicts, and for chance level."""
-        right = tables.samples["clean_correct"].to_numpy()
-        return present(
-            unsound_certificates(candidate, dataset, manifest, tables, store, device),
-            flags.chance_level(int(right.sum()), len(right), len(dataset.classes)),
-        )
+        """Return the flag for a certificate that a witness contradicts."""
+        return present(unsound_certificates(candidate, dataset, manifest, tables, store, device))
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
@@ -213,19 +210,13 @@ class Evaluation(RunnableKind):
         record: Mapping[str, float | str],
         finished: str,
     ) -> AttackedSummary:
-        """Sum up attack by attack, and add the flags that follow from the tables."""
+        """Sum up attack by attack."""
         samples, attempts = tables.samples, tables.attempts
         n = len(samples)
         clean, robust = int(samples["clean_correct"].sum()), int(samples["robust"].sum())
         attacks = _attack_summaries(manifest, tables, clean)
         skipped = list(attempts.loc[attempts["outcome"] == "skipped", "attack"].unique())
         convergence = _convergence(manifest, attacks, n)
-        found = [
-            flags.skipped_attacks(skipped),
-            flags.square_beats_gradients([each for each in attacks if each.name not in skipped], n),
-            flags.unconverged(convergence, robust) if convergence else None,
-            flags.non_finite_logits(samples),
-        ]
         seconds = float(attempts["seconds"].sum())
         return AttackedSummary(
             manifest=manifest,
@@ -240,7 +231,7 @@ class Evaluation(RunnableKind):
                 "robust_accuracy": interval_of(manifest.selection, robust, n),
             },
             attacks=attacks,
-            flags=[*raised, *present(*found)],
+            flags=list(raised),
             engine_record=_with_rates(record, n, seconds),
             convergence=convergence,
             seconds=seconds,

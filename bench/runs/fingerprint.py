@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.attacks.draws import keyed_draws
 from bench.candidates import Candidate
-from bench.candidates.foreign_code import FOREIGN_ERRORS
+from bench.errors import FOREIGN_ERRORS
 from bench.precision import tensor_cores
 from bench.store.same_candidate import same_answers
 
@@ -47,7 +47,7 @@ def fingerprint(
 
 
 def probe_images(shape: tuple[int, ...]) -> Tensor:
-    """The probe images (PROBES, C, H, W) in [0, 1)."""
+    """Return the probe images (PROBES, C, H, W) in [0, 1)."""
     channels, height, width = shape
     rows = torch.arange(PROBES // 2)
     draws = keyed_draws(0, rows, "fingerprint")
@@ -64,7 +64,7 @@ def probe_images(shape: tuple[int, ...]) -> Tensor:
 
 
 def _answers(module: nn.Module, images: Tensor) -> list[str]:
-    """Image by image: memory holds one, and answers that depend on the batch do not differ."""
+    """Return a line of logits for each image, computed one by one so that no batch matters."""
     lines = []
     with torch.no_grad(), tensor_cores(False):
         for image in images:

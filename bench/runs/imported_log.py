@@ -86,7 +86,7 @@ def import_certification_log(
 
 
 def _selection(index: IntArray, size: int) -> tuple[Selection, dict[str, object]]:
-    """Which samples of `size` a log has, and what that overrides: anything but all is a variant."""
+    """Return which of `size` samples a log has, and the overrides: a part makes a variant."""
     n = len(index)
     step = int(index[1]) if n > 1 else size
     if n == size:

@@ -121,7 +121,7 @@ def read_images(path: Path) -> ImportedImages:
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    """Tensors by name; those of a tensor, a list or a tuple alone by their numbers."""
+    """Return tensors by name; an unnamed tensor, or those of a list or tuple, by number."""
     content = read_tensor_file(path, "images")
     if isinstance(content, Tensor):
         content = {"images": content}
@@ -139,7 +139,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
 
 
 def _image_key(path: Path, arrays: Mapping[str, Tensor]) -> str:
-    """The name of the adversarial images: the only ones, or those that are called so."""
+    """Return the name of the adversarial images: the only array, or the one called so."""
     images = [key for key, value in arrays.items() if value.dim() == 4]
     named = [key for key in images if key in ADVERSARIAL_KEYS]
     for chosen in (images, named, [key for key in images if key in IMAGE_KEYS and not named]):
@@ -155,7 +155,7 @@ def _image_key(path: Path, arrays: Mapping[str, Tensor]) -> str:
 
 
 def _as_floats(path: Path, images: Tensor) -> Tensor:
-    """Images in float32; whole numbers are of 8 bits.
+    """Return images in float32; whole numbers are read as 8-bit values.
 
     Raises:
         InputError: whole numbers outside 0..255 or no more than 0 and 1, or of another kind.
@@ -239,7 +239,7 @@ def _selection(imported: ImportedImages, samples: Dataset, dataset: Dataset) -> 
 
 
 def _channels_first(imported: ImportedImages, dataset: Dataset) -> ImportedImages:
-    """The images as (n, C, H, W) where the data set says that they are (n, H, W, C)."""
+    """Return images as (n, C, H, W) where the data set says that they are (n, H, W, C)."""
     channels, height, width = dataset.images.shape[1:]
     shape = tuple(imported.images.shape[1:])
     if shape != (channels, height, width) and shape == (height, width, channels):
@@ -280,7 +280,7 @@ def _check_ball(imported: ImportedImages, samples: Dataset, task: Task) -> None:
 
 
 def _advice(imported: ImportedImages, samples: Dataset) -> str:
-    """What to do about images that are not near the data set's."""
+    """Say what to do about images that are not near the data set's."""
     labels, highest = imported.labels, float(imported.images.max())
     if 2 < highest <= 255:
         return "Are the pixels from 0 to 255? Divide them by 255."
@@ -295,7 +295,7 @@ def _advice(imported: ImportedImages, samples: Dataset) -> str:
 
 
 def _blocks(images: Tensor, task: Task) -> list[AttackBlock]:
-    """Clean predictions, and what the images do, batch by batch."""
+    """Return blocks of clean predictions and of the images' outcomes, batch by batch."""
     blocks = []
     rows = torch.arange(len(images))
     for number, part in enumerate(torch.split(rows, task.batch_size)):

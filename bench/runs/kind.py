@@ -27,34 +27,34 @@ class RunnableKind(Kind):
     """A kind of run that `bench.runs.session.evaluate` makes.
 
     Attributes:
-        heeds: names of the settings, of those that not all kinds heed, that this one does.
+        supported_settings: names of the settings in `settings.OPTIONAL` that this kind supports.
     """
 
-    heeds: frozenset[str] = frozenset()
+    supported_settings: frozenset[str] = frozenset()
 
     @abstractmethod
     def engine(self, settings: Settings) -> Engine[Any]:
         """Return what does the work.
 
         Raises:
-            InputError: the settings ask for an engine or a precision that there is not.
+            InputError: the settings ask for an engine or a precision that does not exist.
         """
 
     @abstractmethod
     def task(
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> Task:
-        """Return what the engine is given; moves the candidate to the device.
+        """Return the engine's task; move the candidate to the device.
 
         Raises:
-            InputError: nothing of this kind can be done with the candidate.
+            InputError: the candidate cannot be used in a run of this kind.
         """
 
     def check(self, candidate: Candidate, dataset: Dataset, settings: Settings) -> None:
         """Refuse a candidate or its samples before anything runs.
 
         Raises:
-            InputError: nothing of this kind can be done with them.
+            InputError: they cannot be used in a run of this kind.
         """
 
     def estimate(self, task: Any) -> Estimate | None:
@@ -81,10 +81,10 @@ class RunnableKind(Kind):
         blocks: Collection[Any],
         observer: Observer,
     ) -> None:
-        """Stop a run whose first blocks show that it is in vain, or tell what they show.
+        """Stop a run whose first blocks show a fault, or report what they show.
 
         Raises:
-            EvaluationError: why.
+            EvaluationError: the run would be useless; the message says why.
         """
 
     def prepared(self, task: Any, settings: Settings, manifest: Manifest, store: Store) -> Any:
@@ -122,7 +122,9 @@ def runnable_kind(name: str) -> RunnableKind:
     """
     kind = kind_named(name)
     if not isinstance(kind, RunnableKind):
-        raise InputError(f"expected a kind of run that can be run, got {name!r}, which is imported")
+        raise InputError(
+            f"expected a kind of run that `bench run` makes, got {name!r}, which is imported"
+        )
     return kind
 
 

@@ -22,7 +22,7 @@ from bench.store.selection import rows_of
 from bench.suites import Suite
 
 SAMPLES_A_ROUND = 100
-"""A selection that may stop early is looked at after each round of so many samples."""
+"""Samples in a round; a selection that may stop early is checked after each round."""
 
 
 def make_selection(settings: Settings, size: int) -> Selection:
@@ -37,12 +37,15 @@ def make_selection(settings: Settings, size: int) -> Selection:
     stops = settings.until_width is not None or budget is not None
     if settings.every > 1:
         if settings.sample != "first" or stops:
-            raise InputError("expected --every or a random selection, got both")
+            raise InputError(
+                "--every cannot be used with --sample random, --until-width or --budget; use one "
+                "or the other"
+            )
         return Selection(kind="every", n=math.ceil(n / settings.every), step=settings.every)
     if settings.sample == "first":
         if stops:
             raise InputError(
-                "expected a random selection beside --until-width and --budget, since the first "
+                "--until-width and --budget cannot be used with --sample first, since the first "
                 "samples say nothing about the others; add --sample random"
             )
         return Selection(kind="all" if n == whole else "first", n=n)
@@ -60,7 +63,7 @@ def make_selection(settings: Settings, size: int) -> Selection:
 
 
 def selected_rows(settings: Settings, size: int) -> Tensor:
-    """Return the places (n,) of a run's samples in a data set of `size`.
+    """Return the indices (n,) of a run's samples in a data set of `size`.
 
     Raises:
         InputError: as `make_selection`, or more samples than there are.

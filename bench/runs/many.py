@@ -11,9 +11,8 @@ from types import MappingProxyType
 from bench import data
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
-from bench.candidates.foreign_code import FOREIGN_ERRORS, raised
 from bench.candidates.submission import SubmissionReference
-from bench.errors import BenchError, InputError, Unavailable
+from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
 from bench.memory import tensor_bytes
 from bench.runs.estimate import Estimate
 from bench.runs.kind import runnable_kind
@@ -33,7 +32,7 @@ MOST_BYTES_HELD = 2 << 30
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of one candidate's turn; exactly one of the three is there.
+    """The result of one candidate's turn; exactly one of the three is set.
 
     Attributes:
         result: the run.
@@ -121,7 +120,7 @@ def check_each(
             raise
         except FOREIGN_ERRORS as error:
             raise InputError(f"candidate {reference.name}: {raised(error)}") from error
-        candidate.module.cpu()  # it waits for its turn, and another may need the device
+        candidate.module.cpu()  # free the device for other candidates until its turn
         held += tensor_bytes(candidate.module)
         if held <= MOST_BYTES_HELD or not checked:
             checked[reference.name] = candidate, flags
@@ -157,6 +156,6 @@ def check_writable(folder: Path, option: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
-        raise InputError(f"{option}: {folder} cannot be made: {error.strerror}") from error
+        raise InputError(f"{option}: {folder} cannot be created: {error.strerror}") from error
     if not writable:
         raise InputError(f"{option}: {folder} cannot be written")

@@ -26,7 +26,7 @@ from bench.store.tables import Tables
 
 
 def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
-    """How a mix is made, for the manifest; None for another candidate."""
+    """Return how a mix is made, for the manifest; None for another candidate."""
     mix = candidate.mix
     if mix is None:
         return None
@@ -43,7 +43,7 @@ def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
 
 
 def with_mix_records(task: Task, tables: Tables) -> Tables:
-    """A run's tables with what its mix says of the clean images and of the witnesses.
+    """Add to a run's tables the mix's weights on clean images and on witnesses.
 
     One pass each. The columns, all of them null for other candidates, and those of the adversarial
     image where there is none: the weights `alpha_clean` and `alpha_adversarial`, and both bases'
@@ -96,7 +96,7 @@ def signed_margins(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 def _observe(
     mix: MixedClassifier, task: Task, images: Tensor, labels: Tensor
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weights (n,), and the margins (n,) of the accurate and of the robust base, as mixed."""
+    """Return the weights (n,) and both bases' margins (n,), accurate and robust, as mixed."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in batches(torch.arange(len(images)), task.batch_size):
         with torch.no_grad(), tensor_cores(False):

@@ -8,7 +8,7 @@ from bench.engines.progress import Progress
 
 
 class Observer(Protocol):
-    """Is told what a run does; the command line draws it."""
+    """Receives a run's progress; the command line displays it."""
 
     def progress(self, progress: Progress) -> None:
         """Take note that a block is finished, or that a stage begins."""

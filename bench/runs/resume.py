@@ -30,8 +30,10 @@ def choose_folder(
     others: list[str] = []
     while (folder := store.folder(manifest)).has_begun:
         recorded = _recorded(folder)
-        # What cannot be read is found to be damaged, and set aside, by whoever takes it up.
-        if recorded is None or same_candidate(recorded, manifest):
+        # Whoever resumes an unreadable run sets its damaged files aside. A log comes without its
+        # candidate: the digests of suite, data and file say all of it.
+        is_log = manifest.unidentified is None
+        if recorded is None or is_log or same_candidate(recorded, manifest):
             found = folder, manifest
         else:
             others.append(folder.path.name)
@@ -40,7 +42,7 @@ def choose_folder(
         notice(in_short(manifest.unidentified))
     elif found is None and others:
         notice(
-            f"a new run: it answers otherwise than when run {others[-1]} was made, though its "
+            f"a new run: its answers differ from those when run {others[-1]} was made, though its "
             "files, weights and code are the same (another version of a package, or something "
             "read from elsewhere?)"
         )
@@ -60,7 +62,7 @@ def _recorded(folder: RunFolder) -> Manifest | None:
 
 
 def _before_a_change(manifest: Manifest, store: Store) -> str | None:
-    """Return the name of a complete run that differs from this one in nothing but the candidate."""
+    """Return the name of a complete run that differs from this one in the candidate alone."""
     for folder in store.runs(manifest.suite, manifest.candidate):
         other = _recorded(folder) if folder.is_complete else None
         if other is None:

@@ -64,7 +64,7 @@ def run_in_rounds(
 
 
 def _reason_to_stop(selection: Selection, width: float, seconds: float, rounds: int) -> str:
-    """Why no further round is made; empty if one is."""
+    """Return why no further round is made; "" if one is made."""
     if selection.until_width is not None and width <= selection.until_width:
         return f"stopped: {percent(width)} points wide"
     budget = selection.budget_seconds
@@ -74,7 +74,7 @@ def _reason_to_stop(selection: Selection, width: float, seconds: float, rounds: 
 
 
 def _robust(blocks: Mapping[str, AttackBlock]) -> int:
-    """Samples of a round that are right and that no attack broke."""
+    """Return how many samples of a round are right and unbroken."""
     right: set[int] = set()
     broken: set[int] = set()
     for block in blocks.values():
@@ -89,7 +89,7 @@ def _robust(blocks: Mapping[str, AttackBlock]) -> int:
 def _shifted(
     report: Callable[[Progress], None], examples: int, robust: int
 ) -> Callable[[Progress], None]:
-    """Adds the samples of earlier rounds to what is reported."""
+    """Return a callback that adds the samples of earlier rounds to what it reports."""
 
     def shifted(progress: Progress) -> None:
         report(

@@ -33,7 +33,7 @@ INSPECTED_EXAMPLES = 32
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         reused: a complete run was there already; nothing was computed.
@@ -46,7 +46,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is worked out and not begun: its kind, its engine, its task, its name."""
+    """A planned run that has not begun: its kind, its engine, its task, its name."""
 
     kind: RunnableKind
     engine: Engine[Any]
@@ -55,14 +55,14 @@ class Plan:
 
 
 def make_plan(candidate: Candidate, dataset: Dataset, settings: Settings) -> Plan:
-    """Work out what is to be done; moves the candidate to the device.
+    """Plan what is to be done; move the candidate to the device.
 
     Raises:
-        InputError: settings that cannot be used, or a candidate that is nothing for the protocol.
+        InputError: the settings or the candidate cannot be used with the protocol.
     """
     settings = settings.of_candidate(candidate)
     kind = runnable_kind(settings.chosen_protocol.kind)
-    settings.check_for(kind.heeds, str(settings.protocol))
+    settings.check_for(kind.supported_settings, str(settings.protocol))
     engine = kind.engine(settings)
     task = kind.task(candidate, dataset, settings, engine)
     manifest = make_manifest(candidate, dataset, settings, kind, engine, task)
@@ -128,10 +128,12 @@ def complete(
 
     Args:
         dataset: the samples of the run.
-        raised: flags that were raised so far.
+        raised: flags that were raised so far; those that follow from the records are added.
         record: of the engine.
     """
     summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
+    found = flags.flags_of_records(summary, tables, len(dataset.classes))
+    summary = summary.model_copy(update={"flags": [*summary.flags, *found]})
     folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
     return summary
 
@@ -147,7 +149,7 @@ def inspect(
         InputError: unusable logits, or nothing that the kind of run can be made of.
     """
     kind.check(candidate, dataset, settings)
-    # Randomness is no reason for doubt where it is declared and something averages over it.
+    # Declared randomness that something averages over needs no flag.
     averages = kind.averages(settings)
     module = candidate.module.to(settings.device)
 
@@ -176,7 +178,7 @@ def _tables(
     if "batch_size" not in manifest.engine_settings:
         size = fitting_size(task.module, task, task.batch_size, differentiable=False)
         if size < task.batch_size:
-            observer.notice(f"batches of {size}: memory cannot hold {task.batch_size} images")
+            observer.notice(f"batches of {size}: out of memory with {task.batch_size} images")
             task = replace(task, batch_size=size)
     task = plan.kind.prepared(task, settings, manifest, store)
     blocks = _run_blocks(replace(plan, task=task), settings, folder, observer)
@@ -199,7 +201,7 @@ def _run_blocks(
     for block in work:
         folder.append(block)
         blocks[block.key] = block
-        # Engines work when they are asked for the next block: nothing more has run yet.
+        # Engines are lazy: they compute a block only when it is asked for.
         plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), observer)
     return [blocks[key] for key in sorted(blocks)]
 
@@ -213,7 +215,7 @@ def _check_fully(
     observer: Observer,
 ) -> Summary:
     """Measure the flags that need attacks of their own; nothing else of the run changes."""
-    observer.notice("checking its reliability by further attacks")
+    observer.notice("running the attacks of the reliability checks")
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
     raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)
     checked = summary.model_copy(

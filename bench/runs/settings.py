@@ -26,7 +26,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line must know of a setting beyond its name and default.
+    """What the command line needs to know about a setting beyond its name and default.
 
     Attributes:
         text: for --help.
@@ -52,7 +52,7 @@ def _option(default: Any, text: str, kind: type = str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a suite is run; what each field means stands in the text of its option.
+    """How a suite is run; the text of each field's option explains the field.
 
     Accuracies' widths are in points, radii in the [0, 1] pixel scale, times in seconds or as text
     such as 30m.
@@ -189,11 +189,11 @@ class Settings:
             )
         return number * SECONDS[unit]
 
-    def check_for(self, heeded: frozenset[str], protocol: str) -> None:
-        """Refuse settings that contradict each other, or that the kind of run does not heed.
+    def check_for(self, supported: frozenset[str], protocol: str) -> None:
+        """Refuse settings that contradict each other, or that the kind of run does not support.
 
         Args:
-            heeded: names of the settings, of those in `OPTIONAL`, that the kind of run heeds.
+            supported: names of the settings in `OPTIONAL` that the kind of run supports.
             protocol: for the message.
 
         Raises:
@@ -201,7 +201,7 @@ class Settings:
         """
         for each in fields(self):
             is_set = getattr(self, each.name) != each.default
-            if each.name in OPTIONAL and is_set and each.name not in heeded:
+            if each.name in OPTIONAL and is_set and each.name not in supported:
                 raise InputError(
                     f"{option_name(each.name)} cannot be used with protocol {protocol}"
                 )
@@ -223,7 +223,7 @@ OPTIONAL = frozenset(
         "flags",
     }
 )
-"""Settings that only some kinds of runs heed."""
+"""Settings that only some kinds of runs support."""
 
 
 def option_name(setting: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from bench import flags
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import PREFIX
 from bench.candidates.identity import digest
@@ -20,7 +19,7 @@ from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
 from bench.formatting import accuracy_text, percent
-from bench.runs.kind import RunnableKind, present
+from bench.runs.kind import RunnableKind
 from bench.runs.settings import Settings
 from bench.store.kinds import Columns, Overview
 from bench.store.manifest import Manifest
@@ -41,7 +40,7 @@ INSPECTED_ALPHA = 0.5
 
 
 def read_alphas(text: str, option: str) -> tuple[float, ...]:
-    """The weights that `0:1:0.05` (both ends included) or `0.5,0.7` mean, ascending, each once.
+    """Return the weights that `0:1:0.05` (ends included) or `0.5,0.7` mean, ascending, unique.
 
     Raises:
         InputError: another form, or a weight outside [0, 1]; `option` is named.
@@ -78,7 +77,7 @@ def mix_name(
     accurate_scale: float | None = None,
     robust_scale: float | None = None,
 ) -> str:
-    """The name of a mix, as `--candidate` takes it; without alpha that of a sweep."""
+    """Return a mix's name as `--candidate` takes it; without alpha, a sweep's name."""
     short = None if alpha is None else f"{alpha:g}"
     exact = short if short is None or float(short) == alpha else repr(alpha)
     given = {
@@ -92,22 +91,22 @@ def mix_name(
 
 
 def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
-    """The mix that is swept, at `INSPECTED_ALPHA`.
+    """Return the mix that is swept, at `INSPECTED_ALPHA`.
 
     Args:
-        reference: of the mix at that weight.
-        name: of the sweep.
+        reference: the mix at that weight.
+        name: the sweep's name.
 
     Raises:
-        InputError: bases that do not go together, or a randomized one.
+        InputError: the bases do not fit together, or one is randomized.
     """
     candidate = reference.load()
     if candidate.randomized:
         raise InputError(
-            f"{name}: expected bases that answer alike each time, since a sweep asks them once an "
-            "image; got a randomized one. Run its mixes one by one with `bench run`"
+            f"{name}: expected deterministic bases, since a sweep runs them once an image; got a "
+            "randomized one. Run its mixes one by one with `bench run`"
         )
-    # Of all weights at once: no run of a mix at one weight is a run of the same candidate.
+    # The sweep covers all weights: a mix at one weight is a different candidate.
     definition = digest({"sweep": candidate.definition_sha256})
     return replace(candidate, name=name, definition_sha256=definition)
 
@@ -157,6 +156,7 @@ class Sweep(RunnableKind):
         ),
         attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
     )
+    has_section = True
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the sweep engine for the protocol's weights."""
@@ -245,7 +245,7 @@ class Sweep(RunnableKind):
                 "clean_accuracy": interval_of(manifest.selection, clean, n),
                 "robust_accuracy": interval_of(manifest.selection, robust, n),
             },
-            flags=[*raised, *present(flags.non_finite_logits(tables.samples))],
+            flags=list(raised),
             engine_record=dict(record),
             points=points,
             seconds=float(tables.attempts["seconds"].sum()),

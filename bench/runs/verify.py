@@ -44,7 +44,7 @@ from bench.suites import ThreatModel
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of checking a run.
+    """The result of checking a run.
 
     Attributes:
         n_examples: samples of the run.
@@ -93,7 +93,7 @@ def check_candidate(candidate: Candidate, manifest: Manifest) -> None:
     if manifest.unidentified is None:
         raise InputError(
             f"{run}: was made by an earlier version of this program, which did not record all that "
-            "decides a candidate's answers; run it anew"
+            "decides a candidate's answers; run it again with --again"
         )
     if candidate.definition_sha256 != manifest.definition_sha256:
         raise InputError(
@@ -130,13 +130,14 @@ def verify(
     device: torch.device,
     batch_size: int = 250,
 ) -> Verification:
-    """Run a candidate once on each witness of a run; a randomized one as often as it takes.
+    """Run a candidate once on each witness of a run; a randomized one as often as needed.
 
-    Of a randomized one the mean over draws that no attack has seen decides about a witness; a
-    sample that is said to be wrong without attack is refuted where the label leads beyond doubt.
+    For a randomized candidate, the mean over draws that no attack has seen decides about a
+    witness. The claim that a sample is wrong without attack is refuted if the label leads beyond
+    doubt.
 
     Args:
-        folder: of a complete run.
+        folder: the folder of a complete run.
         candidate: as it was when the run was made.
         dataset: the samples of the run.
 
@@ -209,7 +210,7 @@ def check_kind(manifest: Manifest) -> None:
 def _contradictions(
     samples: pd.DataFrame, claimed: float, witnesses: Witnesses | None
 ) -> list[str]:
-    """Where the run's own tables disagree."""
+    """Return where the run's own tables disagree."""
     failures = []
     counted = float(samples["robust"].mean())
     if abs(counted - claimed) > 1e-12:
@@ -243,11 +244,11 @@ class _Judge:
         self.passes = 0
 
     def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
-        """By how much the candidate prefers another class to the labels (n,).
+        """Return by how much the candidate prefers another class to the labels (n,).
 
-        Of images (n, C, H, W): the highest other logit less the label's, infinite where the logits
-        are no answer; of a randomized candidate the prediction (n,) that was recorded less the
-        label, in standard errors.
+        For images (n, C, H, W) this is the highest other logit minus the label's, infinite where
+        the logits are no answer. For a randomized candidate it is the recorded prediction (n,)
+        minus the label, in standard errors.
         """
 
         def ask(some: Tensor, theirs: Tensor, recorded: Tensor) -> Tensor:
@@ -257,22 +258,22 @@ class _Judge:
                 return lead
             self.passes += len(some)
             logits: Tensor = self.module(some)
-            # Logits of the largest size have a difference that float32 cannot hold.
+            # The difference of very large logits can overflow float32.
             precise = logits.double()
             own = precise.gather(1, theirs[:, None]).squeeze(1)
             others = precise.scatter(1, theirs[:, None], float("-inf")).max(dim=1)[0]
-            # Of classes in a tie the first one is the candidate's.
+            # The candidate predicts the first of several tied classes.
             is_wrong = classes_of(logits) != theirs
             lead = torch.where(
                 is_wrong, (others - own).clamp_min(torch.finfo(own.dtype).tiny), others - own
             )
-            # What is no answer is wrong by as much as anything can be.
+            # Logits that are no answer count as wrong by an infinite margin.
             return torch.where(answered(logits), lead, float("inf"))
 
         return self._in_batches(ask, images, labels, predictions)
 
     def classes(self, images: Tensor) -> Tensor:
-        """The classes (n,) of images (n, C, H, W), `NO_CLASS` where there is none."""
+        """Return the classes (n,) of images (n, C, H, W), `NO_CLASS` where there is none."""
         model = expectation(self.module, DECIDING_DRAWS) if self.randomized else self.module
         return self._in_batches(lambda some: classes_of(model(some)), images)
 
@@ -283,7 +284,7 @@ class _Judge:
             tensor_cores(False),
             keyed_randomness(self.device, self.seed, Purpose.VERIFICATION, len(inputs[0])),
         ):
-            # Copies, since a candidate may change its input in place.
+            # Pass copies, since a candidate may change its input in place.
             answers = [ask(*(some.to(self.device, copy=True) for some in part)) for part in parts]
         return torch.cat([answer.cpu() for answer in answers])
 
@@ -291,7 +292,7 @@ class _Judge:
 def _check_clean(
     dataset: Dataset, wrong: pd.DataFrame, judge: _Judge
 ) -> tuple[list[str], list[int]]:
-    """As `_check_images`, for the samples that are said to be wrong without attack."""
+    """Check as `_check_images` does the samples that are said to be wrong without attack."""
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
     indices = wrong["index"].tolist()
     if not indices:
@@ -317,7 +318,7 @@ def _check_images(
     witnesses: Witnesses,
     threat: ThreatModel,
 ) -> tuple[list[str], list[int]]:
-    """Failures, and the data-set places of the samples that are proven not to be robust."""
+    """Return failures, and the data-set indices of the samples proven not to be robust."""
     good = inside(images, clean, threat.norm, threat.eps)
     lead = judge.leads(images, labels, torch.from_numpy(witnesses.prediction))
     distance = norms((images.double() - clean.double()).flatten(1), threat.norm)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.claims.claims import EPS_TOLERANCE
 from bench.errors import InputError
 from bench.store import Store
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import Summary
+from bench.suites.suite import EPS_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def best_known(
 
 
 def newest_evaluation(store: Store, summary: Summary) -> Summary | None:
-    """The newest evaluation of the run's own candidate at its own radius; None if there is none.
+    """Return the newest evaluation of the run's own candidate at its own radius, or None.
 
     A run of the same name may be of other weights, or of the candidate as it was defined before.
     """
@@ -94,7 +94,7 @@ def newest_evaluation(store: Store, summary: Summary) -> Summary | None:
 
 
 def _joins(other: Summary, summary: Summary) -> bool:
-    """Whether what another run broke is broken for this one."""
+    """Return whether a sample broken in the other run is broken for this one too."""
     theirs, ours = other.manifest, summary.manifest
     return (
         other.kind.has_witnesses
@@ -107,6 +107,6 @@ def _joins(other: Summary, summary: Summary) -> bool:
 
 
 def _same_labels(own: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two runs mean the same samples, as far as labels tell."""
+    """Return whether two runs mean the same samples, as far as labels tell."""
     shared = own[["index", "label"]].merge(other[["index", "label"]], on="index")
     return bool((shared["label_x"] == shared["label_y"]).all())

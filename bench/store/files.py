@@ -36,13 +36,13 @@ UNREADABLE = (
     zlib.error,
     pa.ArrowException,
 )
-"""What reading a cut or changed file raises."""
+"""Errors that reading a truncated or changed file raises."""
 
 
 def safe_name(name: str) -> str:
-    """A name as one for folders and files; what is no letter, digit, ., _ or - becomes -.
+    """Return a name as one for folders and files, with - for what is no letter, digit, ., _ or -.
 
-    Of a name that file systems could not hold its beginning is kept, and a digest of the whole.
+    A name that is too long for file systems is cut and ends in a digest of the whole.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "-"
     if len(safe) <= LONGEST_NAME:
@@ -62,7 +62,15 @@ def set_aside(path: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file as a whole: under another name, synced, renamed."""
+    """Write a file as a whole: under another name, synced, renamed.
+
+    A device or a pipe, such as /dev/stdout, is written to directly.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(content)
@@ -100,14 +108,14 @@ def read_json(path: Path, kind: type[RecordType]) -> RecordType:
         )
     try:
         return kind.model_validate(content)
-    except InputError as error:  # not damaged, but refused by the release that reads it
+    except InputError as error:  # intact, but not supported by this release
         raise InputError(f"{path}: {error}; move the run's folder away") from error
     except ValidationError as error:
         raise damage_error(path, InputError("; ".join(explain(kind, error)))) from error
 
 
 def damage_error(path: Path, error: Exception) -> InputError:
-    """The error that names a damaged file and the way out."""
+    """Return the error that names a damaged file and the way out."""
     reason = " ".join(str(error).split())[:160]
     return InputError(
         f"{path}: damaged ({reason}); the same `bench run` sets it aside and computes it again"

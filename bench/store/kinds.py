@@ -66,6 +66,8 @@ class Kind(ABC):
             image that proves it.
         certifies: it proves radii instead of attacking.
         is_imported: others made it; it was read from a file.
+        has_section: a suite's page has a section for such runs; others are listed by their
+            overview.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Kind(ABC):
     has_witnesses = False
     certifies = False
     is_imported = False
+    has_section = False
 
     @abstractmethod
     def join(self, blocks: Sequence[Block]) -> Tables:

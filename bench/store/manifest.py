@@ -28,18 +28,18 @@ class Record(BaseModel):
 
 
 class DatasetRecord(Record):
-    """Which data: name, digest of images, labels and order, and the size of the whole data set."""
+    """A data set: name, digest of images, labels and order, and the size of the whole set."""
 
     name: str
     sha256: str
     size: int
     classes: tuple[str, ...] | None = None
-    """The user's own data: class names in the order of the network's outputs. None: a data set that
-    is known by name, whose classes are."""
+    """Class names in the order of the network's outputs, for the user's own data. None for a data
+    set known by name, whose classes are known."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Classes that are known are no part of the record, nor of the run's digest.
+        # Known classes are left out of the record and of the run's digest.
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
@@ -49,9 +49,9 @@ class Selection(Record):
     They are `all`, the `first` n, `every` step-th, n drawn at `random`, or n `listed`.
 
     A random selection is drawn without replacement from `population` samples, all of the
-    protocol's, keyed by `seed`. One that names a `round` grows
-    by so many samples at a time, n at most, and may stop early: when the interval of the robust
-    accuracy is at most `until_width` wide, or when `budget_seconds` are spent.
+    protocol's, keyed by `seed`. If `round` is set, it grows by `round` samples at a time, up to n,
+    and may stop early: when the interval of the robust accuracy is at most `until_width` wide, or
+    when `budget_seconds` are spent.
     """
 
     kind: Literal["all", "first", "every", "random", "listed"]
@@ -66,7 +66,7 @@ class Selection(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What a selection does not have is no part of its record, nor of the run's digest.
+        # Absent values are left out of the record and of the run's digest.
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
@@ -101,7 +101,7 @@ class Manifest(Record):
     information: dict[str, Any] = {}
     """Architecture, paper, training of the candidate."""
     unidentified: list[str] | None = None
-    """What of the candidate could not be digested, a line each; None: nobody looked, as for an
+    """Parts of the candidate that could not be digested, one a line; None: not checked, as for an
     imported log."""
     fingerprint: list[str] | None = None
     """The candidate's logits on the probe images, a line an image; None: they vary."""

@@ -56,7 +56,7 @@ def _parts(kind: type[Block]) -> dict[str, type[Any]]:
 
 
 def pack_witnesses(witnesses: Witnesses, clean_images: ImageArray) -> bytes:
-    """Witnesses as the content of an `.npz` file, images as differences to `clean_images`."""
+    """Return witnesses as the content of an `.npz` file, as differences to `clean_images`."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -69,7 +69,7 @@ def pack_witnesses(witnesses: Witnesses, clean_images: ImageArray) -> bytes:
 
 
 def difference(clean: ImageArray, images: ImageArray) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Difference of the bit patterns: exact whatever the rounding, and it compresses well.
+    """Return the difference of bit patterns: exact whatever the rounding, and compressible.
 
     The four bytes of each difference are kept apart (one plane a byte), since the high ones are
     mostly alike.
@@ -79,6 +79,6 @@ def difference(clean: ImageArray, images: ImageArray) -> np.ndarray[Any, np.dtyp
 
 
 def apply_difference(clean: ImageArray, planes: Any) -> ImageArray:
-    """The images of which `difference` was taken."""
+    """Return the images of which `difference` was taken."""
     bits = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view(np.int32)[..., 0]
     return (np.ascontiguousarray(clean).view(np.int32) + bits).view(np.float32)

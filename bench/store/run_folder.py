@@ -82,7 +82,7 @@ class RunFolder:
             write_json(self.path / MANIFEST, manifest)
 
     def manifest(self) -> Manifest:
-        """The manifest.
+        """Return the manifest.
 
         Raises:
             InputError: it is damaged or of another schema version.
@@ -99,7 +99,7 @@ class RunFolder:
         return kind_named(self.manifest().kind)
 
     def summary(self) -> Summary:
-        """The summary of a complete run.
+        """Return the summary of a complete run.
 
         Raises:
             InputError: it is damaged or of another schema version.
@@ -113,7 +113,7 @@ class RunFolder:
         write(self.path / "parts" / f"{block.key}.npz", buffer.getvalue())
 
     def blocks(self) -> tuple[dict[str, Block], list[Path]]:
-        """The blocks finished so far by key; damaged files are set aside and named.
+        """Return the finished blocks by key, and the damaged files, which are set aside.
 
         Returns:
             blocks, and the new paths of the files that could not be read.
@@ -164,7 +164,7 @@ class RunFolder:
     def witnesses(
         self, images: ImageArray, indices: Sequence[int], others: bool = False
     ) -> Witnesses | None:
-        """The witnesses; None if no sample was broken by an attack.
+        """Return the witnesses; None if no sample was broken by an attack.
 
         Args:
             images: (N, C, H, W) clean images, float32.
@@ -217,7 +217,7 @@ class RunFolder:
         return not (self.path / "parts").is_dir() and all((self.path / n).is_file() for n in names)
 
     def tables(self, images: ImageArray, indices: Sequence[int]) -> Tables:
-        """All tables of a complete run; arguments as in `witnesses`.
+        """Return all tables of a complete run; arguments as in `witnesses`.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -238,7 +238,7 @@ class RunFolder:
         return [aside / path.name for path in damaged]
 
     def verify_tables(self) -> list[Path]:
-        """The damaged or missing files of a complete run, by reading all of them."""
+        """Read all files of a complete run and return those that are damaged or missing."""
         damaged = []
         broken = False
         for name in (SAMPLES, ATTEMPTS):

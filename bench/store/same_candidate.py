@@ -20,7 +20,7 @@ deviation). Other machines, devices and numbers of threads round by a tenth of i
 
 
 def same_candidate(one: Manifest, other: Manifest) -> bool:
-    """Whether two runs are of the same candidate; never of one that is not identified.
+    """Return whether two runs are of the same candidate; never if one is not identified.
 
     Runs made before candidates were identified (`unidentified` is None) are joined with none.
     """
@@ -33,7 +33,7 @@ def same_candidate(one: Manifest, other: Manifest) -> bool:
 
 
 def same_answers(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
-    """Whether two fingerprints agree, up to rounding.
+    """Return whether two fingerprints agree, up to rounding.
 
     Without fingerprints, as of candidates whose answers vary, there is nothing to disagree.
     """
@@ -54,7 +54,7 @@ def same_answers(one: Sequence[str] | None, other: Sequence[str] | None) -> bool
 
 
 def _numbers(fingerprint: Sequence[str]) -> FloatArray:
-    """Logits (images * K,) from a line an image."""
+    """Return logits (images * K,) from a line for each image."""
     return np.array([float(each) for line in fingerprint for each in line.split()], np.float64)
 
 

@@ -24,14 +24,14 @@ from bench.suites import Suite
 
 
 def permutation(size: int, seed: int) -> list[int]:
-    """A random order of 0 ... size - 1 that depends on `seed` alone, on no library's generator."""
+    """Return a random order of 0 ... size - 1 that depends on `seed` and no library's generator."""
     return sorted(
         range(size), key=lambda place: hashlib.sha256(f"{seed}/{place}".encode()).digest()
     )
 
 
 def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -> Tensor:
-    """Places (n,) in the data set that a selection means.
+    """Return the indices (n,) in the data set that a selection means.
 
     Args:
         population: how many samples the protocol takes in all; they are the first of the data set.
@@ -51,12 +51,12 @@ def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -
         return torch.arange(selection.n) * (selection.step or 1)
     assert selection.seed is not None
     rows = torch.tensor(permutation(population, selection.seed)[: selection.n])
-    # One that grows is worked off in the order of the draw; the order of the other is of no matter.
+    # A growing selection keeps the order of the draw; otherwise the order does not matter.
     return rows if selection.round else rows.sort().values
 
 
 def interval_of(selection: Selection, successes: int, n: int) -> Interval:
-    """The 95% interval that a selection allows of an accuracy.
+    """Return the 95% interval that a selection allows of an accuracy.
 
     The whole test set, and its first samples, count as a sample of the population of images: an
     exact binomial interval, which says nothing about the rest of the test set. A random part tells
@@ -82,7 +82,7 @@ def dataset_of(
     preprocessing: Callable[[Any], Tensor] | None,
     listed: Sequence[int] = (),
 ) -> Dataset:
-    """The samples that a run was made for, equal by digest.
+    """Return the samples that a run was made for, equal by digest.
 
     Args:
         listed: places of the samples, if the run's selection is `listed`.

@@ -28,12 +28,12 @@ class Store:
         return f"Store({str(self.root)!r})"
 
     def folder(self, manifest: Manifest) -> RunFolder:
-        """The folder of the run that a manifest names, whether it exists or not."""
+        """Return the folder of the run that a manifest names, whether it exists or not."""
         path = self.root / safe_name(manifest.suite) / safe_name(manifest.candidate) / manifest.run
         return RunFolder(path)
 
     def runs(self, suite: str | None = None, candidate: str | None = None) -> list[RunFolder]:
-        """All run folders, of one suite or candidate if named, by path."""
+        """Return all run folders, of one suite or candidate if named, by path."""
         names = [safe_name(name) if name else "*" for name in (suite, candidate)]
         pattern = "/".join([*names, "*", MANIFEST])
         return [
@@ -43,7 +43,7 @@ class Store:
         ]
 
     def summaries(self, suite: str | None = None, candidate: str | None = None) -> list[Summary]:
-        """Summaries of the complete runs, oldest first.
+        """Return the summaries of the complete runs, oldest first.
 
         Raises:
             InputError: a damaged summary, or one of another schema version.
@@ -52,7 +52,7 @@ class Store:
         return sorted(found, key=lambda summary: summary.finished)
 
     def readable_summaries(self) -> list[Summary]:
-        """Summaries of the complete runs that are neither damaged nor of another schema version."""
+        """Return the summaries of the complete runs that this release can read, oldest first."""
         found = []
         for run in self.runs():
             with contextlib.suppress(InputError):

@@ -61,7 +61,7 @@ class Summary(Record):
     """Which flags were measured: `full` includes those that need attacks of their own. They may be
     added to a finished run; its numbers stay."""
     engine_record: dict[str, float | str] = {}
-    """How the engine did it: passes the reference would have used, batch fill, and the like."""
+    """The engine's own figures: passes the reference would have used, batch fill, and the like."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str

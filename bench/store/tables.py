@@ -34,7 +34,7 @@ MIX_COLUMNS = (
     "accurate_margin_adversarial",
     "robust_margin_adversarial",
 )
-"""Of the samples of a mix, see `bench.runs.mix_records`; null for other candidates."""
+"""Columns of a mix's samples, see `bench.runs.mix_records`; null for other candidates."""
 
 CERTIFICATE_COLUMNS = pa.schema(
     [

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.data import DataSource, image_shape
 from bench.errors import InputError
+from bench.suites.sequences import SEQUENCES
 from bench.validation import Number, StrictModel, read_yaml, validate
 
 
@@ -32,6 +33,8 @@ def _norm_and_radius(value: Any) -> Any:
 
 
 Norm = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
+EPS_TOLERANCE = 1e-6
+"""Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 STANDARD_PROTOCOL = "standard"
 CERTIFIED_PROTOCOL = "certified"
 _SUFFIXES = (".yaml", ".yml")
@@ -125,6 +128,15 @@ class Certification(StrictModel):
     failure_probability: Annotated[float, Field(gt=0, lt=1)] = 0.001
 
 
+def _named_sequence(value: Any) -> Any:
+    """Turn the name of a sequence of attacks into the attacks' names."""
+    if not isinstance(value, str):
+        return value
+    if value not in SEQUENCES:
+        raise ValueError(f"expected a list of attacks, or one of {', '.join(SEQUENCES)}")
+    return SEQUENCES[value]
+
+
 class Protocol(StrictModel):
     """What is done to a candidate: it is attacked, it is certified, or what another kind does."""
 
@@ -132,18 +144,26 @@ class Protocol(StrictModel):
 
     kind: str = ""
     """The kind of run; by default `evaluation` with attacks and `certification` without."""
-    attacks: tuple[AttackChoice, ...] = ()
-    """Each on the samples that stood the earlier ones."""
+    extends: str = Field(default="", examples=["standard"])
+    """A protocol of the suite whose attacks come before this one's; empty: none. A suite that was
+    loaded has those attacks in `attacks`."""
+    attacks: Annotated[tuple[AttackChoice, ...], BeforeValidator(_named_sequence)] = ()
+    """Attacks in order, each on the samples that survived the earlier ones; a file may name one of
+    `SEQUENCES`."""
     certification: Certification | None = None
     arguments: dict[str, Any] = {}
-    """What a kind of run of your own needs beside attacks."""
+    """Settings of a kind of run of your own, beside attacks."""
     candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None
     """Evaluated unless others are asked for; None: the suite's."""
 
     @model_validator(mode="after")
     def _attacks_or_certification(self) -> Protocol:
+        if self.extends and self.certification is not None:
+            raise ValueError("expected certification or a protocol to extend; got both")
         if self.kind:
             return self
+        if self.extends:
+            return self.model_copy(update={"kind": "evaluation"})
         if bool(self.attacks) == (self.certification is not None):
             came = "both" if self.attacks else "neither"
             raise ValueError(f"expected either attacks or certification; got {came}")
@@ -183,6 +203,30 @@ class Suite(StrictModel):
     asked for."""
 
     @model_validator(mode="after")
+    def _with_the_attacks_of_extended_protocols(self) -> Suite:
+        protocols = {name: self._extended(name) for name in self.protocols}
+        if protocols == self.protocols:
+            return self
+        return self.model_copy(update={"protocols": protocols})
+
+    def _extended(self, name: str) -> Protocol:
+        """Return a protocol with the attacks of those that it extends before its own."""
+        protocol = self.protocols[name]
+        attacks, passed, base = protocol.attacks, {name}, protocol.extends
+        while base:
+            field = f"field protocols.{name}.extends: expected"
+            if base in passed:
+                raise ValueError(f"{field} a protocol that does not extend this one; got {base!r}")
+            attacking = [each for each, one in self.protocols.items() if one.attacks or one.extends]
+            if base not in attacking:
+                others = ", ".join(each for each in attacking if each != name) or "there is none"
+                raise ValueError(f"{field} another protocol with attacks ({others}); got {base!r}")
+            passed.add(base)
+            extended = self.protocols[base]
+            attacks, base = (*extended.attacks, *attacks), extended.extends
+        return protocol.model_copy(update={"attacks": attacks, "extends": ""})
+
+    @model_validator(mode="after")
     def _certifies_in_l2(self) -> Suite:
         for name, protocol in self.protocols.items():
             if protocol.certification is not None:
@@ -193,7 +237,7 @@ class Suite(StrictModel):
         return self
 
     def protocol(self, name: str) -> Protocol:
-        """The protocol called `name`.
+        """Return the protocol called `name`.
 
         Raises:
             InputError: the suite has no such protocol.
@@ -247,7 +291,7 @@ class Suite(StrictModel):
         return CERTIFIED_PROTOCOL if CERTIFIED_PROTOCOL in certifying else certifying[0]
 
     def candidates_of(self, protocol: str) -> tuple[str, ...]:
-        """What is evaluated under the protocol called `protocol` unless others are asked for.
+        """Return what is evaluated under the protocol called `protocol` by default.
 
         Raises:
             InputError: the suite has no such protocol.
@@ -257,13 +301,13 @@ class Suite(StrictModel):
 
 
 def suite_names() -> list[str]:
-    """Names of the suites that ship with the package, sorted."""
+    """Return the names of the suites that ship with the package, sorted."""
     files = resources.files("bench.suites").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def suite_name(name_or_path: str) -> str:
-    """The name of a suite that is given by its name or by the path of its YAML file.
+    """Return the name of a suite that is given by its name or by its YAML file's path.
 
     Raises:
         InputError: the file cannot be read, or has a wrong field.
@@ -273,7 +317,7 @@ def suite_name(name_or_path: str) -> str:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """A shipped suite by its name, or a user's own by the path of its YAML file.
+    """Load a shipped suite by its name, or a user's own by the path of its YAML file.
 
     Raises:
         InputError: no such suite (the nearest names are given), or a wrong field in the file.

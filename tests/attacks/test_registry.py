@@ -10,8 +10,16 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor
 
+from bench.attacks import registry
 from bench.attacks.attack import Attack, Passes
-from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack, standard_autoattack
+from bench.attacks.autoattack import standard_autoattack
+from bench.attacks.registry import (
+    ATTACKS,
+    AttackPlan,
+    Definition,
+    plan_attack,
+    register_attack,
+)
 from bench.attacks.state import State
 from bench.errors import InputError
 from tests.attacks.networks import predictions, small_network, some_images
@@ -54,6 +62,60 @@ def test_few_classes_are_said(classes: int, targets: int, loss: str, note: str) 
     assert plan.parameters["loss"] == loss
     assert note in plan.note
     assert bool(plan.note) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults", "message"),
+    [
+        ("square", {}, "attack square: expected a name that is free, got one that is registered"),
+        ("My attack", {}, "expected an attack's name of small letters, .*; got 'My attack'"),
+        ("clean", {}, "other than clean, neighbours, .*; got 'clean'"),
+        ("own", {"steps": 0}, "attack own: expected steps >= 1, got 0"),
+    ],
+)
+def test_wrong_registrations_are_named(name: str, defaults: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        register_attack(name, Definition("own", defaults, ATTACKS["square"].build))
+    assert "own" not in ATTACKS
+
+
+class Offered:
+    """What an installed package offers."""
+
+    name, value = "offered", "package:definition"
+
+    def __init__(self, definition: object) -> None:
+        self.definition = definition
+
+    def load(self) -> object:
+        if isinstance(self.definition, Exception):
+            raise self.definition
+        return self.definition
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (3, "entry point offered of bench.attacks: expected a Definition, got int"),
+        (ImportError("no module x"), "got ImportError: no module x; repair or remove package:def"),
+    ],
+)
+def test_wrong_entry_points_are_named(
+    definition: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Offered(definition)])
+    with pytest.raises(InputError, match=message):
+        registry._discover.__wrapped__()
+
+
+def test_entry_points_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    definition = Definition("own", {"queries": 5}, ATTACKS["square"].build)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Offered(definition)])
+    registry._discover.__wrapped__()
+    assert ATTACKS["offered"] is definition
+    plan = plan_attack("offered", {}, norm="L2", eps=0.5, classes=10)
+    assert (plan.name, plan.items, plan.attack.steps) == ("offered", 1, 6)
 
 
 def test_parameters_are_used() -> None:

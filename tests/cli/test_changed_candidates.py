@@ -102,7 +102,7 @@ def test_what_decides_the_answers_makes_another_run(
 
     monkeypatch.setenv("TESTED_ROLL", "1")
     output = call(folder)
-    assert "a new run: it answers otherwise than when run" in output
+    assert "a new run: its answers differ from those when run" in output
     assert "clean 0.00%" in output
     assert "nothing was computed" in call(folder)
     monkeypatch.delenv("TESTED_ROLL")

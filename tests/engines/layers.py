@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
-from bench.candidates.form import in_eval_mode
+from bench.modules import in_eval_mode
 
 CLASSES = 5
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.report import build_report
+from bench.report.build import build_report
 from bench.report.certified import CertifiedBoard, certified_board
 from bench.report.repeated import repeated_trainings
 from bench.store import Store

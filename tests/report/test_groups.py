@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.report import build_report
+from bench.report.build import build_report
 from bench.report.groups import group_letters
 from bench.store import Store
 from tests.report.runs import make_manifest, make_summary, save_run

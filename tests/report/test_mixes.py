@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.report import build_report
+from bench.report.build import build_report
 from bench.report.mixes import families
 from bench.store import Store
 from bench.store.manifest import DatasetRecord

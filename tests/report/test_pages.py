@@ -13,8 +13,7 @@ import matplotlib
 import pytest
 
 from bench.errors import InputError
-from bench.report import build_report
-from bench.report.build import page_name
+from bench.report.build import build_report, page_name
 from bench.report.svg import ROLES, drawing
 from bench.store import Store
 from bench.store.manifest import Selection

@@ -44,7 +44,7 @@ def missing(directory: Path) -> str | None:
 
 @cache
 def _listing() -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """The thousand WordNet ids in the order of the classes, and (id, file name) of the images."""
+    """Return the thousand WordNet ids in the order of classes, and (id, file) of the images."""
     from bench.robustbench import helper_file
 
     classes: dict[str, int] = json.loads(helper_file("imagenet_class_to_id_map.json"))

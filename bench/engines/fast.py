@@ -42,7 +42,7 @@ from bench.engines.search import Search
 from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
-from bench.out_of_memory import with_as_many_as_fit
+from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.store.records import AttackBlock, Attempts
 
 

@@ -27,7 +27,7 @@ from bench.flags.gradients import (
     vanishing_gradients,
     zero_gradients,
 )
-from bench.out_of_memory import is_out_of_memory
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.store.summary import Flag
 
 

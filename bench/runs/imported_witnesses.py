@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.attacks import inside
 from bench.attacks.distances import norms
 from bench.candidates import Candidate
+from bench.candidates.tensor_files import read_tensor_file
 from bench.candidates.weights import file_sha256
 from bench.data import Dataset
 from bench.engines import Task
@@ -36,7 +37,6 @@ from bench.store.manifest import Selection
 from bench.store.records import AttackBlock, Attempts, Witnesses
 from bench.store.summary import Flag
 from bench.store.tables import Tables
-from bench.tensor_files import read_tensor_file
 
 ATTACK = "imported"
 ADVERSARIAL_KEYS = (

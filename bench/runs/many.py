@@ -14,7 +14,7 @@ from bench.candidates.bases import MixReference
 from bench.candidates.foreign_code import FOREIGN_ERRORS, raised
 from bench.candidates.submission import SubmissionReference
 from bench.errors import BenchError, InputError, Unavailable
-from bench.memory import tensor_bytes
+from bench.memory.allocator import tensor_bytes
 from bench.runs.estimate import Estimate
 from bench.runs.kind import runnable_kind
 from bench.runs.observer import Observer

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.attacks.losses import Loss, cross_entropy
 from bench.errors import BenchError, EvaluationError, raised
-from bench.out_of_memory import is_out_of_memory
+from bench.memory.out_of_memory import is_out_of_memory
 
 _NO_GRADIENT = (
     "is not implemented",  # the derivative of an operation, or a backend's

@@ -17,9 +17,9 @@ from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected, said
 from bench.engines.folding import folded
 from bench.errors import InputError
-from bench.memory import keep_freed_memory
+from bench.memory.allocator import keep_freed_memory
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.modules import uncompiled
-from bench.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
 
 PRECISIONS = ("float32", "tf32", "bfloat16")

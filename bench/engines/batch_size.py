@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
 from bench.engines.engine import Task
+from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.modules import uncompiled
-from bench.out_of_memory import with_as_many_as_fit
 
 USUAL = {"cpu": 128, "cuda": 1024}
 """Fills the device with networks of usual size; a processor's cache holds no more."""

@@ -2,7 +2,7 @@
 
 import bench.attacks.adaptive  # noqa: F401  (registers its attacks)
 from bench.attacks.apgd import APGD
-from bench.attacks.attack import Attack, Model, Outcome, Passes, likeliest_wrong_classes
+from bench.attacks.attack import Attack, AttackedSamples, Model, Passes, likeliest_wrong_classes
 from bench.attacks.autoattack import standard_autoattack
 from bench.attacks.draws import Draws, GivenDraws, KeyedDraws, keyed_draws
 from bench.attacks.fab import FAB
@@ -27,12 +27,12 @@ __all__ = [
     "Attack",
     "AttackPlan",
     "AttackRequest",
+    "AttackedSamples",
     "Definition",
     "Draws",
     "GivenDraws",
     "KeyedDraws",
     "Model",
-    "Outcome",
     "Passes",
     "SquareL2",
     "SquareLinf",

@@ -150,7 +150,7 @@ def entering(standing: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackedSamples:
     """What an attack did to a batch of samples.
 
     Attributes:
@@ -176,7 +176,7 @@ def attack_samples(
     restarts: int = 1,
     seed: int = 0,
     indices: Tensor | None = None,
-) -> Outcome:
+) -> AttackedSamples:
     """Run an attack on the samples that are classified correctly, as one plain loop.
 
     Target after target and restart after restart, each on the samples that still stand.
@@ -232,7 +232,7 @@ def attack_samples(
                     broken[leaving] = True
                     rows, state = rows[~done], select(state, ~done)
             standing = standing[~broken[standing]]
-    return Outcome(found, broken, steps)
+    return AttackedSamples(found, broken, steps)
 
 
 def likeliest_wrong_classes(logits: Tensor, labels: Tensor, count: int) -> Tensor:

@@ -121,10 +121,10 @@ class WindowQuery:
         first = torch.arange(channels, device=top.device).mul_(height * width).view(-1, 1, 1)
         places = first + (rows.mul_(width).unsqueeze(2) + columns.unsqueeze(1)).unsqueeze(1)
         places = places.view(count, -1)
-        inside = (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)
+        covered = (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)
         before = state.best.view(count, -1).gather(1, places)
         clean = state.clean.view(count, -1).gather(1, places)
-        after = (before + (change * inside).view(count, -1)).clamp_(
+        after = (before + (change * covered).view(count, -1)).clamp_(
             (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
         )
         state.best.view(count, -1).scatter_(1, places, after)
@@ -137,7 +137,7 @@ class WindowQuery:
 
 
 def _places(start: Tensor, size: Tensor, count: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return (N, count) int64 places around windows, and (N, count) bool: which are inside.
+    """Return (N, count) int64 places around windows, and (N, count) bool: which the windows cover.
 
     Args:
         start: (N,) int64, the windows' first places.

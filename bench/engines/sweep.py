@@ -31,7 +31,7 @@ from bench.engines.batch_size import filling_size
 from bench.engines.engine import AttackTask, batches, plan
 from bench.engines.point_search import PointSearch
 from bench.engines.progress import Progress
-from bench.engines.sweep_found import Answers, Found
+from bench.engines.sweep_found import BaseAnswers, Found
 from bench.errors import InputError
 from bench.precision import tensor_cores
 from bench.store.records import Attempts, SweepBlock, SweepResults, SweepStarts, Witnesses
@@ -106,7 +106,7 @@ def _robust(results: SweepResults) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 @dataclass
-class _Outcome:
+class _SweptSamples:
     """What happens to the samples at one weight; rows of the task.
 
     Attributes:
@@ -147,7 +147,7 @@ class _Sweep:
         self.clean = self._ask(task.images)
         self._fast: Accelerated | None = None
         nothing = torch.empty(0, dtype=torch.int64)
-        nobody = Answers(self.clean.accurate[:0], self.clean.robust[:0])
+        nobody = BaseAnswers(self.clean.accurate[:0], self.clean.robust[:0])
         self.found = Found(nothing, torch.empty(0, dtype=torch.float64), nobody)
         self.starts = torch.empty_like(task.images)
         self.has_start = torch.zeros(len(task.labels), dtype=torch.bool)
@@ -173,7 +173,7 @@ class _Sweep:
     def attack(self, key: str, alpha: float, standing: Tensor) -> SweepBlock:
         """Do everything at one weight; `standing` (N,) is updated."""
         begin = time.perf_counter()
-        outcome = _Outcome(len(standing))
+        outcome = _SweptSamples(len(standing))
         attempts = [self._try_found(alpha, standing, outcome)]
         witnesses: list[Witnesses] = []
         best = {}
@@ -240,7 +240,7 @@ class _Sweep:
             final.append(replace(each, broken_by=names.astype(np.str_), **changed))
         return SweepBlock(key=key, seconds=time.perf_counter() - begin, results=concatenate(final))
 
-    def _try_found(self, alpha: float, standing: Tensor, outcome: _Outcome) -> Attempts:
+    def _try_found(self, alpha: float, standing: Tensor, outcome: _SweptSamples) -> Attempts:
         """Try the images of other weights; it takes no pass."""
         start = time.perf_counter()
         tried = torch.zeros_like(standing)
@@ -262,7 +262,7 @@ class _Sweep:
         good &= predictions != self.task.labels[rows]
         return good, predictions[good]
 
-    def _ask(self, images: Tensor) -> Answers:
+    def _ask(self, images: Tensor) -> BaseAnswers:
         """Ask the candidate's own bases, in float32; one pass through each."""
         rows = torch.arange(len(images))
         parts = []
@@ -271,9 +271,9 @@ class _Sweep:
                 answer = self.mix.answer(images[part].to(self.task.device))
             parts.append((answer.accurate.cpu(), answer.robust.cpu()))
         if not parts:
-            return Answers(torch.empty(0, self.task.classes), torch.empty(0, self.task.classes))
+            return BaseAnswers(torch.empty(0, self.task.classes), torch.empty(0, self.task.classes))
         accurate, robust = zip(*parts, strict=True)
-        return Answers(torch.cat(accurate), torch.cat(robust))
+        return BaseAnswers(torch.cat(accurate), torch.cat(robust))
 
     def _accelerated(self) -> Accelerated:
         if self._fast is None:
@@ -328,7 +328,7 @@ class _Sweep:
             seconds=seconds * (taken / taken.sum() if searched else taken + 1 / max(len(rows), 1)),
         )
 
-    def _results(self, alpha: float, outcome: _Outcome) -> SweepResults:
+    def _results(self, alpha: float, outcome: _SweptSamples) -> SweepResults:
         n = outcome.n
         return SweepResults(
             alpha=np.full(n, alpha),

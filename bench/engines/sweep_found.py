@@ -13,7 +13,7 @@ from bench.decision import classes_of
 
 
 @dataclass(frozen=True)
-class Answers:
+class BaseAnswers:
     """What both bases say of m images: log-probabilities (m, K) on the CPU, as they are mixed."""
 
     accurate: Tensor
@@ -40,14 +40,14 @@ class Found:
 
     row: Tensor
     alpha: Tensor
-    answers: Answers
+    answers: BaseAnswers
 
-    def add(self, rows: Tensor, alpha: float, answers: Answers) -> None:
+    def add(self, rows: Tensor, alpha: float, answers: BaseAnswers) -> None:
         """Take further images in."""
         self.row = torch.cat([self.row, rows])
         found_at = torch.full((len(rows),), alpha, dtype=torch.float64)
         self.alpha = torch.cat([self.alpha, found_at])
-        self.answers = Answers(
+        self.answers = BaseAnswers(
             torch.cat([self.answers.accurate, answers.accurate]),
             torch.cat([self.answers.robust, answers.robust]),
         )

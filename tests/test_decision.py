@@ -18,9 +18,10 @@ from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.candidates.mixed_nuts import MixedNuts
 from bench.candidates.smoothed import Smoothed
-from bench.certify.noise import ProcessorNoise
-from bench.certify.smoothing import FixedProcedure, Smoothing
-from bench.certify.votes import ABSTAINED, Certificate, certify
+from bench.certify.batched import Certificate, certify_many
+from bench.certify.noise import Noise
+from bench.certify.procedure import FixedProcedure
+from bench.certify.smoothing import ABSTAINED, Smoothing
 from bench.decision import NO_CLASS, classes_of
 from bench.engines.certification import CertificationEngine
 from bench.engines.engine import AttackTask, CertificationTask, Task, Trials
@@ -230,7 +231,7 @@ def test_votes_for_no_class_make_certificates_smaller() -> None:
             silent = torch.rand(len(noisy), generator=draws) < share
             return classes_of(network(noisy)).masked_fill(silent, NO_CLASS)
 
-        work = certify(vote, images, torch.arange(10), 10, procedure, ProcessorNoise(0), 64)
+        work = certify_many(vote, images, torch.arange(10), 10, procedure, Noise(0), 64)
         found = [each for settled, _ in work for each in settled]
         return sorted(found, key=lambda each: each.row)
 
@@ -252,8 +253,8 @@ def test_a_certification_counts_the_draws_without_a_class(tmp_path: Path) -> Non
     task = CertificationTask(**common, smoothing=Smoothing(0.02, 10, 100))
     blocks = list(CertificationEngine().run(task, {}, lambda _: None))
     counted = sum(float(block.record.get(DRAWS_WITHOUT_CLASS, 0)) for block in blocks)
-    noise, expected = ProcessorNoise(task.seed), 0
-    for settled, _ in certify(
+    noise, expected = Noise(task.seed), 0
+    for settled, _ in certify_many(
         lambda noisy: (noisy[:, 0, 0, 0] > LIMIT).long(),
         task.images,
         task.indices,

@@ -1,9 +1,20 @@
 """Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
-diverse parameter-free attacks", arXiv 2003.01690, algorithm 1).
+diverse parameter-free attacks", arXiv 2003.01690), algorithm 1:
 
-Projected gradient ascent with momentum on a loss. At checkpoints the step size is halved, and the
-search goes back to the best point, if the loss rose too seldom since the last checkpoint or the
-best loss did not improve.
+    eta <- 2 eps;  x_max <- x(0);  f_max <- f(x(0))
+    for k = 0, ..., N_iter - 1:
+        z(k+1) <- P(x(k) + eta grad f(x(k)))                                     `Move`
+        x(k+1) <- P(x(k) + alpha (z(k+1) - x(k)) + (1 - alpha) (x(k) - x(k-1)))  `Move`
+        if f(x(k+1)) > f_max:  x_max <- x(k+1);  f_max <- f(x(k+1))              `APGD.step`
+        if k is a checkpoint w_j:                                                `checkpoints`
+            if condition 1 or condition 2:                                       `APGD._checkpoint`
+                eta <- eta / 2;  x(k+1) <- x_max
+
+with P the projection onto the ball and [0, 1], and alpha = 1 in the first step. Condition 1: since
+the last checkpoint the loss f rose in fewer than the share rho of the steps. Condition 2: the last
+checkpoint did not halve eta, and f_max has not risen since.
+
+Here a step begins with the pass at x(k) and ends with the way to x(k+1), so that it makes one pass.
 """
 
 from __future__ import annotations
@@ -13,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,17 +50,17 @@ from bench.errors import InputError
 
 @dataclass(frozen=True)
 class APGDState(State):
-    """See `State`; `best` is the point of the highest loss, also of an item that is broken.
+    """See `State`; `best` is x_max, the point of the highest loss, also of an item that is broken.
 
     Attributes:
         adversarial: (N, ...) the image that broke the item; meaningless before.
         clean: (N, ...) centres of the balls.
-        point: (N, ...) x^(k), where the next step evaluates the model.
-        previous: (N, ...) x^(k-1).
+        point: (N, ...) x(k), where the next step evaluates the model.
+        previous: (N, ...) x(k-1).
         best_gradient: (N, ...) at `best`.
-        best_loss: (N,).
-        last_loss: (N,) at x^(k-1).
-        checkpoint_loss: (N,) best loss at the last checkpoint.
+        best_loss: (N,) f_max.
+        last_loss: (N,) f(x(k-1)).
+        checkpoint_loss: (N,) f_max at the last checkpoint.
         increases: (N,) how often the loss rose since the last checkpoint.
         halved: (N,) bool, whether the last checkpoint halved the step size.
         step_size: (N,) eta.
@@ -117,15 +129,9 @@ class APGD(Attack[APGDState]):
         self._loss = loss
         self._targeted = targeted
         self._momentum = momentum
-        # Fewest rises of the loss that keep the step size, where a step ends at a checkpoint.
-        needed = [float("-inf")] * (steps + 1)
-        place = 0
-        for length in checkpoint_lengths(steps):
-            place += length
-            needed[place] = rho * length
-        self._needed = [*(needed * phases), float("-inf")]
+        self._needed = [*(fewest_rises(steps, rho) * phases), NO_CHECKPOINT]
         self._needed_on: dict[torch.device, Tensor] = {}
-        self._move = RowFunction(self._row_move())
+        self._move = RowFunction(partial(_move_rows, MOVES[norm], eps))
         self.arithmetic = (self._move,)
 
     def start(
@@ -181,20 +187,33 @@ class APGD(Attack[APGDState]):
         )
 
     def step(self, model: Model, state: APGDState) -> APGDState:
-        """One forward-backward pass at x^(k), then the way to x^(k+1); see `Attack.step`."""
+        """Make one forward-backward pass at x(k), then go to x(k+1); see `Attack.step`."""
         searching = ~self.finished(state)
         first = state.iteration % self.phase_steps == 0
         if self.steps > self.phase_steps:
             self._begin_phase(state, first & (state.iteration > 0) & searching)
         logits, losses, gradient = self.evaluate(model, state)
-        improved = (losses > state.best_loss) & searching
+        improved = (losses > state.best_loss) & searching  # f(x(k)) > f_max
         wrong = misclassified(logits, state.labels) & searching
         copy_rows(state.adversarial, wrong, state.point)
         state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
         back = self._checkpoint(state, losses, first, searching)
-        weight = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
+        alpha = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
+        move = Move(
+            point=state.point,
+            previous=state.previous,
+            best=state.best,
+            best_gradient=state.best_gradient,
+            gradient=gradient,
+            clean=state.clean,
+            improved=improved,
+            back=back,
+            step_size=state.step_size,
+            alpha=alpha,
+            radius=self.radii(state),
+        )
         with resting(~searching, state.point, state.previous):
-            self.move(state, gradient, improved, back, weight)
+            self._move(*(each for each in move if each is not None))
         state.broken.logical_or_(wrong)
         state.iteration.add_(searching)
         return state
@@ -220,29 +239,12 @@ class APGD(Attack[APGDState]):
         """
         return loss_and_gradient(model, state.point, state.labels, state.targets, self._loss)
 
-    def move(
-        self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
-    ) -> None:
-        """The way to x^(k+1), in place; arguments as for `_move_linf`.
+    def radii(self, state: APGDState) -> Tensor | None:
+        """Return the radius (N,) of each item's ball; None: all are `eps`.
 
-        Attacks whose items have radii of their own override this and `_row_move`.
+        Attacks whose items have radii of their own override this.
         """
-        self._move(
-            state.point,
-            state.previous,
-            state.best,
-            state.best_gradient,
-            gradient,
-            state.clean,
-            keep,
-            back,
-            state.step_size,
-            weight,
-        )
-
-    def _row_move(self) -> Callable[..., None]:
-        """Return what `move` applies to groups of rows."""
-        return partial(MOVES[self.norm], self.eps)
+        return None
 
     def _begin_phase(self, state: APGDState, beginning: Tensor) -> None:
         """Let the items in `beginning` (N,) start a search at their best point, in place."""
@@ -257,10 +259,10 @@ class APGD(Attack[APGDState]):
     def _checkpoint(
         self, state: APGDState, losses: Tensor, first: Tensor, searching: Tensor
     ) -> Tensor:
-        """Update the step sizes, in place; (N,) bool: which items go back to their best point.
+        """Halve step sizes, in place; return (N,) bool: which items go back to their best point.
 
-        Conditions 1 and 2 of the paper, at the checkpoints. In the reference the first step's loss
-        is compared with 0, not with the start's; `last_loss` is left at 0 to do the same.
+        In the reference the first step's loss is compared with 0, not with the start's; `last_loss`
+        is left at 0 to do the same.
         """
         if losses.device not in self._needed_on:
             self._needed_on[losses.device] = torch.tensor(self._needed).to(losses)
@@ -269,9 +271,9 @@ class APGD(Attack[APGDState]):
         rose = (losses > state.last_loss) & ~first & searching
         state.increases.add_(rose)
         state.last_loss.copy_(torch.where(first | ~searching, state.last_loss, losses))
-        seldom = (state.increases <= needed) & searching
-        stalled = at_checkpoint & ~state.halved & (state.checkpoint_loss >= state.best_loss)
-        back = seldom | stalled
+        condition_1 = (state.increases <= needed) & searching
+        condition_2 = at_checkpoint & ~state.halved & (state.checkpoint_loss >= state.best_loss)
+        back = condition_1 | condition_2
         state.halved.copy_(torch.where(at_checkpoint, back, state.halved))
         state.checkpoint_loss.copy_(
             torch.where(at_checkpoint | (first & searching), state.best_loss, state.checkpoint_loss)
@@ -281,103 +283,124 @@ class APGD(Attack[APGDState]):
         return back
 
 
-def _move_linf(
-    eps: float | Tensor,
-    point: Tensor,
-    previous: Tensor,
-    best: Tensor,
-    best_gradient: Tensor,
-    gradient: Tensor,
-    clean: Tensor,
-    keep: Tensor,
-    back: Tensor,
-    step_size: Tensor,
-    weight: Tensor,
-) -> None:
-    """Keep or restore the best point, then step from x^(k) to x^(k+1), in place; in Linf.
+class Move(NamedTuple):
+    """The way of N items from x(k) to x(k+1): what it reads, and what it changes in place.
 
-    Args:
-        eps: radius of the ball, or (N,) one for each image.
-        point: (N, ...) x^(k), becomes x^(k+1).
-        previous: (N, ...) x^(k-1), becomes x^(k).
-        best: (N, ...) best points.
+    Attributes:
+        point: (N, ...) x(k), becomes x(k+1).
+        previous: (N, ...) x(k-1), becomes x(k).
+        best: (N, ...) x_max.
         best_gradient: (N, ...) there.
         gradient: (N, ...) at `point`; its memory is used up.
         clean: (N, ...) centres of the balls.
-        keep: (N,) bool, whether `point` is the best one now.
+        improved: (N,) bool, whether `point` is the best one now.
         back: (N,) bool, whether to go on from the best one.
         step_size: (N,) eta.
-        weight: (N,) alpha, of the gradient step against the last movement.
+        alpha: (N,) the weight of the gradient step against the last movement.
+        radius: (N,) of each item's own ball; None: all have the same.
     """
-    _keep_or_go_back(point, best, best_gradient, gradient, keep, back)
-    step_size, weight = per_image(step_size, point), per_image(weight, point)
-    eps = per_image(eps, point) if isinstance(eps, Tensor) else eps
-    lower, upper = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
-    ahead = torch.addcmul(point, gradient.sign_(), step_size, out=gradient)
-    onto_box_(ahead, lower, upper)
-    _with_momentum(ahead, point, previous, weight)
-    torch.clamp(ahead, lower, upper, out=point)
+
+    point: Tensor
+    previous: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    gradient: Tensor
+    clean: Tensor
+    improved: Tensor
+    back: Tensor
+    step_size: Tensor
+    alpha: Tensor
+    radius: Tensor | None = None
 
 
-def _with_momentum(ahead: Tensor, point: Tensor, previous: Tensor, weight: Tensor) -> None:
-    """`ahead` to x + alpha (ahead - x) + (1 - alpha) (x - x_previous), and x to `previous`."""
-    torch.lerp(point, ahead, weight, out=ahead)
-    ahead.addcmul_(previous.sub_(point), weight - 1)
-    previous.copy_(point)
+def _move_linf(eps: float, move: Move) -> None:
+    """Keep or restore the best point, then step from x(k) to x(k+1), in place; in Linf."""
+    _keep_or_go_back(move)
+    point = move.point
+    eta, alpha = per_image(move.step_size, point), per_image(move.alpha, point)
+    radius = eps if move.radius is None else per_image(move.radius, point)
+    lower, upper = (move.clean - radius).clamp_(min=0), (move.clean + radius).clamp_(max=1)
+    z = torch.addcmul(point, move.gradient.sign_(), eta, out=move.gradient)
+    onto_box_(z, lower, upper)
+    _with_momentum(z, move, alpha)
+    torch.clamp(z, lower, upper, out=point)
 
 
-def _move_l2(
-    eps: float | Tensor,
-    point: Tensor,
-    previous: Tensor,
-    best: Tensor,
-    best_gradient: Tensor,
-    gradient: Tensor,
-    clean: Tensor,
-    keep: Tensor,
-    back: Tensor,
-    step_size: Tensor,
-    weight: Tensor,
-) -> None:
-    """The same in L2; arguments as for `_move_linf`."""
-    _keep_or_go_back(point, best, best_gradient, gradient, keep, back)
-    step_size = step_size / (norms(gradient, "L2") + SMALLEST_NORM)
-    step_size, weight = per_image(step_size, point), per_image(weight, point)
-    ahead = torch.addcmul(point, gradient, step_size, out=gradient)
-    onto_ball_(ahead, clean, eps)
-    _with_momentum(ahead, point, previous, weight)
-    point.copy_(onto_ball_(ahead, clean, eps))
+def _move_l2(eps: float, move: Move) -> None:
+    """Keep or restore the best point, then step from x(k) to x(k+1), in place; in L2."""
+    _keep_or_go_back(move)
+    point = move.point
+    eta = move.step_size / (norms(move.gradient, "L2") + SMALLEST_NORM)
+    eta, alpha = per_image(eta, point), per_image(move.alpha, point)
+    radius = eps if move.radius is None else move.radius
+    z = torch.addcmul(point, move.gradient, eta, out=move.gradient)
+    onto_ball_(z, move.clean, radius)
+    _with_momentum(z, move, alpha)
+    point.copy_(onto_ball_(z, move.clean, radius))
 
 
-MOVES: Mapping[str, Callable[..., None]] = MappingProxyType({"Linf": _move_linf, "L2": _move_l2})
-"""The way from x^(k) to x^(k+1), by norm; the first argument is the radius."""
+MOVES: Mapping[str, Callable[[float, Move], None]] = MappingProxyType(
+    {"Linf": _move_linf, "L2": _move_l2}
+)
+"""The way from x(k) to x(k+1), by norm; the first argument is the balls' radius."""
 
 
-def _keep_or_go_back(
-    point: Tensor,
-    best: Tensor,
-    best_gradient: Tensor,
-    gradient: Tensor,
-    keep: Tensor,
-    back: Tensor,
-) -> None:
-    copy_rows(best, keep, point)
-    copy_rows(best_gradient, keep, gradient)
-    copy_rows(point, back, best)
-    copy_rows(gradient, back, best_gradient)
+def _move_rows(move: Callable[[float, Move], None], eps: float, *rows: Tensor) -> None:
+    """Make a move that is given as a group of rows of its tensors."""
+    move(eps, Move(*rows))
 
 
-def checkpoint_lengths(steps: int) -> list[int]:
-    """Steps from each checkpoint to the next.
+def _keep_or_go_back(move: Move) -> None:
+    """Make x(k) the best point where it improved, and the best point x(k) where items go back."""
+    copy_rows(move.best, move.improved, move.point)
+    copy_rows(move.best_gradient, move.improved, move.gradient)
+    copy_rows(move.point, move.back, move.best)
+    copy_rows(move.gradient, move.back, move.best_gradient)
 
-    The first after 22% of the steps, each next one 3% sooner, never less than 6%.
+
+def _with_momentum(z: Tensor, move: Move, alpha: Tensor) -> None:
+    """Turn z into x(k) + alpha (z - x(k)) + (1 - alpha) (x(k) - x(k-1)), and x(k-1) into x(k)."""
+    torch.lerp(move.point, z, alpha, out=z)
+    z.addcmul_(move.previous.sub_(move.point), alpha - 1)
+    move.previous.copy_(move.point)
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Return the iterations w_1, w_2, ... at which the step size may be halved.
+
+    The first comes after 22% of the steps. Each next period is 3% of the steps shorter than the one
+    before, and never shorter than 6%; whole steps are cut off as in the reference.
+
+    Args:
+        steps: N_iter, at least 1.
     """
+    period = max(int(0.22 * steps), 1)
     shortest = max(int(0.06 * steps), 1)
     decrease = max(int(0.03 * steps), 1)
-    lengths = [max(int(0.22 * steps), 1)]
-    while sum(lengths) + (following := max(lengths[-1] - decrease, shortest)) <= steps:
-        lengths.append(following)
-    return lengths
+    found = []
+    at = period
+    while at <= steps:
+        found.append(at)
+        period = max(period - decrease, shortest)
+        at += period
+    return found
+
+
+NO_CHECKPOINT = float("-inf")
+
+
+def fewest_rises(steps: int, rho: float) -> list[float]:
+    """Return, for the iterations 0 to `steps`, how many rises of the loss condition 1 asks for.
+
+    At a checkpoint w_j it is fulfilled by rho (w_j - w_(j-1)) rises or fewer; elsewhere the number
+    is `NO_CHECKPOINT`.
+    """
+    needed = [NO_CHECKPOINT] * (steps + 1)
+    last = 0
+    for checkpoint in checkpoints(steps):
+        needed[checkpoint] = rho * (checkpoint - last)
+        last = checkpoint
+    return needed
 
 
 def apgd(

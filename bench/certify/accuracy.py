@@ -1,4 +1,4 @@
-"""What certificates say of a whole data set."""
+"""Numbers that sum up the certificates of a data set."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.certify.votes import ABSTAINED
+from bench.certify.smoothing import ABSTAINED
 from bench.store.records import Certificates
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25)
-"""Where the papers print certified accuracy."""
+"""L2 radii at which the papers print certified accuracy."""
 
 
 def average_certified_radius(certificates: Certificates) -> float:
-    """ACR: mean over all samples of the radius where the prediction is right, else of 0.
+    """Return the ACR: the mean over all samples of the radius, 0 where the prediction is wrong.
 
     Source: Zhai et al., "MACER: Attack-free and Scalable Robust Training via Maximizing Certified
     Radius", ICLR 2020, arXiv 2001.02378.
@@ -25,13 +25,13 @@ def average_certified_radius(certificates: Certificates) -> float:
 
 
 def certified_counts(certificates: Certificates, radii: Sequence[float]) -> list[int]:
-    """How many samples are right with a certified radius of at least each of `radii`."""
+    """Return, for each of `radii`, the number of samples that are certified and right at it."""
     right = certificates.prediction == certificates.label
     return [int(np.sum(right & (certificates.radius >= radius))) for radius in radii]
 
 
 def certified_numbers(certificates: Certificates) -> dict[str, Any]:
-    """Return what a summary keeps of certificates: fields of `CertifiedSummary`."""
+    """Return the fields of a `CertifiedSummary` that follow from certificates."""
     n = len(certificates.index)
     known = bool((certificates.noise_samples >= 0).all())
     counts = certified_counts(certificates, RADII)

@@ -1,9 +1,10 @@
-"""Certification logs in the format of Cohen et al.'s scripts, which the field has kept.
+"""Read certification logs in the format of Cohen et al.'s scripts, which the field has kept.
 
-Tab-separated text, perhaps packed by gzip: `idx`, `label`, `predict` (-1: abstained), `radius`,
-`correct` (0 or 1), and others that are not read, such as `time`. Also read is what editors and
-spreadsheets make of it: a byte order mark, UTF-16, commas or semicolons between the columns,
-decimal commas, spaces, capitals, blank lines, whole numbers written as 3.0.
+A log is tab-separated text, optionally compressed by gzip, with the columns `idx`, `label`,
+`predict` (-1: abstained), `radius` and `correct` (0 or 1); other columns, such as `time`, are
+ignored. The reader also accepts what editors and spreadsheets make of it: a byte order mark,
+UTF-16, commas or semicolons between the columns, decimal commas, spaces, capitals, blank lines,
+whole numbers written as 3.0.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.certify.votes import ABSTAINED
+from bench.certify.smoothing import ABSTAINED
 from bench.errors import InputError
 from bench.store.records import Certificates, IntArray
 
@@ -33,8 +34,8 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 MOST_SIGMAS = 6.0
-"""The largest radius over sigma that makes sense: it needs some ten thousand million draws that all
-agree; 100,000 prove 3.8."""
+"""The largest plausible radius, in sigmas: it takes some ten billion draws that all agree; 100,000
+draws prove 3.8."""
 
 
 def read_certification_log(
@@ -43,17 +44,18 @@ def read_certification_log(
     """Read and check a log.
 
     Args:
-        labels: (N,) the data set's, all of them.
+        path: the log.
+        labels: (N,) all labels of the data set.
         classes: K.
-        sigma: of the noise; > 0.
+        sigma: standard deviation of the noise, > 0.
 
     Returns:
         the log's rows, sorted by index.
 
     Raises:
-        InputError: the file cannot be read; or a column is missing, a value is none of its kind,
-            an index comes twice, a label is not the data set's, or a radius is more than such noise
-            can prove: with the line.
+        InputError: the file cannot be read; or, with the line's number, a column is missing, a
+            value is invalid, an index comes twice, a label differs from the data set's, or a radius
+            is larger than such noise can prove.
     """
     text = _read_text(path)
     if "\0" in text:
@@ -100,7 +102,7 @@ def read_certification_log(
 def _row(
     where: str, cells: dict[str, str], labels: IntArray, classes: int, sigma: float
 ) -> tuple[int, int, int, float]:
-    """Index, label, prediction and radius of one line."""
+    """Return index, label, prediction and radius of one line."""
     index = _integer(where, "idx", cells["idx"], 0, len(labels) - 1)
     label = _integer(where, "label", cells["label"], 0, classes - 1)
     prediction = _integer(where, "predict", cells["predict"], ABSTAINED, classes - 1)
@@ -133,7 +135,7 @@ def _row(
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank with their lines' numbers, by the separator of the first one."""
+    """Yield the rows that are not blank, with line numbers; the first one shows the separator."""
     lines = text.splitlines()
     header = next((line for line in lines if line.strip()), "")
     separator = next((each for each in SEPARATORS if each in header), None)
@@ -149,12 +151,12 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
-    """One line's cells; without a separator they stand between spaces."""
+    """Return the cells of one line; without a separator, spaces separate them."""
     if separator is None:
         return line.split()
     try:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
-    except csv.Error:  # a cell of more characters than csv takes
+    except csv.Error:  # a cell with more characters than csv accepts
         return line.split(separator)
 
 

@@ -1,22 +1,22 @@
-"""Certification that draws no more noise than the question needs.
+"""Certification that stops drawing noise as soon as the question is settled.
 
-Is the sample certified at radius r, that is, is the class's probability p at least
-q = Phi(r / sigma)? A gambler who starts with 1 and bets on every vote that p is larger than q has,
-if it is not, a capital that is a nonnegative supermartingale: it ever reaches 1 / a with
-probability at most a (Ville's inequality), however often one looks and whenever one stops. So the
-question may be answered with yes the moment it does. Draws stop when each radius that was asked
-for is answered.
+The question is whether a sample is certified at radius r, that is, whether the class's probability
+p is at least q = Phi(r / sigma). Consider a gambler who starts with capital 1 and bets on every
+vote that p is larger than q. If it is not, the capital is a nonnegative supermartingale, and the
+probability that it ever reaches 1 / a is at most a (Ville's inequality), however often one looks
+and whenever one stops. So the answer is yes as soon as the capital reaches 1 / a. Drawing stops
+when each radius that was asked for has an answer.
 
-The capital is a mixture over alternatives: the likelihood ratio of p' against q, averaged over
-odds that are e^d times those of q. It falls as q grows, so that the largest q at which it reaches
-1 / a is a lower bound of p at every time at once: a confidence sequence.
+The capital is a mixture over alternatives: the likelihood ratio of p' against q, averaged over odds
+that are e^d times those of q. It falls as q grows, so the largest q at which it reaches 1 / a is a
+lower bound of p that holds at all times at once: a confidence sequence. scipy has no such bound.
 
-Of the failure probability 70% (`SEQUENTIAL_SHARE`) goes to it. The other 30% is kept for a
-Clopper-Pearson bound at the last draw, so that a sample near the threshold, which needs all draws,
-is certified nearly wherever the fixed procedure would certify it. By the union bound both are right
-together with at least the probability that is asked for. Giving up early
-("no") can make no certificate wrong; it is done when the draws that are left will, to judge by the
-votes so far, hardly reach the last bound.
+The confidence sequence takes 70% of the failure probability (`SEQUENTIAL_SHARE`). The other 30% is
+kept for a Clopper-Pearson bound at the last draw, so that a sample near the threshold, which needs
+all draws, is certified nearly wherever the fixed procedure would certify it. By the union bound
+both hold together with at least the probability that is asked for. Giving up early ("no") cannot
+make a certificate wrong. It is done when, judging by the votes so far, the remaining draws will
+hardly reach the last bound.
 
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", arXiv
 2010.09686; Voracek, "Treatment of statistical estimation problems in randomized smoothing for
@@ -34,24 +34,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv, logsumexp, ndtr, ndtri
 
-from bench.certify.bounds import clopper_pearson_lower
-from bench.certify.smoothing import Evidence, Smoothing, certified_radii
+from bench.certify.procedure import Evidence
+from bench.certify.smoothing import Smoothing, certified_radii
 from bench.errors import InputError
+from bench.statistics.clopper_pearson import clopper_pearson_lower
 from bench.store.records import FloatArray, IntArray
 
 FIRST_LOOK = 100
 GROWTH = 1.02
-"""Of the number of draws from one look to the next: at most so much is drawn in vain."""
+"""Ratio of the numbers of draws at two consecutive looks, which limits the draws made in vain."""
 SEQUENTIAL_SHARE = 0.7
-"""Of the failure probability, for the confidence sequence; the rest is for the last bound."""
+"""Share of the failure probability for the confidence sequence; the last bound has the rest."""
 REFUSAL_PROBABILITY = 0.01
-"""That the draws which are left would have reached the last bound, where a look gives up."""
+"""A look gives up where the remaining draws reach the last bound with less probability."""
 BISECTIONS = 50
 
 _LOG_ODDS = np.exp(np.arange(math.log(0.02), math.log(10), math.log(1.5)))
-"""Alternatives: close enough for 4% of the draws, from 0.5% above a half to no failure at all."""
+"""The alternatives d, from 0.5% above a half to no failure at all; a finer grid would save at most
+4% of the draws."""
 _LOG_WEIGHTS = np.log(_LOG_ODDS**0.25 / (_LOG_ODDS**0.25).sum())
-"""Somewhat more for large odds: most certified samples have probabilities near 1."""
+"""Large odds weigh somewhat more, since most certified samples have probabilities near 1."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ class SequentialProcedure:
     """Draws until it is settled at which of some radii a sample is certified.
 
     Attributes:
+        smoothing: the noise, and the most draws.
         questions: the radii that are asked for, L2 in the [0, 1] pixel scale, ascending.
 
     Raises:
-        InputError: no radius, or a negative one.
+        InputError: there is no radius, or a negative one.
     """
 
     smoothing: Smoothing
@@ -75,7 +78,7 @@ class SequentialProcedure:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The radii that are asked for, and how the failure probability is split."""
+        """See `Procedure`: the radii, and how the failure probability is split."""
         return {"radii": list(self.questions), "sequential_share": SEQUENTIAL_SHARE}
 
     def start(self, samples: int) -> Evidence:
@@ -83,7 +86,7 @@ class SequentialProcedure:
         return Evidence.none(samples, len(self.questions))
 
     def next_look(self, drawn: int) -> int:
-        """See `Procedure`: looks lie ever farther apart."""
+        """See `Procedure`; the distance between looks grows with the number of draws."""
         step = max(FIRST_LOOK, FIRST_LOOK * round(drawn * (GROWTH - 1) / FIRST_LOOK))
         return min(drawn + step, self.smoothing.noise_samples)
 
@@ -122,15 +125,14 @@ class SequentialProcedure:
 
     @cached_property
     def _thresholds(self) -> FloatArray:
-        """(R,) the probabilities that the radii need."""
+        """The probabilities (R,) that the radii need."""
         return np.asarray(ndtr(np.array(self.questions) / self.smoothing.sigma))
 
     @cached_property
     def _last_counts(self) -> IntArray:
-        """(R,) how many of all draws the last bound needs; one more than there are: out of reach.
+        """The successes (R,) among all draws that the last bound needs; n + 1: out of reach.
 
-        Clopper and Pearson's bound grows with the count, so that the smallest count is found by
-        bisection.
+        The Clopper-Pearson bound grows with the count, so bisection finds the smallest count.
         """
         n = self.smoothing.noise_samples
         low = np.zeros(len(self.questions), dtype=np.int64)
@@ -143,10 +145,11 @@ class SequentialProcedure:
 
 
 def log_capital(successes: npt.ArrayLike, drawn: npt.ArrayLike, rate: npt.ArrayLike) -> FloatArray:
-    """Logarithm of the capital of a gambler who bets that the rate of success is above `rate`.
+    """Return the log capital of a gambler who bets that the rate of success is above `rate`.
 
     Args:
-        successes, drawn: (...) counts so far.
+        successes: (...) votes for the class so far.
+        drawn: (...) draws so far.
         rate: (...) in (0, 1); the three broadcast.
 
     Returns:
@@ -162,33 +165,36 @@ def log_capital(successes: npt.ArrayLike, drawn: npt.ArrayLike, rate: npt.ArrayL
 def most_successes(
     successes: IntArray, drawn: IntArray, left: IntArray, failure_probability: float
 ) -> FloatArray:
-    """About how many of the draws that are left will succeed at most, to judge by those so far.
+    """Return an approximate upper bound of the successes among the remaining draws.
 
-    The rate's upper bound is exact (Clopper and Pearson); its distance to the estimate and the
-    spread of the draws to come, at that bound, are added as squares, as independent errors are
+    The rate's upper bound is exact (Clopper and Pearson). Its distance to the estimate and the
+    spread of the draws to come, at that bound, are independent errors, so their squares are added
     (Zou and Donner, Statistics in Medicine 27, 2008).
 
     Args:
-        successes, drawn: (...) counts so far; `drawn` at least 1.
+        successes: (...) votes for the class so far.
+        drawn: (...) draws so far, at least 1.
         left: (...) draws to come.
-        failure_probability: that there will be more, in (0, 1/2).
+        failure_probability: the probability that more will succeed, in (0, 1/2).
 
     Returns:
         (...) at most `left`.
     """
     rate = successes / drawn
     highest = 1 - clopper_pearson_lower(drawn - successes, drawn, failure_probability)
-    of_rate = left * (highest - rate)
-    of_draws = ndtri(1 - failure_probability) * np.sqrt(left * highest * (1 - highest))
-    return np.asarray(np.minimum(left * rate + np.hypot(of_rate, of_draws), left))
+    rate_error = left * (highest - rate)
+    spread = ndtri(1 - failure_probability) * np.sqrt(left * highest * (1 - highest))
+    return np.asarray(np.minimum(left * rate + np.hypot(rate_error, spread), left))
 
 
 def lower_bounds(successes: IntArray, drawn: IntArray, failure_probability: float) -> FloatArray:
-    """The confidence sequence: lower bounds that hold at all numbers of draws at once.
+    """Return the confidence sequence: lower bounds that hold at all numbers of draws at once.
 
     Args:
-        successes, drawn: (N,) counts so far.
-        failure_probability: that any of the bounds of a sample, at any time, is above the truth.
+        successes: (N,) votes for the class so far.
+        drawn: (N,) draws so far.
+        failure_probability: the probability that any of a sample's bounds, at any time, is above
+            the truth.
 
     Returns:
         (N,) in [0, 1).

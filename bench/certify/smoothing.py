@@ -1,8 +1,11 @@
-"""Randomized smoothing: what is certified, and Cohen et al.'s CERTIFY.
+"""Randomized smoothing, and CERTIFY of Cohen et al.
 
-The smoothed classifier says of an image x the class that the base classifier says most often of
-x + d, d ~ N(0, sigma^2 I). If that class has probability at least p >= 1/2, no image nearer than
-sigma Phi^-1(p) in L2 has another one.
+The smoothed classifier's class at an image x is the class that the base classifier predicts most
+often for x + d, d ~ N(0, sigma^2 I). If that class has probability at least p >= 1/2, the smoothed
+classifier has the same class at every image closer to x than sigma Phi^-1(p) in L2.
+
+`certify` is the paper's algorithm for one image. Runs certify many images at once
+(`bench.certify.batched`), with the same draws and therefore the same certificates.
 
 Source: Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized Smoothing",
 ICML 2019, arXiv 1902.02918.
@@ -11,27 +14,34 @@ ICML 2019, arXiv 1902.02918.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from scipy.special import ndtri
+from torch import Tensor
 
-from bench.certify.bounds import check_failure_probability, clopper_pearson_lower
+from bench.certify.noise import Noise, Piece
+from bench.decision import NO_CLASS, classes_of
 from bench.errors import InputError
+from bench.statistics.clopper_pearson import check_failure_probability, clopper_pearson_lower
 from bench.store.records import FloatArray, IntArray
+
+ABSTAINED = -1
+"""The prediction where the draws do not determine the smoothed classifier's class."""
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """A smoothed classifier's noise, and how much of it a certificate may take.
+    """The noise of a smoothed classifier, and the number of draws for a certificate.
 
     Attributes:
         sigma: standard deviation of the noise, in the [0, 1] pixel scale.
-        selection_samples: draws that guess the class (n0 in the paper).
-        noise_samples: draws that bound its probability (n in the paper), at most.
-        failure_probability: that a certificate is wrong, at most, over the draws (alpha).
+        selection_samples: draws that select the class (n0 in the paper).
+        noise_samples: the most draws that bound its probability (n in the paper).
+        failure_probability: the largest probability, over the draws, that a certificate is wrong
+            (alpha in the paper).
 
     Raises:
         InputError: sigma is not above 0, a number of draws is below 1, or the failure probability
@@ -52,96 +62,80 @@ class Smoothing:
         check_failure_probability(self.failure_probability)
 
 
-@dataclass
-class Evidence:
-    """What the draws have said of N samples so far; the draws that guess the class not counted.
+def certify(
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    sigma: float,
+    n0: int = 100,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    *,
+    noise: Noise,
+    index: int = 0,
+    batch_size: int = 1_000,
+) -> tuple[int, float]:
+    """Return the smoothed classifier's class at an image, and an L2 radius that is certified.
 
-    Attributes:
-        successes: (N,) votes for the guessed class.
-        drawn: (N,) votes in all.
-        certified: (N, R) which of a procedure's questions are settled with yes.
-        refuted: (N, R) which are settled with no.
+    Guarantee: with probability at least 1 - alpha over the noise, either the result is `ABSTAINED`
+    or the smoothed classifier predicts the returned class at every image within the radius
+    (Cohen et al. 2019, proposition 2).
+
+    Args:
+        model: the base classifier, from images (m, C, H, W) to logits (m, K).
+        image: (C, H, W) float32 in [0, 1], on the noise's device.
+        sigma: standard deviation of the noise, > 0.
+        n0: draws that select the class, >= 1.
+        n: draws that bound its probability, >= 1.
+        alpha: failure probability, in (0, 1).
+        noise: where the draws come from.
+        index: the image's place in the data set, which decides its draws.
+        batch_size: noisy images in one pass; it does not change the result.
+
+    Returns:
+        The class and the radius; `ABSTAINED` and 0 if the class's probability may be below 1/2.
+
+    Raises:
+        InputError: sigma, n0, n or alpha is out of its range.
     """
+    Smoothing(sigma, n0, n, alpha)
 
-    successes: IntArray
-    drawn: IntArray
-    certified: npt.NDArray[np.bool_]
-    refuted: npt.NDArray[np.bool_]
+    def sample_under_noise(first: int, count: int) -> IntArray:
+        classes = []
+        for start in range(first, first + count, batch_size):
+            piece = Piece(0, index, start, min(batch_size, first + count - start))
+            with torch.no_grad():
+                logits = model(image + sigma * noise.normal([piece], image.shape))
+            classes.append(classes_of(logits).cpu())
+        return count_votes(torch.cat(classes).numpy(), logits.shape[1])
 
-    @classmethod
-    def none(cls, samples: int, questions: int) -> Evidence:
-        """Before the first draw."""
-        open_questions = np.zeros((samples, questions), dtype=np.bool_)
-        zeros = np.zeros(samples, dtype=np.int64)
-        return cls(zeros, zeros.copy(), open_questions, open_questions.copy())
-
-
-class Procedure(Protocol):
-    """Decides how many draws a sample takes, and what radius they prove."""
-
-    @property
-    def name(self) -> str:
-        """As a user writes it."""
-
-    @property
-    def smoothing(self) -> Smoothing:
-        """What is certified, with how much noise."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What else decides its result, for the manifest."""
-
-    def start(self, samples: int) -> Evidence:
-        """The state before the first draw."""
-
-    def next_look(self, drawn: int) -> int:
-        """The number of draws, above `drawn`, at which a sample is judged next."""
-
-    def judge(self, evidence: Evidence) -> npt.NDArray[np.bool_]:
-        """Update the questions; returns which samples (N,) need no more draws."""
-
-    def radii(self, evidence: Evidence) -> FloatArray:
-        """(N,) certified radii of judged samples; NaN: abstained.
-
-        Over the draws, the probability that the radius of a sample is larger than the truth, or
-        that a class is certified that the smoothed classifier does not say, is at most
-        `smoothing.failure_probability`.
-        """
+    counts0 = sample_under_noise(0, n0)
+    top_class = int(counts0.argmax())
+    counts = sample_under_noise(n0, n)
+    p_lower = clopper_pearson_lower(counts[top_class], n, alpha)
+    if p_lower < 0.5:
+        return ABSTAINED, 0.0
+    return top_class, float(certified_radii(p_lower, sigma))
 
 
-@dataclass(frozen=True)
-class FixedProcedure:
-    """CERTIFY: all draws, then the exact (Clopper-Pearson) bound of the class's probability."""
-
-    smoothing: Smoothing
-    name = "fixed"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def start(self, samples: int) -> Evidence:
-        """See `Procedure`; there are no questions but one number."""
-        return Evidence.none(samples, 0)
-
-    def next_look(self, drawn: int) -> int:
-        """After all draws."""
-        return self.smoothing.noise_samples
-
-    def judge(self, evidence: Evidence) -> npt.NDArray[np.bool_]:
-        """See `Procedure`."""
-        return np.asarray(evidence.drawn >= self.smoothing.noise_samples, dtype=np.bool_)
-
-    def radii(self, evidence: Evidence) -> FloatArray:
-        """See `Procedure`."""
-        bounds = clopper_pearson_lower(
-            evidence.successes, evidence.drawn, self.smoothing.failure_probability
-        )
-        return certified_radii(bounds, self.smoothing.sigma)
+def count_votes(classes: IntArray, number_of_classes: int) -> IntArray:
+    """Return the votes (K,) of each class among `classes` (n,); `NO_CLASS` counts for none."""
+    return np.bincount(classes[classes != NO_CLASS], minlength=number_of_classes)
 
 
 def certified_radii(lower_bounds: FloatArray, sigma: float) -> FloatArray:
-    """sigma Phi^-1(p) for lower bounds p of the guessed class's probability; NaN below 1/2."""
+    """Return sigma Phi^-1(p) for lower bounds p of the class's probability; NaN below 1/2."""
     radii = sigma * ndtri(np.maximum(lower_bounds, 0.5))
     return np.asarray(np.where(lower_bounds >= 0.5, radii, np.nan), dtype=np.float64)
+
+
+def linf_radius(l2_radius: float, shape: Sequence[int]) -> float:
+    """Return the radius of the largest Linf ball inside an L2 ball: r / sqrt(d).
+
+    A change of at most e in each of d values has an L2 length of at most e sqrt(d), and of exactly
+    that where all change by e.
+
+    Args:
+        l2_radius: r, at least 0, in the [0, 1] pixel scale.
+        shape: (C, H, W) of the images; d is its product.
+    """
+    return l2_radius / math.sqrt(math.prod(shape))

@@ -24,7 +24,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = table_console()
-        self._live = self.console.is_terminal
+        self._live = self.console.is_interactive
         self._bars = Progress(
             TextColumn("  {task.description:<12}"),
             BarColumn(bar_width=30),
@@ -147,7 +147,12 @@ class Display:
         self.console.print(table)
 
     def _line(self, text: str, style: str = "") -> None:
+        # The bars' own thread erases as many lines as it drew, and must not do so meanwhile.
+        if self._live:
+            self._bars.stop()
         self.console.print(Text(text, style=style), soft_wrap=True)
+        if self._live:
+            self._bars.start()
 
     def _clear(self) -> None:
         for task in self._rows.values():

@@ -5,22 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from bench.attacks import State, insert, select
-
-
-@dataclass
-class Sample:
-    """Where a sample stands in an attack. A round is one restart of one target."""
-
-    row: int
-    started: int = 0
-    searching: set[int] = field(default_factory=set)
-    steps: dict[int, int] = field(default_factory=dict)
-    broke: int | None = None
-    witness: Tensor | None = None
-    prediction: int = -1
+from bench.engines.agenda import Item
 
 
 @dataclass
@@ -29,9 +16,15 @@ class Batch:
 
     capacity: int
     state: State | None = None
-    items: list[tuple[Sample, int]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
 
-    def add(self, state: State, items: list[tuple[Sample, int]]) -> None:
+    @property
+    def free(self) -> int:
+        """How many places are empty."""
+        return self.capacity - len(self.items)
+
+    def add(self, state: State, items: list[Item]) -> None:
+        """Seat items, whose rows are those of `state`, in the first empty places."""
         count = len(self.items)
         if self.state is None:
             spare = torch.arange(self.capacity) % len(items)
@@ -41,6 +34,7 @@ class Batch:
         self.items += items
 
     def view(self) -> State:
+        """Return the rows of the filled places; changing it changes the batch."""
         assert self.state is not None
         return select(self.state, slice(0, len(self.items)))
 

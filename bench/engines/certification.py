@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.candidates.mix import Mix, logits_of
-from bench.certify.mixed_vote import MixedVote
-from bench.certify.noise import Noise, Piece, noise_for
+from bench.certify.batched import Certificate, certify_many
+from bench.certify.mix import MixedVote
+from bench.certify.noise import Noise, Piece
+from bench.certify.procedure import FixedProcedure, Procedure
 from bench.certify.sequential import SequentialProcedure
-from bench.certify.smoothing import FixedProcedure, Procedure, Smoothing
-from bench.certify.votes import Certificate, certify
+from bench.certify.smoothing import Smoothing
 from bench.decision import NO_CLASS, classes_of
 from bench.engines.acceleration import (
     PRECISIONS,
@@ -35,9 +36,9 @@ from bench.store.records import DRAWS_WITHOUT_CLASS, Certificates, Certification
 PROCEDURES = ("fixed", "sequential")
 
 ACCURATE_BATCH = 128
-"""Images in one pass through the accurate base of a mix; it sees them without noise, once each."""
+"""Images in one pass through a mix's accurate base, which sees each image once, without noise."""
 TIMED_PASSES = 50
-"""A run of fewer is not worth timing some first."""
+"""A run of fewer passes is too short to time some of them first."""
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
 STAGE = "certify"
@@ -48,8 +49,8 @@ class CertificationEngine:
 
     Args:
         procedure: fixed (Cohen et al.'s CERTIFY) or sequential.
-        precision: of the passes; in a lower one it is the classifier in that precision that is
-            certified.
+        precision: precision of the passes; the certificate is about the classifier in that
+            precision.
 
     Raises:
         InputError: there is no such procedure or precision.
@@ -66,17 +67,17 @@ class CertificationEngine:
         self.precision = precision
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """As of the fast engine, but more for tiny networks."""
+        """Return the fast engine's batch size, larger for tiny networks."""
         return filling_size(module, images, gradients=False)
 
     def settings(self, task: CertificationTask) -> dict[str, Any]:
-        """Noise, numbers of draws and procedure; the batch size changes no result."""
+        """Return noise, numbers of draws and procedure; the batch size changes no result."""
         smoothing = task.smoothing
         return {
             "procedure": self.procedure,
             **vars(smoothing),
             **self._procedure(smoothing).settings,
-            "noise": noise_for(task.seed, task.device).name,
+            "noise": Noise.name,
             **({} if task.mix is None else {"mixed_vote": {"alpha": task.mix.alpha}}),
         }
 
@@ -95,7 +96,7 @@ class CertificationEngine:
         if not len(rows):
             return
         images = task.images[rows].to(task.device)
-        noise = noise_for(task.seed, task.device)
+        noise = Noise(task.seed, task.device)
         fast = accelerate(task.module, images[:TRIED_IMAGES], self.precision)
         most_draws = _most_draws(procedure.smoothing)
         with tensor_cores(self.precision == "tf32"):
@@ -113,7 +114,7 @@ class CertificationEngine:
         certificates: list[Certificate] = []
         draws = 0
         block_start = reported = time.perf_counter()
-        batches = certify(
+        batches = certify_many(
             voting,
             images,
             task.indices[rows],
@@ -164,7 +165,7 @@ class CertificationEngine:
 
 
 class _Voting:
-    """A candidate's votes, and how many of them are for no class."""
+    """Takes a candidate's votes, and counts those that are for no class."""
 
     def __init__(self, fast: Accelerated, precision: str) -> None:
         self.fast = fast
@@ -172,20 +173,20 @@ class _Voting:
         self._without_class: Tensor | int = 0
 
     def __call__(self, noisy: Tensor) -> Tensor:
-        """The classes (n,) of noisy images (n, C, H, W), `NO_CLASS` where there is none."""
+        """Return the classes (n,) of noisy images (n, C, H, W), `NO_CLASS` where there is none."""
         with torch.no_grad(), tensor_cores(self.precision == "tf32"):
             classes = classes_of(self.fast.model(noisy))
         self._without_class = self._without_class + (classes == NO_CLASS).sum()
         return classes
 
     def record(self) -> dict[str, float | str]:
-        """Of the candidate, with the votes for no class since the last record, if there are any."""
+        """Return the candidate's record, with the number of votes for no class since the last."""
         count, self._without_class = int(self._without_class), 0
         return {**self.fast.record, **({DRAWS_WITHOUT_CLASS: count} if count else {})}
 
 
 class _Progress:
-    """How far the work is, and at most how long it will take."""
+    """Counts what is done, and estimates the most time that is left."""
 
     def __init__(self, examples: int, done: int, right: int, most_draws: int) -> None:
         self.examples = examples
@@ -206,7 +207,7 @@ class _Progress:
         self.draws_of_done += sum(each.noise_samples for each in settled)
 
     def at(self, now: float) -> Progress:
-        """For the display; draws of samples under way count as done."""
+        """Return the progress to display; draws of samples under way count as done."""
         under_way = max(0, self.draws - self.draws_of_done)
         left = max(0, (self.examples - self.done) * self.most_draws - under_way)
         seconds = left * (now - self.start) / self.draws if self.draws else None
@@ -216,7 +217,7 @@ class _Progress:
 def _fitting_size(
     model: Callable[[Tensor], Tensor], noise: Noise, images: Tensor, size: int
 ) -> int:
-    """The batch size, halved until a batch of noise and its passes fit into memory."""
+    """Return the batch size, halved until a batch of noise and its passes fit into memory."""
 
     def passed(count: int) -> int:
         with torch.no_grad():
@@ -233,7 +234,7 @@ def _compiled_if_worth(
     draws: int,
     finished: Mapping[str, CertificationBlock],
 ) -> Accelerated:
-    """The candidate with compiled passes, where as many draws take long enough to pay for it."""
+    """Return the candidate, with compiled passes if the draws take long enough to pay for them."""
     batch = images[torch.arange(size, device=images.device) % len(images)]
     expected = 0.0
     if draws >= TIMED_PASSES * size:

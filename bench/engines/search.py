@@ -1,11 +1,7 @@
 """One attack on many samples, scheduled so that the batch stays full.
 
 A work item is (sample, attack, target, restart). Items share a batch whatever their iteration; an
-item leaves the moment it is broken or finished and the next takes its place. The targets of a
-sample are tried in their order. Where there are fewer samples than places, later targets are
-started ahead of their turn; the sample is broken by the first target, in their order, that
-succeeds, so that the result is the same as if they had waited. A sample that was begun goes on
-before another one begins, so that from early on there is something to keep of a long search.
+item leaves the moment it is broken or finished, and the next one of the agenda takes its place.
 
 Every success is confirmed by the candidate's own module in float32, on the image as it is stored,
 before it counts.
@@ -13,9 +9,7 @@ before it counts.
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
@@ -33,7 +27,8 @@ from bench.attacks import (
     select,
 )
 from bench.engines.acceleration import Accelerated
-from bench.engines.batch import Batch, Sample
+from bench.engines.agenda import Agenda, Item
+from bench.engines.batch import Batch
 from bench.engines.engine import (
     GRADIENT_COST,
     AttackTask,
@@ -43,7 +38,7 @@ from bench.engines.engine import (
 )
 from bench.engines.prediction import Purpose, confirm, own_randomness
 from bench.engines.progress import Progress
-from bench.engines.search_record import Fill, search_block
+from bench.engines.search_record import Fill, Finding, search_block
 from bench.engines.views import view
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock
@@ -79,18 +74,16 @@ class Search:
         self.outlook = outlook
         self.size = size
         self.batch = Batch(size)
-        self.ready: deque[Sample] = deque()
-        self.waiting: list[tuple[State, list[tuple[Sample, int]]]] = []
-        self.returning: list[tuple[State, list[tuple[Sample, int]]]] = []
-        self.done: list[Sample] = []
+        self.agenda = Agenda((), plan.items)
+        self.waiting: list[tuple[State, list[Item]]] = []
+        self.returning: list[tuple[State, list[Item]]] = []
+        self.found: dict[int, Finding] = {}
         self.targets = torch.empty(0, 0, dtype=torch.int64)
         self.target_row: dict[int, int] = {}
         self.model = view(plan.view, fast, task)
         if fast.compiler_works:
             plan.attack.compile()
         self.steps_made = 0
-        self.rounds_ended = 0
-        """Of samples that are not done."""
         self.fill = Fill()
 
     def run(
@@ -117,22 +110,22 @@ class Search:
         if self.task.device.type == "cpu":
             # A GPU's step costs about the same however full its batch is.
             self.batch = Batch(evenly(len(rows) * self.plan.items, self.size))
-        self.ready.extend(Sample(row) for row in rows)
+        self.agenda = Agenda(rows, self.plan.items)
         clock = _Clock()
         done = len(attempted)
         while self._advance():
-            if clock.block_is_due() and self.done:
-                done += len(self.done)
+            if clock.block_is_due() and self.agenda.done:
+                done += len(self.agenda.done)
                 yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
                 number += 1
             if clock.report_is_due():
-                now = done + len(self.done)
-                broken = sum(sample.broke is not None for sample in self.done)
+                now = done + len(self.agenda.done)
+                broken = sum(sample.broke is not None for sample in self.agenda.done)
                 robust = int(standing.sum()) - broken
                 unfinished = total - now - self._under_way()
                 seconds = self.outlook.seconds_left(self.stage, unfinished, robust)
                 report(Progress(self.plan.name, now, total, robust, len(standing), seconds))
-        if self.done:
+        if self.agenda.done:
             yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
         report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
 
@@ -171,11 +164,7 @@ class Search:
             self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
         self.fill.add(looks * len(self.batch.items), looks * self.batch.capacity)
         finished = self.plan.attack.finished(state)
-        superseded = [
-            place
-            for place, (sample, number) in enumerate(self.batch.items)
-            if sample.broke is not None and number > sample.broke
-        ]
+        superseded = [place for place, item in enumerate(self.batch.items) if item.superseded]
         if superseded:
             finished = finished.clone()
             finished[torch.tensor(superseded, device=finished.device)] = True
@@ -183,6 +172,7 @@ class Search:
         if leaving:
             items = [self.batch.items[place] for place in leaving]
             self.waiting.append((self.batch.remove(leaving), items))
+            self.agenda.wait(items)
             waiting = sum(len(items) for _, items in self.waiting)
             enough = max(1, len(self.batch.items) // WAITING_SHARE)
             if waiting >= min(MOST_CONFIRMED_TOGETHER, enough):
@@ -190,24 +180,18 @@ class Search:
         return True
 
     def _fill(self) -> None:
+        """Fill the batch: first with items that go on, then with new ones."""
         for state, items in self._take_returning():
             self.batch.add(state, items)
-        free = self.batch.capacity - len(self.batch.items)
-        items = []
-        while self.ready and len(items) < free:
-            sample = self.ready.popleft()
-            items.append((sample, sample.started))
-            sample.searching.add(sample.started)
-            sample.started += 1
-        if not self.ready and len(items) < free:
-            items += self._ahead_of_turn(items, free - len(items))
+            self.agenda.resume(items)
+        items = self.agenda.start(self.batch.free)
         if items:
             self.batch.add(self._start(items), items)
 
-    def _take_returning(self) -> list[tuple[State, list[tuple[Sample, int]]]]:
-        """Items whose success was not confirmed, as many as there are places for."""
+    def _take_returning(self) -> list[tuple[State, list[Item]]]:
+        """Take items whose success was not confirmed, as many as there are places for."""
         taken = []
-        free = self.batch.capacity - len(self.batch.items)
+        free = self.batch.free
         while self.returning and free:
             state, items = self.returning.pop()
             if len(items) > free:
@@ -217,32 +201,8 @@ class Search:
             free -= len(items)
         return taken
 
-    def _ahead_of_turn(
-        self, joining: list[tuple[Sample, int]], free: int
-    ) -> list[tuple[Sample, int]]:
-        """Later rounds of samples that are being searched, the earliest rounds first."""
-        searched = [*self.batch.items, *joining]
-        seen: dict[int, Sample] = {sample.row: sample for sample, _ in searched}
-        candidates = [
-            (sample.started, sample.row)
-            for sample in seen.values()
-            if sample.broke is None and sample.started < self.plan.items
-        ]
-        heapq.heapify(candidates)
-        items: list[tuple[Sample, int]] = []
-        while candidates and len(items) < free:
-            number, row = candidates[0]
-            sample = seen[row]
-            items.append((sample, number))
-            sample.searching.add(number)
-            sample.started += 1
-            if sample.started < self.plan.items:
-                heapq.heapreplace(candidates, (sample.started, row))
-            else:
-                heapq.heappop(candidates)
-        return items
-
-    def _start(self, items: list[tuple[Sample, int]]) -> State:
+    def _start(self, items: list[Item]) -> State:
+        """Return the state of new items, each with its own target and random numbers."""
         rows = torch.tensor([sample.row for sample, _ in items])
         numbers = torch.tensor([number for _, number in items])
         device = self.task.device
@@ -292,56 +252,36 @@ class Search:
         classes, steps = predictions.tolist(), state.iteration.tolist()
         witnesses = iter(images[wrong].cpu())
         going_on: list[int] = []
-        for place, (sample, number) in enumerate(items):
+        for place, item in enumerate(items):
             witness = next(witnesses).clone() if is_wrong[place] else None
-            if sample.broke is not None and number > sample.broke:
-                outcome = "superseded"
-            elif is_wrong[place]:
-                outcome = "broken"
-            elif is_claimed[place] and not budget_spent[place]:
+            unconfirmed = is_claimed[place] and not is_wrong[place] and not budget_spent[place]
+            if unconfirmed and not item.superseded:
                 going_on.append(place)
                 continue
-            else:
-                outcome = "survived"
-            sample.steps[number] = steps[place]
-            sample.searching.discard(number)
-            self.rounds_ended += 1
-            if outcome == "broken":
-                sample.broke = number
-                sample.witness = witness
-                sample.prediction = classes[place]
-            self._settle(sample)
+            if self.agenda.end(item, steps[place], broken=is_wrong[place]):
+                assert witness is not None
+                self.found[item.sample.row] = Finding(witness, classes[place])
         if going_on:
             rows = torch.tensor(going_on, device=claimed.device)
             again = select(state, rows)
             reopen(again, torch.arange(len(going_on), device=claimed.device))
             self.returning.append((again, [items[place] for place in going_on]))
 
-    def _settle(self, sample: Sample) -> None:
-        """A round of a sample ended: the sample is done, or its next round is ready."""
-        if any(sample.broke is None or number < sample.broke for number in sample.searching):
-            return
-        if sample.broke is not None or sample.started == self.plan.items:
-            if not sample.searching:
-                self.done.append(sample)
-                self.rounds_ended -= len(sample.steps)
-        else:
-            self.ready.appendleft(sample)
-
     def _under_way(self) -> float:
         """How much of samples that are not done is done, in samples."""
         steps = float(self.batch.view().iteration.sum()) if self.batch.items else 0.0
-        return (self.rounds_ended + steps / self.plan.attack.steps) / self.plan.items
+        return (self.agenda.rounds_ended + steps / self.plan.attack.steps) / self.plan.items
 
     def _block(self, key: str, seconds: float, standing: Tensor) -> AttackBlock:
-        samples, self.done = self.done, []
-        standing[[sample.row for sample in samples if sample.broke is not None]] = False
+        samples = self.agenda.take_done()
+        found = {each.row: self.found.pop(each.row) for each in samples if each.broke is not None}
+        standing[list(found)] = False
         record: dict[str, float | str] = {**self.fast.record, **self.fill.taken()}
         if self.plan.note:
             record[self.plan.name] = self.plan.note
         if problem := self.plan.attack.compile_problem:
             record[f"arithmetic of {self.plan.name} not compiled"] = problem
-        return search_block(self.task, self.plan, samples, key, seconds, record)
+        return search_block(self.task, self.plan, samples, found, key, seconds, record)
 
 
 def evenly(items: int, most: int) -> int:

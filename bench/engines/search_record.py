@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.attacks import AttackPlan
-from bench.engines.batch import Sample
+from bench.engines.agenda import Sample
 from bench.engines.engine import Task
 from bench.store.records import AttackBlock, Attempts, Witnesses
 
@@ -38,10 +39,24 @@ class Fill:
         return counts
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What broke a sample.
+
+    Attributes:
+        witness: (C, H, W) the adversarial image.
+        prediction: its class.
+    """
+
+    witness: Tensor
+    prediction: int
+
+
 def search_block(
     task: Task,
     plan: AttackPlan,
     samples: Sequence[Sample],
+    found: Mapping[int, Finding],
     key: str,
     seconds: float,
     record: Mapping[str, float | str],
@@ -49,6 +64,8 @@ def search_block(
     """The attempts on samples that an attack is done with, and its witnesses.
 
     Args:
+        samples: that the attack is done with.
+        found: what broke samples, by their rows.
         key: of the block.
         seconds: since the last one; shared out by the steps that were made.
         record: of the engine; what the reference would have used is added to it.
@@ -67,14 +84,14 @@ def search_block(
         backward_passes=steps * passes.forward_backward,
         seconds=seconds * steps / max(float(steps.sum()), 1.0),
     )
-    images = [sample.witness for sample in samples if sample.witness is not None]
+    findings = [found[sample.row] for sample in samples if sample.broke is not None]
     witnesses = None
-    if images:
+    if findings:
         witnesses = Witnesses(
             index=index[broken],
-            attack=np.full(len(images), plan.name),
-            prediction=np.array([each.prediction for each in samples if each.broke is not None]),
-            images=torch.stack(images).numpy(),
+            attack=np.full(len(findings), plan.name),
+            prediction=np.array([each.prediction for each in findings]),
+            images=torch.stack([each.witness for each in findings]).numpy(),
         )
     joined = {**record, **_reference_passes(plan, samples)}
     return AttackBlock(

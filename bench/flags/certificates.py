@@ -17,7 +17,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from bench.candidates import Candidate
-from bench.certify.noise import Piece, noise_for
+from bench.certify.noise import Noise, Piece
 from bench.data import Dataset
 from bench.decision import classes_of
 from bench.flags.attacks import beyond_chance
@@ -119,7 +119,7 @@ def contradicted(
         seed: of the noise.
         device: where the votes are taken.
     """
-    noise = noise_for(seed, device)
+    noise = Noise(seed, device)
     count = 0
     for place, index in enumerate(contested.index.tolist()):
         image = contested.images[place].to(device)

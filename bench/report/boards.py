@@ -1,4 +1,4 @@
-"""The leaderboards of a store, one for each suite with complete runs."""
+"""The leaderboards of a store: what pages and exported tables show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _logger = logging.getLogger(__name__)
 
 
 def leaderboards(store: Store) -> list[Leaderboard]:
-    """Return a leaderboard for each suite with complete runs, by name."""
+    """Return the leaderboard of each suite with complete runs, by name.
+
+    A run that cannot be read is left out, logged, and named among the notices.
+    """
     summaries: dict[str, list[Summary]] = {}
     notices: dict[str, list[str]] = {}
     for folder in store.runs():
@@ -47,24 +50,10 @@ def leaderboards(store: Store) -> list[Leaderboard]:
     ]
 
 
-def leaderboard_of(store: Store, suite: str) -> Leaderboard:
-    """Return a suite's leaderboard, as its page shows it.
-
-    Raises:
-        InputError: there is no complete run of the suite.
-    """
-    boards = leaderboards(store)
-    for leaderboard in boards:
-        if leaderboard.suite == suite_name(suite):
-            return leaderboard
-    known = ", ".join(leaderboard.suite for leaderboard in boards) or "(none)"
-    raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")
-
-
 def _best_known(
     store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
 ) -> dict[str, BestKnown]:
-    """Return the best-known accuracy of each run, by run, except where its table is damaged."""
+    """Return what is known of the samples of each run, by run; a damaged one is left out."""
     found = {}
     for run in runs:
         if run.kind.is_ranked:
@@ -74,9 +63,23 @@ def _best_known(
 
 
 def _notice(store: Store, folder: RunFolder, error: InputError) -> str:
-    # Readers of the page do not need the path of the store.
+    # Where the store lies on this disk is nothing for readers of the page.
     return str(error).replace(str(folder.path), str(folder.path.relative_to(store.root)))
 
 
 def _definition(suite: str) -> Suite | None:
     return load_suite(suite) if suite in suite_names() else None
+
+
+def leaderboard_of(store: Store, suite: str) -> Leaderboard:
+    """Return a suite's leaderboard, as its page shows it.
+
+    Raises:
+        InputError: there is no complete run of the suite.
+    """
+    boards = leaderboards(store)
+    for board in boards:
+        if board.suite == suite_name(suite):
+            return board
+    known = ", ".join(board.suite for board in boards) or "(none)"
+    raise InputError(f"suite {suite!r}: no complete run in {store.root}, expected one of {known}")

@@ -12,8 +12,7 @@ import torch
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.certify.accuracy import certified_counts, certified_numbers
-from bench.certify.norms import linf_radius
-from bench.certify.smoothing import Smoothing
+from bench.certify.smoothing import Smoothing, linf_radius
 from bench.data import Dataset, image_shape
 from bench.engines import CertificationTask, Engine
 from bench.engines.certification import CertificationEngine

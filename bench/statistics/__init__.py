@@ -1,4 +1,4 @@
-"""Intervals and tests for counts of 0/1 outcomes: exact, or valid whenever one stops."""
+"""Exact intervals and tests for counts of 0/1 outcomes, also valid at any stopping time."""
 
 from bench.statistics.comparison import (
     claim_p_value,

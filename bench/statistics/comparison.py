@@ -1,4 +1,4 @@
-"""Exact tests: two candidates on the same samples, and a sample against a published number."""
+"""Exact tests that compare two candidates, or a candidate with a published number."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SIGNIFICANCE = 0.05
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """The exact paired test of whether two candidates do equally well on the same samples.
+    """Return the exact p-value that two candidates do equally well on the same samples.
 
-    Samples on which both are right or both are wrong say nothing; of the others each candidate wins
-    half, if they are equally good. Two-sided.
+    The test is paired and two-sided. Samples on which both are right or both are wrong carry no
+    information; if the candidates are equally good, each of them wins half of the others.
 
     Source: McNemar, Psychometrika 12 (1947), in its exact (binomial) form.
 
     Args:
-        only_first: samples that only the first one gets right, >= 0.
-        only_second: samples that only the second one gets right, >= 0.
+        only_first: the number of samples that only the first one gets right, >= 0.
+        only_second: the number of samples that only the second one gets right, >= 0.
 
     Raises:
-        InputError: a negative count.
+        InputError: a count is negative.
     """
     if min(only_first, only_second) < 0:
         raise InputError(f"expected counts >= 0, got {only_first} and {only_second}")
@@ -34,19 +34,19 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 def claim_p_value(claimed: int, successes: int, n: int, population: int) -> float:
-    """The exact test of a claim about a finite population, given a random part of it.
+    """Return the exact p-value of a claim about a finite population, given a random part of it.
 
-    Twice the smaller tail of the hypergeometric distribution, at most 1. With n = population there
-    is no chance left: 1 if the counts agree, else 0.
+    It is twice the smaller tail of the hypergeometric distribution, at most 1. With n = population
+    nothing is left to chance: it is 1 if the counts agree, else 0.
 
     Args:
-        claimed: ones in the population, as published, in [0, population].
-        successes: among those drawn, in [0, n].
+        claimed: the published number of ones in the population, in [0, population].
+        successes: the number of ones among those drawn, in [0, n].
         n: how many were drawn without replacement, in [1, population].
-        population: how many there are.
+        population: the size of the population.
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
     """
     check_counts(successes, n, population=population)
     _check_claim(claimed, population)
@@ -56,13 +56,13 @@ def claim_p_value(claimed: int, successes: int, n: int, population: int) -> floa
 
 
 def power(claimed: int, true: int, n: int, population: int) -> float:
-    """How likely a random part of n shows that a claim is too high, at `SIGNIFICANCE`.
+    """Return the probability that n samples show, at `SIGNIFICANCE`, that a claim is too high.
 
     Args:
-        claimed: ones in the population, as published.
-        true: ones in the population in truth, fewer than claimed.
+        claimed: the published number of ones in the population.
+        true: the true number of ones in the population, smaller than claimed.
         n: how many are drawn without replacement.
-        population: how many there are.
+        population: the size of the population.
     """
     critical = _critical(claimed, n, population)
     return float(hypergeom.cdf(critical, population, true, n))
@@ -72,19 +72,19 @@ def power(claimed: int, true: int, n: int, population: int) -> float:
 def required_sample_size(
     claimed: int, population: int, gap: float = 0.01, wanted: float = 0.9
 ) -> int:
-    """Samples that tell a claim from a truth that is lower by `gap` with power `wanted`.
+    """Return the number of samples that shows a claim to be too high by `gap`, with a given power.
 
-    Found by bisection. The power of an exact test is a saw in n, since counts are whole: a somewhat
-    smaller n may do as well.
+    The number is found by bisection. Since counts are whole, the power of an exact test rises and
+    falls like a saw with n, and a somewhat smaller n may do as well.
 
     Args:
-        claimed: ones in the population, as published, in [0, population].
-        population: how many there are.
-        gap: a fraction of the population; at most what is claimed.
-        wanted: in (0, 1).
+        claimed: the published number of ones in the population, in [0, population].
+        population: the size of the population.
+        gap: a fraction of the population, at most what is claimed.
+        wanted: the power, in (0, 1).
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
     """
     _check_claim(claimed, population)
     true = max(claimed - max(round(gap * population), 1), 0)
@@ -102,7 +102,7 @@ def required_sample_size(
 
 
 def _critical(claimed: int, n: int, population: int) -> int:
-    """The most successes among n that still contradict the claim from below; -1 if none do."""
+    """Return the most successes among n that contradict the claim from below; -1 if none do."""
     low, high = -1, n
     while low < high:
         middle = (low + high + 1) // 2

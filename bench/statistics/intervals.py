@@ -1,4 +1,8 @@
-"""Intervals of an accuracy from a number of samples that was fixed in advance."""
+"""Intervals of an accuracy from a number of samples that was fixed in advance.
+
+The interval of a binomial proportion is scipy's; scipy has none for the hypergeometric
+distribution.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import beta, hypergeom
+from scipy.stats import hypergeom
 
 from bench.errors import InputError
+from bench.statistics.clopper_pearson import clopper_pearson_lower, clopper_pearson_upper
 
 
 class Interval(BaseModel):
@@ -19,66 +24,68 @@ class Interval(BaseModel):
     low: float
     high: float
     kind: Literal["binomial", "hypergeometric", "anytime"] = "binomial"
-    """Of what: the population of images (binomial), or the finite test set of which the samples are
-    a random part, of a size fixed in advance (hypergeometric) or found on the way (anytime)."""
+    """What the fraction refers to: the population of images (binomial), or the finite test set of
+    which the samples are a random part, of a size that was fixed in advance (hypergeometric) or
+    found while sampling (anytime)."""
 
     @property
     def width(self) -> float:
-        """Its length, a fraction."""
+        """The length of the interval, a fraction."""
         return self.high - self.low
 
 
 def exact_binomial_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """The exact (Clopper-Pearson) interval of a proportion.
+    """Return the exact (Clopper-Pearson) interval of a proportion.
 
-    Over independent draws it covers the true proportion with probability at least `confidence`,
-    whatever that proportion is; each side fails with at most half of the rest.
+    Over independent draws, the interval covers the true proportion with probability at least
+    `confidence`, whatever that proportion is; each side fails with at most half of the rest.
 
     Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case
     of the binomial", Biometrika 26 (1934).
 
     Args:
-        successes: how many of the draws succeeded, in [0, n].
-        n: how many draws, at least 1.
+        successes: the number of draws that succeeded, in [0, n].
+        n: the number of draws, at least 1.
         confidence: in (0, 1).
 
     Returns:
         the interval, as fractions in [0, 1].
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
     """
     check_counts(successes, n, confidence)
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
-    high = float(beta.isf(tail, successes + 1, n - successes)) if successes < n else 1.0
-    return Interval(low=low, high=high)
+    return Interval(
+        low=float(clopper_pearson_lower(successes, n, tail)),
+        high=float(clopper_pearson_upper(successes, n, tail)),
+    )
 
 
 def exact_hypergeometric_interval(
     successes: int, n: int, population: int, confidence: float = 0.95
 ) -> Interval:
-    """The exact interval of a finite population's proportion, from a random part of it.
+    """Return the exact interval of a finite population's proportion, from a random part of it.
 
-    Over random subsets of n the population's own proportion is covered with probability at least
-    `confidence`; each side fails with at most half of the rest. It ends at the proportion itself
-    when the whole population was seen.
+    Over random subsets of n, the interval covers the population's proportion with probability at
+    least `confidence`; each side fails with at most half of the rest. Where the whole population
+    was seen, the interval is the proportion itself.
 
-    Source: the tests of the hypergeometric distribution inverted, as Clopper and Pearson do for the
-    binomial; Wang, "Exact optimal confidence intervals for hypergeometric parameters", JASA 110
-    (2015), calls it the standard interval.
+    Source: the interval inverts the tests of the hypergeometric distribution, as Clopper and
+    Pearson do for the binomial; Wang, "Exact optimal confidence intervals for hypergeometric
+    parameters", JASA 110 (2015), calls it the standard interval.
 
     Args:
-        successes: among those drawn, in [0, n].
+        successes: the number of ones among those drawn, in [0, n].
         n: how many were drawn without replacement, in [1, population].
-        population: how many there are.
+        population: the size of the population.
         confidence: in (0, 1).
 
     Returns:
         the interval, as fractions in [0, 1].
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
     """
     check_counts(successes, n, confidence, population)
     tail = (1 - confidence) / 2
@@ -97,10 +104,10 @@ def exact_hypergeometric_interval(
 def check_counts(
     successes: int, n: int, confidence: float = 0.95, population: int | None = None
 ) -> None:
-    """Make sure that counts and confidence can be.
+    """Refuse counts or a confidence that are out of range.
 
     Raises:
-        InputError: one of them is out of its range.
+        InputError: one of them is.
     """
     if n < 1:
         raise InputError(f"expected n >= 1, got {n}; an interval needs at least one sample")
@@ -113,7 +120,10 @@ def check_counts(
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The least number in [low, high] for which `holds` is true, if it stays so; else `high`."""
+    """Return the least number in [low, high] from which on `holds` is true, else `high`.
+
+    `holds` must not become false again.
+    """
     while low < high:
         middle = (low + high) // 2
         if holds(middle):

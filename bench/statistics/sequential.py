@@ -1,5 +1,7 @@
 """Inference about a finite population that holds whenever the sampling stops.
 
+scipy has no such intervals.
+
 Samples are drawn without replacement from a population of N zeros and ones of which K are ones. For
 a prior pi over K, the ratio M_t(K) = pi(K) / pi_t(K) of prior and posterior after t draws is, at
 the true K, a nonnegative supermartingale that starts at 1, whatever K is. By Ville's inequality it
@@ -21,25 +23,25 @@ from scipy.special import betaln, gammaln
 from bench.statistics.intervals import Interval, check_counts
 
 PRIOR_ONES, PRIOR_ZEROS = 1.0, 1.0
-"""Of the beta-binomial prior: uniform over 0 ... N."""
+"""The beta-binomial prior's parameters: uniform over 0 ... N."""
 
 Numbers = npt.NDArray[np.float64]
 
 
 def anytime_interval(successes: int, n: int, population: int, confidence: float = 0.95) -> Interval:
-    """An interval of a population's proportion that holds at whatever n the sampling stopped.
+    """Return an interval of a population's proportion that holds at whatever n sampling stopped.
 
     Args:
-        successes: among those drawn so far, in [0, n].
+        successes: the number of ones among those drawn so far, in [0, n].
         n: how many were drawn without replacement, in [1, population].
-        population: how many there are.
+        population: the size of the population.
         confidence: in (0, 1).
 
     Returns:
         the interval, as fractions in [0, 1].
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
     """
     check_counts(successes, n, confidence, population)
     possible = np.arange(successes, population - (n - successes) + 1)
@@ -50,12 +52,12 @@ def anytime_interval(successes: int, n: int, population: int, confidence: float 
 
 
 def anytime_p_value(claimed: int, successes: int, n: int, population: int) -> float:
-    """A p-value of `claimed` ones in the population that holds at whatever n the sampling stopped.
+    """Return a p-value of `claimed` ones that holds at whatever n sampling stopped.
 
-    One over the martingale; arguments as for `anytime_interval`.
+    It is one over the martingale; the other arguments are those of `anytime_interval`.
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
     """
     check_counts(successes, n, population=population)
     if not successes <= claimed <= population - (n - successes):
@@ -67,13 +69,13 @@ def anytime_p_value(claimed: int, successes: int, n: int, population: int) -> fl
 def log_martingale(
     ones: npt.ArrayLike, successes: npt.ArrayLike, n: npt.ArrayLike, population: int
 ) -> Numbers:
-    """log M_t(K): how much less likely K ones are after the draws than before them.
+    """Return log M_t(K), by how much the draws have made K ones less likely.
 
     Arguments broadcast against each other.
 
     Args:
         ones: K, possible after the draws: in [successes, population - (n - successes)].
-        successes: ones among the n drawn.
+        successes: the number of ones among the n drawn.
         n: t, in [0, population].
         population: N.
     """
@@ -86,7 +88,7 @@ def log_martingale(
 def _log_beta_binomial(
     ones: Numbers, n: Numbers | float, a: Numbers | float, b: Numbers | float
 ) -> Numbers:
-    """Logarithm of the beta-binomial probability of `ones` among n."""
+    """Return the logarithm of the beta-binomial probability of `ones` among n."""
     choose = gammaln(np.asarray(n) + 1) - gammaln(ones + 1) - gammaln(n - ones + 1)
     result: Numbers = choose + betaln(ones + a, n - ones + b) - betaln(a, b)
     return result

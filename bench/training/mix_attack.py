@@ -7,7 +7,6 @@ also push its weight towards the accurate base.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,7 +14,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from bench.attacks.apgd import MOVES, APGDState
+from bench.attacks.apgd import APGDState
 from bench.attacks.attack import likeliest_wrong_classes
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws, keyed_draws
@@ -134,27 +133,10 @@ class TrainingAPGD(MixAPGD):
         state.step_size.mul_(factors)
         return RadiusState(**vars(state), radii=self.eps * factors)
 
-    def _row_move(self) -> Callable[..., None]:
-        return MOVES[self.norm]
-
-    def move(
-        self, state: APGDState, gradient: Tensor, keep: Tensor, back: Tensor, weight: Tensor
-    ) -> None:
-        """Move inside the item's own ball; see `APGD.move`."""
+    def radii(self, state: APGDState) -> Tensor:
+        """Return the radius (N,) of each item's own ball; see `APGD.radii`."""
         assert isinstance(state, RadiusState)
-        self._move(
-            state.radii,
-            state.point,
-            state.previous,
-            state.best,
-            state.best_gradient,
-            gradient,
-            state.clean,
-            keep,
-            back,
-            state.step_size,
-            weight,
-        )
+        return state.radii
 
 
 def attacked_copies(

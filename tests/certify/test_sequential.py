@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import beta
 
+from bench.certify.procedure import Evidence, FixedProcedure, Procedure
 from bench.certify.sequential import (
     SEQUENTIAL_SHARE,
     SequentialProcedure,
@@ -16,7 +17,7 @@ from bench.certify.sequential import (
     lower_bounds,
     most_successes,
 )
-from bench.certify.smoothing import Evidence, FixedProcedure, Procedure, Smoothing
+from bench.certify.smoothing import Smoothing
 from bench.errors import InputError
 
 RADII = (0.25, 0.5, 0.75)

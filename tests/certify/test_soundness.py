@@ -13,10 +13,11 @@ from torch import Tensor
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.candidates.registry import find_candidates
-from bench.certify.mixed_vote import MixedVote
-from bench.certify.noise import ProcessorNoise
-from bench.certify.smoothing import FixedProcedure, Smoothing
-from bench.certify.votes import ABSTAINED, Certificate, certify
+from bench.certify.batched import Certificate, certify_many
+from bench.certify.mix import MixedVote
+from bench.certify.noise import Noise
+from bench.certify.procedure import FixedProcedure
+from bench.certify.smoothing import ABSTAINED, Smoothing
 from bench.data import Dataset, load
 from bench.suites import load_suite
 
@@ -49,13 +50,13 @@ class Classifier:
                 conclude = MixedVote(accurate, mix.alpha, self.smoothing)
             found = [
                 each
-                for settled, _ in certify(
+                for settled, _ in certify_many(
                     lambda noisy: voter(noisy).argmax(1),
                     images,
                     torch.arange(len(images)),
                     10,
                     FixedProcedure(self.smoothing),
-                    ProcessorNoise(seed),
+                    Noise(seed),
                     512,
                     conclude,
                 )

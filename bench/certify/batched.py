@@ -1,9 +1,10 @@
-"""Certifies many images at once: batches of votes are filled across images.
+"""Certify many images at once, with batches that are filled across images.
 
-An image takes its draws in their order; when it has those that its procedure looks at next, it is
-judged, and goes on or leaves. A batch takes what the images under way want, and the next images
-when they want too little, so that batches are full until no image waits any more. A draw has the
-same noise in every batch, so that batches change nothing about the result.
+An image takes its draws in their order. When it has those that its procedure looks at next, it is
+judged and either goes on or leaves. A batch first takes what the images under way want, then the
+first draws of further images, so that batches are full until no image waits. A draw has the same
+noise in every batch, so that each image has the certificate that it would have alone: under the
+fixed procedure that of `bench.certify.smoothing.certify`.
 """
 
 from __future__ import annotations
@@ -17,27 +18,26 @@ import torch
 from torch import Tensor
 
 from bench.certify.noise import Noise, Piece
-from bench.certify.smoothing import Evidence, Procedure
-from bench.decision import NO_CLASS
+from bench.certify.procedure import Evidence, Procedure
+from bench.certify.smoothing import ABSTAINED, count_votes
 from bench.store.records import IntArray
 
-ABSTAINED = -1
-
 Conclude = Callable[[int, IntArray, IntArray, int], tuple[int, float] | None]
-"""From an image's row, its votes (K,) of the guessing and of the bounding draws, and the number of
-the latter draws, to a class and its certified radius; None: abstained."""
+"""Maps an image's row, its votes (K,) among the draws that select the class and among those that
+bound its probability, and the number of the latter, to a class and its certified radius; None:
+abstained."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is certified of one image.
+    """The certificate of one image.
 
     Attributes:
         row: the image's place among those that were given.
-        prediction: the smoothed classifier's class, `ABSTAINED` if the draws do not tell it.
-        radius: L2, within which the prediction cannot change; 0 where it abstained.
-        certified_count: votes for the guessed class among the draws that bound its probability.
-        noise_samples: how many draws those were, with those that voted for no class.
+        prediction: the smoothed classifier's class; `ABSTAINED` if the draws do not determine it.
+        radius: L2 distance within which the prediction cannot change; 0 where it abstained.
+        certified_count: votes for the class among the draws that bound its probability.
+        noise_samples: the number of those draws, with those that voted for no class.
     """
 
     row: int
@@ -49,19 +49,25 @@ class Certificate:
 
 @dataclass
 class _Image:
-    """An image under way: votes by class of the draws that guess and of those that bound."""
+    """An image under way, with its votes (K,) so far.
+
+    Attributes:
+        selection: votes of the draws that select the class.
+        votes: votes of the draws that bound its probability.
+        wanted: the number of draws up to the next look, with those that select the class.
+        taken: the number of draws that have been put into batches.
+    """
 
     row: int
     index: int
-    guesses: IntArray
+    selection: IntArray
     votes: IntArray
     evidence: Evidence
     wanted: int
-    """Draws up to the next look, the guessing ones included."""
     taken: int = field(default=0)
 
 
-def certify(
+def certify_many(
     predict: Callable[[Tensor], Tensor],
     images: Tensor,
     indices: Tensor,
@@ -74,17 +80,19 @@ def certify(
     """Certify images, yielding after each batch.
 
     Args:
-        predict: noisy images (n, C, H, W) -> classes (n,); `NO_CLASS` is a vote against every
-            class.
-        images: (N, C, H, W) float32 in [0, 1], on the device of the noise.
+        predict: maps noisy images (n, C, H, W) to classes (n,); `bench.decision.NO_CLASS` is a
+            vote against every class.
+        images: (N, C, H, W) float32 in [0, 1], on the noise's device.
         indices: (N,) their places in the data set.
         classes: K.
+        procedure: decides how many draws an image takes and which radius they prove.
+        noise: where the draws come from.
         batch_size: noisy images in one pass.
-        conclude: what the votes of an image that has all its draws mean; None: the class that was
-            guessed, with the procedure's radius.
+        conclude: turns the votes of an image that has all its draws into a certificate; None: the
+            selected class with the procedure's radius.
 
     Yields:
-        the certificates that the batch settled, and how many draws it had.
+        the certificates that the batch settled, and the number of draws in it.
     """
     waiting = deque(range(len(images)))
     places = indices.tolist()
@@ -135,23 +143,18 @@ def _begin(row: int, index: int, classes: int, procedure: Procedure) -> _Image:
 
 
 def _count(image: _Image, piece: Piece, votes: IntArray, procedure: Procedure) -> None:
-    """Add votes: the first draws of an image guess its class, the others bound its probability."""
-    guessing = max(0, procedure.smoothing.selection_samples - piece.first)
+    """Add votes: an image's first draws select the class, the others bound its probability."""
+    selecting = max(0, procedure.smoothing.selection_samples - piece.first)
     classes = len(image.votes)
-    image.guesses += _tally(votes[:guessing], classes)
-    image.votes += _tally(votes[guessing:], classes)
-
-
-def _tally(votes: IntArray, classes: int) -> IntArray:
-    """(K,) how many of the votes (n,) each class has; those for no class are not among them."""
-    return np.bincount(votes[votes != NO_CLASS], minlength=classes)
+    image.selection += count_votes(votes[:selecting], classes)
+    image.votes += count_votes(votes[selecting:], classes)
 
 
 def _judge(image: _Image, procedure: Procedure, conclude: Conclude | None) -> Certificate | None:
-    """The certificate of an image that has the draws it wanted; None if it wants more."""
+    """Return the certificate of an image that has the draws it wanted; None if it wants more."""
     smoothing, evidence = procedure.smoothing, image.evidence
-    guess = int(image.guesses.argmax())
-    evidence.successes[0] = image.votes[guess]
+    selected = int(image.selection.argmax())
+    evidence.successes[0] = image.votes[selected]
     evidence.drawn[0] = drawn = image.wanted - smoothing.selection_samples
     if not procedure.judge(evidence)[0]:
         image.wanted = smoothing.selection_samples + procedure.next_look(drawn)
@@ -159,14 +162,14 @@ def _judge(image: _Image, procedure: Procedure, conclude: Conclude | None) -> Ce
     concluded: tuple[int, float] | None
     if conclude is None:
         radius = float(procedure.radii(evidence)[0])
-        concluded = None if np.isnan(radius) else (guess, radius)
+        concluded = None if np.isnan(radius) else (selected, radius)
     else:
-        concluded = conclude(image.row, image.guesses, image.votes, drawn)
+        concluded = conclude(image.row, image.selection, image.votes, drawn)
     prediction, radius = concluded or (ABSTAINED, 0.0)
     return Certificate(
         row=image.row,
         prediction=prediction,
         radius=radius,
-        certified_count=int(image.votes[guess if concluded is None else prediction]),
+        certified_count=int(image.votes[selected if concluded is None else prediction]),
         noise_samples=drawn,
     )

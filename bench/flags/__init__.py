@@ -23,6 +23,7 @@ from bench.flags.registry import (
     Answers,
     Finished,
     flags_of_records,
+    register_gradient_inspection,
     register_inspection,
     register_review,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "inspect",
     "non_finite_logits",
     "non_finite_votes",
+    "register_gradient_inspection",
     "register_inspection",
     "register_review",
     "skipped_attacks",

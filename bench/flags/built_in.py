@@ -5,7 +5,13 @@ from __future__ import annotations
 from bench.flags import answers, attacks, gradients
 from bench.flags.chance import chance_level
 from bench.flags.finiteness import non_finite_logits, non_finite_votes
-from bench.flags.registry import Answers, Finished, register_inspection, register_review
+from bench.flags.registry import (
+    Answers,
+    Finished,
+    register_gradient_inspection,
+    register_inspection,
+    register_review,
+)
 from bench.store.records import DRAWS_WITHOUT_CLASS
 from bench.store.summary import AttackedSummary, Flag
 
@@ -17,22 +23,22 @@ def _probabilities(given: Answers) -> Flag | None:
     return answers.probabilities(given.logits)
 
 
-@register_inspection
+@register_gradient_inspection
 def _zero_gradients(given: Answers) -> Flag | None:
     return gradients.zero_gradients(given.module, given.images, given.labels)
 
 
-@register_inspection
+@register_gradient_inspection
 def _non_finite_gradients(given: Answers) -> Flag | None:
     return gradients.non_finite_gradients(given.module, given.images, given.labels)
 
 
-@register_inspection
+@register_gradient_inspection
 def _vanishing_gradients(given: Answers) -> Flag | None:
     return gradients.vanishing_gradients(given.module, given.images, given.labels)
 
 
-@register_inspection
+@register_gradient_inspection
 def _stopped_gradients(given: Answers) -> Flag | None:
     return gradients.stopped_gradients(given.module, given.images)
 

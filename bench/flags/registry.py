@@ -67,17 +67,25 @@ Inspection = Callable[[Answers], Flag | None]
 Review = Callable[[Finished], Flag | None]
 
 _inspections: list[Inspection] = []
+_of_gradients: set[Inspection] = set()
 _reviews: list[Review] = []
 
 
 def register_inspection(inspection: Inspection) -> Inspection:
-    """Look for a flag before anything is attacked; returns the function, as a decorator does.
-
-    A `GradientError` that it raises becomes the flag on gradients that cannot be computed.
-    """
+    """Look for a flag before anything is attacked; returns the function, as a decorator does."""
     if inspection not in _inspections:
         _inspections.append(inspection)
     return inspection
+
+
+def register_gradient_inspection(inspection: Inspection) -> Inspection:
+    """Look for a flag by gradients before anything is attacked; returns the function.
+
+    A `GradientError` that it raises becomes the flag on gradients that cannot be computed; other
+    inspections of gradients are then left out.
+    """
+    _of_gradients.add(inspection)
+    return register_inspection(inspection)
 
 
 def register_review(review: Review) -> Review:
@@ -92,15 +100,17 @@ def register_review(review: Review) -> Review:
 
 def flags_of_answers(answers: Answers) -> list[Flag]:
     """Return the flags that the registered inspections raise, in the order of registration."""
-    found: dict[str, Flag] = {}
+    found: list[Flag | None] = []
+    fails = False
     for inspection in _inspections:
+        if fails and inspection in _of_gradients:
+            continue
         try:
-            flag = inspection(answers)
+            found.append(inspection(answers))
         except GradientError as error:
-            flag = failing_gradients(error)
-        if flag is not None:
-            found.setdefault(flag.name, flag)
-    return list(found.values())
+            found.append(failing_gradients(error))
+            fails = True
+    return [flag for flag in found if flag is not None]
 
 
 def flags_of_records(summary: Summary, tables: Tables, classes: int) -> list[Flag]:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from bench.memory import keep_freed_memory
+from bench.memory.allocator import keep_freed_memory
 
 CPU = torch.device("cpu")
 

@@ -27,7 +27,7 @@ from bench.suites import DataSource, Protocol, Suite, ThreatModel
 from bench.suites.suite import AttackChoice, Certification, DeclaredThreatModel
 from bench.training import recipes
 from bench.validation import explain, read_yaml, validate
-from bench.yaml_loader import parse_yaml
+from bench.validation.yaml_loader import parse_yaml
 
 MODELS: list[type[BaseModel]] = [
     Suite,

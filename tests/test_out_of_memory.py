@@ -7,7 +7,7 @@ import errno
 import pytest
 import torch
 
-from bench.out_of_memory import is_out_of_memory, with_as_many_as_fit
+from bench.memory.out_of_memory import is_out_of_memory, with_as_many_as_fit
 
 ACCELERATOR_ERROR: type[Exception] = getattr(torch, "AcceleratorError", RuntimeError)
 try:

@@ -6,6 +6,7 @@ from bench.attacks.attack import Attack, Model, Outcome, Passes, likeliest_wrong
 from bench.attacks.autoattack import standard_autoattack
 from bench.attacks.draws import Draws, GivenDraws, KeyedDraws, keyed_draws
 from bench.attacks.fab import FAB
+from bench.attacks.plain import attack_images
 from bench.attacks.registry import (
     ATTACKS,
     AttackPlan,
@@ -36,6 +37,7 @@ __all__ = [
     "SquareL2",
     "SquareLinf",
     "State",
+    "attack_images",
     "concatenate",
     "insert",
     "inside",

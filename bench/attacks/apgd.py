@@ -33,7 +33,6 @@ from bench.attacks.attack import (
     Attack,
     Model,
     Passes,
-    attack_samples,
     check_items,
     entering,
     loss_and_gradient,
@@ -41,7 +40,7 @@ from bench.attacks.attack import (
 )
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
-from bench.attacks.losses import LOSSES, Loss, is_targeted, loss_for
+from bench.attacks.losses import Loss
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
 from bench.attacks.rowwise import RowFunction, copy_rows, resting
 from bench.attacks.state import State
@@ -142,7 +141,7 @@ class APGD(Attack[APGDState]):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> APGDState:
-        """From a random point of the ball; see `Attack.start`."""
+        """Start from a random point of the ball; see `Attack.start`."""
         check_items(images, labels, targets, self._targeted)
         events = torch.zeros_like(labels)
         draw = draws.uniform if self.norm == "Linf" else draws.normal
@@ -155,7 +154,7 @@ class APGD(Attack[APGDState]):
     def start_at(
         self, points: Tensor, images: Tensor, labels: Tensor, targets: Tensor | None = None
     ) -> APGDState:
-        """From given points; otherwise as `start`.
+        """Start from given points; otherwise as `start`.
 
         Args:
             points: (N, ...) inside the balls; clamped to [0, 1].
@@ -233,7 +232,7 @@ class APGD(Attack[APGDState]):
         return Passes(2 * entering(standing) + ranking, attacked * self.steps)
 
     def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), losses (N,) and their gradients (N, ...) at the items' points.
+        """Return logits (N, K), losses (N,) and gradients (N, ...) at the items' points.
 
         Attacks on a loss that needs more than the model's logits override this.
         """
@@ -401,58 +400,3 @@ def fewest_rises(steps: int, rho: float) -> list[float]:
         needed[checkpoint] = rho * (checkpoint - last)
         last = checkpoint
     return needed
-
-
-def apgd(
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    norm: Norm,
-    eps: float,
-    loss: str = "ce",
-    steps: int = 100,
-    targets: int = 9,
-    restarts: int = 1,
-    seed: int = 0,
-    indices: Tensor | None = None,
-) -> Tensor:
-    """Attack images with Auto-PGD.
-
-    Args:
-        model: to fool.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,) int64.
-        norm: of the ball, Linf or L2.
-        eps: its radius, in the [0, 1] pixel scale.
-        loss: a name of `bench.attacks.losses.LOSSES`; replaced by a margin where too few classes
-            leave it undefined.
-        steps: gradient steps.
-        targets: how many wrong classes a targeted loss aims for in turn.
-        restarts: random starts, for each target.
-        seed: of the random streams.
-        indices: (N,) places in the data set, part of the streams' key; 0, 1, ... by default.
-
-    Returns:
-        (N, C, H, W): adversarial images where the attack succeeded, else the clean ones.
-
-    Raises:
-        InputError: a parameter or an input is out of its range.
-    """
-    if loss not in LOSSES:
-        raise InputError(f"expected a loss of {', '.join(LOSSES)}; got {loss!r}")
-    with torch.no_grad():
-        classes = model(images[:1]).shape[1]
-    used = loss_for(loss, classes)
-    attack = APGD(norm, eps, LOSSES[used], targeted=is_targeted(used), steps=steps)
-    return attack_samples(
-        attack,
-        model,
-        images,
-        labels,
-        name=f"apgd-{loss}",
-        targets=targets if is_targeted(used) else 0,
-        restarts=restarts,
-        seed=seed,
-        indices=indices,
-    ).images

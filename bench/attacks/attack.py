@@ -84,7 +84,7 @@ class Attack(ABC, Generic[S]):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> S:
-        """The state of new items, before their first step. No pass is made.
+        """Return the state of new items, before their first step. No pass is made.
 
         Args:
             images: (N, ...) clean images in [0, 1]; their dtype is the one computed in.
@@ -120,16 +120,16 @@ class Attack(ABC, Generic[S]):
         return "; ".join(function.problem for function in self.arithmetic if function.problem)
 
     def finished(self, state: S) -> Tensor:
-        """(N,) bool: at the end of the budget, or broken if the attack stops there."""
+        """Return (N,) bool: at the end of the budget, or broken if the attack stops there."""
         exhausted = state.iteration >= self.steps
         return state.broken | exhausted if self.stops_at_break else exhausted
 
     def images(self, state: S) -> Tensor:
-        """(N, ...) best images, all inside the ball: the adversarial ones where items broke."""
+        """Return the best images (N, ...), inside the ball: adversarial where items broke."""
         return state.best
 
     def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
-        """Passes that pyautoattack 0.2.0 takes for the same work.
+        """Return the passes that pyautoattack 0.2.0 takes for the same work.
 
         Those of an attack that it does not have are the attack's own; one that it has overrides
         this. It predicts the clean images at the start of an attack and the adversarial ones at its
@@ -145,7 +145,7 @@ class Attack(ABC, Generic[S]):
 
 
 def entering(standing: Sequence[int]) -> int:
-    """How many samples the first round attacks."""
+    """Return how many samples the first round attacks."""
     return standing[0] if standing else 0
 
 
@@ -236,7 +236,7 @@ def attack_samples(
 
 
 def likeliest_wrong_classes(logits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The wrong classes in the order of their logits, highest first.
+    """Return the wrong classes in the order of their logits, highest first.
 
     On a sample that is classified correctly these are the ranks 2, 3, ... of all classes.
 
@@ -256,7 +256,7 @@ def likeliest_wrong_classes(logits: Tensor, labels: Tensor, count: int) -> Tenso
 def loss_and_gradient(
     model: Model, images: Tensor, labels: Tensor, targets: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward-backward pass, with respect to the images only.
+    """Make one forward-backward pass, with respect to the images only.
 
     Args:
         model: to differentiate.
@@ -288,7 +288,7 @@ def comparable(losses: Tensor) -> Tensor:
 
 
 def finite(gradient: Tensor) -> Tensor:
-    """A gradient (N, ...), contiguous, with 0 in place of NaN and infinity.
+    """Return a gradient (N, ...), contiguous, with 0 in place of NaN and infinity.
 
     The derivative of a root at 0 is such an entry. In a gradient's length it would stop an L2
     attack for good, whatever the others say.
@@ -300,7 +300,7 @@ def finite(gradient: Tensor) -> Tensor:
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N,) bool: whether logits (N, K) decide for another class than the label, or for none."""
+    """Return (N,) bool: whether logits (N, K) decide for another class, or for none."""
     return classes_of(logits) != labels
 
 

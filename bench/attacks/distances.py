@@ -11,7 +11,7 @@ Norm = Literal["Linf", "L2", "L1"]
 
 
 def norms(perturbations: Tensor, norm: Norm) -> Tensor:
-    """Norm of each perturbation.
+    """Return the norm of each perturbation.
 
     Args:
         perturbations: (N, ...).
@@ -30,5 +30,5 @@ def norms(perturbations: Tensor, norm: Norm) -> Tensor:
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """One value a sample, (N,), shaped to broadcast over images (N, ...): (N, 1, 1, ...)."""
+    """Return values (N,) in the shape (N, 1, 1, ...), to broadcast over images (N, ...)."""
     return values.view(-1, *[1] * (images.dim() - 1))

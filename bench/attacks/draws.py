@@ -37,7 +37,7 @@ class Draws(Protocol):
     """
 
     def uniform(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-        """Uniform numbers in [0, 1).
+        """Return uniform numbers in [0, 1).
 
         Args:
             events: (N,) int64, which draw of its stream each item takes.
@@ -76,7 +76,7 @@ class KeyedDraws:
         return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :count]
 
     def _bits(self, events: Tensor, count: int) -> Tensor:
-        """(N, count) int64 in [0, 2^32)."""
+        """Return (N, count) int64 in [0, 2^32)."""
         blocks = (count + 3) // 4
         items = max(1, _BLOCKS_AT_ONCE // blocks) if events.device.type == "cpu" else len(events)
         parts = [
@@ -121,7 +121,7 @@ def keyed_draws(
     restarts: Tensor | int = 0,
     targets: Tensor | int = 0,
 ) -> KeyedDraws:
-    """Streams of work items.
+    """Return the streams of work items.
 
     Args:
         seed: of the run, in [0, 2^64).
@@ -146,7 +146,7 @@ def keyed_draws(
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:
-    """Philox4x32-10.
+    """Apply Philox4x32-10.
 
     Args:
         counter: four words in [0, 2^32): int64 tensors, or int64 arrays of NumPy, that broadcast.
@@ -172,7 +172,7 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 
 def _stream(words: Tensor, events: Tensor, blocks: int) -> Tensor:
-    """(N, 4 blocks) random words of streams `words` (N, 4) at `events` (N,)."""
+    """Return (N, 4 blocks) random words of streams `words` (N, 4) at `events` (N,)."""
     block = torch.arange(blocks, device=words.device).unsqueeze(0)
     columns: list[Any] = [column.unsqueeze(1) for column in (events, *words.unbind(dim=1))]
     if words.device.type != "cpu":
@@ -186,5 +186,5 @@ def _stream(words: Tensor, events: Tensor, blocks: int) -> Tensor:
 
 
 def _unit(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Words as numbers in [0, 1)."""
+    """Return words as numbers in [0, 1)."""
     return (bits >> (32 - _UNIFORM_BITS)).to(dtype).mul_(2.0**-_UNIFORM_BITS)

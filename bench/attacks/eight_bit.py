@@ -26,7 +26,7 @@ def eight_bit_successes(
     norm: Norm,
     eps: float,
 ) -> Tensor:
-    """Which adversarial images still break their samples on the 8-bit grid inside the ball.
+    """Return which adversarial images still break their samples on the 8-bit grid.
 
     Args:
         images: (n, C, H, W) in [0, 1], inside their balls.
@@ -53,7 +53,7 @@ def eight_bit_successes(
 def project_to_grid(
     images: Tensor, clean: Tensor, norm: Norm, eps: float, outward: bool = False
 ) -> Tensor:
-    """The grid points at each image, drawn back towards its clean image until inside the ball.
+    """Return grid points at the images, drawn back to the clean images until inside the ball.
 
     Args:
         images: (n, C, H, W) in [0, 1], inside their balls.

@@ -22,7 +22,6 @@ from bench.attacks.attack import (
     Attack,
     Model,
     Passes,
-    attack_samples,
     check_items,
     entering,
     loss_and_gradient,
@@ -104,7 +103,7 @@ class FAB(Attack[FABState]):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> FABState:
-        """From the clean image, or for a restart above 0 from half the ball; see `Attack.start`."""
+        """Start from the clean image, later restarts from half the ball; see `Attack.start`."""
         check_items(images, labels, targets, targeted=True)
         assert targets is not None
         images = images.contiguous()
@@ -129,7 +128,7 @@ class FAB(Attack[FABState]):
         )
 
     def step(self, model: Model, state: FABState) -> FABState:
-        """One forward-backward pass at x^(i), one forward pass at x^(i+1); see `Attack.step`."""
+        """Make one forward-backward pass at x^(i), one forward at x^(i+1); see `Attack.step`."""
         searching = ~self.finished(state)
         _, lead, gradient = loss_and_gradient(
             model, state.point, state.labels, state.targets, margin_targeted
@@ -179,7 +178,7 @@ def _move(
     gradient: Tensor,
     lead: Tensor,
 ) -> None:
-    """From x^(i) to x^(i+1), in place: the overshot, biased step over the linearised boundary.
+    """Go from x^(i) to x^(i+1), in place: an overshot, biased step over the linearised boundary.
 
     Args:
         norm: of the smallest way to the boundary.
@@ -238,49 +237,3 @@ def _step_back(
     closer = (distance < best_distance) | (distance <= eps)
     copy_rows(best, wrong & searching & closer, point)
     copy_rows(point, wrong, perturbations.mul_(beta).add_(clean))
-
-
-def fab(
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    norm: Norm,
-    eps: float,
-    steps: int = 100,
-    targets: int = 9,
-    restarts: int = 1,
-    seed: int = 0,
-    indices: Tensor | None = None,
-) -> Tensor:
-    """Attack images with targeted FAB.
-
-    Args:
-        model: to fool.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,) int64.
-        norm: of the ball, Linf or L2.
-        eps: its radius, in the [0, 1] pixel scale.
-        steps: iterations for each target.
-        targets: how many wrong classes to aim for in turn.
-        restarts: starts for each target, the first at the clean image.
-        seed: of the random streams.
-        indices: (N,) places in the data set, part of the streams' key; 0, 1, ... by default.
-
-    Returns:
-        (N, C, H, W): adversarial images where the attack succeeded, else the clean ones.
-
-    Raises:
-        InputError: a parameter or an input is out of its range.
-    """
-    return attack_samples(
-        FAB(norm, eps, steps=steps),
-        model,
-        images,
-        labels,
-        name="fab-t",
-        targets=targets,
-        restarts=restarts,
-        seed=seed,
-        indices=indices,
-    ).images

@@ -33,7 +33,7 @@ class Choice:
 
 
 def snapped_values(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The values that a PyTorch operation snaps; None if it does no such thing.
+    """Return the values that a PyTorch operation snaps; None if it does no such thing.
 
     Args:
         name: of the operation.
@@ -49,7 +49,7 @@ def snapped_values(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 
 def _jumps(choice: Choice) -> bool:
-    """Whether, in every channel, replaced values are nearer to the constant than kept ones."""
+    """Return whether, in every channel, replaced values are nearer to the constant than kept."""
     distance = (choice.values.detach() - choice.constant).abs()
     if distance.shape != choice.values.shape:
         return False
@@ -63,7 +63,7 @@ def _jumps(choice: Choice) -> bool:
 
 
 def _where(first: Any, second: Any, third: Any = None) -> Choice | None:
-    """`torch.where(condition, a, b)` or `a.where(condition, b)`."""
+    """Read `torch.where(condition, a, b)` or `a.where(condition, b)`."""
     if isinstance(second, Tensor) and second.dtype == torch.bool:
         first, second = second, first
     if not isinstance(first, Tensor) or first.dtype != torch.bool:
@@ -80,7 +80,7 @@ def _masked_fill(values: Any, mask: Any, constant: Any) -> Choice | None:
 
 
 def _multiplication(first: Any, second: Any) -> Choice | None:
-    """Values times a mask of zeros and ones."""
+    """Read a multiplication of values by a mask of zeros and ones."""
     for values, mask in ((first, second), (second, first)):
         if not (_moves(values) and isinstance(mask, Tensor) and not mask.requires_grad):
             continue

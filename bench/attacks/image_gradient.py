@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.attacks.losses import Loss, cross_entropy
 from bench.errors import BenchError, EvaluationError, raised
-from bench.out_of_memory import is_out_of_memory
+from bench.memory.out_of_memory import is_out_of_memory
 
 _NO_GRADIENT = (
     "is not implemented",  # the derivative of an operation, or a backend's
@@ -35,7 +35,7 @@ class GradientError(EvaluationError):
 
 
 def means_no_gradient(error: Exception) -> bool:
-    """Whether an error of a differentiated pass means that the candidate has no gradient.
+    """Return whether an error of a differentiated pass means that there is no gradient.
 
     Never one that may be about memory.
     """

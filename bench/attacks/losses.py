@@ -18,12 +18,12 @@ _SMALLEST_DENOMINATOR = 1e-12
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the label."""
+    """Return the cross-entropy of the label."""
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def cross_entropy_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Minus the cross-entropy of the target."""
+    """Return minus the cross-entropy of the target."""
     return -functional.cross_entropy(logits, targets, reduction="none")
 
 
@@ -48,14 +48,14 @@ def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """max_{i != y} z_i - z_y: positive where another class leads."""
+    """Return max_{i != y} z_i - z_y: positive where another class leads."""
     column = labels.unsqueeze(1)
     others = logits.scatter(1, column, float("-inf")).max(dim=1).values
     return others - logits.gather(1, column).squeeze(1)
 
 
 def margin_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t - z_y: positive where the target leads the label."""
+    """Return z_t - z_y: positive where the target leads the label."""
     return (logits.gather(1, targets.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1)))[:, 0]
 
 
@@ -75,12 +75,12 @@ MINIMUM_CLASSES: Mapping[str, int] = MappingProxyType({"dlr": 3, "dlr-targeted":
 
 
 def is_targeted(name: str) -> bool:
-    """Whether the loss called `name` reads target classes."""
+    """Return whether the loss called `name` reads target classes."""
     return name.endswith("-targeted")
 
 
 def loss_for(name: str, classes: int) -> str:
-    """The loss to use when `name` is asked for with this many classes.
+    """Return the loss to use when `name` is asked for with this many classes.
 
     DLR needs three classes and its targeted form four; below that the margin that it normalises
     takes its place. Its sign, and with it which images count as broken, is the same.

@@ -31,7 +31,7 @@ class MixModel(Protocol):
     """A mix that tells how it came to its answer."""
 
     def answer(self, images: Tensor) -> Answer:
-        """Everything about images (N, C, H, W), from one pass through each base."""
+        """Return everything about images (N, C, H, W), from one pass through each base."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MixAPGD(APGD):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> MixState:
-        """From a random point of the ball; see `Attack.start`."""
+        """Start from a random point of the ball; see `Attack.start`."""
         state = super().start(images, labels, draws, targets, restarts)
         ends = images.new_tensor(self._weights)
         turn = torch.zeros_like(labels) if restarts is None else restarts % len(self._weights)
@@ -105,7 +105,7 @@ class MixAPGD(APGD):
         return MixState(**values, weights=low + (high - low) * share)
 
     def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """The mix's log-probabilities, and the loss of each item's phase with its gradient."""
+        """Return log-probabilities, and the loss of each item's phase with its gradient."""
         assert isinstance(state, MixState)
         mix: MixModel = model  # type: ignore[assignment]
         images = state.point.detach().requires_grad_()
@@ -118,7 +118,7 @@ class MixAPGD(APGD):
         return logits, comparable(losses), finite(gradient)
 
     def _phase_losses(self, answer: Answer, state: MixState, phase: Tensor) -> Tensor:
-        """(N,) the loss of the phase that each item is in."""
+        """Return (N,) the loss of the phase that each item is in."""
         arguments = (answer, state.labels, state.targets, state.weights)
         losses = self._losses[0](*arguments)
         for number, loss in enumerate(self._losses[1:], start=1):

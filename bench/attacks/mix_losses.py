@@ -45,22 +45,22 @@ MixLoss = Callable[[Answer, Tensor, Tensor, Tensor], Tensor]
 
 
 def on_mix(loss: Loss) -> MixLoss:
-    """A loss on the mix's log-probabilities."""
+    """Return a loss on the mix's log-probabilities."""
     return lambda answer, labels, targets, _: loss(answer.log_probabilities, labels, targets)
 
 
 def on_accurate_base(loss: Loss) -> MixLoss:
-    """A loss on the accurate base alone."""
+    """Return a loss on the accurate base alone."""
     return lambda answer, labels, targets, _: loss(answer.accurate, labels, targets)
 
 
 def on_robust_base(loss: Loss) -> MixLoss:
-    """A loss on the robust base alone."""
+    """Return a loss on the robust base alone."""
     return lambda answer, labels, targets, _: loss(answer.robust, labels, targets)
 
 
 def on_other_weight(loss: Loss) -> MixLoss:
-    """A loss on the same bases mixed at another weight: each item's alpha is its weight."""
+    """Return a loss on the same bases mixed at another weight: each item's own."""
 
     def on_reweighted(answer: Answer, labels: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         alpha = weights.to(answer.robust.dtype).clamp(1e-6, 1 - 1e-6).unsqueeze(1)
@@ -73,7 +73,7 @@ def on_other_weight(loss: Loss) -> MixLoss:
 
 
 def towards_accurate_base(loss: Loss) -> MixLoss:
-    """(1 - w) loss + w BCE(gamma, 1), with each item's w its weight (arXiv 2301.12554, section 5).
+    """Return (1 - w) loss + w BCE(gamma, 1), w an item's weight (arXiv 2301.12554, section 5).
 
     Ascending the second term lowers gamma, and with it the weight of the robust base.
     """
@@ -87,7 +87,7 @@ def towards_accurate_base(loss: Loss) -> MixLoss:
 
 
 def probability_margin(answer: Answer, labels: Tensor, targets: Tensor, _: Tensor) -> Tensor:
-    """The highest other probability of the mix minus the label's.
+    """Return the highest other probability of the mix minus the label's.
 
     Unlike a margin of logarithms it cares for the bases in the proportion in which they count.
     """

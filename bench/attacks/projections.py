@@ -53,7 +53,7 @@ def onto_ball_(points: Tensor, centres: Tensor, eps: float | Tensor) -> Tensor:
 def onto_hyperplane(
     points: Tensor, normals: Tensor, offsets: Tensor, norm: Literal["Linf", "L2"]
 ) -> Tensor:
-    """The shortest way from a point in [0, 1] to a hyperplane, staying inside [0, 1].
+    """Return the shortest way from a point in [0, 1] to a hyperplane, staying inside [0, 1].
 
     argmin ||d|| such that <w, x + d> = b and 0 <= x + d <= 1 (Croce and Hein 2020, "Minimally
     distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044, on
@@ -85,7 +85,7 @@ def onto_hyperplane(
 
 
 def fill_threshold(weights: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
-    """The smallest t >= 0 with sum_i weights_i min(t, limits_i) = wanted; infinite if none is.
+    """Return the smallest t >= 0 with sum_i weights_i min(t, limits_i) = wanted, or infinity.
 
     The sum is concave and piecewise linear in t, so Newton's steps from the left stay left of the
     root and end on it. A row that has reached the sum up to rounding stays as it is, so its result

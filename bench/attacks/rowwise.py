@@ -59,7 +59,7 @@ class RowFunction:
             self._function(*shared, *(tensor[rows] for tensor in tensors))
 
     def _compile(self, shared: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> bool:
-        """Compile, and apply to the tensors; whether that succeeded. Nothing is changed if not."""
+        """Compile, apply, and return whether that worked; nothing changes if not."""
         for options in _COMPILER_OPTIONS:
             try:
                 self._compiled = torch.compile(self._function, dynamic=False, options=options)
@@ -75,7 +75,7 @@ class RowFunction:
 
 
 def cached_rows(images: Tensor) -> Iterator[slice]:
-    """Slices of rows that together cover `images` (N, ...), each small enough for a core's cache.
+    """Return slices that together cover `images` (N, ...), each small enough for a core's cache.
 
     On a GPU one slice covers all.
     """
@@ -115,12 +115,12 @@ def resting(mask: Tensor, *tensors: Tensor) -> Iterator[None]:
 
 
 def asking_is_free(values: Tensor) -> bool:
-    """Whether Python may look at tensors: not on a GPU, where it would wait, nor in a compiler."""
+    """Return whether Python may look at tensors: not on a GPU, nor in a compiler."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def above(values: Tensor, limits: Tensor) -> Tensor:
-    """values > limits as zeros and ones in the dtype and shape of the values, (N, ...)."""
+    """Return values > limits as zeros and ones in the dtype and shape of the values, (N, ...)."""
     if torch.compiler.is_compiling():
         return (values > limits).to(values.dtype)
     # Several times as fast on a CPU as through a tensor of bool.

@@ -43,7 +43,7 @@ class SquareL2(Square):
         self._bumps: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
 
     def first(self, images: Tensor, draws: Draws) -> Tensor:
-        """Bumps of random sign and direction side by side."""
+        """Return bumps of random sign and direction side by side."""
         count, channels, height, width = images.shape
         side = height // _TILES
         first = (height - side * _TILES) // 2
@@ -99,7 +99,7 @@ class SquareL2(Square):
         return WholeQuery(images, state.best)
 
     def _bump_table(self, images: Tensor) -> Tensor:
-        """All bumps, each with a border of zeros at its end: (2 windows (L + 1), L + 1).
+        """Return all bumps, each with a border of zeros at its end: (2 windows (L + 1), L + 1).
 
         First the upright and turned bump of the first windows, then those of the next ones.
         """
@@ -170,19 +170,19 @@ def _change_l2(
 
 
 def _length(perturbations: Tensor) -> Tensor:
-    """(N, C, 1, 1) Euclidean norm of each channel of (N, C, H, W)."""
+    """Return (N, C, 1, 1) Euclidean norm of each channel of (N, C, H, W)."""
     length: Tensor = torch.linalg.vector_norm(perturbations, dim=(2, 3), keepdim=True)
     return length
 
 
 def _place_in_bump(start: Tensor, length: int, border: int) -> Tensor:
-    """(N, length) int64: each place counted from `start` (N,); `border` if before or beyond it."""
+    """Return (N, length) int64: places counted from `start` (N,); `border` outside the bump."""
     place = torch.arange(length, device=start.device) - start.unsqueeze(1)
     return torch.where((place >= 0) & (place < border), place, border)
 
 
 def _tile_coordinates(length: int, side: int, first: int, count: int) -> tuple[Tensor, Tensor]:
-    """Where each place along a side lies within its tile, and in which tile; -1 if in none."""
+    """Return where each place along a side lies within its tile, and in which; -1 if in none."""
     place = torch.arange(length) - first
     tile = place.div(side, rounding_mode="floor")
     covered = (tile >= 0) & (tile < count)
@@ -190,7 +190,7 @@ def _tile_coordinates(length: int, side: int, first: int, count: int) -> tuple[T
 
 
 def bump(side: int) -> Tensor:
-    """The paper's eta of the L2 form: two pyramids of opposite sign, one above the other.
+    """Return the paper's eta of the L2 form: two pyramids of opposite sign, one above the other.
 
     Args:
         side: of the window, at least 1.
@@ -205,7 +205,7 @@ def bump(side: int) -> Tensor:
 
 
 def _pyramid(height: int, width: int) -> Tensor:
-    """(height, width) of norm 1; at distance d from the centre, the sum of 1 / k^2 over k > d."""
+    """Return (height, width) of norm 1: at distance d from the centre, the sum of 1/k^2, k > d."""
     steps = max(height // 2, width // 2) + 1
     heights = torch.tensor([1 / k**2 for k in range(1, steps + 1)], dtype=torch.float64)
     level = heights.flip(0).cumsum(0).flip(0)

@@ -48,7 +48,7 @@ class SquareLinf(Square):
         self.arithmetic = (self._change,)
 
     def first(self, images: Tensor, draws: Draws) -> Tensor:
-        """Vertical stripes."""
+        """Return vertical stripes."""
         count, channels, _, width = images.shape
         events = torch.zeros(count, dtype=torch.int64, device=images.device)
         stripes = random_signs(draws.uniform(events, channels * width, images.dtype))
@@ -137,7 +137,7 @@ class WindowQuery:
 
 
 def _places(start: Tensor, size: Tensor, count: int, length: int) -> tuple[Tensor, Tensor]:
-    """(N, count) int64 places in [0, length) around windows, and (N, count) bool: which are inside.
+    """Return (N, count) int64 places around windows, and (N, count) bool: which are inside.
 
     Args:
         start: (N,) int64, the windows' first places.

@@ -96,7 +96,7 @@ class Square(Attack[SquareState]):
         targets: Tensor | None = None,
         restarts: Tensor | None = None,
     ) -> SquareState:
-        """From a random perturbation of full size; see `Attack.start`."""
+        """Start from a random perturbation of full size; see `Attack.start`."""
         check_items(images, labels, targets, targeted=False)
         if images.dim() != 4 or images.shape[2] < self.least_height:
             raise InputError(
@@ -116,7 +116,7 @@ class Square(Attack[SquareState]):
         )
 
     def step(self, model: Model, state: SquareState) -> SquareState:
-        """One query; see `Attack.step`."""
+        """Make one query; see `Attack.step`."""
         searching = ~self.finished(state)
         query = self.propose(state)
         with torch.no_grad():
@@ -140,14 +140,14 @@ class Square(Attack[SquareState]):
 
     @abstractmethod
     def first(self, images: Tensor, draws: Draws) -> Tensor:
-        """(N, C, H, W) images with random perturbations of full size."""
+        """Return (N, C, H, W) images with random perturbations of full size."""
 
     @abstractmethod
     def propose(self, state: SquareState) -> Query:
-        """What to ask next; at iteration 0 about the starts."""
+        """Return what to ask next; at iteration 0 about the starts."""
 
     def table(self, images: Tensor, column: Literal["side", "number"]) -> Tensor:
-        """(steps + 1,) int64 by iteration: the window's side, or how often it was made smaller.
+        """Return (steps + 1,) int64 by iteration: the window's side, or how often it shrank.
 
         The side is 0 at the start, which changes nothing.
         """
@@ -161,32 +161,32 @@ class Square(Attack[SquareState]):
         return self._tables[key]
 
     def sides(self, height: int, width: int) -> list[int]:
-        """The windows' sides, from the first on."""
+        """Return the windows' sides, from the first on."""
         shares = [self._p_init / 2**number for number in range(len(_HALVINGS) + 1)]
         return [self.side(share, height, width) for share in shares]
 
     def side(self, share: float, height: int, width: int) -> int:
-        """Side of the window that covers a share of the image."""
+        """Return the side of the window that covers a share of the image."""
         side = max(round(math.sqrt(share * height * width)), 1)
         return min(side, height, width)
 
 
 def random_signs(numbers: Tensor) -> Tensor:
-    """Signs from uniform numbers."""
+    """Return signs from uniform numbers."""
     return (numbers >= 0.5).to(numbers.dtype).mul_(2).sub_(1)
 
 
 def corner(numbers: Tensor, room: Tensor) -> Tensor:
-    """(N,) int64: a place in [0, room), or 0 where there is no room, from uniform numbers (N,)."""
+    """Return (N,) int64 places in [0, room), or 0 without room, from uniform numbers (N,)."""
     return (numbers * room).long()
 
 
 def interval(start: Tensor, size: Tensor, length: int, like: Tensor) -> Tensor:
-    """(N, length): one from `start` (N,) on for `size` (N,) places, else zero."""
+    """Return (N, length): one from `start` (N,) on for `size` (N,) places, else zero."""
     place = torch.arange(length, device=start.device) - start.unsqueeze(1)
     return ((place >= 0) & (place < size.unsqueeze(1))).to(like.dtype)
 
 
 def _halvings(query: int) -> int:
-    """How often the share of changed pixels was halved before a query, counted from 0."""
+    """Return how often the share of changed pixels was halved before a query, counted from 0."""
     return sum(query > limit for limit in _HALVINGS)

@@ -39,7 +39,7 @@ class State:
 
 
 def select(state: S, rows: Tensor | slice) -> S:
-    """Rows of a state as a state of their own: copies for a tensor of rows, views for a slice.
+    """Return rows of a state as a state: copies for a tensor of rows, views for a slice.
 
     Args:
         state: N items.
@@ -65,7 +65,7 @@ def insert(state: S, rows: Tensor, other: S) -> None:
 
 
 def concatenate(states: Sequence[S]) -> S:
-    """The items of all states, in their order, in one new state."""
+    """Return the items of all states, in their order, in one new state."""
     joined: S = _combine(states, lambda tensors: torch.cat(list(tensors)))
     return joined
 

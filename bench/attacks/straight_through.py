@@ -103,7 +103,7 @@ class StraightThrough(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _attribute(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """`tensor.data` is the tensor without its history: another way to cut."""
+        """Read `tensor.data`, the tensor without its history: another way to cut."""
         owner = args[0] if args and isinstance(args[0], Tensor) else None
         data = getattr(Tensor, "data").__get__  # noqa: B009 (its type is not that of a tensor)
         if func == data and owner is not None and owner.grad_fn is not None:
@@ -112,7 +112,7 @@ class StraightThrough(TorchFunctionMode):
 
 
 def _uncut(first: Tensor, func: Callable[..., Any], name: str) -> Tensor:
-    """What a cut puts out, still joined to its history."""
+    """Return what a cut puts out, still joined to its history."""
     if func is Tensor.detach_:
         return _mark(first, name)
     with torch._C.DisableTorchFunctionSubclass():
@@ -140,7 +140,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _writes_into_weights(name: str, args: Any, kwargs: Any) -> bool:
-    """Whether an operation writes where gradients may not pass: into a leaf, or into `out=`."""
+    """Return whether an operation writes where no gradient may pass: a leaf, or `out=`."""
     if kwargs.get("out") is not None:
         return True
     in_place = (name.endswith("_") and not name.endswith("__")) or name in _OPERATORS_IN_PLACE
@@ -150,7 +150,7 @@ def _writes_into_weights(name: str, args: Any, kwargs: Any) -> bool:
 
 @contextlib.contextmanager
 def _keeping_no_graph(model: Model) -> Iterator[None]:
-    """Afterwards the model's statistics and caches are cut off from this pass, as it wrote them."""
+    """Cut the model's statistics and caches off from this pass when it is over."""
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     places = [
         place
@@ -177,7 +177,7 @@ def _with_history(place: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def straight_through(model: Model) -> Model:
-    """The same model, whose roundings, signs and cuts let gradients pass.
+    """Return the same model, whose roundings, signs and cuts let gradients pass.
 
     A compiled module's operations are not called one by one: what it was compiled from runs.
     """
@@ -192,7 +192,7 @@ def straight_through(model: Model) -> Model:
 
 
 def flat_operations(model: Model, images: Tensor) -> frozenset[str]:
-    """Which operations between images (N, C, H, W) and logits stop a gradient.
+    """Return which operations between images (N, C, H, W) and logits stop a gradient.
 
     Empty for a model to which `straight_through` makes no difference.
     """
@@ -203,7 +203,7 @@ def flat_operations(model: Model, images: Tensor) -> frozenset[str]:
 
 
 def _marks_between(logits: Tensor, leaf: Tensor) -> frozenset[str]:
-    """The marks on all ways through the graph from the logits to a leaf."""
+    """Return the marks on all ways through the graph from the logits to a leaf."""
     if logits.grad_fn is None:
         return frozenset()
     users: dict[Any, list[Any]] = {logits.grad_fn: []}
@@ -233,7 +233,7 @@ def _marks_between(logits: Tensor, leaf: Tensor) -> frozenset[str]:
 
 
 def through(module: Model, surrogate: Model) -> Model:
-    """The logits of `module` with the gradient of `surrogate`."""
+    """Return the logits of `module` with the gradient of `surrogate`."""
 
     def call(images: Tensor) -> Tensor:
         with torch.no_grad():

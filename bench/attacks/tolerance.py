@@ -26,7 +26,7 @@ _NORM_ROUNDING = 2.0**-20
 
 
 def tolerance(norm: Norm, eps: float, dimensions: int) -> float:
-    """By how much a stored image's distance may exceed `eps` and still count as inside.
+    """Return by how much a stored image's distance may exceed `eps` and still count.
 
     Args:
         norm: of the ball.
@@ -40,7 +40,7 @@ def tolerance(norm: Norm, eps: float, dimensions: int) -> float:
 
 
 def inside(images: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tensor:
-    """Whether each image is exactly inside [0, 1] and inside the ball, up to `tolerance`.
+    """Return whether images are inside [0, 1] exactly, and inside the ball up to `tolerance`.
 
     Args:
         images: (N, ...), as they would be stored.

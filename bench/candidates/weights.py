@@ -25,8 +25,8 @@ from bench.candidates.checkpoints import (
     partial_keys,
     readings,
 )
+from bench.candidates.tensor_files import read_tensor_file
 from bench.errors import InputError
-from bench.tensor_files import read_tensor_file
 
 MOST_TRIALS = 64
 """Readings that are tried, those first whose names are the module's own."""

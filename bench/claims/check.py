@@ -1,4 +1,4 @@
-"""Results against claims: each published number a regression test."""
+"""Compare results with claims: each published number is a regression test."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def check(
     """Compare complete runs with all claims about them.
 
     Args:
-        suite: only claims of this one.
+        suite: only claims of this suite.
         candidate: only claims about candidates of this name or pattern, or under this published id.
-        assume_exchangeable: take a run's first n samples for a random sample.
-        accepted: own results of earlier; None: those that ship.
+        assume_exchangeable: treat a run's first n samples as a random sample.
+        accepted: earlier results of this project; None: those that ship.
 
     Raises:
         InputError: an unknown suite, a wrong claims file, or damaged runs.
@@ -152,7 +152,7 @@ def _check_accepted(
 def _counterpart(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> AttackedSummary | None:
     """Return the newest run of an accepted candidate, first of those by the same engine and seed.
 
-    Weights may differ: whether they moved a number is the question.
+    Weights may differ, since the check asks whether a change of weights moved a number.
     """
     same = [
         run

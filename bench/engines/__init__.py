@@ -17,7 +17,7 @@ DEFAULT_ENGINE = "fast"
 def make_engine(
     name: str, precision: str | None = None, device: torch.device | None = None
 ) -> Engine[AttackTask]:
-    """The engine called `name`.
+    """Return the engine called `name`.
 
     Args:
         precision: of its search: float32, tf32 or bfloat16; the reference knows float32 only. None:

@@ -17,9 +17,9 @@ from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected, said
 from bench.engines.folding import folded
 from bench.errors import InputError
-from bench.memory import keep_freed_memory
+from bench.memory.allocator import keep_freed_memory
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.modules import uncompiled
-from bench.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -29,7 +29,7 @@ TRIED_IMAGES = 16
 
 
 def default_precision(device: torch.device) -> str:
-    """The fastest precision in which the search is as strong as in float32 on a device.
+    """Return the fastest precision in which the search is as strong as in float32 on a device.
 
     A GPU rounds products to TF32, as pyautoattack's convolutions do there by default. Processors
     without matrix units for bfloat16 are no faster in it, and those with them would make results
@@ -102,9 +102,9 @@ def _as_it_is(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, str]:
-    """A copy that answers alike, or None and why there is none.
+    """Return a copy that answers alike, or None and why there is none.
 
-    Of a module that its author compiled it is the module before that.
+    A module that its author compiled is copied as it was before that.
     """
     try:
         # Without a graph: copies of TorchScript's weights would be computed from the originals.
@@ -132,13 +132,13 @@ def _without_gradients_of_weights(module: nn.Module, expected: Expected) -> str:
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
-    """What is made faster on its own: a mix's networks, so that it stays a mix, or all at once."""
+    """Return what is made faster on its own: a mix's networks, or all at once."""
     mix = as_mix(module)
     return [module] if mix is None else [mix.get_submodule(name) for name in mix.part_names]
 
 
 def _channels_last(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
-    """The module with weights in channels_last, where it runs so (a `view` may fail on it)."""
+    """Return the module in channels_last, where it runs so (a `view` may fail on it)."""
     if not expected.repeats:
         return module, "no: the candidate's answers change by themselves"
     try:
@@ -157,7 +157,7 @@ def _in_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _lower(module: nn.Module) -> None:
-    """Passes in bfloat16, the last linear layer in float32.
+    """Lower passes to bfloat16, except for the last linear layer, which stays in float32.
 
     With the last layer in float32 the logits keep a resolution at which losses of neighbouring
     points can be compared.
@@ -199,7 +199,7 @@ def _in_float32(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _on_tensors(inputs: tuple[Any, ...], change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
-    """The inputs with each tensor in them changed, also inside inner tuples."""
+    """Return the inputs with each tensor in them changed, also inside inner tuples."""
     return tuple(
         _on_tensors(each, change) if isinstance(each, tuple) else change(each) for each in inputs
     )

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
 from bench.engines.engine import Task
+from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.modules import uncompiled
-from bench.out_of_memory import with_as_many_as_fit
 
 USUAL = {"cpu": 128, "cuda": 1024}
 """Fills the device with networks of usual size; a processor's cache holds no more."""
@@ -24,7 +24,7 @@ ENOUGH_OPERATIONS = {"cpu": 2e12, "cuda": 5e13}
 
 
 def operations(module: nn.Module, images: Tensor) -> float | None:
-    """Floating-point operations of an image's forward pass: of convolutions and matrix products.
+    """Return the operations of an image's forward pass, of convolutions and matrix products.
 
     Args:
         module: images (n, C, H, W) -> logits (n, K).
@@ -42,7 +42,7 @@ def operations(module: nn.Module, images: Tensor) -> float | None:
 
 
 def filling_size(module: nn.Module, images: Tensor, *, gradients: bool = True) -> int:
-    """The usual size; for tiny networks a larger one, for huge ones a smaller one; a power of two.
+    """Return the usual size, a larger one for tiny networks, a smaller one for huge ones.
 
     It follows from the network and the kind of device alone, not from a measurement, so that an
     interrupted run goes on with the same size.
@@ -65,7 +65,7 @@ def filling_size(module: nn.Module, images: Tensor, *, gradients: bool = True) -
 
 
 def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> int:
-    """A size, halved until a pass (with its gradient, if there is one) fits into memory."""
+    """Halve a size until a pass, with its gradient if there is one, fits into memory."""
 
     def passed(count: int) -> int:
         rows = torch.arange(count) % len(task.images)

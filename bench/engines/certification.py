@@ -29,7 +29,7 @@ from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.engine import CertificationTask
 from bench.engines.progress import Progress
 from bench.errors import InputError
-from bench.out_of_memory import with_as_many_as_fit
+from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.store.records import DRAWS_WITHOUT_CLASS, Certificates, CertificationBlock
 

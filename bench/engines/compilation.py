@@ -47,7 +47,7 @@ def compile_if_worth(
     expected_seconds: float,
     finished: Mapping[str, Block],
 ) -> Accelerated:
-    """The candidate with compiled passes if that is equal and faster, else as it is.
+    """Compile the candidate's passes if that is equal and faster; else return it as it is.
 
     Args:
         fast: differentiable, if there are labels.
@@ -75,7 +75,7 @@ def compile_if_worth(
 
 
 def pass_seconds(model: Model, images: Tensor, labels: Tensor | None) -> float:
-    """Seconds of one forward and one forward-backward pass together: the best of a few.
+    """Return the seconds of a forward and a forward-backward pass: the best of a few.
 
     Args:
         model: images (n, C, H, W) -> logits (n, K).
@@ -119,7 +119,7 @@ def _try(
 
 
 def _compiled(module: nn.Module) -> nn.Module:
-    """The module, compiled; of a mix a copy with compiled networks, so that it stays a mix.
+    """Return the module compiled, or a copy of a mix with compiled networks.
 
     The networks themselves are not copied: a traced one would lose its hooks.
     """
@@ -138,7 +138,7 @@ def _compiled(module: nn.Module) -> nn.Module:
 
 
 def _gain(ours: Model, theirs: Model, images: Tensor, labels: Tensor | None) -> float:
-    """How many times as fast the first model is: each one's best of a few turns, taken in turn."""
+    """Return how many times as fast the first model is: the best of a few turns each."""
     seconds = [
         (_timed(ours, images, labels), _timed(theirs, images, labels)) for _ in range(TIMINGS)
     ]
@@ -177,7 +177,7 @@ def _with_record(fast: Accelerated, text: str) -> Accelerated:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within this context the compiler's own warnings stay out of the display."""
+    """Keep the compiler's own warnings out of the display."""
     logger = logging.getLogger("torch")
     before = logger.level
     logger.setLevel(logging.ERROR)

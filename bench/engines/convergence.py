@@ -18,12 +18,12 @@ UNTIL_CONVERGED = "until-converged"
 ATTACKS = ("apgd-ce", "apgd-t")
 MOST_DOUBLINGS = 6
 SETTLED_SHARE = 0.001
-"""Of the survivors: the search ends when another doubling would break less than this."""
+"""The search ends when another doubling would break a smaller share of the survivors."""
 STEPS = 100
 
 
 def harder_plans(task: AttackTask, doubling: int) -> list[AttackPlan]:
-    """The attacks of a doubling, counted from 1, under names of their own."""
+    """Return the attacks of a doubling, counted from 1, under names of their own."""
     parameters = {"restarts": 2 ** ((doubling + 1) // 2), "steps": STEPS * 2 ** (doubling // 2)}
     plans = []
     for name in ATTACKS:
@@ -44,7 +44,7 @@ def doubled_name(attack: str, doubling: int) -> str:
 
 
 def expected_share(shares: Sequence[float]) -> float:
-    """The share of survivors that another doubling would break.
+    """Return the share of survivors that another doubling would break.
 
     Args:
         shares: of survivors that each doubling so far broke, in [0, 1]; at least one.

@@ -6,7 +6,7 @@ from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
 from bench.engines.acceleration import TRIED_IMAGES
 from bench.engines.engine import Task
-from bench.out_of_memory import with_as_many_as_fit
+from bench.memory.out_of_memory import with_as_many_as_fit
 
 
 def is_differentiable(model: Model, task: Task) -> bool:

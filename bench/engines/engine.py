@@ -153,7 +153,7 @@ class Outlook:
         self.seconds += seconds
 
     def seconds_left(self, stage: int, waiting: float, standing: int) -> float | None:
-        """An upper estimate: as if every sample that stands now stood all attacks.
+        """Return an upper estimate: as if every sample that stands stood all attacks.
 
         Args:
             stage: number of the attack that is under way, from 0.
@@ -170,18 +170,18 @@ class Outlook:
 
 
 def survivor_costs(task: AttackTask) -> list[float]:
-    """What each attack of a task costs on a sample that survives it, in forward passes."""
+    """Return what each attack of a task costs on a sample that survives it, in forward passes."""
     return [survivor_cost(plan(task, attack)) for attack in task.attacks]
 
 
 def survivor_cost(plan: AttackPlan) -> float:
-    """What an attack costs on a sample that survives it, in forward passes."""
+    """Return what an attack costs on a sample that survives it, in forward passes."""
     passes = plan.most_passes
     return passes.forward + GRADIENT_COST * passes.forward_backward
 
 
 def plan(task: Task, attack: AttackChoice) -> AttackPlan:
-    """An attack of the task's protocol, made for its threat model and classes.
+    """Return an attack of the task's protocol, made for its threat model and classes.
 
     Raises:
         InputError: the attack is unknown or its parameters are wrong.
@@ -196,12 +196,12 @@ def plan(task: Task, attack: AttackChoice) -> AttackPlan:
 
 
 def batches(rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    """`rows` (n,) cut into pieces of `size`, the last one shorter; none for no rows."""
+    """Cut `rows` (n,) into pieces of `size`, the last one shorter; none for no rows."""
     return torch.split(rows, size) if len(rows) else ()
 
 
 def broken_rows(task: Task, block: AttackBlock) -> Tensor:
-    """Places within the task of the samples that a block's attack broke."""
+    """Return the places within the task of the samples that a block's attack broke."""
     if block.witnesses is None:
         return torch.empty(0, dtype=torch.int64)
     return torch.from_numpy(np.flatnonzero(np.isin(task.indices.numpy(), block.witnesses.index)))

@@ -45,7 +45,7 @@ class Expected:
         self.repeats = _largest_change(again, self._logits[0]) <= LOGIT_TOLERANCE
 
     def compare(self, module: nn.Module) -> tuple[float, str]:
-        """The largest relative change of a logit, and what is wrong; an empty text for nothing.
+        """Return the largest relative change of a logit, and what is wrong, or an empty text.
 
         A candidate that does not repeat its answers cannot be compared: it only has to run.
         """
@@ -68,7 +68,7 @@ class Expected:
 
 
 def said(error: BaseException) -> str:
-    """An error as a short text, for a record."""
+    """Return an error as a short text, for a record."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".removesuffix(": ")
 
 
@@ -79,7 +79,7 @@ def _logits(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _gradient(module: nn.Module, images: Tensor) -> Tensor | None:
-    """Of a sum of all logits in different shares; None where there is none."""
+    """Return the gradient of a sum of all logits in different shares; None if there is none."""
     inputs = images.clone().requires_grad_()
     with torch.enable_grad(), _same_draws(images.device):
         logits = module(inputs.clone()).float()
@@ -91,7 +91,7 @@ def _gradient(module: nn.Module, images: Tensor) -> Tensor | None:
 
 
 def _gradient_if_any(module: nn.Module, images: Tensor) -> Tensor | None:
-    """As `_gradient`; None also where it fails, which whoever needs the gradient reports."""
+    """Return `_gradient`; None also where it fails, which whoever needs it reports."""
     try:
         with _silent():
             gradient = _gradient(module, images)
@@ -103,7 +103,7 @@ def _gradient_if_any(module: nn.Module, images: Tensor) -> Tensor | None:
 
 @contextlib.contextmanager
 def _same_draws(device: torch.device) -> Iterator[None]:
-    """Within this context PyTorch's own generators start anew; then as before."""
+    """Let PyTorch's own generators start anew in this context, and go on as before after it."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         yield
@@ -111,7 +111,7 @@ def _same_draws(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Within this context no warning is shown, and torch.fx prints no traceback of its own."""
+    """Show no warning in this context, and no traceback of torch.fx."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -57,11 +57,11 @@ class FastEngine:
         self.precision = precision
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """Enough to keep the device busy, little enough for a processor's cache."""
+        """Return enough to keep the device busy, and little enough for a processor's cache."""
         return filling_size(module, images)
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
-        """Nothing: batch size, order and restarts change no result; but a random candidate's do."""
+        """Return nothing, since batches change no result; for a random candidate, what does."""
         if not task.randomized:
             return {}
         return {"batch_size": task.batch_size, "confirmation_draws": MOST_CONFIRMATION_DRAWS}
@@ -72,7 +72,7 @@ class FastEngine:
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
     ) -> Iterator[AttackBlock]:
-        """Clean predictions, then attack by attack on what still stands.
+        """Predict the clean images, then attack by attack what still stands.
 
         Raises:
             InputError: an attack of the protocol is unknown or its parameters are wrong.
@@ -184,7 +184,7 @@ def _expected_seconds(
     outlook: Outlook,
     differentiable: bool,
 ) -> float:
-    """Of the whole run in this process, as if all samples that stand stood all attacks."""
+    """Return the seconds of the whole run in this process, as if all samples stood."""
     few = min(task.batch_size, TRIED_IMAGES, len(task.images))
     images, labels = task.images[:few].to(task.device), task.labels[:few].to(task.device)
     passes = 1 + GRADIENT_COST if differentiable else 1
@@ -204,7 +204,7 @@ def _compiled_if_worth(
 
 
 def _has_gradient(model: Model, task: AttackTask, plans: Sequence[AttackPlan]) -> bool:
-    """Whether attacks can have a gradient; an error in it counts only if one of them needs it."""
+    """Return whether attacks can have a gradient; an error counts only if one needs it."""
     try:
         return is_differentiable(model, task)
     except GradientError:
@@ -214,7 +214,7 @@ def _has_gradient(model: Model, task: AttackTask, plans: Sequence[AttackPlan]) -
 
 
 def _skipped(task: AttackTask, plan: AttackPlan, key: str, standing: Tensor) -> AttackBlock:
-    """The record of an attack that needs a gradient on a candidate that has none."""
+    """Return the record of an attack that needs a gradient on a candidate that has none."""
     index = task.indices[standing].numpy()
     n, nothing = len(index), np.zeros(len(index))
     attempts = Attempts(

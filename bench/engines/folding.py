@@ -29,7 +29,7 @@ _NORMS: Mapping[type[nn.Module], type[nn.Module]] = {
 
 
 def folded(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
-    """The module with batch norms folded, and what was done, for the record.
+    """Return the module with batch norms folded, and what was done, for the record.
 
     Args:
         module: may be changed; of a mix each network is folded on its own, so that it stays a mix.
@@ -130,7 +130,7 @@ class _Folding:
         return True
 
     def record(self) -> str:
-        """What was folded, and what was not, and why."""
+        """Return what was folded, and what was not, and why."""
         undone = f": {self.problems[-1]}" if self.problems else ""
         if self.count == 0:
             return f"none{undone}"
@@ -139,7 +139,7 @@ class _Folding:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """Whether what runs is a compiled form of the module, so that its layers are not asked."""
+    """Return whether a compiled form of the module runs, so that its layers are not asked."""
     return isinstance(module, torch.jit.ScriptModule) or uncompiled(module) is not module
 
 
@@ -155,7 +155,7 @@ class _RefusedSwitches(TorchFunctionMode):
 
 
 def _trace(module: nn.Module) -> fx.GraphModule | None:
-    """The module as a graph on copies of its layers; None where it has no such form."""
+    """Return the module as a graph on copies of its layers; None where it has no such form."""
     try:
         with torch.no_grad():
             copied = copy.deepcopy(module)
@@ -166,7 +166,7 @@ def _trace(module: nn.Module) -> fx.GraphModule | None:
 
 
 def _listens_inside(module: nn.Module) -> bool:
-    """Whether a hook is on something that a trace takes apart; its hooks would not be called."""
+    """Return whether a hook is on something that a trace takes apart."""
     return any(_has_hooks(part) and bool(part._modules) for part in module.modules()) or (
         _has_hooks(module)
     )
@@ -212,7 +212,7 @@ def fold_batch_norms(traced: fx.GraphModule) -> int:
 
 
 def _pair(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[fx.Node, Any, Any] | None:
-    """The convolution before a batch norm, if both are as PyTorch has them."""
+    """Return the convolution before a batch norm, if both are as PyTorch has them."""
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return None
     before = node.args[0]

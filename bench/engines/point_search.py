@@ -29,7 +29,7 @@ class PointSearch:
         self.precision = precision
 
     def random_points(self, rows: Tensor, rank: int) -> Tensor:
-        """Where samples start of which no search at another weight is known: as the attack does."""
+        """Return the attack's own starts, for samples that no search at another weight knows."""
         device = self.task.device
         if not len(rows):
             return self.task.images[:0]

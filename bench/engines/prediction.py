@@ -37,7 +37,7 @@ class Purpose(enum.IntEnum):
 
 
 def decide(task: Task, images: Tensor) -> Tensor:
-    """The classes (n,) that count for images (n, C, H, W), on the device of the task.
+    """Return the classes (n,) that count for images (n, C, H, W), on the device of the task.
 
     The candidate's own module, in float32, on these very images; for a randomized one the class of
     the highest mean probability over `DECIDING_DRAWS` draws that no attack has seen. `NO_CLASS`
@@ -49,7 +49,7 @@ def decide(task: Task, images: Tensor) -> Tensor:
 
 
 def confirm(task: Task, images: Tensor, labels: Tensor) -> Tensor:
-    """The classes (n,) that images (n, C, H, W) are proven to get, on the device of the task.
+    """Return the classes (n,) that images (n, C, H, W) are proven to get, on the task's device.
 
     As `decide`; but where a randomized candidate is wrong, that class, or having none, must lead
     the label beyond doubt on further draws, or the image is given its label (n,).
@@ -75,7 +75,7 @@ def confirm(task: Task, images: Tensor, labels: Tensor) -> Tensor:
 def leads(
     module: nn.Module, images: Tensor, classes: Tensor, labels: Tensor, least: float
 ) -> tuple[Tensor, Tensor]:
-    """By how much a randomized candidate prefers some classes to the labels.
+    """Return by how much a randomized candidate prefers some classes to the labels.
 
     Draws until the lead is beyond doubt, or too small to wait for.
 
@@ -114,14 +114,14 @@ def leads(
 
 
 def _shares(logits: Tensor) -> Tensor:
-    """Probabilities (n, K + 1) float64 from logits (n, K); the last is that there is no answer."""
+    """Return probabilities (n, K + 1) float64 from logits (n, K); the last: no answer."""
     finite = answered(logits).unsqueeze(1)
     shares = torch.softmax(logits.double(), dim=1).where(finite, 0.0)
     return torch.cat((shares, (~finite).double()), dim=1)
 
 
 def clean_results(task: Task, rows: Tensor) -> CleanResults:
-    """Predictions without attack on the samples in `rows` (n,)."""
+    """Return the predictions without attack on the samples in `rows` (n,)."""
     return CleanResults(
         index=task.indices[rows].numpy(),
         label=task.labels[rows].numpy(),
@@ -131,7 +131,7 @@ def clean_results(task: Task, rows: Tensor) -> CleanResults:
 
 @contextlib.contextmanager
 def own_randomness(task: Task, purpose: Purpose, *keys: int) -> Iterator[None]:
-    """Within this context a randomized candidate draws from a stream of its own for these keys.
+    """Let a randomized candidate draw from a stream of its own for these keys.
 
     Other candidates are left alone. A candidate draws for a whole batch at once, so that for
     randomized ones, and for them alone, a sample's result may depend on its batch.
@@ -147,7 +147,7 @@ def own_randomness(task: Task, purpose: Purpose, *keys: int) -> Iterator[None]:
 def keyed_randomness(
     device: torch.device, seed: int, purpose: Purpose, *keys: int
 ) -> Iterator[None]:
-    """Within this context torch's own generators are keyed by the arguments; then as before."""
+    """Key torch's own generators by the arguments in this context; then go on as before."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         for key in (purpose, *keys):

@@ -57,7 +57,7 @@ class FiniteModule(nn.Module):
         self.unanswered_images = 0
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, K) of images (n, C, H, W)."""
+        """Return logits (n, K) of images (n, C, H, W)."""
         if images.requires_grad:
             images.register_hook(finite)  # type: ignore[no-untyped-call]
         logits = self.module(images)
@@ -102,7 +102,7 @@ class WatchedModule(FiniteModule):
         self._reach = eps + tolerance(norm, eps, self._clean.shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, K) of images (n, C, H, W)."""
+        """Return logits (n, K) of images (n, C, H, W)."""
         logits = super().forward(images)
         self.forward_images += len(images)
         if logits.requires_grad:
@@ -133,11 +133,11 @@ class ReferenceEngine:
     precision = "float32"
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """pyautoattack's own."""
+        """Return pyautoattack's own."""
         return 250
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
-        """The batch size: pyautoattack's draws depend on it."""
+        """Return the batch size: pyautoattack's draws depend on it."""
         return {"batch_size": task.batch_size}
 
     def run(
@@ -146,7 +146,7 @@ class ReferenceEngine:
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
     ) -> Iterator[AttackBlock]:
-        """Clean predictions, then attack by attack on what still stands.
+        """Predict the clean images, then attack by attack what still stands.
 
         Raises:
             InputError: an attack that standard AutoAttack does not have or one with changed
@@ -183,7 +183,7 @@ class ReferenceEngine:
         report: Callable[[Progress], None],
         outlook: Outlook,
     ) -> Iterator[AttackBlock]:
-        """One attack on all that stand; `standing` (N,) is updated as samples break."""
+        """Run one attack on all that stand; `standing` (N,) is updated as samples break."""
         attacked = torch.nonzero(standing).flatten()
         done = 0
         for number, rows in enumerate(batches(attacked, task.batch_size)):
@@ -265,14 +265,14 @@ def attack_batch(task: AttackTask, attack: str, rows: Tensor, key: str) -> Attac
 def _confirmed(
     task: AttackTask, found: Tensor, clean: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The classes (n,) of images found (n, C, H, W), and which of them (n,) break their samples."""
+    """Return the classes (n,) of images found (n, C, H, W), and which (n,) break their samples."""
     prediction = confirm(task, found, labels).cpu()
     good = inside(found.cpu(), clean, task.threat_model.norm, task.threat_model.eps)
     return prediction, (prediction != labels) & good
 
 
 def make_adversary(module: nn.Module, task: AttackTask) -> Any:
-    """pyautoattack's own object, version standard, with as many targets as there are classes."""
+    """Return pyautoattack's own object, version standard, with targets as classes allow."""
     from pyautoattack import AutoAttack
 
     adversary = AutoAttack(

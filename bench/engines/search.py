@@ -130,7 +130,7 @@ class Search:
         report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
 
     def _rank_targets(self, rows: Tensor) -> None:
-        """Wrong classes by their logits on the clean images, from the candidate's own module."""
+        """Rank wrong classes by the logits of the candidate's own module on the clean images."""
         parts = []
         for part in batches(rows, self.size):
             with torch.no_grad(), tensor_cores(False):
@@ -268,7 +268,7 @@ class Search:
             self.returning.append((again, [items[place] for place in going_on]))
 
     def _under_way(self) -> float:
-        """How much of samples that are not done is done, in samples."""
+        """Return how much of the samples that are not done is done, in samples."""
         steps = float(self.batch.view().iteration.sum()) if self.batch.items else 0.0
         return (self.agenda.rounds_ended + steps / self.plan.attack.steps) / self.plan.items
 
@@ -285,7 +285,7 @@ class Search:
 
 
 def evenly(items: int, most: int) -> int:
-    """The batch size that takes items in as few batches as the largest, and fills the last one.
+    """Return the size that takes items in as few batches as the largest, and fills the last one.
 
     Args:
         items: as long as each other.
@@ -311,7 +311,7 @@ class _Clock:
         return due
 
     def lap(self) -> float:
-        """Seconds since the last block."""
+        """Return the seconds since the last block."""
         now = time.perf_counter()
         seconds, self._block = now - self._block, now
         return seconds

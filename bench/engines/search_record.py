@@ -33,7 +33,7 @@ class Fill:
         self.slots += slots
 
     def taken(self) -> dict[str, int]:
-        """For a block's record; counts from 0 again."""
+        """Return the counts for a block's record, and count from 0 again."""
         counts = {"filled_steps": self.filled, "slot_steps": self.slots}
         self.filled = self.slots = 0
         return counts
@@ -61,7 +61,7 @@ def search_block(
     seconds: float,
     record: Mapping[str, float | str],
 ) -> AttackBlock:
-    """The attempts on samples that an attack is done with, and its witnesses.
+    """Return the attempts on samples that an attack is done with, and its witnesses.
 
     Args:
         samples: that the attack is done with.
@@ -107,7 +107,7 @@ def _iteration(plan: AttackPlan, sample: Sample) -> int:
 
 
 def _reference_passes(plan: AttackPlan, samples: Sequence[Sample]) -> dict[str, int]:
-    """What the reference would have used on the same samples."""
+    """Return what the reference would have used on the same samples."""
     forward = gradient = 0
     for sample in samples:
         rounds = plan.items if sample.broke is None else sample.broke + 1

@@ -29,9 +29,9 @@ from bench.errors import FOREIGN_ERRORS, BenchError, EvaluationError, raised
 from bench.store.records import AttackBlock
 
 LEAST_SAMPLES = 8
-"""Of a process: with fewer, its batches are too small."""
+"""A process with fewer samples has batches that are too small."""
 WORTH_SECONDS = 5.0
-"""Of all work expected: a process takes a moment to begin."""
+"""With less work expected, starting processes does not pay."""
 
 Work = Callable[[AttackTask, Tensor, Callable[[Progress], None]], Iterator[AttackBlock]]
 """Blocks of attacks on a task's samples, of which those in a mask (N,) stand."""
@@ -42,7 +42,7 @@ _PARENT_DEATH_SIGNAL = 1
 
 
 def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:
-    """How many processes are to share a task's samples; 1: none but this one.
+    """Return how many processes are to share a task's samples; 1: none but this one.
 
     Args:
         task: to be done.
@@ -64,7 +64,7 @@ def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:
 
 
 def _forked_take_gradients() -> bool:
-    """Whether a process forked off now can differentiate.
+    """Return whether a process forked off now can differentiate.
 
     PyTorch refuses it after gradients on a GPU, and after some uses of its compiler.
     """
@@ -138,7 +138,7 @@ def share_out(
                     children[number].join()
                     raise EvaluationError(
                         f"a process that attacked a share of the samples ended with exit code "
-                        f"{children[number].exitcode} before its work was done (want of memory?); "
+                        f"{children[number].exitcode} before its work was done (out of memory?); "
                         "the same command goes on"
                     ) from error
                 if message is None:
@@ -156,7 +156,7 @@ def share_out(
 
 
 def _run(connection: Connection, work: Work, task: AttackTask) -> None:
-    """What a process does: its part, until it is done or the parent is gone."""
+    """Do a process's part, until it is done or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     torch.set_num_threads(1)
@@ -206,7 +206,7 @@ class _Together:
         self._standing = standing
 
     def with_news(self, number: int, progress: Progress) -> Progress:
-        """Of the stage that the last of them is in."""
+        """Return the progress of the stage that the last of the processes is in."""
         self._latest[number][progress.stage] = progress
         begun = [each for each in self._latest if each]
         stages = list(dict.fromkeys(stage for each in begun for stage in each))

@@ -56,11 +56,11 @@ class SweepEngine:
         self.precision = precision
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """As of the fast engine."""
+        """Return the fast engine's."""
         return filling_size(module, images)
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
-        """The weights: searches start where those at other weights ended."""
+        """Return the weights: searches start where those at other weights ended."""
         return {"alphas": list(self.alphas)}
 
     def run(
@@ -69,7 +69,7 @@ class SweepEngine:
         finished: Mapping[str, SweepBlock],
         report: Callable[[Progress], None],
     ) -> Iterator[SweepBlock]:
-        """One block a weight, then one that tries every image at every weight.
+        """Yield one block a weight, then one that tries every image at every weight.
 
         Raises:
             InputError: the task's module is no fixed mix.
@@ -154,7 +154,7 @@ class _Sweep:
         self.row_of = {index: row for row, index in enumerate(task.indices.tolist())}
 
     def right_at(self, alpha: float) -> Tensor:
-        """(N,) bool, which samples are right without attack."""
+        """Return (N,) bool: which samples are right without attack."""
         return self.clean.predictions(alpha) == self.task.labels
 
     def take(self, block: SweepBlock) -> None:
@@ -171,7 +171,7 @@ class _Sweep:
             self.starts[rows], self.has_start[rows] = self._into_ball(points, clean), True
 
     def attack(self, key: str, alpha: float, standing: Tensor) -> SweepBlock:
-        """Everything at one weight; `standing` (N,) is updated."""
+        """Do everything at one weight; `standing` (N,) is updated."""
         begin = time.perf_counter()
         outcome = _Outcome(len(standing))
         attempts = [self._try_found(alpha, standing, outcome)]
@@ -221,7 +221,7 @@ class _Sweep:
         )
 
     def try_everywhere(self, key: str, results: Sequence[SweepResults]) -> SweepBlock:
-        """The final results of all weights: every image found is tried at every weight."""
+        """Return the final results of all weights: every image is tried at every weight."""
         begin = time.perf_counter()
         final = []
         for each in results:
@@ -255,7 +255,7 @@ class _Sweep:
         return self._attempts(NEIGHBOURS, before, standing, none, time.perf_counter() - start)
 
     def _confirm(self, rows: Tensor, images: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        """Which images (m, ...) count, (m,) bool, and the classes that the mix gives to those."""
+        """Return which images (m, ...) count, (m,) bool, and the classes of those."""
         threat = self.task.threat_model
         predictions = self._ask(images).predictions(alpha)
         good = inside(images, self.task.images[rows], threat.norm, threat.eps)
@@ -263,7 +263,7 @@ class _Sweep:
         return good, predictions[good]
 
     def _ask(self, images: Tensor) -> Answers:
-        """What the candidate's own bases say, in float32; one pass through each."""
+        """Ask the candidate's own bases, in float32; one pass through each."""
         rows = torch.arange(len(images))
         parts = []
         for part in batches(rows, self.task.batch_size):

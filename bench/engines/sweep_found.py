@@ -20,11 +20,11 @@ class Answers:
     robust: Tensor
 
     def predictions(self, alpha: float) -> Tensor:
-        """(m,) the mix's classes at one weight, `NO_CLASS` where it has no answer."""
+        """Return (m,) the mix's classes at one weight, `NO_CLASS` where it has no answer."""
         return classes_of(self.mixed(alpha))
 
     def mixed(self, alpha: float) -> Tensor:
-        """(m, K) the mix's log-probabilities at one weight."""
+        """Return (m, K) the mix's log-probabilities at one weight."""
         return mix_at_fixed_weight(self.accurate, self.robust, alpha)
 
 
@@ -53,7 +53,7 @@ class Found:
         )
 
     def breaking(self, alpha: float, standing: Tensor, labels: Tensor) -> Tensor:
-        """Entries (b,) that break a standing sample at a weight, one a sample: the nearest.
+        """Return entries (b,) that break standing samples at a weight: the nearest of each.
 
         Args:
             standing: (N,) bool.

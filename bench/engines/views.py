@@ -25,11 +25,11 @@ class MixView:
     """For a single image: the compiler would make a version of its own."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, K)."""
+        """Return log-probabilities (N, K)."""
         return cast(Tensor, self._chosen(images)(images.clone())).to(images.dtype)
 
     def answer(self, images: Tensor) -> MixAnswer:
-        """Everything about images (N, C, H, W), from one pass through each base."""
+        """Return everything about images (N, C, H, W), from one pass through each base."""
         return self._chosen(images).answer(images.clone())
 
     def _chosen(self, images: Tensor) -> MixedClassifier:
@@ -37,7 +37,7 @@ class MixView:
 
 
 def view(name: View, fast: Accelerated, task: AttackTask) -> Model:
-    """The model that a search calls for an attack.
+    """Return the model that a search calls for an attack.
 
     Raises:
         ValueError: the candidate has nothing of the kind; such attacks are to be left out.

@@ -10,7 +10,7 @@ from bench.errors import InputError
 from bench.flags.answers import check_logits, check_some_answered, training_mode
 from bench.flags.data_mismatch import check_class_count, other_images
 from bench.flags.registry import Answers, flags_of_answers
-from bench.out_of_memory import is_out_of_memory
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.store.summary import Flag
 
 

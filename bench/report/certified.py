@@ -1,4 +1,4 @@
-"""The certified leaderboard: what is proved of each classifier, beside what attacks broke of it."""
+"""The certified leaderboard: each classifier's certified beside its attacked accuracy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CertifiedEntry:
     """A certification, or an imported log: the newest of its kind.
 
     Attributes:
-        summary: of the run.
+        summary: the run's summary.
         radii: (n_right,) certified radii of the samples that are right, ascending.
         attacked: the newest full evaluation of the same weights by attacks, under the suite's
             threat model; None: there is none.
@@ -48,7 +48,7 @@ class CertifiedEntry:
 
     @property
     def method(self) -> str:
-        """The candidate without the mention of its sigma: what several sigmas have in common."""
+        """The candidate's name without its sigma, shared by runs with several sigmas."""
         digits = f"{self.summary.sigma:g}"
         number = re.escape(digits) + ("0*" if "." in digits else r"(\.0+)?")
         name = self.manifest.candidate
@@ -61,7 +61,7 @@ class CertifiedEntry:
 
     @property
     def origin(self) -> str:
-        """How it was certified, or who says so."""
+        """How it was certified, or the source of the log."""
         settings = self.manifest.engine_settings
         if self.is_imported:
             source = str(self.manifest.information.get("source") or "no source named")
@@ -74,7 +74,7 @@ class CertifiedEntry:
 
     @property
     def samples(self) -> str:
-        """Which samples."""
+        """The samples, in words."""
         manifest = self.manifest
         return selection(manifest.selection, manifest.dataset.size, self.summary.n_examples)
 
@@ -121,7 +121,7 @@ class CertifiedBoard:
 
     @property
     def labels(self) -> list[str]:
-        """What each entry's curve is called, with what tells it from others of the name."""
+        """The name of each entry's curve, with a distinction if several share it."""
         names = [
             f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.summary.sigma:g}"
             for entry in self.entries

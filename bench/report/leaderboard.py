@@ -1,4 +1,4 @@
-"""Which runs stand on a suite's page, and in which order."""
+"""Select and order the runs of a suite's page."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Entry:
     Attributes:
         rank: from 1, equal for equal robust accuracy; None: not ranked.
         on_front: whether no ranked candidate is better in clean and in robust accuracy.
-        claim: what is published about this model under the run's threat model.
-        distant_claim: what is published about it at another radius; no number to compare with.
+        claim: the published numbers of this model under the run's threat model.
+        distant_claim: its published numbers at another radius, which are not compared.
         standing: which place it would take by robust accuracy among the published models; None
             for a variant, a flagged run, or one that is published itself.
         older: earlier complete runs of the same, newest first.
-        best_known: what all runs of the candidate know together; None: not asked.
-        group: the letter that it shares with those it cannot be told apart from; empty: not asked.
+        best_known: the joined result of all runs of the candidate; None: not computed.
+        group: the letter shared by entries that cannot be told apart; empty: not computed.
     """
 
     summary: AttackedSummary
@@ -136,7 +136,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All that a suite's page shows of runs and published numbers.
+    """The runs and published numbers that a suite's page shows.
 
     Attributes:
         suite: the suite's name.
@@ -175,7 +175,7 @@ class Leaderboard:
 
     @property
     def threat_model(self) -> ThreatModel:
-        """The suite's."""
+        """The suite's threat model."""
         return (self.definition or self.reference).threat_model
 
     @property
@@ -185,7 +185,7 @@ class Leaderboard:
 
     @property
     def most_robust(self) -> Entry | None:
-        """The first of the ranked."""
+        """The ranked entry with the best robust accuracy."""
         return self.ranked[0] if self.ranked else None
 
     @property

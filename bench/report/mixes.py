@@ -1,4 +1,4 @@
-"""What a suite's page says of mixes: which runs belong together, and their samples."""
+"""Mixes on a suite's page: which runs belong together, and their samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Family:
     """Mixes of the same two bases, measured on the same samples under one threat model.
 
     Attributes:
-        names: of the accurate and the robust base; None where they are no candidates.
+        names: names of the accurate and the robust base; None if they are no candidates.
         bases: runs of the two bases themselves, None where there is none.
         sweeps: the newest one for each pair of base scales.
         fixed: runs of mixes with one weight, by that weight.
@@ -53,8 +53,8 @@ class Margins:
     """One base's confidence margins, in [0, 1].
 
     Attributes:
-        clean_right: (n,) on the clean images of which it is right.
-        attacked_wrong: (m,) on the adversarial images of which it is wrong.
+        clean_right: (n,) on the clean images that it classifies correctly.
+        attacked_wrong: (m,) on the adversarial images that it classifies wrongly.
     """
 
     clean_right: FloatArray
@@ -63,13 +63,13 @@ class Margins:
 
 @dataclass(frozen=True)
 class MixSamples:
-    """What a run of a mix records of its samples.
+    """The records of a mix's run about its samples.
 
     Attributes:
         candidate: the mix's name.
         alpha_clean: (n,) weights on the clean images.
         alpha_adversarial: (m,) weights on the images that broke the mix.
-        margins: of the accurate and of the robust base.
+        margins: margins of the accurate and of the robust base.
     """
 
     candidate: str

@@ -1,4 +1,4 @@
-"""Adversarial images that others found: checked like our own, kept as a run of its own.
+"""Adversarial images that others found, checked like those of attacks and kept as a separate run.
 
 RobustBench's external evaluations come as a tensor of the test images, perturbed. An image counts
 if it lies in the eps-ball and in [0, 1], the candidate is right on the clean image and errs on this
@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.attacks import inside
 from bench.attacks.distances import norms
 from bench.candidates import Candidate
+from bench.candidates.tensor_files import read_tensor_file
 from bench.candidates.weights import file_sha256
 from bench.data import Dataset
 from bench.engines import Task
@@ -36,7 +37,6 @@ from bench.store.manifest import Selection
 from bench.store.records import AttackBlock, Attempts, Witnesses
 from bench.store.summary import Flag
 from bench.store.tables import Tables
-from bench.tensor_files import read_tensor_file
 
 ATTACK = "imported"
 ADVERSARIAL_KEYS = (
@@ -52,9 +52,9 @@ ADVERSARIAL_KEYS = (
     "adversarial_images",
     "adversarial_examples",
 )
-"""What archives call adversarial images; clean ones may stand beside them."""
+"""Names of adversarial images in archives that may also hold clean ones."""
 IMAGE_KEYS = ("images", "x")
-"""What they are called where no key says that they are adversarial."""
+"""Their names in archives where no name says that they are adversarial."""
 INDEX_KEYS = ("index", "indices", "idx")
 LABEL_KEYS = ("labels",)
 
@@ -89,9 +89,9 @@ class ImportedImages:
 def read_images(path: Path) -> ImportedImages:
     """Read adversarial images from a file of tensors or arrays, told by its content.
 
-    Either one array of images, alone or with others of fewer dimensions, or several by name: the
-    images by one of the usual names, and where they are not the first of the data set their places
-    as `index`. Images of whole numbers from 0 to 255 are divided by 255.
+    The file holds one array of images, alone or with arrays of fewer dimensions, or several arrays
+    by name: the images under one of the usual names, and their indices in the data set as `index`
+    unless they are its first ones. Images of whole numbers from 0 to 255 are divided by 255.
 
     Raises:
         InputError: a file that cannot be read, that needs code to be run, that holds no images, or
@@ -189,13 +189,13 @@ def import_witnesses(
         source: who found them, and how.
         dataset: all samples that the suite's protocol takes.
         settings: suite, protocol, radius, batch size and device.
-        notice: is told what the user should know that is no error.
+        notice: called with messages for the user that are no errors.
 
     Returns:
         the run; reused if the same file was imported before.
 
     Raises:
-        InputError: images of another shape, for samples that there are not, or outside the ball.
+        InputError: images of another shape, for samples that do not exist, or outside the ball.
     """
     if not source.strip():
         raise InputError("--source: expected who found the images and how, got nothing")

@@ -14,8 +14,8 @@ from bench.store.same_candidate import same_candidate
 def known_witnesses(manifest: Manifest, task: Task, store: Store) -> Trials | None:
     """Return the witnesses of the suite's complete runs on the same data, newest first.
 
-    Runs of this very candidate are left out, so that its result stays its attacks' own; those of an
-    earlier state of it, with other weights, count.
+    Runs of this candidate are left out, so that its result depends on its own attacks; runs of its
+    earlier versions, with other weights, are included.
     """
     images, indices = task.images.numpy(), task.indices.tolist()
     found = []

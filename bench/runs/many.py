@@ -13,7 +13,7 @@ from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
 from bench.candidates.submission import SubmissionReference
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
-from bench.memory import tensor_bytes
+from bench.memory.allocator import tensor_bytes
 from bench.runs.estimate import Estimate
 from bench.runs.kind import runnable_kind
 from bench.runs.observer import Observer

@@ -1,4 +1,4 @@
-"""What is recorded of a mix beside its answers: its weights and its bases' confidence margins.
+"""Records of a mix beside its answers: its weights and its bases' confidence margins.
 
 The paper's explanation of why a mix can be both (Bai et al., arXiv 2301.12554, section 3): a robust
 base is more confident where it is right on clean images than where an attack made it wrong, so that
@@ -45,9 +45,9 @@ def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
 def with_mix_records(task: Task, tables: Tables) -> Tables:
     """Add to a run's tables the mix's weights on clean images and on witnesses.
 
-    One pass each. The columns, all of them null for other candidates, and those of the adversarial
-    image where there is none: the weights `alpha_clean` and `alpha_adversarial`, and both bases'
-    `signed_margins` on both images.
+    This takes one pass over each. The columns are the weights `alpha_clean` and
+    `alpha_adversarial`, and both bases' `signed_margins` on both images. They are null for other
+    candidates, and those of the adversarial image are null if there is none.
     """
     mix = as_mix(task.module)
     if mix is None:

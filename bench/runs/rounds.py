@@ -2,8 +2,8 @@
 
 Each round is an ordinary call of the engine on the next samples of the draw, taken through all
 attacks; its blocks carry the round's number before their own keys, so that a run that was killed
-goes on where it was. Whether to stop is decided between rounds, from the blocks alone: the same
-blocks lead to the same decision.
+is resumed where it stopped. Whether to stop is decided between rounds, from the blocks alone: the
+same blocks lead to the same decision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_in_rounds(
 
     Args:
         task: all samples that may be taken, in the order of the draw.
-        finished: blocks of an earlier, interrupted run by key; they are not done again.
+        finished: blocks of an earlier, interrupted run by key; they are not computed again.
     """
     assert selection.round is not None
     assert selection.population is not None

@@ -8,12 +8,12 @@ from typing import Any
 
 from bench import flags
 from bench.candidates import Candidate
+from bench.candidates.recomputation import differentiable_checkpoints
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.engines.batch_size import fitting_size
-from bench.out_of_memory import with_as_many_as_fit
+from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
-from bench.recomputation import differentiable_checkpoints
 from bench.runs import environment
 from bench.runs.kind import RunnableKind, join_records, runnable_kind
 from bench.runs.manifest import make_manifest

@@ -1,9 +1,9 @@
-"""Checks a run's robust accuracy by its witnesses: minutes instead of the days that it took.
+"""Check a run's robust accuracy by its witnesses, in minutes instead of days.
 
 A sample counts as not robust if the candidate errs on the clean image, or on a witness that lies in
-the eps-ball and in [0, 1]. Both are tried again, once (with a randomized candidate as often as it
-takes); no attack is run. What is confirmed is an upper bound: nothing here can show that
-a sample *is* robust.
+the eps-ball and in [0, 1]. The candidate runs on both again, once (as often as needed if it is
+randomized); no attack is run. The result is an upper bound: no check of witnesses can show that a
+sample *is* robust.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Verification:
         eight_bit: the same with the witnesses on the 8-bit grid.
         witnesses: how many there are.
         witness_bytes: size of their file.
-        failures: what did not hold, a line each; empty: the claim is confirmed.
+        failures: one line for each failed check; empty: the claim is confirmed.
         passes: forward passes that checking took, of one image each, without those for `eight_bit`.
         run_passes: forward passes and gradients that making the run took.
         seconds, run_seconds: the same in time.
@@ -73,12 +73,12 @@ class Verification:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether everything held."""
+        """Whether every check passed."""
         return not self.failures
 
 
 def check_candidate(candidate: Candidate, manifest: Manifest) -> None:
-    """Make sure that a candidate is the one of a run.
+    """Refuse a candidate that is not the one of a run.
 
     Raises:
         InputError: its weights or its definition differ.
@@ -106,13 +106,13 @@ def check_candidate(candidate: Candidate, manifest: Manifest) -> None:
 def check_answers(
     candidate: Candidate, manifest: Manifest, shape: tuple[int, ...], device: torch.device
 ) -> None:
-    """Make sure that a candidate answers as it did when a run was made.
+    """Refuse a candidate whose answers differ from those when a run was made.
 
     Args:
         shape: (C, H, W) of an image.
 
     Raises:
-        InputError: it does not, although its digests are those of the run.
+        InputError: its answers differ, although its digests are those of the run.
     """
     if not same_answers(fingerprint(candidate, shape, device), manifest.fingerprint):
         raise InputError(
@@ -195,10 +195,10 @@ def verify(
 
 
 def check_kind(manifest: Manifest) -> None:
-    """Refuse runs whose claim rests on something else than witnesses.
+    """Refuse runs whose claim does not rest on witnesses.
 
     Raises:
-        InputError: it is one.
+        InputError: the run is of such a kind.
     """
     if not kind_named(manifest.kind).has_witnesses:
         raise InputError(

@@ -1,8 +1,8 @@
-"""Best-known robust accuracy: what all runs of one candidate know together.
+"""Best-known robust accuracy: the result of all runs of one candidate together.
 
-A sample that any run broke is broken, whoever ran it and however. Runs are joined if they are of
-the same candidate (`bench.store.same_candidate`), on the same data, under the same norm at the same
-radius or a smaller one: a witness of the smaller ball lies in the larger.
+A sample that any run broke counts as broken. Runs are joined if they are of the same candidate
+(`bench.store.same_candidate`), on the same data, under the same norm at the same radius or a
+smaller one: a witness of the smaller ball lies in the larger.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BestKnown:
         run: whose samples they are.
         own_accuracy: what the run alone found.
         robust_accuracy: after all joined runs.
-        lowered: samples that stood this run and fell to another.
+        lowered: samples that survived this run and were broken by another.
         runs: names of the runs that broke those, most first.
     """
 
@@ -43,7 +43,8 @@ def best_known(
 ) -> BestKnown:
     """Join a run with all others of its candidate; one that cannot be read adds nothing.
 
-    A certification is joined with nothing: what votes under noise prove is of another classifier.
+    A certification is joined with no other run, since it is about another classifier: the votes
+    under noise.
 
     Args:
         others: the runs to look at; None: all of the store.
@@ -83,7 +84,7 @@ def best_known(
 def newest_evaluation(store: Store, summary: Summary) -> Summary | None:
     """Return the newest evaluation of the run's own candidate at its own radius, or None.
 
-    A run of the same name may be of other weights, or of the candidate as it was defined before.
+    A run of the same name may have other weights, or an earlier definition of the candidate.
     """
     found = [
         other

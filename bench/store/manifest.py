@@ -1,4 +1,4 @@
-"""What decides a run's result, and where it was made."""
+"""Everything that decides a run's result, and where it was made."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Selection(Record):
 
 
 class Manifest(Record):
-    """What decides a run's result, and where it was made."""
+    """Everything that decides a run's result, and where it was made."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str

@@ -1,6 +1,6 @@
-"""What engines hand over block by block: plain arrays, one entry a sample or an attempt.
+"""Results that engines return block by block: plain arrays, one entry a sample or an attempt.
 
-In blocks a whole number that is not known is `UNKNOWN` and a text that is not there is empty, since
+In blocks an unknown whole number is `UNKNOWN` and an absent text is empty, since
 arrays have no null. The tables of a run (`bench.store.tables`) hold nulls instead.
 """
 
@@ -84,7 +84,7 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class Certificates:
-    """What is proved of samples, one entry a sample.
+    """Certificates, one entry a sample.
 
     Attributes:
         index: (n,) places in the data set.
@@ -105,7 +105,7 @@ class Certificates:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """What a sweep says of a mix, one entry a sample at one weight.
+    """Results of a sweep, one entry a sample at one weight.
 
     Attributes:
         alpha: (n,) weights of the robust base.
@@ -142,14 +142,14 @@ class SweepStarts:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """What one finished piece of work brought; it is saved whole or not at all.
+    """The results of one finished piece of work; it is saved whole or not at all.
 
     A kind of run adds its own parts: fields that are records of arrays, or None.
 
     Attributes:
         key: names the piece within its run, e.g. "01-apgd-ce-00003".
         seconds: wall-clock time of the piece.
-        record: how the engine did it; over a run's blocks numbers add up, and texts are alike.
+        record: the engine's own figures; over a run's blocks numbers add up, and texts are equal.
     """
 
     key: str
@@ -159,7 +159,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackBlock(Block):
-    """Predictions without attack, or what an attack did."""
+    """Predictions without attack, or the results of an attack."""
 
     clean: CleanResults | None = None
     attempts: Attempts | None = None
@@ -168,14 +168,14 @@ class AttackBlock(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class CertificationBlock(Block):
-    """What was proved of some samples."""
+    """Certificates of some samples."""
 
     certificates: Certificates
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepBlock(Block):
-    """What was found at one weight; the last block holds the results of all weights."""
+    """Results at one weight; the last block holds the results of all weights."""
 
     results: SweepResults
     attempts: Attempts | None = None

@@ -1,8 +1,9 @@
-"""Whether two runs are of one candidate: what one of them found may then be said of the other.
+"""Tell whether two runs are of one candidate, so that their results can be joined.
 
-Digests say so, of its weights and of all else that decides its answers. What no digest can see,
-such as another version of a library or a setting outside the program, shows in the fingerprint:
-the answers on fixed probe images. Names do not count: a copy of a folder is the same candidate.
+Digests of its weights and of everything else that decides its answers must agree. Changes that no
+digest covers, such as another version of a library or a setting outside the program, show in the
+fingerprint: the answers on fixed probe images. Names are ignored: a copy of a folder is the same
+candidate.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def same_candidate(one: Manifest, other: Manifest) -> bool:
 def same_answers(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
     """Return whether two fingerprints agree, up to rounding.
 
-    Without fingerprints, as of candidates whose answers vary, there is nothing to disagree.
+    Missing fingerprints, as for candidates whose answers vary, count as equal.
     """
     if one is None or other is None:
         return one is other

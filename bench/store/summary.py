@@ -21,7 +21,7 @@ class Flag(Record):
 
 
 class AttackSummary(Record):
-    """What one attack of the sequence did."""
+    """The result of one attack of the sequence."""
 
     name: str
     attempted: int
@@ -33,7 +33,7 @@ class AttackSummary(Record):
 
 
 class Convergence(Record):
-    """What attacking on with doubled budgets brought."""
+    """The result of attacking on with doubled budgets."""
 
     shares_broken: list[float]
     """Share of the survivors that each doubling broke."""
@@ -45,7 +45,7 @@ class Convergence(Record):
 
 
 class Summary(Record):
-    """What every finished run has; a kind of run may add fields of its own."""
+    """The fields of every finished run; a kind of run may add its own."""
 
     schema_version: int = SCHEMA_VERSION
     manifest: Manifest

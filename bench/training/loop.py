@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.errors import EvaluationError, InputError
-from bench.memory import keep_freed_memory
+from bench.memory.allocator import keep_freed_memory
 from bench.training.data import FolderImages, TrainingData, augment, split
 from bench.training.draws import EPOCHS, generator_for
 from bench.training.files import load_checkpoint, save_checkpoint

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.decision import classes_of
 from bench.errors import InputError
-from bench.out_of_memory import is_out_of_memory
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.training.data import TrainingData
 from bench.training.draws import initialised
 from bench.training.loop import BatchLoss, LoopSettings, Measure, fit

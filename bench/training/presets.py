@@ -11,7 +11,7 @@ from bench.candidates.candidate import Paper
 from bench.errors import InputError
 from bench.training.recipe import Settings, find_recipe
 from bench.validation import StrictModel, read_yaml, validate
-from bench.yaml_loader import parse_yaml
+from bench.validation.yaml_loader import parse_yaml
 
 SHIPPED = Path(__file__).with_name("presets")
 

@@ -16,7 +16,7 @@ import bench
 from bench.candidates.submission import FILE, NAME, Submission, read_submission
 from bench.data import default_data_dir, load, named_dataset
 from bench.errors import EvaluationError, InputError
-from bench.out_of_memory import is_out_of_memory
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.training.data import FolderData, TrainingData
 from bench.training.files import WEIGHTS, write_submission
 from bench.training.presets import Preset, override, presets

@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.apgd import APGD, apgd
+from bench.attacks.apgd import APGD
 from bench.attacks.attack import attack_samples, likeliest_wrong_classes
 from bench.attacks.distances import Norm
 from bench.attacks.draws import keyed_draws
-from bench.attacks.fab import fab
 from bench.attacks.losses import LOSSES
+from bench.attacks.plain import attack_images
 from bench.attacks.registry import ATTACKS, AttackPlan, plan_attack
-from bench.attacks.square import square
 from bench.attacks.state import concatenate, insert, reopen, select
 from bench.attacks.tolerance import inside
 from bench.errors import InputError
@@ -390,24 +389,28 @@ def test_square_takes_narrow_images(norm: Norm, shape: tuple[int, int, int]) -> 
         return torch.stack((inputs.sum(dim=(1, 2, 3)), inputs[:, :, ::2].sum(dim=(1, 2, 3))), dim=1)
 
     labels = predictions(model, images)
-    found = square(model, images, labels, norm=norm, eps=0.5, queries=20)
+    found = attack_images("square", model, images, labels, norm=norm, eps=0.5, queries=20)
     assert bool(inside(found, images, norm, 0.5).all())
 
 
 @pytest.mark.parametrize("norm", list(EPS))
-def test_plain_functions(norm: Norm) -> None:
+def test_plain_function(norm: Norm) -> None:
     network, images = linear_network(), some_images(8)
     labels = predictions(network, images)
     eps = LARGE * EPS[norm]
-    found = [
-        apgd(network, images, labels, norm=norm, eps=eps, steps=10),
-        apgd(network, images, labels, norm=norm, eps=eps, loss="dlr-targeted", steps=5, targets=2),
-        fab(network, images, labels, norm=norm, eps=eps, steps=5, targets=2, restarts=2),
-        square(network, images, labels, norm=norm, eps=eps, queries=50),
+    chosen: list[tuple[str, dict[str, int]]] = [
+        ("apgd-ce", {"steps": 10}),
+        ("apgd-t", {"steps": 5, "targets": 2}),
+        ("fab-t", {"steps": 5, "targets": 2, "restarts": 2}),
+        ("square", {"queries": 50}),
     ]
-    for adversarial in found:
-        assert torch.all(predictions(network, adversarial) != labels)
-        assert inside(adversarial, images, norm, eps).all()
+    for name, parameters in chosen:
+        found = attack_images(name, network, images, labels, norm=norm, eps=eps, **parameters)
+        assert torch.all(predictions(network, found) != labels)
+        assert inside(found, images, norm, eps).all()
+    assert (
+        attack_images("square", network, images[:0], labels[:0], norm=norm, eps=eps).shape[0] == 0
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
@@ -450,26 +453,32 @@ def test_start_says_what_is_wrong(name: str, change: dict[str, Any], message: st
         attack.start(draws=keyed_draws(0, torch.arange(4), name), **arguments)
 
 
-def test_inputs_are_checked() -> None:
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("apgd-ce", {"images": 255 * some_images(4)}, r"images in \[0, 1\]"),
+        ("apgd-ce", {"labels": torch.full((4,), 10)}, r"labels in \[0, 10\)"),
+        ("hinge", {}, "an attack of apgd-ce, .*'hinge'"),
+        ("square", {"steps": 3}, "parameters of queries, restarts; got 'steps'"),
+        ("apgd-robust", {}, "attack apgd-robust: expected an attack on logits alone, .*mix"),
+        ("apgd-ce", {"norm": "L1"}, "Linf or L2"),
+        ("fab-t", {"norm": "L1"}, "Linf or L2"),
+        ("square", {"norm": "L1"}, "Linf or L2"),
+        ("square", {"eps": -1.0}, "eps > 0"),
+    ],
+)
+def test_inputs_are_checked(name: str, change: dict[str, Any], message: str) -> None:
     network, images = linear_network(), some_images(4)
+    given = {"images": images, "labels": predictions(network, images), "norm": "Linf", "eps": 0.1}
+    with pytest.raises(InputError, match=message):
+        attack_images(name, network, **(given | change))
+
+
+def test_square_in_l2_needs_five_rows() -> None:
+    network, images = linear_network(side=4), some_images(4)[:, :, :4, :4]
     labels = predictions(network, images)
-    with pytest.raises(InputError, match=r"images in \[0, 1\]"):
-        apgd(network, images * 255, labels, norm="Linf", eps=0.1)
-    with pytest.raises(InputError, match=r"labels in \[0, 10\)"):
-        apgd(network, images, labels + 10, norm="Linf", eps=0.1)
-    with pytest.raises(InputError, match="a loss of"):
-        apgd(network, images, labels, norm="Linf", eps=0.1, loss="hinge")
-    with pytest.raises(InputError, match="Linf or L2"):
-        apgd(network, images, labels, norm="L1", eps=0.1)
-    with pytest.raises(InputError, match="Linf or L2"):
-        fab(network, images, labels, norm="L1", eps=0.1)
-    with pytest.raises(InputError, match="Linf or L2"):
-        square(network, images, labels, norm="L1", eps=0.1)
-    with pytest.raises(InputError, match="eps > 0"):
-        square(network, images, labels, norm="L2", eps=-1.0)
-    network, images = linear_network(side=4), images[:, :, :4, :4]
     with pytest.raises(InputError, match="at least 5 rows"):
-        square(network, images, predictions(network, images), norm="L2", eps=9.0)
+        attack_images("square", network, images, labels, norm="L2", eps=9.0)
 
 
 @pytest.mark.parametrize("norm", list(EPS))

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from bench import flags
 from bench.attacks.image_gradient import image_gradient
+from bench.candidates.recomputation import differentiable_checkpoints
 from bench.engines import AttackTask
 from bench.engines.acceleration import accelerate
 from bench.engines.fast import FastEngine
-from bench.recomputation import differentiable_checkpoints
 from bench.runs.evaluation import Evaluation
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice

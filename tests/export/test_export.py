@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,8 @@ def test_tables(call: Callable[..., Result], tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [row["Model"] for row in rows] == ["our_best", "a|b"]
     assert call("csv", "--suite", "cifar10-linf").exit_code == 2
+
+
+def test_tables_are_written_without_matplotlib() -> None:
+    code = "import sys, bench.cli.export; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -164,7 +164,7 @@ def _changed(workspace: Workspace, written: definitions.Written, file: str) -> S
         folder = run_of(output)
         if folder is None:
             return ["no run: exit 0 without records"]
-        if written.what == "without weights":
+        if written.what in ("without weights", "weights = None"):
             return []  # initialised at random
         manifest = json.loads((folder / "manifest.json").read_text())
         threat = manifest["threat_model"]

@@ -22,8 +22,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bench.errors import InputError
-from bench.expected_forms import KEY, as_yaml, form_of_field, model_at, takes_numbers
-from bench.yaml_loader import parse_yaml
+from bench.validation.forms import KEY, as_yaml, form_of_field, model_at, takes_numbers
+from bench.validation.yaml_loader import parse_yaml
 
 
 class StrictModel(BaseModel):

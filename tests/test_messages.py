@@ -45,7 +45,7 @@ MODELS: list[type[BaseModel]] = [
     AcceptedResult,
     Manifest,
     Summary,
-    *{recipe.settings_type for recipe in recipes().values()},
+    *dict.fromkeys(recipe.settings_type for recipe in recipes().values()),
 ]
 FIELDS = [
     (model, info.alias or name)

@@ -138,12 +138,12 @@ def _result(
         epochs=settings.epochs,
         passes_an_image=passes_an_image(recipe, settings),
         training_seconds=seconds,
-        average_certified_radius=certified.average_certified_radius,
+        average_certified_radius=certified.certified.average_certified_radius,
         clean_accuracy=summary.clean_accuracy,
-        accuracy_at_radius=certified.accuracy_at_radius,
-        abstained=certified.abstained,
+        accuracy_at_radius=certified.certified.accuracy_at_radius,
+        abstained=certified.certified.abstained,
         examples=summary.n_examples,
-        noise_samples=certified.mean_noise_samples,
+        noise_samples=certified.certified.mean_noise_samples,
     )
 
 

@@ -38,7 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 """What each package may import beside the modules at the top level, which import none of these."""
 
-HELPERS = {"statistics"}
+HELPERS = {"memory", "statistics", "validation"}
 """Packages that all may import, as they may the modules at the top level."""
 
 RECORDS = {"bench.store.records", "bench.store.tables"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from bench.certify.smoothing import ABSTAINED
 from bench.store.records import Certificates
+from bench.store.summary import Certified
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25)
 """L2 radii at which the papers print certified accuracy."""
@@ -30,16 +30,21 @@ def certified_counts(certificates: Certificates, radii: Sequence[float]) -> list
     return [int(np.sum(right & (certificates.radius >= radius))) for radius in radii]
 
 
-def certified_numbers(certificates: Certificates) -> dict[str, Any]:
-    """Return the fields of a `CertifiedSummary` that follow from certificates."""
+def summarise(certificates: Certificates, sigma: float) -> Certified:
+    """Return what a run's summary keeps of certificates.
+
+    Args:
+        sigma: of the noise.
+    """
     n = len(certificates.index)
     known = bool((certificates.noise_samples >= 0).all())
     counts = certified_counts(certificates, RADII)
-    return {
-        "average_certified_radius": average_certified_radius(certificates),
-        "accuracy_at_radius": {
+    return Certified(
+        sigma=sigma,
+        average_certified_radius=average_certified_radius(certificates),
+        accuracy_at_radius={
             f"{radius:.2f}": count / n for radius, count in zip(RADII, counts, strict=True)
         },
-        "abstained": float(np.mean(certificates.prediction == ABSTAINED)),
-        "mean_noise_samples": float(certificates.noise_samples.mean()) if known else None,
-    }
+        abstained=float(np.mean(certificates.prediction == ABSTAINED)),
+        mean_noise_samples=float(certificates.noise_samples.mean()) if known else None,
+    )

@@ -49,7 +49,7 @@ class CertifiedEntry:
     @property
     def method(self) -> str:
         """The candidate's name without its sigma, shared by runs with several sigmas."""
-        digits = f"{self.summary.sigma:g}"
+        digits = f"{self.summary.certified.sigma:g}"
         number = re.escape(digits) + ("0*" if "." in digits else r"(\.0+)?")
         name = self.manifest.candidate
         return re.sub(rf"[-_ ]*(sigma|noise)?[-_= ]*(?<![\d.]){number}(?![\d.])", "", name) or name
@@ -123,7 +123,7 @@ class CertifiedBoard:
     def labels(self) -> list[str]:
         """The name of each entry's curve, with a distinction if several share it."""
         names = [
-            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.summary.sigma:g}"
+            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.summary.certified.sigma:g}"
             for entry in self.entries
         ]
         return [
@@ -137,7 +137,7 @@ class CertifiedBoard:
     def methods(self) -> dict[str, list[CertifiedEntry]]:
         """Entries by method, a method's sigmas ascending."""
         found: dict[str, list[CertifiedEntry]] = {}
-        for entry in sorted(self.entries, key=lambda each: each.summary.sigma):
+        for entry in sorted(self.entries, key=lambda each: each.summary.certified.sigma):
             found.setdefault(entry.method, []).append(entry)
         return found
 
@@ -147,7 +147,7 @@ class CertifiedBoard:
         return {
             method: np.max([entry.curve(self.grid) for entry in entries], axis=0)
             for method, entries in self.methods.items()
-            if len({entry.summary.sigma for entry in entries}) > 1
+            if len({entry.summary.certified.sigma for entry in entries}) > 1
         }
 
 
@@ -187,12 +187,14 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
         entries.append(CertifiedEntry(summary, radii, _attacked(summary, evaluations)))
     if not entries:
         return None
-    entries.sort(key=lambda entry: (-entry.summary.average_certified_radius, _key(entry.summary)))
+    entries.sort(
+        key=lambda entry: (-entry.summary.certified.average_certified_radius, _key(entry.summary))
+    )
     return CertifiedBoard(eps, tuple(entries))
 
 
 def _draws(entry: CertifiedEntry) -> str:
-    draws = entry.summary.mean_noise_samples
+    draws = entry.summary.certified.mean_noise_samples
     if draws is None:
         return "imported"
     return f"{count(draws)} draws"
@@ -230,8 +232,8 @@ def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | Non
 def describe(board: CertifiedBoard) -> str:
     """Describe the board in one sentence, as the drawing's text alternative."""
     names = ", ".join(
-        f"{entry.manifest.candidate} (sigma {entry.summary.sigma:g}) ACR "
-        f"{entry.summary.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "
+        f"{entry.manifest.candidate} (sigma {entry.summary.certified.sigma:g}) ACR "
+        f"{entry.summary.certified.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "
         "at radius 0"
         for entry in board.entries[:8]
     )

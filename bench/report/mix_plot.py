@@ -34,7 +34,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
         an <svg> element.
     """
     marks = _marks(family)
-    curves = [[_point(each) for each in run.points] for run in family.sweeps]
+    curves = [[_point(each) for each in run.sweep] for run in family.sweeps]
     bars = [bar for run, *_ in marks for bar in _interval_bars(run)]
     with drawing(12.6, 6.2) as sketch:
         axes = sketch.axes
@@ -99,7 +99,7 @@ def _set_limits(sketch: Drawing, ends: Sequence[Point], curves: Sequence[Sequenc
 
 
 def _draw_curve(sketch: Drawing, run: SweepSummary) -> None:
-    points = run.points
+    points = run.sweep
     x, y = zip(*map(_point, points), strict=True)
     blue = ROLES["measured"]
     sketch.axes.plot(x, y, color=blue, linewidth=1.2, linestyle=(0, (4, 2)), alpha=0.7)
@@ -129,7 +129,7 @@ def _scales(run: Summary) -> str:
 
 def _curve_labels(sketch: Drawing, run: SweepSummary) -> list[Label]:
     """Label both ends, and points between them as far apart as text needs."""
-    points = run.points
+    points = run.sweep
     (left, right), (bottom, top) = sketch.axes.get_xlim(), sketch.axes.get_ylim()
 
     def distance(one: SweepPoint, other: SweepPoint) -> float:
@@ -200,7 +200,7 @@ def _describe(family: Family) -> str:
         for run, label, *_ in _marks(family)[:12]
     ]
     for run in family.sweeps:
-        points = run.points
+        points = run.sweep
         curve = "; ".join(
             f"{point.alpha:g}: {percent(point.clean_accuracy)}, {percent(point.attacked_accuracy)}"
             for point in points[:: max(len(points) // 10, 1)]

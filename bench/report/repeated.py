@@ -36,7 +36,7 @@ class RepeatedTraining:
     @property
     def sigma(self) -> float:
         """Standard deviation of the noise, in the [0, 1] pixel scale."""
-        return self.entries[0].summary.sigma
+        return self.entries[0].summary.certified.sigma
 
     @property
     def seeds(self) -> list[int]:
@@ -46,7 +46,7 @@ class RepeatedTraining:
     @property
     def average_certified_radius(self) -> Spread:
         """The spread of the average certified radius."""
-        return _spread([entry.summary.average_certified_radius for entry in self.entries])
+        return _spread([entry.summary.certified.average_certified_radius for entry in self.entries])
 
     @property
     def clean_accuracy(self) -> Spread:
@@ -83,7 +83,7 @@ def _key(entry: CertifiedEntry) -> str:
     what = (
         training["recipe"],
         training["settings"],
-        entry.summary.sigma,
+        entry.summary.certified.sigma,
         manifest.precision,
         manifest.engine_settings,
         manifest.selection.model_dump(),

@@ -11,7 +11,7 @@ import torch
 
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
-from bench.certify.accuracy import certified_counts, certified_numbers
+from bench.certify.accuracy import certified_counts, summarise
 from bench.certify.smoothing import Smoothing, linf_radius
 from bench.data import Dataset, image_shape
 from bench.engines import CertificationTask, Engine
@@ -82,29 +82,33 @@ class CertifiedKind(Kind):
             },
             flags=list(raised),
             engine_record=dict(record),
-            sigma=manifest.engine_settings["sigma"],
             seconds=float(record.get("seconds", 0.0)),
             started=str(manifest.environment.get("started", "")),
             finished=finished,
-            **certified_numbers(certificates),
+            certified=summarise(certificates, manifest.engine_settings["sigma"]),
         )
 
     def overview(self, summary: CertifiedSummary) -> Overview:
         """Return the certified accuracies, and a row for each radius."""
         eps = radius(summary.manifest.threat_model.eps)
-        average = summary.average_certified_radius
+        average = summary.certified.average_certified_radius
         bounds = summary.confidence_intervals["robust_accuracy"]
         robust = accuracy_text(summary.robust_accuracy, bounds)
-        abstained = percent(summary.abstained)
+        abstained = percent(summary.certified.abstained)
         return Overview(
             headline=f"ACR {average:.3f}, certified at L2 radius {eps}",
             results=[
                 ("certified", f"{robust} at L2 radius {eps}"),
                 *_in_linf(summary.manifest),
-                ("ACR", f"{average:.3f}, sigma {summary.sigma:g}, abstained {abstained}%"),
+                (
+                    "ACR",
+                    f"{average:.3f}, sigma {summary.certified.sigma:g}, abstained {abstained}%",
+                ),
             ],
             columns=("L2 radius", "certified accuracy"),
-            rows=[(at, percent(value)) for at, value in summary.accuracy_at_radius.items()],
+            rows=[
+                (at, percent(value)) for at, value in summary.certified.accuracy_at_radius.items()
+            ],
         )
 
 

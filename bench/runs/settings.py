@@ -205,6 +205,8 @@ class Settings:
                 raise InputError(
                     f"{option_name(each.name)} cannot be used with protocol {protocol}"
                 )
+        # Texts are read when they are asked for; a wrong one is found before anything runs.
+        _ = self.threat_model, self.budget_seconds
         if self.sample_seed is not None and self.sample == "first":
             raise InputError("--sample-seed can only be used with --sample random")
         if self.engine == "reference":

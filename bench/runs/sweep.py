@@ -247,7 +247,7 @@ class Sweep(RunnableKind):
             },
             flags=list(raised),
             engine_record=dict(record),
-            points=points,
+            sweep=points,
             seconds=float(tables.attempts["seconds"].sum()),
             started=str(manifest.environment.get("started", "")),
             finished=finished,
@@ -255,7 +255,7 @@ class Sweep(RunnableKind):
 
     def overview(self, summary: SweepSummary) -> Overview:
         """Return the best point, and a row for each weight."""
-        best = best_point(summary.points)
+        best = best_point(summary.sweep)
         bounds = summary.confidence_intervals["robust_accuracy"]
         attacked = accuracy_text(summary.robust_accuracy, bounds)
         return Overview(
@@ -270,6 +270,6 @@ class Sweep(RunnableKind):
                     percent(point.clean_accuracy),
                     percent(point.attacked_accuracy),
                 )
-                for point in summary.points
+                for point in summary.sweep
             ],
         )

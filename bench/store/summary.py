@@ -95,8 +95,8 @@ def ranked(summaries: Iterable[Summary]) -> list[AttackedSummary]:
     return [each for each in summaries if isinstance(each, AttackedSummary) and each.kind.is_ranked]
 
 
-class CertifiedSummary(Summary):
-    """A certification or an imported log."""
+class Certified(Record):
+    """What a certification proved; accuracies are fractions in [0, 1]."""
 
     sigma: float
     average_certified_radius: float
@@ -107,6 +107,12 @@ class CertifiedSummary(Summary):
     """Share of the samples for which the draws did not tell the class."""
     mean_noise_samples: float | None
     """Draws that bounded a sample's probability; None where a log does not say."""
+
+
+class CertifiedSummary(Summary):
+    """A certification or an imported log."""
+
+    certified: Certified
 
 
 class SweepPoint(Record):
@@ -126,5 +132,5 @@ def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
 class SweepSummary(Summary):
     """A sweep; its accuracies are those of `best_point`."""
 
-    points: list[SweepPoint]
+    sweep: list[SweepPoint]
     """By ascending weight."""

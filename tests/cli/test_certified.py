@@ -100,16 +100,18 @@ def test_certifies_records_shows_and_reuses(
     (folder,) = Store(tmp_path / "results").runs("quick")
     samples = folder.samples()
     right = samples["prediction"] == samples["label"]
-    assert summary.clean_accuracy == certified.accuracy_at_radius["0.00"] == right.mean()
+    assert summary.clean_accuracy == certified.certified.accuracy_at_radius["0.00"] == right.mean()
     assert 0 < summary.robust_accuracy == (right & (samples["radius"] >= 0.25)).mean()
-    assert certified.average_certified_radius == pytest.approx((samples["radius"] * right).mean())
+    assert certified.certified.average_certified_radius == pytest.approx(
+        (samples["radius"] * right).mean()
+    )
     assert samples["noise_samples"].eq(400).all()
-    assert certified.mean_noise_samples == 400
+    assert certified.certified.mean_noise_samples == 400
     assert "nothing was computed" in call("--candidate", candidate).output
 
     show = ["show", "quick/small", "--results-dir", f"{tmp_path}/results"]
     shown = CliRunner().invoke(main, show)
-    assert f"ACR        {certified.average_certified_radius:.3f}" in shown.output
+    assert f"ACR        {certified.certified.average_certified_radius:.3f}" in shown.output
     assert "at L2 radius 0.25" in shown.output
     # 0.25 / sqrt(1 * 8 * 8)
     assert "in Linf    the same at radius 0.03125" in shown.output
@@ -253,7 +255,9 @@ def test_a_mix_is_certified_by_its_robust_bases_vote(
     assert isinstance(certified, CertifiedSummary)
     assert isinstance(alone, CertifiedSummary)
     # What the accurate base may do costs radius.
-    assert 0 < certified.average_certified_radius < alone.average_certified_radius
+    assert (
+        0 < certified.certified.average_certified_radius < alone.certified.average_certified_radius
+    )
     manifest = runs["digits-mix-smoothmix"].manifest
     assert manifest.engine_settings["mixed_vote"] == {"alpha": 0.7}
     assert set(manifest.weights_sha256) == {"accurate", "robust"}

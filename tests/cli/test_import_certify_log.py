@@ -47,9 +47,9 @@ def test_a_log_becomes_a_run(tmp_path: Path) -> None:
     assert summary.manifest.overrides == {}
     assert summary.manifest.information["source"] == "a paper"
     assert isinstance(summary, CertifiedSummary)
-    assert summary.sigma == 0.25
-    assert summary.accuracy_at_radius["0.50"] == 1
-    assert summary.accuracy_at_radius["0.75"] == 0
+    assert summary.certified.sigma == 0.25
+    assert summary.certified.accuracy_at_radius["0.50"] == 1
+    assert summary.certified.accuracy_at_radius["0.75"] == 0
     assert folder.samples()["noise_samples"].isna().all()
     again = _import(log, tmp_path / "results", "--sigma", "0.25")
     assert "was complete already" in again.output

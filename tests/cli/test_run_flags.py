@@ -44,16 +44,16 @@ def test_full_flags_join_a_complete_run(
     assert basic.flags_checked == "basic"
     second = call("--flags", "full")
     assert second.exit_code == 0, second.output
-    assert "further attacks" in second.output
+    assert "attacks of the reliability checks" in second.output
     (full,) = Store(tmp_path / "results").summaries("quick")
     assert full.flags_checked == "full"
     kept = {"flags", "flags_checked"}
     assert full.model_dump(exclude=kept) == basic.model_dump(exclude=kept)
-    assert "further attacks" not in call("--flags", "full").output
+    assert "attacks of the reliability checks" not in call("--flags", "full").output
 
 
 def test_a_certification_has_no_further_attacks(tmp_path: Path) -> None:
     command = ["run", "--suite", "digits-l2", "--protocol", "certified", "--flags", "full"]
     result = CliRunner().invoke(main, [*command, "--results-dir", str(tmp_path)])
     assert result.exit_code == 2
-    assert "--flags full" in result.output
+    assert "--flags cannot be used with protocol certified" in result.output

@@ -52,10 +52,10 @@ def test_curve_full_runs_and_page(call: Callable[..., Result], tmp_path: Path) -
     runs = {run.manifest.kind: run for run in store.summaries("quick")}
     sweep = runs["sweep"]
     assert isinstance(sweep, SweepSummary)
-    assert [point.alpha for point in sweep.points] == [0, 0.5, 1]
+    assert [point.alpha for point in sweep.sweep] == [0, 0.5, 1]
     assert sweep.manifest.protocol == "cheap"
     assert runs["evaluation"].manifest.candidate.endswith(",alpha=0.5,accurate_scale=3.0")
-    assert sweep.points[1].clean_accuracy == runs["evaluation"].clean_accuracy
+    assert sweep.sweep[1].clean_accuracy == runs["evaluation"].clean_accuracy
     table = store.folder(sweep.manifest).samples()
     assert len(table) == 3 * SUITE["n_examples"]
     page = (tmp_path / "reports" / "quick.html").read_text(encoding="utf-8")

@@ -14,7 +14,6 @@ from bench.candidates import Candidate
 from bench.candidates.mix import Mix, MixAnswer, MixedClassifier
 from bench.data import Dataset
 from bench.runs.capabilities import capabilities
-from bench.runs.evaluation import Evaluation
 from bench.runs.session import make_plan
 from bench.runs.settings import Settings
 from bench.suites import Suite
@@ -178,10 +177,10 @@ def _robust_accuracy(
     )
     candidate = Candidate("it", module.eval(), {}, "it", randomized=randomized)
     settings = Settings(suite, engine="fast", n_examples=N)
-    task = make_plan(candidate, samples, settings).task
-    assert {each.name for each in task.attacks} == {each.name for each in attacks}
-    blocks = list(settings.engine.run(task, {}, lambda _: None))
-    return float(Evaluation().join(blocks).samples["robust"].mean())
+    plan = make_plan(candidate, samples, settings)
+    assert {each.name for each in plan.task.attacks} == {each.name for each in attacks}
+    blocks = list(plan.engine.run(plan.task, {}, lambda _: None))
+    return float(plan.kind.join(blocks).samples["robust"].mean())
 
 
 def _adaptive(name: str) -> AttackChoice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -14,12 +14,19 @@ from bench import data
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.certify.smoothing import Smoothing
-from bench.engines import AttackTask, certification, compilation, make_engine
+from bench.engines import (
+    AttackTask,
+    CertificationTask,
+    Task,
+    certification,
+    compilation,
+    make_engine,
+)
 from bench.engines.certification import CertificationEngine
 from bench.runs.evaluation import Evaluation
 from bench.runs.session import make_plan
 from bench.runs.settings import Settings
-from bench.store.records import AttackBlock
+from bench.store.records import AttackBlock, CertificationBlock
 from bench.suites import load_suite
 
 
@@ -115,13 +122,15 @@ def test_a_network_that_does_not_compile_runs_as_it_is(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("eager")
 def test_compiled_votes_certify_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certification, "TIMED_PASSES", 0)
-    task = replace(_task(_network()), smoothing=Smoothing(0.25, 10, 200), batch_size=64)
+    common = {each.name: getattr(_task(_network()), each.name) for each in fields(Task)}
+    smoothing = Smoothing(0.25, 10, 200)
+    task = CertificationTask(**common | {"batch_size": 64}, smoothing=smoothing)
 
-    def certified(finished: dict[str, AttackBlock]) -> dict[str, AttackBlock]:
+    def certified(finished: dict[str, CertificationBlock]) -> dict[str, CertificationBlock]:
         return {b.key: b for b in CertificationEngine().run(task, finished, lambda _: None)}
 
-    def votes(blocks: dict[str, AttackBlock]) -> dict[int, int]:
-        parts = [block.certificates for block in blocks.values() if block.certificates]
+    def votes(blocks: dict[str, CertificationBlock]) -> dict[int, int]:
+        parts = [block.certificates for block in blocks.values()]
         return {
             index: count
             for part in parts

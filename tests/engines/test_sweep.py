@@ -22,6 +22,7 @@ from bench.store.records import SweepBlock
 from bench.store.tables import Tables
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
+from tests.report.runs import make_manifest
 
 ALPHAS = (0.0, 0.4, 0.6, 0.8, 1.0)
 ATTACKS = (
@@ -99,7 +100,8 @@ def test_an_interrupted_sweep_ends_as_if_left_alone(mix: Mix, tmp_path: Path) ->
     alone = swept(task)
     for kept in (1, 3, len(ALPHAS)):
         folder = RunFolder(tmp_path / str(kept))
-        (folder.path / "parts").mkdir(parents=True)
+        folder.path.mkdir()
+        folder.begin(make_manifest("digits-linf", "mix", len(task.labels), kind="sweep"))
         for block in alone[:kept]:
             folder.append(block)
         finished, damaged = folder.blocks()

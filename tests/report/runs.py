@@ -129,6 +129,6 @@ def save_run(
         summary: Summary = make_summary(manifest, clean, standing, flags, finished)
         if sweep is not None:
             common = summary.model_dump(include=set(Summary.model_fields))
-            summary = SweepSummary.model_validate(common | {"points": sweep})
+            summary = SweepSummary.model_validate(common | {"sweep": sweep})
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     return folder

@@ -96,7 +96,7 @@ def test_rows_are_ranked_by_acr_and_joined_with_the_attacked_candidate(store: St
     assert [ours.accuracy_at(radius) for radius in (0, 0.2, 0.5, 0.51, 0.7)] == [
         *(0.7, 0.6, 0.3, 0.1, 0.0)
     ]
-    assert ours.summary.abstained == 0.1
+    assert ours.summary.certified.abstained == 0.1
     assert board.columns == [0.25, 0.75, 1.0]
     curve = ours.curve(board.grid)
     assert np.all(np.diff(curve) <= 0)

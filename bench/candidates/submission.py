@@ -436,7 +436,15 @@ def inside(folder: Path, name: str, field: str) -> Path:
 def package_file(reference: str, origin: Path) -> Path:
     """Return the file that package://<package>/<file> names in an installed package."""
     package, _, name = reference.removeprefix("package://").partition("/")
-    spec = importlib.util.find_spec(package)
+    if not name or not all(part.isidentifier() for part in package.split(".")):
+        raise InputError(
+            f"{origin}: field weights: expected package://<package>/<file>, such as "
+            f"package://my_models/weights.safetensors; got {reference!r}"
+        )
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # a package that is named within another one
+        spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     for folder in folders:
         path = inside(Path(folder), name, "weights")

@@ -233,8 +233,8 @@ def describe(board: CertifiedBoard) -> str:
     """Describe the board in one sentence, as the drawing's text alternative."""
     names = ", ".join(
         f"{entry.manifest.candidate} (sigma {entry.summary.certified.sigma:g}) ACR "
-        f"{entry.summary.certified.average_certified_radius:.3f}, {percent(entry.summary.clean_accuracy)}% "
-        "at radius 0"
+        f"{entry.summary.certified.average_certified_radius:.3f}, "
+        f"{percent(entry.summary.clean_accuracy)}% at radius 0"
         for entry in board.entries[:8]
     )
     more = f" and {len(board.entries) - 8} more" if len(board.entries) > 8 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -14,6 +15,7 @@ from torch import nn
 from bench import data
 from bench.candidates import registry
 from bench.candidates.registry import find_candidates, shipped_submissions
+from bench.candidates.submission import package_file
 from bench.errors import InputError
 from bench.suites import load_suite
 from tests.conftest import LINEAR_CODE
@@ -125,3 +127,18 @@ def test_third_parties_come_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> N
     candidate = reference.load()
     assert candidate.name == "theirs"
     assert list(candidate.weights_sha256) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("package:///w.pt", "expected package://<package>/<file>, such as"),
+        ("package://.relative/w.pt", "expected package://<package>/<file>, such as"),
+        ("package://json", "expected package://<package>/<file>, such as"),
+        ("package://nothing_here/w.pt", "no file 'w.pt' in installed package 'nothing_here'"),
+        ("package://nothing_here.inner/w.pt", "no file 'w.pt' in installed package"),
+    ],
+)
+def test_what_names_no_file_of_a_package_is_refused(reference: str, expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)):
+        package_file(reference, Path("submission.yaml"))

@@ -21,6 +21,9 @@ _COMPILER_OPTIONS: tuple[dict[str, str | int | bool | Callable[..., Any]], ...] 
 )
 """Tried in turn: fusing unrelated loops trips over sums of changed inputs in some versions."""
 
+MOST_COMPILATIONS = 64
+"""Of one function in a process; with more, PyTorch warns and runs it uncompiled."""
+
 _CACHE_BYTES = 3 << 17
 """How much of one tensor is worked on at a time, for each thread; a step has about five at once."""
 
@@ -60,10 +63,14 @@ class RowFunction:
 
     def _compile(self, shared: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> bool:
         """Compile, apply, and return whether that worked; nothing changes if not."""
+        from torch._dynamo import config as dynamo_config  # slow to import
+
         for options in _COMPILER_OPTIONS:
             try:
                 self._compiled = torch.compile(self._function, dynamic=False, options=options)
-                self._compiled(*shared, *tensors)
+                # PyTorch counts by code: a protocol's attacks share it, each for its own rows.
+                with dynamo_config.patch(recompile_limit=MOST_COMPILATIONS):
+                    self._compiled(*shared, *tensors)
             except Exception as error:
                 self._compiled = None
                 self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"

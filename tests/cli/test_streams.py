@@ -57,10 +57,12 @@ def call(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run commands one after the other in one process; exit codes are its last line of errors."""
     (folder / "quick.yaml").write_text(SUITE, encoding="utf-8")
+    # tox sets the encoding of its own, which would overrule the locale.
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(commands)],
         cwd=folder,
-        env={**os.environ, **variables},
+        env={**ours, **variables},
         stdout=stdout,
         stderr=subprocess.PIPE,
         check=False,

@@ -8,7 +8,7 @@ from torch import nn
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
-    """What `torch.compile` was given to make a module; any other module as it is."""
+    """Return what `torch.compile` was given to make a module; any other module as it is."""
     return cast(nn.Module, getattr(module, "_orig_mod", module))
 
 

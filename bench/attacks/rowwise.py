@@ -22,7 +22,7 @@ _COMPILER_OPTIONS: tuple[dict[str, str | int | bool | Callable[..., Any]], ...] 
 """Tried in turn: fusing unrelated loops trips over sums of changed inputs in some versions."""
 
 MOST_COMPILATIONS = 64
-"""Of one function in a process; with more, PyTorch warns and runs it uncompiled."""
+"""Compilations of one function in a process; with more, PyTorch warns and runs it uncompiled."""
 
 _CACHE_BYTES = 3 << 17
 """How much of one tensor is worked on at a time, for each thread; a step has about five at once."""

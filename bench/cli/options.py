@@ -22,7 +22,7 @@ class FiniteRange(click.FloatRange):
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
     ) -> Any:
-        """The number; see `click.ParamType.convert`."""
+        """Return the number; see `click.ParamType.convert`."""
         number = super().convert(value, parameter, context)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", parameter, context)

@@ -38,7 +38,7 @@ Work = Callable[[AttackTask, Tensor, Callable[[Progress], None]], Iterator[Attac
 
 _SECONDS_TO_TRY = 5.0
 _PARENT_DEATH_SIGNAL = 1
-"""Of `prctl`, as in <sys/prctl.h>."""
+"""An option of `prctl`, as in <sys/prctl.h>."""
 
 
 def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:

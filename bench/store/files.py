@@ -23,7 +23,7 @@ from bench.store.manifest import SCHEMA_VERSION
 from bench.validation import explain
 
 LONGEST_NAME = 150
-"""Of a folder or file, with room for endings: file systems take 255 bytes."""
+"""Characters of a folder or file, with room for endings: file systems take 255 bytes."""
 
 RecordType = TypeVar("RecordType", bound=BaseModel)
 

@@ -49,6 +49,7 @@ from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Fla
 from bench.store.tables import (
     ATTEMPT_COLUMNS,
     MIX_COLUMNS,
+    OUTCOME_COLUMNS,
     Tables,
     attacked_samples,
     attempt_table,
@@ -65,13 +66,7 @@ class Evaluation(RunnableKind):
     columns = Columns(
         samples=pa.schema(
             [
-                ("index", pa.int64()),
-                ("label", pa.int64()),
-                ("clean_prediction", pa.int64()),
-                ("clean_correct", pa.bool_()),
-                ("robust", pa.bool_()),
-                ("broken_by", pa.string()),
-                ("adversarial_prediction", pa.int64()),
+                *OUTCOME_COLUMNS,
                 ("eight_bit_robust", pa.bool_()),
                 *((name, pa.float64()) for name in MIX_COLUMNS),
             ]

@@ -26,7 +26,14 @@ from bench.store.manifest import Manifest
 from bench.store.records import SweepBlock
 from bench.store.selection import interval_of
 from bench.store.summary import Flag, SweepPoint, SweepSummary, best_point
-from bench.store.tables import ATTEMPT_COLUMNS, Tables, attempt_table, concatenate, frame
+from bench.store.tables import (
+    ATTEMPT_COLUMNS,
+    OUTCOME_COLUMNS,
+    Tables,
+    attempt_table,
+    concatenate,
+    frame,
+)
 from bench.suites.suite import AttackChoice, Protocol
 
 PROTOCOL = "cheap"
@@ -144,13 +151,7 @@ class Sweep(RunnableKind):
         samples=pa.schema(
             [
                 ("alpha", pa.float64()),
-                ("index", pa.int64()),
-                ("label", pa.int64()),
-                ("clean_prediction", pa.int64()),
-                ("clean_correct", pa.bool_()),
-                ("robust", pa.bool_()),
-                ("broken_by", pa.string()),
-                ("adversarial_prediction", pa.int64()),
+                *OUTCOME_COLUMNS,
                 ("witness", pa.int64()),
             ]
         ),

@@ -36,6 +36,17 @@ MIX_COLUMNS = (
 )
 """Columns of a mix's samples, see `bench.runs.mix_records`; null for other candidates."""
 
+OUTCOME_COLUMNS = (
+    ("index", pa.int64()),
+    ("label", pa.int64()),
+    ("clean_prediction", pa.int64()),
+    ("clean_correct", pa.bool_()),
+    ("robust", pa.bool_()),
+    ("broken_by", pa.string()),
+    ("adversarial_prediction", pa.int64()),
+)
+"""What attacks made of a sample."""
+
 CERTIFICATE_COLUMNS = pa.schema(
     [
         ("index", pa.int64()),

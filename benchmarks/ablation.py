@@ -43,10 +43,10 @@ from bench.attacks.draws import keyed_draws
 from bench.attacks.registry import plan_attack
 from bench.candidates.architectures import residual_network
 from bench.candidates.registry import find_candidates
-from bench.certify.batched import certify_many
-from bench.certify.noise import Noise, Piece
-from bench.certify.procedure import FixedProcedure
-from bench.certify.smoothing import Smoothing
+from bench.certification.batched import certify_many
+from bench.certification.noise import Noise, Piece
+from bench.certification.procedure import FixedProcedure
+from bench.certification.smoothing import Smoothing
 from bench.decision import classes_of
 from bench.engines import AttackTask, acceleration, compilation, fast, sharing
 from bench.engines.batch_size import filling_size

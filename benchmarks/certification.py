@@ -26,7 +26,7 @@ from scipy.stats import beta, norm
 from torch import Tensor, nn
 
 from bench.candidates.architectures import digits_network, residual_network
-from bench.certify.smoothing import Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.engines import CertificationTask
 from bench.engines.certification import CertificationEngine
 from bench.precision import tensor_cores

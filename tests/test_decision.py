@@ -18,10 +18,10 @@ from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.candidates.mixed_nuts import MixedNuts
 from bench.candidates.smoothed import Smoothed
-from bench.certify.batched import Certificate, certify_many
-from bench.certify.noise import Noise
-from bench.certify.procedure import FixedProcedure
-from bench.certify.smoothing import ABSTAINED, Smoothing
+from bench.certification.batched import Certificate, certify_many
+from bench.certification.noise import Noise
+from bench.certification.procedure import FixedProcedure
+from bench.certification.smoothing import ABSTAINED, Smoothing
 from bench.decision import NO_CLASS, classes_of
 from bench.engines.certification import CertificationEngine
 from bench.engines.engine import AttackTask, CertificationTask, Task, Trials

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.attacks.autoattack import apgd_on
 from bench.attacks.losses import LOSSES, Loss, is_targeted, loss_for
 from bench.attacks.mix_apgd import MixAPGD
 from bench.attacks.mix_losses import (
@@ -22,6 +21,7 @@ from bench.attacks.mix_losses import (
     towards_accurate_base,
 )
 from bench.attacks.registry import AttackPlan, AttackRequest, Definition, register_attack
+from bench.attacks.standard import apgd_on
 
 _PUSHES = (0.25, 0.5, (0.0, 1.0))
 """By restart: how much of the loss pushes alpha down; the last is drawn for each sample."""

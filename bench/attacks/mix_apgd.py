@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bench.attacks.apgd import APGD, APGDState
 from bench.attacks.attack import Model, comparable, finite
+from bench.attacks.auto_pgd import APGD, APGDState
 from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm
 
-from bench.certify.accuracy import certified_counts
+from bench.certification.accuracy import certified_counts
 from bench.claims.certified import CertifiedClaim, load_certified_claims
 from bench.claims.comparison import Check
 from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with_sample

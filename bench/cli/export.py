@@ -11,7 +11,7 @@ from bench.errors import InputError
 from bench.export import TABLES, leaderboard_rows, write_submission
 from bench.export.robustbench import Details
 from bench.formatting import count
-from bench.report.boards import leaderboard_of
+from bench.pages.boards import leaderboard_of
 from bench.store import Store
 from bench.store.best_known import best_known
 from bench.store.files import write

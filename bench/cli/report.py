@@ -14,7 +14,7 @@ def write_report(store: Store, out: Path, suite: str) -> None:
     """Write a suite's page and the index, and say where; nothing where there is no complete run."""
     if not any(run.is_complete for run in store.runs(suite)):
         return
-    from bench.report.build import build_report, page_name  # matplotlib: slow to import
+    from bench.pages.build import build_report, page_name  # matplotlib: slow to import
 
     build_report(store, out, [suite])
     click.echo(f"report: {(out / page_name(suite)).resolve()}")
@@ -33,6 +33,6 @@ def write_report(store: Store, out: Path, suite: str) -> None:
 def command(suite_name: str | None, results_dir: Path, out: Path) -> None:
     """Write one self-contained page a suite, and an index, from the records."""
     store = Store(results_dir)
-    from bench.report.build import build_report  # matplotlib: slow to import
+    from bench.pages.build import build_report  # matplotlib: slow to import
 
     click.echo(f"report: {build_report(store, out, [suite_name] if suite_name else None)}")

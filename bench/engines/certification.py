@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.candidates.mix import Mix, logits_of
-from bench.certify.batched import Certificate, certify_many
-from bench.certify.mix import MixedVote
-from bench.certify.noise import Noise, Piece
-from bench.certify.procedure import FixedProcedure, Procedure
-from bench.certify.sequential import SequentialProcedure
-from bench.certify.smoothing import Smoothing
+from bench.certification.batched import Certificate, certify_many
+from bench.certification.mix import MixedVote
+from bench.certification.noise import Noise, Piece
+from bench.certification.procedure import FixedProcedure, Procedure
+from bench.certification.sequential import SequentialProcedure
+from bench.certification.smoothing import Smoothing
 from bench.decision import NO_CLASS, classes_of
 from bench.engines.acceleration import (
     PRECISIONS,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.attacks import AttackPlan, plan_attack
 from bench.candidates.mix import Mix
-from bench.certify.smoothing import Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.engines.progress import Progress
 from bench.store.records import AttackBlock, Block
 from bench.suites import ThreatModel

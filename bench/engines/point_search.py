@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks import AttackPlan, keyed_draws, select
-from bench.attacks.apgd import APGD
+from bench.attacks.auto_pgd import APGD
 from bench.engines.engine import Task, batches
 from bench.errors import InputError
 from bench.precision import tensor_cores

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from bench.errors import InputError
 from bench.formatting import percent, short_name
-from bench.report.leaderboard import Leaderboard
+from bench.pages.leaderboard import Leaderboard
 
 COLUMNS = ("Rank", "Model", "Architecture", "Clean", "AutoAttack", "Best known", "Extra data")
 LATEX_SPECIAL = {

@@ -17,7 +17,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from bench.candidates import Candidate
-from bench.certify.noise import Noise, Piece
+from bench.certification.noise import Noise, Piece
 from bench.data import Dataset
 from bench.decision import classes_of
 from bench.flags.attacks import beyond_chance

@@ -11,8 +11,8 @@ import torch
 
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
-from bench.certify.accuracy import certified_counts, summarise
-from bench.certify.smoothing import Smoothing, linf_radius
+from bench.certification.accuracy import certified_counts, summarise
+from bench.certification.smoothing import Smoothing, linf_radius
 from bench.data import Dataset, image_shape
 from bench.engines import CertificationTask, Engine
 from bench.engines.certification import CertificationEngine

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from bench.candidates.weights import file_sha256
-from bench.certify.log import read_certification_log
-from bench.certify.smoothing import Smoothing
+from bench.certification.log import read_certification_log
+from bench.certification.smoothing import Smoothing
 from bench.data import Dataset
 from bench.errors import InputError
 from bench.runs import environment

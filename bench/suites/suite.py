@@ -121,7 +121,10 @@ class AttackChoice(StrictModel):
 
 
 class Certification(StrictModel):
-    """How much noise a certificate may take; `bench.certify.smoothing.Smoothing` says of what."""
+    """How many noisy draws a certificate takes, and how sure it is.
+
+    Of which classifier: `bench.certification.smoothing.Smoothing`.
+    """
 
     selection_samples: Annotated[int, Field(ge=1)] = 100
     noise_samples: Annotated[int, Field(ge=1)] = 100_000

@@ -14,8 +14,8 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from bench.attacks.apgd import APGDState
 from bench.attacks.attack import likeliest_wrong_classes
+from bench.attacks.auto_pgd import APGDState
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import LOSSES, cross_entropy, loss_for

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.attacks.apgd import APGD
 from bench.attacks.attack import attack_samples
+from bench.attacks.auto_pgd import APGD
 from bench.attacks.losses import LOSSES, is_targeted, loss_for
 from bench.attacks.mix_apgd import MixAPGD
 from bench.attacks.mix_losses import towards_accurate_base

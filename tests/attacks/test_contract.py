@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.apgd import APGD
 from bench.attacks.attack import attack_samples, likeliest_wrong_classes
+from bench.attacks.auto_pgd import APGD
 from bench.attacks.distances import Norm
 from bench.attacks.draws import keyed_draws
 from bench.attacks.losses import LOSSES
@@ -307,7 +307,7 @@ def test_reopened_item_of_apgd_goes_on_from_its_highest_loss(norm: Norm) -> None
     state = attack.start(images, labels, keyed_draws(0, torch.tensor([0]), "apgd-ce"))
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.attacks.apgd.loss_and_gradient", losses_by_call)
+        patch.setattr("bench.attacks.auto_pgd.loss_and_gradient", losses_by_call)
         while not bool(state.broken):
             seen.append(state.point.clone())
             attack.step(lambda x: x, state)

@@ -20,11 +20,11 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from bench.attacks import square_linf
-from bench.attacks.apgd import APGD
 from bench.attacks.attack import Attack, likeliest_wrong_classes
+from bench.attacks.auto_pgd import APGD
 from bench.attacks.distances import Norm, norms
 from bench.attacks.draws import Draws, GivenDraws, keyed_draws
-from bench.attacks.fab import FAB
+from bench.attacks.fast_adaptive_boundary import FAB
 from bench.attacks.losses import LOSSES
 from bench.attacks.projections import onto_hyperplane
 from bench.attacks.square import square_for

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from bench.attacks import registry
 from bench.attacks.attack import Attack, Passes
-from bench.attacks.autoattack import standard_autoattack
 from bench.attacks.registry import (
     ATTACKS,
     AttackPlan,
@@ -20,6 +19,7 @@ from bench.attacks.registry import (
     plan_attack,
     register_attack,
 )
+from bench.attacks.standard import standard_autoattack
 from bench.attacks.state import State
 from bench.errors import InputError
 from tests.attacks.networks import predictions, small_network, some_images

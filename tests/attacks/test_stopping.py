@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks.apgd import APGD
 from bench.attacks.attack import Passes
+from bench.attacks.auto_pgd import APGD
 from bench.attacks.distances import Norm
 from bench.attacks.draws import keyed_draws
 from bench.attacks.losses import LOSSES

@@ -13,7 +13,7 @@ from bench.runs.imported_log import ImportedLog
 from bench.store import Store
 from bench.store.manifest import Selection
 from bench.store.records import Certificates, CertificationBlock
-from tests.report.runs import make_manifest
+from tests.pages.runs import make_manifest
 
 N = 10_000
 RADII = (0.0, 0.25, 0.5, 0.75)

@@ -28,7 +28,7 @@ from bench.store.manifest import Selection
 from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
 from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, AttackSummary, Summary
-from tests.report.runs import ATTACKS, make_manifest, save_run
+from tests.pages.runs import ATTACKS, make_manifest, save_run
 
 CIFAR = "cifar100-linf"
 MODEL = "Wang2023Better_WRN-70-16"  # 75.22 clean, 42.67 AutoAttack, 42.66 best known

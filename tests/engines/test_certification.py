@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench import data
-from bench.certify.smoothing import Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.engines import CertificationTask, certification
 from bench.engines.certification import CertificationEngine
 from bench.engines.progress import Progress

@@ -13,7 +13,7 @@ from torch import nn
 from bench import data
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
-from bench.certify.smoothing import Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.engines import (
     AttackTask,
     CertificationTask,

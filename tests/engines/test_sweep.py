@@ -22,7 +22,7 @@ from bench.store.records import SweepBlock
 from bench.store.tables import Tables
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
-from tests.report.runs import make_manifest
+from tests.pages.runs import make_manifest
 
 ALPHAS = (0.0, 0.4, 0.6, 0.8, 1.0)
 ATTACKS = (

@@ -21,7 +21,7 @@ from bench.cli import main
 from bench.formatting import percent, radius
 from bench.store import Store
 from bench.store.summary import Flag
-from tests.report.runs import make_manifest, save_run
+from tests.pages.runs import make_manifest, save_run
 
 TEMPLATE = "{% for model in models %}{{ model.name }}|{{ model[acc_field] }}\n{% endfor %}"
 PAPER = {"title": "Ours & theirs", "link": "https://example.org/p", "venue": "ICLR 2026"}

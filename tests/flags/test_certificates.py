@@ -17,7 +17,7 @@ from bench.store import Store
 from bench.store.manifest import Selection
 from bench.store.records import Certificates, CertificationBlock
 from bench.suites import Suite
-from tests.report.runs import make_manifest
+from tests.pages.runs import make_manifest
 from tests.silent import SilentObserver
 
 N = 12

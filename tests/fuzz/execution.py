@@ -93,7 +93,7 @@ def _run_step(number: int, folder: Path, case: Case, step: Step) -> tuple[Failur
     result = None
     # Pages take longer than the rest of a small run.
     spared = number % 4 and step.arguments[0] in ("run", "sweep")
-    pages = patch("bench.report.build.build_report") if spared else contextlib.nullcontext()
+    pages = patch("bench.pages.build.build_report") if spared else contextlib.nullcontext()
     with _foreign_state(), pages, contextlib.suppress(_TooLong), _time_limit(SECONDS):
         result = CliRunner().invoke(main, step.arguments)
     complaint, ended = _judge(step, result)

@@ -11,7 +11,7 @@ from torch import nn
 from bench.candidates import Candidate
 from bench.runs.fingerprint import PROBES, fingerprint, probe_images
 from bench.store.same_candidate import same_answers, same_candidate
-from tests.report.runs import make_manifest
+from tests.pages.runs import make_manifest
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)

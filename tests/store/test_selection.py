@@ -26,7 +26,7 @@ from bench.store.manifest import Manifest, Selection
 from bench.store.records import Block
 from bench.store.selection import permutation, rows_of
 from bench.suites import load_suite
-from tests.report.runs import make_manifest
+from tests.pages.runs import make_manifest
 from tests.silent import SilentObserver
 
 

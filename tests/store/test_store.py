@@ -21,7 +21,7 @@ from bench.store import RunFolder, Store, safe_name
 from bench.store.packing import apply_difference, difference
 from bench.store.records import AttackBlock, CleanResults
 from bench.suites import load_suite
-from tests.report.runs import make_manifest, save_run
+from tests.pages.runs import make_manifest, save_run
 from tests.silent import SilentObserver
 
 IMAGES = arrays.arrays(

@@ -1,0 +1,105 @@
+"""What each attack took: one bar a candidate, from the robust samples to those wrong anyway."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from matplotlib.patches import Patch
+
+from bench.formatting import percent
+from bench.pages.leaderboard import Entry
+from bench.pages.svg import ROLES, drawing, printable
+
+ATTACK_COLORS = 12
+LEGEND_COLUMNS = 6
+MOST_BARS = 30
+
+
+def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: str) -> Markup:
+    """Draw the share of samples that stood, that fell to each attack, and that were wrong before.
+
+    Read from the right, a bar shows the attacks in their order; its first part is the robust
+    accuracy.
+
+    Args:
+        entries: at least one, in the order of the rows; at most `MOST_BARS` are drawn.
+        attacks: names of all their attacks, in the order in which they ran.
+        identifier: unique on the page.
+
+    Returns:
+        an <svg> element.
+    """
+    shown = entries[:MOST_BARS]
+    fell = {done.name for entry in shown for done in entry.summary.attacks if done.broken}
+    attacks = [name for name in attacks if name in fell]
+    legend = [("robust", "robust")]
+    legend += [(name, _role(place)) for place, name in enumerate(attacks)][::-1]
+    legend += [("wrong without attack", "wrong")]
+    top = 0.15 + 0.22 * math.ceil(len(legend) / LEGEND_COLUMNS)
+    height = 0.42 * len(shown) + 0.55 + top
+    with drawing(12.6, height) as sketch:
+        axes = sketch.axes
+        sketch.figure.subplots_adjust(
+            left=0.25, right=0.985, bottom=0.55 / height, top=1 - top / height
+        )
+        for row, entry in enumerate(shown):
+            left = 0.0
+            for part, share, role in _parts(entry, attacks):
+                (bar,) = axes.barh(row, 100 * share, 0.68, left=left, color=ROLES[role])
+                sketch.set_title(bar, f"{entry.manifest.candidate}: {part} {percent(share)}%")
+                if role == "robust" and share > 0.07:
+                    axes.text(
+                        left + 50 * share,
+                        row,
+                        percent(share),
+                        ha="center",
+                        va="center_baseline",
+                        fontsize=9,
+                        color=ROLES["on-robust"],
+                    )
+                left += 100 * share
+        names = [printable(entry.manifest.candidate, 38) for entry in shown]
+        axes.set_yticks(range(len(shown)), labels=names)
+        axes.tick_params(axis="y", length=0, labelcolor=ROLES["ink"])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("Samples (%)")
+        axes.spines["left"].set_visible(False)
+        axes.legend(
+            handles=[Patch(color=ROLES[role], label=label) for label, role in legend],
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=min(len(legend), LEGEND_COLUMNS),
+            fontsize=9,
+            handlelength=1.0,
+            handleheight=1.0,
+            handletextpad=0.5,
+            columnspacing=1.3,
+        )
+        return sketch.to_svg(identifier, _describe(entries, len(shown)))
+
+
+def _parts(entry: Entry, attacks: Sequence[str]) -> list[tuple[str, float, str]]:
+    """Return (what, share of the samples, color) from left to right; the shares sum to 1."""
+    summary = entry.summary
+    parts = [("robust", summary.robust_accuracy, "robust")]
+    for done in reversed(summary.attacks):
+        if done.broken:
+            role = _role(attacks.index(done.name))
+            parts.append((f"broken by {done.name}", done.broken / summary.n_examples, role))
+    parts.append(("wrong without attack", 1 - summary.clean_accuracy, "wrong"))
+    return parts
+
+
+def _role(place: int) -> str:
+    return f"attack-{place % ATTACK_COLORS + 1}"
+
+
+def _describe(entries: Sequence[Entry], shown: int) -> str:
+    what = f"the first {shown} of {len(entries)}" if shown < len(entries) else f"{shown}"
+    return (
+        f"Stacked bars for {what} candidates: the share of samples that is robust, that each "
+        "attack broke, and that is wrong without attack. The numbers are in the leaderboard."
+    )

@@ -1,0 +1,241 @@
+"""The certified leaderboard: each classifier's certified beside its attacked accuracy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bench.certification.accuracy import RADII
+from bench.errors import InputError
+from bench.formatting import count, percent, selection
+from bench.store import RunFolder, Store
+from bench.store.manifest import Manifest
+from bench.store.records import FloatArray
+from bench.store.same_candidate import same_candidate
+from bench.store.summary import CertifiedSummary, Summary
+
+GRID_STEP = 0.01
+"""Distance of the radii at which curves are drawn."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CertifiedEntry:
+    """A certification, or an imported log: the newest of its kind.
+
+    Attributes:
+        summary: the run's summary.
+        radii: (n_right,) certified radii of the samples that are right, ascending.
+        attacked: the newest full evaluation of the same weights by attacks, under the suite's
+            threat model; None: there is none.
+    """
+
+    summary: CertifiedSummary
+    radii: FloatArray
+    attacked: Summary | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return self.summary.manifest
+
+    @property
+    def method(self) -> str:
+        """The candidate's name without its sigma, shared by runs with several sigmas."""
+        digits = f"{self.summary.certified.sigma:g}"
+        number = re.escape(digits) + ("0*" if "." in digits else r"(\.0+)?")
+        name = self.manifest.candidate
+        return re.sub(rf"[-_ ]*(sigma|noise)?[-_= ]*(?<![\d.]){number}(?![\d.])", "", name) or name
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether somebody else certified it."""
+        return self.summary.kind.is_imported
+
+    @property
+    def origin(self) -> str:
+        """How it was certified, or the source of the log."""
+        settings = self.manifest.engine_settings
+        if self.is_imported:
+            source = str(self.manifest.information.get("source") or "no source named")
+            return f"imported log: {source}"
+        return (
+            f"{settings.get('procedure')}, failure probability "
+            f"{settings.get('failure_probability')}, {self.manifest.precision}, seed "
+            f"{self.manifest.seed}"
+        )
+
+    @property
+    def samples(self) -> str:
+        """The samples, in words."""
+        manifest = self.manifest
+        return selection(manifest.selection, manifest.dataset.size, self.summary.n_examples)
+
+    def accuracy_at(self, radius: float) -> float:
+        """Return the share of all samples that are right with a certified radius >= `radius`."""
+        beyond = len(self.radii) - int(np.searchsorted(self.radii, radius, side="left"))
+        return beyond / self.summary.n_examples
+
+    def curve(self, grid: FloatArray) -> FloatArray:
+        """Return the certified accuracy at each radius of an ascending grid (g,)."""
+        beyond = len(self.radii) - np.searchsorted(self.radii, grid, side="left")
+        return np.asarray(beyond / self.summary.n_examples, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class CertifiedBoard:
+    """All certifications of a suite.
+
+    Attributes:
+        eps: radius of the suite's threat model, in the [0, 1] pixel scale.
+        entries: at least one, largest average certified radius first.
+    """
+
+    eps: float
+    entries: tuple[CertifiedEntry, ...]
+
+    @property
+    def columns(self) -> list[float]:
+        """The papers' radii besides eps, as far as something is certified there."""
+        farthest = self.farthest
+        return [radius for radius in RADII if 0 < radius <= farthest and radius != self.eps]
+
+    @property
+    def farthest(self) -> float:
+        """The largest certified radius of a right sample; 0: nothing is certified."""
+        return max(
+            (float(entry.radii[-1]) for entry in self.entries if len(entry.radii)), default=0
+        )
+
+    @cached_property
+    def grid(self) -> FloatArray:
+        """Radii from 0 to just beyond the farthest."""
+        return np.arange(0.0, self.farthest + 2 * GRID_STEP, GRID_STEP)
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each entry's curve, with a distinction if several share it."""
+        names = [
+            f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.summary.certified.sigma:g}"
+            for entry in self.entries
+        ]
+        return [
+            name
+            if names.count(name) == 1
+            else f"{name}, n {count(entry.summary.n_examples)}, {_draws(entry)}"
+            for name, entry in zip(names, self.entries, strict=True)
+        ]
+
+    @property
+    def methods(self) -> dict[str, list[CertifiedEntry]]:
+        """Entries by method, a method's sigmas ascending."""
+        found: dict[str, list[CertifiedEntry]] = {}
+        for entry in sorted(self.entries, key=lambda each: each.summary.certified.sigma):
+            found.setdefault(entry.method, []).append(entry)
+        return found
+
+    @property
+    def envelopes(self) -> dict[str, FloatArray]:
+        """The best certified accuracy at each radius (g,), for each method with several sigmas."""
+        return {
+            method: np.max([entry.curve(self.grid) for entry in entries], axis=0)
+            for method, entries in self.methods.items()
+            if len({entry.summary.certified.sigma for entry in entries}) > 1
+        }
+
+
+def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | None:
+    """Return the certified leaderboard of a suite; None if nothing was certified.
+
+    A run whose tables cannot be read is left out and logged.
+
+    Args:
+        eps: radius of the suite's threat model.
+    """
+    certifications: dict[str, tuple[CertifiedSummary, RunFolder]] = {}
+    evaluations: list[Summary] = []
+    for folder in store.runs(suite):
+        if not folder.is_complete:
+            continue
+        try:
+            summary = folder.summary()
+        except InputError:
+            continue  # already reported on the page
+        if summary.kind.is_ranked and not summary.is_variant:
+            evaluations.append(summary)
+        elif isinstance(summary, CertifiedSummary):
+            key = _key(summary)
+            before = certifications.get(key)
+            if before is None or before[0].finished < summary.finished:
+                certifications[key] = summary, folder
+    entries = []
+    for summary, folder in certifications.values():
+        try:
+            samples = folder.samples()
+        except InputError as error:
+            _logger.warning("left out of the certified leaderboard: %s", error)
+            continue
+        right = samples["prediction"] == samples["label"]
+        radii = np.sort(samples.loc[right, "radius"].to_numpy(np.float64))
+        entries.append(CertifiedEntry(summary, radii, _attacked(summary, evaluations)))
+    if not entries:
+        return None
+    entries.sort(
+        key=lambda entry: (-entry.summary.certified.average_certified_radius, _key(entry.summary))
+    )
+    return CertifiedBoard(eps, tuple(entries))
+
+
+def _draws(entry: CertifiedEntry) -> str:
+    draws = entry.summary.certified.mean_noise_samples
+    if draws is None:
+        return "imported"
+    return f"{count(draws)} draws"
+
+
+def _key(summary: Summary) -> str:
+    """Return what puts two runs in two rows: everything but repetition, time and machine."""
+    manifest, settings = summary.manifest, summary.manifest.engine_settings
+    what = (
+        manifest.candidate,
+        manifest.kind,
+        settings.get("sigma"),
+        settings.get("procedure"),
+        manifest.precision,
+        manifest.overrides,
+    )
+    return json.dumps(what, sort_keys=True, default=str)
+
+
+def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | None:
+    """Return the newest evaluation of the candidate as it was certified."""
+    manifest = summary.manifest
+    if not manifest.weights_sha256:
+        return None
+    same = [
+        each
+        for each in evaluations
+        if each.manifest.candidate == manifest.candidate
+        and same_candidate(each.manifest, manifest)
+        and each.manifest.threat_model == manifest.threat_model
+    ]
+    return max(same, key=lambda each: each.finished, default=None)
+
+
+def describe(board: CertifiedBoard) -> str:
+    """Describe the board in one sentence, as the drawing's text alternative."""
+    names = ", ".join(
+        f"{entry.manifest.candidate} (sigma {entry.summary.certified.sigma:g}) ACR "
+        f"{entry.summary.certified.average_certified_radius:.3f}, "
+        f"{percent(entry.summary.clean_accuracy)}% at radius 0"
+        for entry in board.entries[:8]
+    )
+    more = f" and {len(board.entries) - 8} more" if len(board.entries) > 8 else ""
+    return f"Certified accuracy against L2 radius: {names}{more}."

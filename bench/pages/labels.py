@@ -1,0 +1,129 @@
+"""Names beside points, where there is room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from bench.pages.svg import Drawing
+
+Point = tuple[float, float]
+"""In the units of the axes."""
+
+Horizontal = Literal["left", "center", "right"]
+Vertical = Literal["bottom", "center", "top"]
+Place = tuple[float, float, Horizontal, Vertical]
+
+PLACES: tuple[Place, ...] = (
+    (9, 7, "left", "bottom"),
+    (-9, 7, "right", "bottom"),
+    (9, -7, "left", "top"),
+    (-9, -7, "right", "top"),
+    (0, 12, "center", "bottom"),
+    (0, -12, "center", "top"),
+    (14, 0, "left", "center"),
+    (-14, 0, "right", "center"),
+    (18, 16, "left", "bottom"),
+    (-18, 16, "right", "bottom"),
+    (18, -16, "left", "top"),
+    (-18, -16, "right", "top"),
+)
+"""Offsets of a label from its point, in points of 1/72 inch, and its alignment; best first."""
+
+NO_ROOM = 1000.0
+"""Cost of covering a labelled point or another label, or of leaving the axes."""
+CROSSED_BAR = 3.0
+COVERED_DOT = 1.0
+LATER_PLACE = 0.4
+
+MARK_RADIUS = 6.0
+"""Half the size of a labelled mark, in points of 1/72 inch."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label to place.
+
+    Attributes:
+        point: what it names.
+        name: what it says where there is room.
+        short: what it says where there is not.
+    """
+
+    point: Point
+    name: str
+    short: str
+    color: str
+
+
+def place_labels(
+    sketch: Drawing,
+    labels: Sequence[Label],
+    bars: Sequence[Sequence[Point]],
+    dots: Sequence[Point],
+) -> None:
+    """Write each label at the best place around its point that is free, one after the other.
+
+    Args:
+        sketch: the drawing; the limits of its axes are final.
+        labels: those that matter most first: they find the most room.
+        bars: horizontal or vertical lines, by their ends, that labels had better not cross.
+        dots: points that labels had better not cover.
+    """
+    canvas = sketch.figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call, unused-ignore]
+    frame = sketch.axes.get_window_extent(renderer)
+    to_pixels = sketch.axes.transData.transform
+    taken = [Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS) for label in labels]
+    bar_boxes = [Bbox(to_pixels(ends)) for ends in bars]
+    dot_pixels = [to_pixels(dot) for dot in dots]
+
+    def cost(box: Bbox, place: int) -> float:
+        conflicts = sum(box.overlaps(other) for other in taken)
+        inside = (
+            frame.x0 <= box.x0 <= box.x1 <= frame.x1 and frame.y0 <= box.y0 <= box.y1 <= frame.y1
+        )
+        return (
+            NO_ROOM * (conflicts + 2 * (not inside))
+            + CROSSED_BAR * sum(box.overlaps(bar) for bar in bar_boxes)
+            + COVERED_DOT * sum(bool(box.contains(x, y)) for x, y in dot_pixels)
+            + LATER_PLACE * place
+        )
+
+    for label in labels:
+        for text in (label.name, label.short):
+            tried = [_annotate(sketch.axes, text, label, place) for place in PLACES]
+            boxes = [each.get_window_extent(renderer).padded(1.0) for each in tried]
+            costs = [cost(box, place) for place, box in enumerate(boxes)]
+            best = costs.index(min(costs))
+            is_kept = costs[best] < NO_ROOM or text is label.short
+            for place, each in enumerate(tried):
+                if place != best or not is_kept:
+                    each.remove()
+            if is_kept:
+                sketch.set_halo(tried[best])
+                taken.append(boxes[best])
+                break
+
+
+def _annotate(axes: Axes, text: str, label: Label, place: Place) -> Annotation:
+    dx, dy, horizontal, vertical = place
+    return axes.annotate(
+        text,
+        label.point,
+        xytext=(dx, dy),
+        textcoords="offset points",
+        ha=horizontal,
+        va=vertical,
+        fontsize=9.5,
+        fontweight="bold",
+        color=label.color,
+        zorder=6,
+    )

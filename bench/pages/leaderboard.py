@@ -1,0 +1,325 @@
+"""Select and order the runs of a suite's page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+
+from bench.claims import Claim, claims_at, claims_at_other_radii, find_claim
+from bench.pages.pareto import pareto_front
+from bench.statistics.intervals import Interval
+from bench.store.best_known import BestKnown
+from bench.store.manifest import Manifest
+from bench.store.selection import interval_of
+from bench.store.summary import AttackedSummary, Summary, ranked
+from bench.suites import Suite, ThreatModel
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run on the page: the newest of its candidate, with the older ones behind it.
+
+    Attributes:
+        rank: from 1, equal for equal robust accuracy; None: not ranked.
+        on_front: whether no ranked candidate is better in clean and in robust accuracy.
+        claim: the published numbers of this model under the run's threat model.
+        distant_claim: its published numbers at another radius, which are not compared.
+        standing: which place it would take by robust accuracy among the published models; None
+            for a variant, a flagged run, or one that is published itself.
+        older: earlier complete runs of the same, newest first.
+        best_known: the joined result of all runs of the candidate; None: not computed.
+        group: the letter shared by entries that cannot be told apart; empty: not computed.
+    """
+
+    summary: AttackedSummary
+    rank: int | None = None
+    on_front: bool = False
+    claim: Claim | None = None
+    distant_claim: Claim | None = None
+    standing: int | None = None
+    older: tuple[AttackedSummary, ...] = ()
+    best_known: BestKnown | None = None
+    group: str = ""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return self.summary.manifest
+
+    @property
+    def anchor(self) -> str:
+        """The id of its details on the page."""
+        return f"run-{self.manifest.run}"
+
+    @property
+    def accuracies(self) -> list[Accuracy]:
+        """Clean, AutoAttack's and robust accuracy, each with what is published about it."""
+        claim, summary = self.claim, self.summary
+        return [
+            Accuracy(
+                "Clean",
+                "clean_accuracy",
+                summary.clean_accuracy,
+                self.interval("clean_accuracy"),
+                claim.clean_accuracy if claim else None,
+            ),
+            Accuracy(
+                "AutoAttack",
+                "autoattack_accuracy",
+                summary.autoattack_accuracy,
+                self.interval("autoattack_accuracy"),
+                claim.autoattack_accuracy if claim else None,
+            ),
+            Accuracy(
+                "Robust",
+                "robust_accuracy",
+                summary.robust_accuracy,
+                self.interval("robust_accuracy"),
+                claim.best_known_accuracy if claim else None,
+            ),
+        ]
+
+    @property
+    def robust_notes(self) -> list[tuple[str, float]]:
+        """Other robust accuracies of the same run: name and fraction."""
+        notes = []
+        if self.summary.eight_bit_robust_accuracy is not None:
+            notes.append(("as 8-bit images", self.summary.eight_bit_robust_accuracy))
+        if self.best_known is not None and self.best_known.lowered:
+            notes.append(("best known", self.best_known.robust_accuracy))
+        return notes
+
+    @property
+    def additional_data(self) -> bool:
+        """Whether data beyond the training set was used, by the candidate's or the claim's word."""
+        claims = [claim for claim in (self.claim, self.distant_claim) if claim is not None]
+        own = self.manifest.information.get("additional_data") is True
+        return own or any(claim.additional_data for claim in claims)
+
+    def interval(self, name: str) -> Interval | None:
+        """Return the 95% interval of one of the summary's accuracies; None if not measured."""
+        recorded = self.summary.confidence_intervals.get(name)
+        fraction: float | None = getattr(self.summary, name)
+        if recorded is not None or fraction is None:
+            return recorded
+        n = self.summary.n_examples
+        return interval_of(self.manifest.selection, round(fraction * n), n)
+
+    def after(self, attack: str) -> float | None:
+        """Return the accuracy after an attack of the run; None if the run has no such attack."""
+        for done in self.summary.attacks:
+            if done.name == attack:
+                return done.accuracy_after
+        return None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A measured accuracy beside the published one; fractions in [0, 1]."""
+
+    title: str
+    key: str
+    measured: float | None
+    interval: Interval | None
+    published: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published."""
+        if self.measured is None or self.published is None:
+            return None
+        return self.measured - self.published
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The runs and published numbers that a suite's page shows.
+
+    Attributes:
+        suite: the suite's name.
+        definition: the suite as it ships; None: a user's own, known by its runs only.
+        reference: the manifest of the newest run that is ranked, or of the newest one.
+        ranked: one entry a candidate, best robust accuracy first.
+        variants: runs with something that differs from the suite, newest first.
+        outdated: full runs under another version of the suite, newest first.
+        published: claims under the suite's threat model, best known accuracy first.
+        published_elsewhere: claims at other radii, which are shown but not compared with.
+        notices: runs that could not be read, and why.
+        others: runs of other kinds: certifications, imported logs and witnesses, sweeps.
+    """
+
+    suite: str
+    definition: Suite | None
+    reference: Manifest
+    ranked: tuple[Entry, ...]
+    variants: tuple[Entry, ...]
+    outdated: tuple[Entry, ...]
+    published: tuple[Claim, ...]
+    published_elsewhere: tuple[Claim, ...]
+    notices: tuple[str, ...] = ()
+    others: tuple[Summary, ...] = ()
+
+    @property
+    def certified(self) -> int:
+        """How many candidates have a certification."""
+        return len({run.manifest.candidate for run in self.others if run.kind.certifies})
+
+    @property
+    def unsectioned(self) -> list[Summary]:
+        """The runs of kinds for which the page has no section, newest first."""
+        runs = [run for run in self.others if not run.kind.has_section]
+        return sorted(runs, key=lambda run: run.finished, reverse=True)
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The suite's threat model."""
+        return (self.definition or self.reference).threat_model
+
+    @property
+    def title(self) -> str:
+        """The suite's title, or its name where it has none."""
+        return self.reference.suite_title or self.suite
+
+    @property
+    def most_robust(self) -> Entry | None:
+        """The ranked entry with the best robust accuracy."""
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def most_accurate(self) -> Entry | None:
+        """The ranked entry with the best clean accuracy."""
+        return max(self.ranked, key=lambda entry: entry.summary.clean_accuracy, default=None)
+
+    @cached_property
+    def attacks(self) -> list[str]:
+        """Names of all attacks of the ranked runs, in their order."""
+        names: dict[str, None] = {}
+        for entry in self.ranked:
+            names |= {attack.name: None for attack in entry.summary.attacks}
+        return list(names)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Everything with details on the page."""
+        return [*self.ranked, *self.variants, *self.outdated]
+
+    @property
+    def newest(self) -> str:
+        """When the newest run on the page finished, in ISO 8601."""
+        runs = [*(entry.summary for entry in self.entries), *self.others]
+        return max((run.finished for run in runs), default="")
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates have a complete run of whatever kind."""
+        runs = [*(entry.summary for entry in self.entries), *self.others]
+        return len({run.manifest.candidate for run in runs})
+
+
+def make_leaderboard(
+    suite: str,
+    summaries: Sequence[Summary],
+    definition: Suite | None,
+    notices: Sequence[str] = (),
+    best_known: Mapping[str, BestKnown] = MappingProxyType({}),
+) -> Leaderboard:
+    """Sort a suite's complete runs into ranked ones, variants and outdated ones.
+
+    Args:
+        summaries: at least one, oldest first.
+        definition: the suite as it ships, if it does.
+        best_known: by run.
+    """
+    runs = ranked(summaries)
+    full = [run for run in runs if not run.is_variant]
+    # Full runs are compared with each other only if the suite meant the same by "full": its
+    # version, and the sample count and radius in case somebody edited it and forgot the version.
+    current = [run for run in full if definition is None or _is_current(run, definition)]
+    reference: Summary = [*(current or full or runs or summaries)][-1]
+    comparable = [run for run in current if _meaning(run) == _meaning(reference)]
+    others = [run for run in full if run not in comparable]
+    dataset = reference.manifest.dataset.name
+    threat_model = (
+        definition.threat_model if definition is not None else reference.manifest.threat_model
+    )
+    return Leaderboard(
+        suite=suite,
+        definition=definition,
+        reference=reference.manifest,
+        ranked=_rank(_newest_first(comparable, best_known)),
+        variants=tuple(_newest_first([run for run in runs if run.is_variant], best_known)),
+        outdated=tuple(_newest_first(others, best_known)),
+        published=tuple(claims_at(dataset, threat_model)),
+        published_elsewhere=tuple(claims_at_other_radii(dataset, threat_model)),
+        notices=tuple(notices),
+        others=tuple(run for run in summaries if not run.kind.is_ranked),
+    )
+
+
+def _is_current(run: AttackedSummary, definition: Suite) -> bool:
+    return run.manifest.suite_version == definition.version
+
+
+def _meaning(run: Summary) -> tuple[object, ...]:
+    manifest = run.manifest
+    return (manifest.suite_version, manifest.threat_model, run.n_examples)
+
+
+def _newest_first(
+    runs: Sequence[AttackedSummary], best_known: Mapping[str, BestKnown]
+) -> list[Entry]:
+    """Return one entry for each candidate and set of overrides, led by its newest run."""
+    groups: dict[tuple[str, str, str], list[AttackedSummary]] = {}
+    for run in reversed(runs):
+        what = json.dumps(run.manifest.overrides, sort_keys=True)
+        version = repr(_meaning(run))
+        groups.setdefault((run.manifest.candidate, what, version), []).append(run)
+    return [_entry(group, best_known.get(group[0].run)) for group in groups.values()]
+
+
+def _entry(runs: Sequence[AttackedSummary], best_known: BestKnown | None) -> Entry:
+    manifest = runs[0].manifest
+    claim_id = manifest.information.get("claim")
+    name = claim_id if isinstance(claim_id, str) else None
+    published = claims_at(manifest.dataset.name, manifest.threat_model)
+    claim = find_claim(published, name)
+    elsewhere = claims_at_other_radii(manifest.dataset.name, manifest.threat_model)
+    robust = runs[0].robust_accuracy
+    return Entry(
+        summary=runs[0],
+        claim=claim,
+        distant_claim=find_claim(elsewhere, name) if claim is None else None,
+        standing=(
+            1 + sum((other.best_known_accuracy or 0) > robust for other in published)
+            if published and claim is None and not runs[0].is_variant and not runs[0].flags
+            else None
+        ),
+        older=tuple(runs[1:]),
+        best_known=best_known,
+    )
+
+
+def _rank(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    ordered = sorted(
+        entries,
+        key=lambda entry: (
+            -entry.summary.robust_accuracy,
+            -entry.summary.clean_accuracy,
+            entry.manifest.candidate,
+        ),
+    )
+    front = set(
+        pareto_front(
+            [(entry.summary.clean_accuracy, entry.summary.robust_accuracy) for entry in ordered]
+        )
+    )
+    ranked: list[Entry] = []
+    for place, entry in enumerate(ordered):
+        tied = ranked and ranked[-1].summary.robust_accuracy == entry.summary.robust_accuracy
+        ranked.append(
+            replace(entry, rank=ranked[-1].rank if tied else place + 1, on_front=place in front)
+        )
+    return tuple(ranked)

@@ -1,0 +1,59 @@
+"""The figures of a suite's mixes, from the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from bench.pages.distribution_plot import alpha_plot, margin_plot
+from bench.pages.mix_plot import mix_plot
+from bench.pages.mixes import Family, families, read_mix_samples
+from bench.store import Store
+
+
+@dataclass(frozen=True)
+class MixFigures:
+    """What the page shows of a family of mixes; figures are <svg> elements.
+
+    Attributes:
+        tradeoff: robust against clean accuracy along the weight; None without a curve or a base.
+        alphas: of each adaptive mix, its name and its weights' distribution.
+        margins: of the bases, with the mix against which the images were made; None: not recorded.
+    """
+
+    family: Family
+    tradeoff: Markup | None
+    alphas: tuple[tuple[str, Markup], ...]
+    margins: tuple[str, Markup] | None
+
+    @property
+    def samples(self) -> int:
+        """How many each of the runs has."""
+        family = self.family
+        return (*family.adaptive, *family.fixed, *family.sweeps)[0].n_examples
+
+
+def mix_figures(store: Store, suite: str) -> list[MixFigures]:
+    """Return the figures of all families of a suite's readable runs."""
+    runs = [run for run in store.readable_summaries() if run.manifest.suite == suite]
+    return [_figures(store, each, f"mix-{place}") for place, each in enumerate(families(runs))]
+
+
+def _figures(store: Store, family: Family, identifier: str) -> MixFigures:
+    alphas = []
+    margins = None
+    for place, run in enumerate((*family.adaptive, *reversed(family.fixed))):
+        is_adaptive = place < len(family.adaptive)
+        if not is_adaptive and margins is not None:
+            break
+        samples = read_mix_samples(store, run)
+        if samples is None:
+            continue
+        if is_adaptive:
+            alphas.append((samples.candidate, alpha_plot(samples, f"{identifier}-alpha-{place}")))
+        if margins is None:
+            svg = margin_plot(samples, family.names, f"{identifier}-margins")
+            margins = (samples.candidate, svg)
+    tradeoff = mix_plot(family, identifier) if family.has_curve else None
+    return MixFigures(family, tradeoff, tuple(alphas), margins)

@@ -10,7 +10,7 @@ from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import duration, percent
-from bench.training import Progress, TriedNumbers, preset_for, presets, recipes, run
+from bench.training import TrainingProgress, TriedNumbers, preset_for, presets, recipes, run
 
 
 @click.command("train")
@@ -73,7 +73,7 @@ class _Lines:
     def __init__(self) -> None:
         self._epoch = 0
 
-    def __call__(self, progress: Progress | TriedNumbers) -> None:
+    def __call__(self, progress: TrainingProgress | TriedNumbers) -> None:
         if isinstance(progress, TriedNumbers):
             click.echo(_tried(progress))
             return

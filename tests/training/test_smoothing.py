@@ -287,7 +287,7 @@ def test_a_killed_training_resumes_to_the_same_weights(recipe: str, tmp_path: Pa
     settings = override(preset.settings, TINY)
 
     def train(checkpoint: Path, kill: bool) -> Trained:
-        def progress(state: bench.training.Progress) -> None:
+        def progress(state: bench.training.TrainingProgress) -> None:
             if kill and state.epoch == 1:
                 raise Killed
 

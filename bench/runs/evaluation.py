@@ -35,7 +35,7 @@ from bench.flags.extra import extra_flags
 from bench.formatting import accuracy_text, duration, percent
 from bench.runs.capabilities import applicable
 from bench.runs.estimate import Estimate, estimate_attacks
-from bench.runs.kind import RunnableKind, present
+from bench.runs.kind import RunnableKind, present, task_of
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
@@ -86,22 +86,13 @@ class Evaluation(RunnableKind):
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
         """Return the candidate with those attacks of the protocol that apply to it."""
-        module = candidate.module.to(settings.device)
+        common = task_of(candidate.module, dataset, settings, engine)
         images = dataset.images[:4].to(settings.device)
         surrogate = candidate.surrogate
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(replace(common, randomized=candidate.randomized)),
             attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
             until_converged=settings.until_converged,
-            randomized=candidate.randomized,
             surrogate=None if surrogate is None else surrogate.to(settings.device),
         )
 

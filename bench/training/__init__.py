@@ -39,7 +39,7 @@ from bench.training.recipe import (
     register_recipe,
 )
 from bench.training.run import run
-from bench.training.smoothing import SmoothingSettings, register_smoothing_recipe
+from bench.training.smoothing import NoisyBatch, SmoothingSettings, register_smoothing_recipe
 
 register_shipped_presets()
 
@@ -50,6 +50,7 @@ __all__ = [
     "Measure",
     "Measurement",
     "NetworkSettings",
+    "NoisyBatch",
     "OneCycleSettings",
     "Optimization",
     "Preset",

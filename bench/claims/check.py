@@ -26,7 +26,7 @@ from bench.store import Store
 from bench.store.best_known import best_known
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, ranked
-from bench.suites import Suite, load_suite, suite_names
+from bench.suites import Suite, read_suite, suite_names
 
 Quantity = Literal["clean", "AutoAttack", "best known"]
 
@@ -49,7 +49,7 @@ def check(
     Raises:
         InputError: an unknown suite, a wrong claims file, or damaged runs.
     """
-    definitions = [load_suite(name) for name in ([suite] if suite else suite_names())]
+    definitions = [read_suite(name) for name in ([suite] if suite else suite_names())]
     checks: list[Check] = []
     for definition in definitions:
         runs = ranked(store.summaries(definition.name))

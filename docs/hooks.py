@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from functools import cache
 from pathlib import Path
@@ -52,24 +53,22 @@ def _command(parent: click.Context, name: str, level: int) -> str:
     context = click.Context(command, info_name=name, parent=parent)
     path = context.command_path
     arguments = " ".join(command.collect_usage_pieces(context))
-    text = re.sub(r"\n\x08\n", "\n", command.help or "")
+    text = inspect.cleandoc(command.help or "")
     lines = [f"{'#' * level} {path} {{ data-toc-label='{name}' }}", "", text, ""]
     lines += ["```text", f"{path} {arguments}", "```", ""]
     records = [each.get_help_record(context) for each in command.get_params(context)]
     records = [each for each in records if each and not each[0].startswith("-h, --help")]
-    if records:
-        lines += ["| option | meaning |", "| --- | --- |"]
-        lines += [f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in records]
-    lines.append("")
+    for option, meaning in records:
+        lines += [f"`{option}`", f":   {_escaped(meaning)}", ""]
     if isinstance(command, click.Group):
         below = command.list_commands(context)
         lines += [_command(context, each, level + 1) for each in below]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    """Return a text that stands in one cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+def _escaped(text: str) -> str:
+    """Return a text as one paragraph in which nothing is markup."""
+    return re.sub(r"([*_`<\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _table(module: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import inspect
 import re
@@ -12,6 +13,7 @@ from typing import Any, get_args, get_origin
 import click
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
@@ -21,6 +23,10 @@ ROOT = Path(__file__).parent.parent
 FROM_THE_ROOT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 """Pages whose text lies beside the package, where people look for it."""
 FIELDS = re.compile(r"^<!-- fields: ([\w.]+):(\w+) -->$", re.MULTILINE)
+LOADED_FROM_ELSEWHERE = re.compile(
+    r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=.?(?:https?:)?//[^>]*"
+    r"|<link\b[^>]*\bhref=.?(?:https?:)?//[^>]*"
+)
 COMMANDS = re.compile(r"^<!-- commands: ([\w.]+):(\w+) -->$", re.MULTILINE)
 
 
@@ -36,6 +42,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Replace `<!-- fields: module:Model -->` and `<!-- commands: module:group -->` by tables."""
     markdown = COMMANDS.sub(lambda found: _commands(found[1], found[2]), markdown)
     return FIELDS.sub(lambda found: _table(found[1], found[2]), markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a page that loads anything from another server: the site is read without a network."""
+    for page in Path(config.site_dir).rglob("*.html"):
+        if found := LOADED_FROM_ELSEWHERE.search(page.read_text(encoding="utf-8")):
+            raise PluginError(f"{page}: expected no request to another server, got {found[0]}")
 
 
 def _commands(module: str, name: str) -> str:
@@ -68,7 +81,7 @@ def _command(parent: click.Context, name: str, level: int) -> str:
 
 def _escaped(text: str) -> str:
     """Return a text as one paragraph in which nothing is markup."""
-    return re.sub(r"([*_`<\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([*_`\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _table(module: str, name: str) -> str:

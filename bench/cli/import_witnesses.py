@@ -9,8 +9,8 @@ import click
 from bench import data
 from bench.candidates.registry import find_candidate
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.formatting import percent
+from bench.runs.devices import torch_device
 from bench.runs.imported_witnesses import import_witnesses, read_images
 from bench.runs.settings import Settings
 from bench.store import Store

@@ -10,10 +10,10 @@ import click
 
 from bench.candidates.registry import find_candidates
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.cli.display import Display
 from bench.cli.report import write_report
 from bench.errors import InputError
+from bench.runs.devices import torch_device
 from bench.runs.kind import runnable_kind
 from bench.runs.many import check_each, check_writable, evaluate_each, prospects
 from bench.runs.samples import Samples

@@ -10,10 +10,10 @@ import click
 
 from bench.candidates.registry import find_candidates
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.cli.display import Display
 from bench.cli.report import write_report
 from bench.runs import sweep
+from bench.runs.devices import torch_device
 from bench.runs.many import check_writable, evaluate_each
 from bench.runs.samples import Samples
 from bench.runs.session import evaluate

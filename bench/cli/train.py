@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import duration, percent
+from bench.runs.devices import torch_device
 from bench.training import Progress, TriedNumbers, preset_for, presets, recipes, run
 
 

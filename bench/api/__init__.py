@@ -1,0 +1,1 @@
+"""The Python interface; users reach it as `bench.evaluate` and the like."""

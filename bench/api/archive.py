@@ -6,25 +6,42 @@ import io
 import json
 import tempfile
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.api.evaluation import Evaluation
-from bench.api.origin import Origin
 from bench.errors import InputError
 from bench.store import RunFolder
 from bench.store.files import UNREADABLE, write
 from bench.store.run_folder import ATTEMPTS, MANIFEST, SAMPLES, SUMMARY, WITNESSES
 
 if TYPE_CHECKING:
+    from bench.api.evaluation import Evaluation
     from bench.data import Dataset
 
 FORMAT = 1
 RECORDS = (MANIFEST, SUMMARY, SAMPLES, ATTEMPTS, WITNESSES)
 ABOUT, DATA = "evaluation.json", "data.npz"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What an archive holds.
+
+    Attributes:
+        folder: the run's files, for as long as `held` lives.
+        dataset: the samples of the run.
+        command, notices: as of `Evaluation`.
+        held: the temporary folder, which is removed with this object.
+    """
+
+    folder: RunFolder
+    dataset: Dataset
+    command: str
+    notices: tuple[str, ...]
+    held: Any
 
 
 def save(evaluation: Evaluation, path: Path) -> Path:
@@ -49,8 +66,8 @@ def save(evaluation: Evaluation, path: Path) -> Path:
     return path
 
 
-def load(path: Path) -> Evaluation:
-    """Return an evaluation that `save` wrote.
+def load(path: Path) -> Saved:
+    """Return what `save` wrote.
 
     Raises:
         InputError: there is no such file, or it is damaged or of another form.
@@ -68,22 +85,15 @@ def load(path: Path) -> Evaluation:
             dataset = _unpacked(archive.read(DATA))
         run = RunFolder(Path(folder.name))
         damaged = [each.name for each in run.verify_tables()]
-        loaded = Evaluation(
-            run.summary(),
-            run,
-            Origin(dataset=dataset),
-            str(about["command"]),
-            tuple(about["notices"]),
-            reused=True,
-            held=folder,
-        )
+        record = run.summary().manifest.dataset
+        dataset = replace(dataset, name=record.name, size=record.size)
+        command, notices = str(about["command"]), tuple(map(str, about["notices"]))
     except (*UNREADABLE, TypeError) as error:
         raise InputError(f"{path}: damaged, or not what Evaluation.save writes: {error}") from error
-    record = loaded.summary.manifest.dataset
     if damaged or dataset.sha256() != record.sha256:
         what = ", ".join(damaged) or DATA
         raise InputError(f"{path}: damaged: {what} is not what was saved")
-    return loaded.with_dataset(replace(dataset, name=record.name, size=record.size))
+    return Saved(run, dataset, command, notices, folder)
 
 
 def _packed(dataset: Dataset) -> bytes:

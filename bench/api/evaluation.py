@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +248,16 @@ class Evaluation:
         """
         from bench.api.archive import load
 
-        return load(Path(path))
+        saved = load(Path(path))
+        return cls(
+            saved.folder.summary(),
+            saved.folder,
+            Origin(dataset=saved.dataset),
+            saved.command,
+            saved.notices,
+            reused=True,
+            held=saved,
+        )
 
     def __repr__(self) -> str:
         robust = accuracy_text(self.robust_accuracy, self.interval)
@@ -307,7 +316,3 @@ class Evaluation:
             model_dir=self.origin.model_dir,
             trust_code=self.origin.trust_code,
         )
-
-    def with_dataset(self, dataset: Dataset) -> Evaluation:
-        """Return the same evaluation holding its samples."""
-        return replace(self, origin=replace(self.origin, dataset=dataset))

@@ -255,15 +255,17 @@ class AutoAttack:
 
 
 class _AutoAttackLoader(Loader):
-    """Makes the modules `autoattack` and `autoattack.state` out of pyautoattack."""
+    """Makes the modules `autoattack` and `autoattack.state`."""
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
         module = types.ModuleType(spec.name, "pyautoattack behind the interface of autoattack")
         if spec.name == "autoattack":
             module.__dict__["AutoAttack"] = AutoAttack
         else:
-            state = importlib.import_module("pyautoattack.state")
-            module.__dict__["EvaluationState"] = state.EvaluationState
+            # The reference, behind this interface, writes no states.
+            module.__dict__["EvaluationState"] = importlib.import_module(
+                "bench.autoattack"
+            ).EvaluationState
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:

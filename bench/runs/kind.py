@@ -1,9 +1,10 @@
-"""A kind of run that can be made: what its engine is given, and what is measured around it."""
+"""A kind of run as `bench.runs` makes it: its engine and task, its measurements, its summary."""
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,32 @@ from bench.store.summary import Flag, Summary
 from bench.store.tables import Tables
 
 
-class RunnableKind(Kind):
+class MadeKind(Kind):
+    """A kind of run whose blocks become tables, and whose tables become a summary."""
+
+    @abstractmethod
+    def join(self, blocks: Sequence[Block]) -> Tables:
+        """Return the tables that a run's blocks make together."""
+
+    @abstractmethod
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> Summary:
+        """Sum a run up.
+
+        Args:
+            raised: flags so far.
+            record: of the engine, see `Block.record`.
+            finished: when the run ended.
+        """
+
+
+class RunnableKind(MadeKind):
     """A kind of run that `bench.runs.session.evaluate` makes.
 
     Attributes:
@@ -122,6 +148,9 @@ def runnable_kind(name: str) -> RunnableKind:
         InputError: there is none, or it cannot be made by running a candidate.
     """
     kind = kind_named(name)
+    if kind.maker:
+        module, _, maker = kind.maker.partition(":")
+        kind = getattr(importlib.import_module(module), maker)()
     if not isinstance(kind, RunnableKind):
         raise InputError(
             f"expected a kind of run that `bench run` makes, got {name!r}, which is imported"

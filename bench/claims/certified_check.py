@@ -25,7 +25,7 @@ CERTIFIED_SUITE = "certified"
 RADIUS_ROUNDING = 0.5e-3
 """Average certified radii are printed with three decimals."""
 RADIUS_SPREAD = 0.002
-"""By convention, how far other draws of noise may move an average certified radius."""
+"""How far other draws of noise may move an average certified radius, by convention."""
 SIGMA_TOLERANCE = 1e-6
 HIGHER = "a better classifier than the published one, or more draws of noise"
 

@@ -11,10 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from bench.pages.axes import Point
 from bench.pages.svg import Drawing
-
-Point = tuple[float, float]
-"""In the units of the axes."""
 
 Horizontal = Literal["left", "center", "right"]
 Vertical = Literal["bottom", "center", "top"]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import Unavailable
+from bench.errors import InputError, Unavailable
 from bench.import_hook import make_importable as make_importable
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 DEFAULT_SEED = 0
 
+DEFAULT_ENGINE = "reference"
+ENGINES = (DEFAULT_ENGINE, "fast")
+
 _seed: contextvars.ContextVar[int] = contextvars.ContextVar("autoattack_seed", default=DEFAULT_SEED)
+_engine: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "autoattack_engine", default=DEFAULT_ENGINE
+)
 
 
 @contextlib.contextmanager
@@ -44,6 +50,31 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         _seed.reset(token)
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Let `robustbench.benchmark` attack by another engine within this context.
+
+        with bench.robustbench.engine("fast"):
+            clean, robust = robustbench.benchmark(model, dataset="cifar10", eps=8 / 255)
+
+    The fast engine runs the same attacks with the same budgets (`bench.autoattack`), and writes
+    that it does. Outside any context the attacks are pyautoattack's own.
+
+    Args:
+        name: "reference" or "fast".
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise InputError(f"expected an engine of {', '.join(ENGINES)}; got {name!r}")
+    token = _engine.set(name)
+    try:
+        yield
+    finally:
+        _engine.reset(token)
 
 
 def check_torchvision() -> None:
@@ -68,6 +99,8 @@ def check_torchvision() -> None:
 class AutoAttack:
     """pyautoattack behind the interface of `autoattack.AutoAttack`, as RobustBench calls it.
 
+    Within `engine("fast")` this makes a `bench.autoattack.AutoAttack` instead.
+
     Args:
         model: images (N, C, H, W) in [0, 1] -> logits (N, K).
         norm: "Linf", "L2" or "L1".
@@ -79,6 +112,13 @@ class AutoAttack:
         device: where the attacks run.
         log_path: a file that receives pyautoattack's log as well.
     """
+
+    def __new__(cls, *args: Any, seed: int | None = None, **kwargs: Any) -> Any:
+        """Return the adversary of the engine that is asked for."""
+        if _engine.get() == DEFAULT_ENGINE:
+            return super().__new__(cls)
+        fast = importlib.import_module("bench.autoattack").AutoAttack
+        return fast(*args, seed=_seed.get() if seed is None else seed, **kwargs)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from bench.errors import InputError
 from bench.formatting import duration, percent
 
 if TYPE_CHECKING:
-    from bench.training import Progress, TriedNumbers
+    from bench.training import TrainingProgress, TriedNumbers
 
 
 @click.command("train")
@@ -78,7 +78,7 @@ class _Lines:
     def __init__(self) -> None:
         self._epoch = 0
 
-    def __call__(self, progress: Progress | TriedNumbers) -> None:
+    def __call__(self, progress: TrainingProgress | TriedNumbers) -> None:
         from bench.training import TriedNumbers
 
         if isinstance(progress, TriedNumbers):

@@ -16,7 +16,7 @@ from bench.engines.certification import CertificationEngine
 from bench.errors import InputError
 from bench.kinds.certified import CertificationRecords, CertifiedRecords
 from bench.runs.estimate import Estimate, estimate_votes
-from bench.runs.kind import MadeKind, RunnableKind
+from bench.runs.kind import MadeKind, RunnableKind, task_of
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.records import CertificationBlock
@@ -95,19 +95,9 @@ class Certification(CertificationRecords, CertifyingKind, RunnableKind):
         """Return what votes, and the noise under which it does."""
         smoothing = smoothing_of(candidate, settings)
         assert candidate.voter is not None
-        voter = candidate.voter.to(settings.device)
-        images = dataset.images[:4].to(settings.device)
         module = candidate.module
         return CertificationTask(
-            module=voter,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(voter, images),
-            device=settings.device,
+            **vars(task_of(candidate.voter, dataset, settings, engine)),
             smoothing=smoothing,
             mix=module.to(settings.device) if isinstance(module, Mix) else None,
         )

@@ -33,7 +33,7 @@ from bench.flags.extra import extra_flags
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
 from bench.runs.estimate import Estimate, estimate_attacks
-from bench.runs.kind import RunnableKind
+from bench.runs.kind import RunnableKind, task_of
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
@@ -64,22 +64,13 @@ class AttackingKind(AttackedRecords, RunnableKind):
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
         """Return the candidate with the attacks of the protocol that apply to it."""
-        module = candidate.module.to(settings.device)
+        common = task_of(candidate.module, dataset, settings, engine)
         images = dataset.images[:4].to(settings.device)
         surrogate = candidate.surrogate
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(replace(common, randomized=candidate.randomized)),
             attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
             until_converged=settings.until_converged,
-            randomized=candidate.randomized,
             surrogate=None if surrogate is None else surrogate.to(settings.device),
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench.candidates import Candidate
 from bench.data import Dataset
@@ -162,6 +163,30 @@ def runnable_kind(name: str) -> RunnableKind:
             f"expected a kind of run that `bench run` makes, got {name!r}, which is imported"
         )
     return kind
+
+
+def task_of(module: nn.Module, dataset: Dataset, settings: Settings, engine: Engine[Any]) -> Task:
+    """Return what the tasks of all kinds of runs have: a network on its device, and samples.
+
+    Args:
+        module: what the engine runs.
+        dataset: the selected samples.
+        settings: name the device, the threat model, the seed and perhaps the batch size.
+        engine: says which batch size is taken where the settings name none.
+    """
+    module = module.to(settings.device)
+    images = dataset.images[:4].to(settings.device)
+    return Task(
+        module=module,
+        images=dataset.images,
+        labels=dataset.labels,
+        indices=dataset.indices,
+        classes=len(dataset.classes),
+        threat_model=settings.threat_model,
+        seed=settings.seed,
+        batch_size=settings.batch_size or engine.default_batch_size(module, images),
+        device=settings.device,
+    )
 
 
 def join_records(blocks: Collection[Block]) -> dict[str, float | str]:

@@ -18,7 +18,7 @@ from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
 from bench.kinds.sweep import SweepRecords
-from bench.runs.kind import RunnableKind
+from bench.runs.kind import RunnableKind, task_of
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.records import SweepBlock
@@ -149,19 +149,9 @@ class Sweep(SweepRecords, RunnableKind):
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
         """Return the mix with the cheap attacks."""
-        module = candidate.module.to(settings.device)
-        images = dataset.images[:4].to(settings.device)
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(task_of(candidate.module, dataset, settings, engine)),
             attacks=settings.chosen_protocol.attacks,
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
         )
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def _norm_and_radius(value: Any) -> Any:
     return {"norm": norm, "eps": eps.strip()} if eps else {"norm": norm}
 
 
-Norm = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
+NormField = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
 EPS_TOLERANCE = 1e-6
 """Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 STANDARD_PROTOCOL = "standard"
@@ -45,7 +45,7 @@ class ThreatModel(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"norm": "Linf", "eps": "8/255"}]})
 
-    norm: Norm
+    norm: NormField
     eps: Annotated[Number, Field(gt=0)]
     """Radius in the [0, 1] pixel scale."""
 
@@ -65,7 +65,7 @@ class DeclaredThreatModel(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"norm": "Linf", "eps": "8/255"}]})
 
-    norm: Norm
+    norm: NormField
     eps: Annotated[Number, Field(gt=0)] | None = None
     """Radius in the [0, 1] pixel scale; None: the suite's under which it is evaluated."""
 
@@ -120,7 +120,7 @@ class AttackChoice(StrictModel):
         return {"name": value} if isinstance(value, str) else value
 
 
-class Certification(StrictModel):
+class CertificationSettings(StrictModel):
     """How many noisy draws a certificate takes, and how sure it is.
 
     Of which classifier: `bench.certification.smoothing.Smoothing`.
@@ -153,7 +153,7 @@ class Protocol(StrictModel):
     attacks: Annotated[tuple[AttackChoice, ...], BeforeValidator(_named_sequence)] = ()
     """Attacks in order, each on the samples that survived the earlier ones; a file may name one of
     `SEQUENCES`."""
-    certification: Certification | None = None
+    certification: CertificationSettings | None = None
     arguments: dict[str, Any] = {}
     """Settings of a kind of run of your own, beside attacks."""
     candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from bench.certification.accuracy import certified_counts
 from bench.claims.certified import CertifiedClaim, load_certified_claims
@@ -123,12 +123,12 @@ def _compare_radius(
     allowed = RADIUS_SPREAD + RADIUS_ROUNDING
     deviation = float(radii.std()) * math.sqrt((1 - n / population) / n)
     beyond = max(abs(difference) - allowed, 0.0)
-    p_value = 2 * float(norm.sf(beyond / deviation)) if deviation else float(beyond == 0)
+    p_value = 2 * float(ndtr(-beyond / deviation)) if deviation else float(beyond == 0)
     if beyond and p_value < SIGNIFICANCE:
         if difference < 0:
             return Verdict("lower than published", "", p_value)
         return Verdict("higher than published", HIGHER, p_value)
-    if n < population and deviation * norm.isf(SIGNIFICANCE / 2) > 0.01:
+    if n < population and -deviation * ndtri(SIGNIFICANCE / 2) > 0.01:
         return Verdict("cannot tell", f"n too small (n = {population} is enough)", p_value)
     return Verdict("reproduced", "", p_value)
 

@@ -76,8 +76,7 @@ def _check_claim(
     runs: Sequence[AttackedSummary],
     assume_exchangeable: bool,
 ) -> Iterator[Check]:
-    """Yield the claimed accuracies of a model beside those of its largest run, the newest of
-    equals."""
+    """Yield the claimed accuracies of a model beside those of its largest, then newest run."""
     measurements = [
         run
         for run in runs

@@ -133,7 +133,7 @@ def read_claims(path: Path) -> list[Claim]:
         key = (claim.dataset, claim.norm, claim.model_id)
         if key in first_row:
             raise InputError(
-                f"{origin}: field model_id: expected each model once a leaderboard, got "
+                f"{origin}: field model_id: expected each model once on a leaderboard, got "
                 f"{claim.model_id!r} again (first in {first_row[key]})"
             )
         first_row[key] = origin.rpartition(": ")[2]

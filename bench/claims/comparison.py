@@ -51,8 +51,7 @@ class Check:
 
     @property
     def fails(self) -> bool:
-        """Whether `bench check` ends with exit code 4: lower than published, or clean and
-        different."""
+        """Whether the check fails: a lower accuracy than published, or a different clean one."""
         outcome = self.verdict.outcome
         return outcome == "lower than published" or (
             self.quantity == "clean" and outcome == "higher than published"

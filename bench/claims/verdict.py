@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scipy.stats import binom
-
 from bench.statistics import (
     anytime_interval,
     anytime_p_value,
@@ -141,6 +139,8 @@ def compare_same_samples(
             ignored.
         paired: whether `lost` and `gained` were counted sample by sample.
     """
+    from scipy.stats import binom  # slow to import
+
     difference = (gained - lost) / n
     p_value = float(binom.sf(max(lost, gained) - 1, n, spread)) if lost != gained else 1.0
     note = ""

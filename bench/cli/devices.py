@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here.
+    """Return the device that `auto`, `cpu` or `cuda` means on this machine.
 
     Raises:
         InputError: cuda, where there is none.
     """
-    import torch  # slow, and --help needs none of it
+    import torch  # slow to import, and --help does not need it
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:

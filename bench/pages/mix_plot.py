@@ -1,4 +1,4 @@
-"""A family of mixes: from the accurate to the robust base, and what lies beside that curve."""
+"""Draw a family of mixes: the curve from the accurate to the robust base, and other mixes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from bench.pages.svg import ROLES, Drawing, drawing, printable
 from bench.store.summary import Summary, SweepPoint, SweepSummary
 
 LABEL_DISTANCE = 0.1
-"""Between labelled points of a curve, in parts of the axes' lengths."""
+"""Least distance of labelled points of a curve, as a fraction of the axes' lengths."""
 CHEAP = "fixed mixes, cheap attack: an upper bound"
 Mark = tuple[Summary, str, str, str]
-"""A run, its label, its color's role, and its marker."""
+"""A run, its label, the role of its color, and its marker."""
 
 
 def mix_plot(family: Family, identifier: str) -> Markup:
     """Draw robust against clean accuracy along the weight, with the bases and the other mixes.
 
     Args:
-        family: with a sweep or at least one base's run.
+        family: a family with a sweep or at least one base's run.
         identifier: unique on the page.
 
     Returns:
@@ -59,7 +59,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
 
 
 def _marks(family: Family) -> list[Mark]:
-    """Return the marks, those first that must not be overlooked."""
+    """Return the marks, the most important first."""
     marks: list[Mark] = []
     marks += [(run, run.manifest.candidate, "adaptive", "D") for run in family.adaptive]
     for run, name in zip(family.bases, family.names, strict=True):
@@ -114,7 +114,7 @@ def _scales(run: Summary) -> str:
 
 
 def _curve_labels(sketch: Drawing, run: SweepSummary) -> list[Label]:
-    """Label both ends, and points between them as far apart as text needs."""
+    """Label both ends, and points between them that are far enough apart for text."""
     points = run.sweep
     (left, right), (bottom, top) = sketch.axes.get_xlim(), sketch.axes.get_ylim()
 

@@ -1,4 +1,4 @@
-"""The trade-off: robust against clean accuracy, measured candidates before published models."""
+"""Draw the trade-off: robust against clean accuracy of measured candidates and published models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tradeoff_plot(entries: Sequence[Entry], claims: Sequence[Claim], identifier:
     """Draw ranked candidates with their 95% intervals over the published models.
 
     Args:
-        entries: at least one.
+        entries: at least one entry.
         claims: published models under the same threat model.
         identifier: unique on the page.
 
@@ -56,7 +56,7 @@ def _published_point(claim: Claim) -> Point:
 
 
 def _set_limits(axes: Axes, measured: Sequence[Point], published: Sequence[Point]) -> None:
-    """Show everything measured, and what is published but for outliers far below the rest."""
+    """Show all measured points, and published ones except outliers far below the rest."""
     for axis, set_limits in ((0, axes.set_xlim), (1, axes.set_ylim)):
         values = [point[axis] for point in measured]
         others = [point[axis] for point in published]
@@ -148,7 +148,7 @@ def _color(entry: Entry) -> str:
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
-    """Return the labels, names or else ranks; the most important ones first, to find room."""
+    """Return the labels, the most important first; ranks replace names where there is no room."""
     ordered = sorted(entries, key=lambda entry: (not entry.on_front, not entry.summary.flags))
     return [
         Label(

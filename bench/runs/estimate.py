@@ -57,8 +57,7 @@ def estimate_attacks(task: AttackTask) -> Estimate:
 
 
 def estimate_votes(task: CertificationTask) -> Estimate:
-    """Measure a few batches and extrapolate to all draws, which the sequential procedure seldom
-    needs."""
+    """Measure a few batches and extrapolate to all draws; a sequential run seldom needs them."""
     images, _ = _few(task)
 
     def forward() -> None:

@@ -106,12 +106,12 @@ def read_images(path: Path) -> ImportedImages:
     numbers = index.dtype in {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
     if index.shape != images.shape[:1] or not numbers:
         raise InputError(
-            f"{path}: expected `index` of {len(images)} whole numbers, one an image, got "
+            f"{path}: expected `index` of {len(images)} integers, one for each image, got "
             f"{index.dtype} of shape {tuple(index.shape)}"
         )
     index, order = index.long().sort()
     if bool((index.diff() == 0).any()):
-        raise InputError(f"{path}: expected each sample once in `index`, got some twice")
+        raise InputError(f"{path}: expected each sample once in `index`, got repeated ones")
     return ImportedImages(
         path, digest, images[order], index, None if labels is None else labels[order]
     )
@@ -130,7 +130,10 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     for key, value in dict.items(content):
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta:
-                raise InputError(f"{path}: expected dense tensors, got another kind as {key!r}")
+                raise InputError(
+                    f"{path}: expected dense tensors, got a sparse, quantized or meta tensor "
+                    f"as {key!r}"
+                )
             found[str(key)] = value.detach()
     return found
 
@@ -160,11 +163,11 @@ def _as_floats(path: Path, images: Tensor) -> Tensor:
     if images.is_floating_point():
         return images.float()
     if images.is_complex() or images.dtype == torch.bool:
-        raise InputError(f"{path}: expected images of numbers, got {images.dtype}")
+        raise InputError(f"{path}: expected numbers as pixels, got {images.dtype}")
     low, high = (int(images.min()), int(images.max())) if images.numel() else (0, 255)
     if low < 0 or not 1 < high <= 255:
         raise InputError(
-            f"{path}: expected whole numbers from 0 to 255 as pixels, got {images.dtype} from "
+            f"{path}: expected integers from 0 to 255 as pixels, got {images.dtype} from "
             f"{low} to {high}; save floating-point numbers in [0, 1]"
         )
     return images.float() / 255

@@ -116,7 +116,10 @@ class Settings:
         choices=PROCEDURES, shown_default="fixed",
     )  # fmt: skip
     noise_samples: int | None = _option(
-        None, "With protocol certified: at most N draws a sample (a variant).", int, minimum=1
+        None,
+        "With protocol certified: at most N draws for each sample (a variant).",
+        int,
+        minimum=1,
     )
     batch_size: int | None = _option(
         None, "Samples in one pass. Default: chosen by the engine.", int, minimum=1
@@ -135,7 +138,7 @@ class Settings:
     )
     until_converged: bool = _option(
         False,
-        "Attack what survives with ever larger budgets, until they change next to nothing.",
+        "Attack what survives with ever larger budgets until they change almost nothing.",
         bool,
     )
     flags: Literal["basic", "full"] = _option(
@@ -144,7 +147,7 @@ class Settings:
         "samples, also to a run that is complete.",
         choices=("basic", "full"),
     )
-    again: bool = _option(False, "Make a new run although a complete one is there.", bool)
+    again: bool = _option(False, "Make a new run although a complete one exists.", bool)
     allow_clean_mismatch: bool = _option(
         False, "Attack although the clean accuracy contradicts the published one.", bool
     )

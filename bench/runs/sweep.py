@@ -41,8 +41,7 @@ INSPECTED_ALPHA = 0.5
 
 
 def read_alphas(text: str, option: str) -> tuple[float, ...]:
-    """Return the weights that `0:1:0.05` (ends included) or `0.5,0.7` stand for, ascending and
-    unique.
+    """Return the weights in `0:1:0.05` (ends included) or `0.5,0.7`, ascending and unique.
 
     Raises:
         InputError: the text has another form, or a weight is outside [0, 1]; the message names
@@ -106,8 +105,8 @@ def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
     candidate = reference.load()
     if candidate.randomized:
         raise InputError(
-            f"{name}: expected deterministic bases, since a sweep runs them once an image; got a "
-            "randomized one. Run its mixes one by one with `bench run`"
+            f"{name}: expected deterministic bases, since a sweep runs them once on each image; "
+            "got a randomized one. Run its mixes one by one with `bench run`"
         )
     # The sweep covers all weights; a mix at one weight is another candidate.
     definition = digest({"sweep": candidate.definition_sha256})

@@ -304,7 +304,9 @@ def _check_clean(
     failures, proofs = [], []
     for index, refuted in zip(indices, is_right.tolist(), strict=True):
         if refuted:
-            failures.append(f"sample {index}: said to be wrong without attack, is right")
+            failures.append(
+                f"sample {index}: recorded as wrong without attack, but classified correctly"
+            )
         else:
             proofs.append(index)
     return failures, proofs

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 
 def permutation(size: int, seed: int) -> list[int]:
-    """Return a random order of 0 ... size - 1 that depends on `seed`, but on no library's
-    generator."""
+    """Return a random order of 0 ... size - 1 that depends on `seed` and on no library."""
     return sorted(
         range(size), key=lambda place: hashlib.sha256(f"{seed}/{place}".encode()).digest()
     )

@@ -306,11 +306,7 @@ class AutoAttack:
         """Run each attack alone, on all images that are classified correctly.
 
         Args:
-            x_orig: see `run_standard_evaluation`, also for the other arguments.
-            y_orig: their labels.
-            bs: images in one pass.
-            return_labels: whether to return the predictions too.
-            batch_size: another name for `bs`.
+            x_orig, y_orig, bs, return_labels, batch_size: see `run_standard_evaluation`.
 
         Returns:
             What `run_standard_evaluation` returns, for each attack by its name.

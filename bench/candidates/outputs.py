@@ -52,15 +52,6 @@ def describe_logits(answer: object, n: int, output: OutputKey | None = None) -> 
     return tuple(notes)
 
 
-def reading_of(answer: object, n: int, output: OutputKey | None = None) -> OutputKey | None:
-    """Return the key or position of the logits in what a network returned; None for a tensor.
-
-    Raises:
-        InputError: as `logits_of`.
-    """
-    return _found(answer, n, output)[0]
-
-
 def parts_of(answer: object) -> dict[OutputKey, Any] | None:
     """Return what a network returned by key or position; None if it is one tensor."""
     if isinstance(answer, Tensor):

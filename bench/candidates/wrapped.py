@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.outputs import OutputKey, describe_logits, logits_of, reading_of
+from bench.candidates.outputs import OutputKey, describe_logits, logits_of
 from bench.data import named_datasets
 from bench.errors import FOREIGN_ERRORS, InputError
 
@@ -182,8 +182,8 @@ def with_logits(
         output: which part is meant; None: what is obvious.
 
     Returns:
-        the module itself where it returns a tensor (n, K) with K > 1 or anything that is no answer
-        of n images, else the module wrapped with its reading fixed; and notes, a line each.
+        the module itself where it returns one tensor that is read as it is, else the module
+        wrapped; and notes, a line each.
 
     Raises:
         InputError: it is not obvious which output is meant.
@@ -197,15 +197,11 @@ def with_logits(
         answer = inner(given)
     try:
         notes = describe_logits(answer, len(example), declared)
-        reading = reading_of(answer, len(example), declared)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    if isinstance(module, Wrapped):
-        module.output = reading
+    if isinstance(module, Wrapped) or not notes:
         return module, notes
-    if not notes:
-        return module, ()
-    return Wrapped(module, output=reading).train(module.training), notes
+    return Wrapped(module, output=output).train(module.training), notes
 
 
 def read_outputs(

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from bench.candidates.named.made import Made, NamedReference
+from bench.candidates.named.made import Made, SourceReference
 from bench.candidates.named.options import Options, read_options
 from bench.candidates.sources import CandidateSource, Search
 from bench.candidates.weights import load_weights
@@ -34,7 +34,7 @@ class FunctionSource(CandidateSource):
         """Return that it may."""
         return True
 
-    def find(self, name: str, search: Search) -> list[NamedReference]:
+    def find(self, name: str, search: Search) -> list[SourceReference]:
         """Return the function's candidate; nothing is imported yet.
 
         Raises:
@@ -43,7 +43,7 @@ class FunctionSource(CandidateSource):
         function, options = read_options(name)
         function = function.removeprefix(PREFIX)
         check_function(function, name)
-        return [NamedReference(name, options, search, partial(_make, name, function, options))]
+        return [SourceReference(name, options, search, partial(_make, name, function, options))]
 
 
 def check_function(function: str, name: str) -> None:

@@ -45,7 +45,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class NamedReference:
+class SourceReference:
     """A candidate that a source finds by what the user wrote.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.candidates.named import timm_models, torchvision_models
 from bench.candidates.named.functions import SYNTAX, call, check_function
-from bench.candidates.named.made import Made, NamedReference
+from bench.candidates.named.made import Made, SourceReference
 from bench.candidates.named.options import NAMES, Options, read_options
 from bench.candidates.named.requirements import in_one_line, required
 from bench.candidates.sources import CandidateSource, Search
@@ -39,7 +39,7 @@ class ModelFileSource(CandidateSource):
         """Return whether it means a file."""
         return is_model_file(name)
 
-    def find(self, name: str, search: Search) -> list[NamedReference]:
+    def find(self, name: str, search: Search) -> list[SourceReference]:
         """Return the file's candidate; none where the name means no file.
 
         Raises:
@@ -52,7 +52,7 @@ class ModelFileSource(CandidateSource):
         if not path.is_file():
             raise InputError(f"{text}: expected a model file, found none")
         make = partial(_make, path, options, search)
-        return [NamedReference(_short(path), options, search, make)]
+        return [SourceReference(_short(path), options, search, make)]
 
 
 def with_architecture(names: tuple[str, ...], architecture: str | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from bench.candidates.named.made import Made, NamedReference, Transform, classes_in
+from bench.candidates.named.made import Made, SourceReference, Transform, classes_in
 from bench.candidates.named.options import Options, read_options
 from bench.candidates.named.requirements import in_one_line, unavailable
 from bench.candidates.sources import CandidateSource, Search, unknown
@@ -31,7 +31,7 @@ class TimmSource(CandidateSource):
         """Return that it may."""
         return True
 
-    def find(self, name: str, search: Search) -> list[NamedReference]:
+    def find(self, name: str, search: Search) -> list[SourceReference]:
         """Return the model.
 
         Raises:
@@ -42,7 +42,7 @@ class TimmSource(CandidateSource):
         if not model.startswith(ELSEWHERE):
             _check_known(name, model, options.checkpoint is None)
         make = partial(make_model, name, model, options)
-        return [NamedReference(name, options, search, make, partial(_missing, model, options))]
+        return [SourceReference(name, options, search, make, partial(_missing, model, options))]
 
     def names(self, search: Search) -> list[str]:
         """Return the models with weights."""

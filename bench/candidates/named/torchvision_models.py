@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.candidates.named.made import Made, NamedReference, classes_in, pillow_transform
+from bench.candidates.named.made import Made, SourceReference, classes_in, pillow_transform
 from bench.candidates.named.options import Options, read_options
 from bench.candidates.named.requirements import in_one_line, unavailable
 from bench.candidates.sources import CandidateSource, Search, unknown
@@ -29,7 +29,7 @@ class TorchvisionSource(CandidateSource):
         """Return that it may."""
         return True
 
-    def find(self, name: str, search: Search) -> list[NamedReference]:
+    def find(self, name: str, search: Search) -> list[SourceReference]:
         """Return the model with the weights that are named, or its default ones.
 
         Raises:
@@ -42,7 +42,7 @@ class TorchvisionSource(CandidateSource):
         weights = weights_named(name, model, chosen)
         make = partial(make_model, name, model, weights, options)
         missing = partial(_missing, weights, options)
-        return [NamedReference(name, options, search, make, missing)]
+        return [SourceReference(name, options, search, make, missing)]
 
     def names(self, search: Search) -> list[str]:
         """Return the names of all classifiers."""

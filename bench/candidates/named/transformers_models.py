@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.candidates.named.made import Made, NamedReference, Transform, pillow_transform
+from bench.candidates.named.made import Made, SourceReference, Transform, pillow_transform
 from bench.candidates.named.options import CONVERSIONS, Options, read_options
 from bench.candidates.named.requirements import in_one_line, required, unavailable
 from bench.candidates.sources import CandidateSource, Search
@@ -27,7 +27,7 @@ class TransformersSource(CandidateSource):
         """Return that it may."""
         return True
 
-    def find(self, name: str, search: Search) -> list[NamedReference]:
+    def find(self, name: str, search: Search) -> list[SourceReference]:
         """Return the model of a repository or a folder.
 
         Raises:
@@ -42,7 +42,7 @@ class TransformersSource(CandidateSource):
         where = str(folder) if is_folder else model
         make = partial(_make, name, where, is_folder, options)
         missing = partial(_missing, where, is_folder)
-        return [NamedReference(name, options, search, make, missing)]
+        return [SourceReference(name, options, search, make, missing)]
 
 
 def _make(name: str, model: str, is_folder: bool, options: Options) -> Made:

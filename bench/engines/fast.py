@@ -44,6 +44,7 @@ from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.store.records import AttackBlock, Attempts
+from bench.store.tables import concatenate
 
 
 class FastEngine:
@@ -160,12 +161,7 @@ def _clean(
     for rows in batches((~known).nonzero().flatten(), max(size, 1000)):
         start = time.perf_counter()
         parts = [clean_results(task, part) for part in batches(rows, size)]
-        clean = type(parts[0])(
-            **{
-                name: np.concatenate([getattr(part, name) for part in parts])
-                for name in ("index", "label", "prediction")
-            }
-        )
+        clean = concatenate(parts)
         yield AttackBlock(
             key=f"00-clean-{number:05d}", seconds=time.perf_counter() - start, clean=clean
         )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import count, duration, percent
+from bench.runs.devices import torch_device
 from bench.store import Store
 from bench.store.selection import dataset_of
 from bench.suites import load_suite
@@ -70,7 +70,8 @@ def command(
             raise
         raise InputError(
             f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder that is not "
-            f"among the shipped submissions; name it by --candidate FOLDER"
+            "among the shipped submissions, or from a model in Python; name the folder by "
+            "--candidate FOLDER, or call bench.load(...).verify(model) in Python"
         ) from error
     candidate = found.load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()

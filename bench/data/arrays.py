@@ -24,25 +24,59 @@ def load(source: DataSource, request: Request) -> Dataset:
     Raises:
         InputError: the file is missing or damaged, or an array is ambiguous.
     """
-    import torch
-
     assert source.npz is not None
-    origin = str(source.npz)
     arrays = _read(source.npz)
-    images, labels = arrays["images"], arrays["labels"]
-    _check_shapes(images, labels, origin)
-    images = channels_first(images, source.layout, origin)
+    origin = str(source.npz)
     names = class_names(arrays["classes"], origin) if "classes" in arrays else None
-    places, classes = resolve(labels, names, source.classes, origin)
-    pixels = scale(images, origin)
-    dataset = Dataset.whole(
+    dataset = from_arrays(
         source.label,
-        torch.from_numpy(np.ascontiguousarray(pixels)),
-        torch.from_numpy(places),
-        classes,
-        range_notices(pixels, source.label),
+        arrays["images"],
+        arrays["labels"],
+        origin,
+        names=names,
+        classes=source.classes,
+        layout=source.layout,
     )
     return dataset.take(request.choose(dataset.size))
+
+
+def from_arrays(
+    name: str,
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    origin: str,
+    *,
+    names: tuple[str, ...] | None = None,
+    classes: tuple[str, ...] | None = None,
+    layout: str | None = None,
+) -> Dataset:
+    """Return a data set of arrays.
+
+    Args:
+        name: of the data set.
+        images: (N, C, H, W) or (N, H, W, C), integers or floats in [0, 1].
+        labels: as in `bench.data.labels.resolve`.
+        origin: for messages.
+        names: how the data call their classes.
+        classes: all classes, in the order of the network's outputs; None: those of the data.
+        layout: as in `channels_first`.
+
+    Raises:
+        InputError: an array cannot be read for certain.
+    """
+    import torch
+
+    _check_shapes(images, labels, origin)
+    images = channels_first(images, layout, origin)
+    places, found = resolve(labels, names, classes, origin)
+    pixels = scale(images, origin)
+    return Dataset.whole(
+        name,
+        torch.from_numpy(np.ascontiguousarray(pixels)),
+        torch.from_numpy(places),
+        found,
+        range_notices(pixels, name),
+    )
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:

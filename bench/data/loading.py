@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bench.data import arrays, folders, torchvision
+from bench.data import arrays, folders, in_hand, torchvision
 from bench.data.dataset import Dataset
 from bench.data.registry import named_dataset
 from bench.data.request import Choose, Preprocessing, Request, Split, the_first
@@ -19,8 +19,9 @@ LOADERS: dict[str, Callable[[DataSource, Request], Dataset]] = {
     "torchvision": torchvision.load,
     "folder": folders.load,
     "npz": arrays.load,
+    "memory": in_hand.load,
 }
-"""By the field of a source that is given."""
+"""By the kind of a source: the field that is given, or memory."""
 
 
 def default_data_dir() -> Path:

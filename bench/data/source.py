@@ -75,7 +75,16 @@ class DataSource(StrictModel):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> DataSource:
+    def _checked(self) -> DataSource:
+        self.check_fields()
+        return self
+
+    def check_fields(self) -> None:
+        """Refuse fields that do not go together.
+
+        Raises:
+            ValueError: which ones.
+        """
         given = [kind for kind in KINDS if getattr(self, kind)]
         if len(given) != 1:
             came = " and ".join(given) or "none"
@@ -88,7 +97,6 @@ class DataSource(StrictModel):
                 )
         if self.classes and self.class_order:
             raise ValueError("expected `classes` or `class_order`, got both")
-        return self
 
     @property
     def kind(self) -> str:

@@ -6,6 +6,7 @@ what they mean for a suite and a data set.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,6 +54,31 @@ class Option:
     maximum: float | None = None
     above_minimum: bool = False
     shown_default: str = ""
+
+    def allows(self, value: Any) -> bool:
+        """Return whether a value is of the kind and within its bounds; texts are read later."""
+        if self.choices:
+            return value in self.choices
+        if self.kind is str:
+            return isinstance(value, str | int | float) and not isinstance(value, bool)
+        if isinstance(value, bool) or self.kind is bool:
+            return isinstance(value, bool) and self.kind is bool
+        if not isinstance(value, self.kind if self.kind is int else int | float):
+            return False
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return low <= value <= high and not (self.above_minimum and value == low)
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+        words = kinds[self.kind]
+        if self.minimum is not None:
+            words += f" {'>' if self.above_minimum else '>='} {self.minimum:g}"
+        return words if self.maximum is None else f"{words} and at most {self.maximum:g}"
 
 
 def _cpu() -> torch.device:
@@ -206,6 +232,20 @@ class Settings:
                 f"--budget: expected a time such as 45s, 30m or 2h, got {self.budget!r}"
             )
         return number * SECONDS[unit]
+
+    def check_values(self) -> None:
+        """Refuse values of a wrong type or out of their range, as the command line does.
+
+        Raises:
+            InputError: which setting, what was expected, what came.
+        """
+        for each in fields(self):
+            option: Option | None = each.metadata.get("option")
+            value = getattr(self, each.name)
+            if option is not None and value != each.default and not option.allows(value):
+                raise InputError(
+                    f"{option_name(each.name)}: expected {option.expected}, got {value!r}"
+                )
 
     def check_for(self, supported: frozenset[str], protocol: str) -> None:
         """Refuse settings that contradict each other, or that the kind of run does not support.

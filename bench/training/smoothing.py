@@ -86,10 +86,10 @@ class NoisyBatch:
     def ascent_direction(self, images: Tensor) -> Tensor:
         """Return the unit L2 direction (N, C, H, W) in which -log F of the label grows fastest.
 
-        F is the mean softmax over the copies. This is the attack of H. Salman et al., "Provably Robust Deep Learning via Adversarially
-        Trained Smoothed Classifiers", 2019 (arXiv 1906.04584, equation 6): through the mean
-        softmax, not through the mean of the losses. An image without a gradient gets a direction of
-        zeros.
+        F is the mean softmax over the copies. This is the attack of H. Salman et al., "Provably
+        Robust Deep Learning via Adversarially Trained Smoothed Classifiers", 2019 (arXiv
+        1906.04584, equation 6): through the mean softmax, not through the mean of the losses. An
+        image without a gradient gets a direction of zeros.
         """
         attacked = images.detach().requires_grad_()
         loss = -log_mean_softmax(self.scores(attacked)).gather(1, self.labels[:, None]).sum()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bench.robustbench import make_importable
+from bench.import_hook import make_importable
 
 if TYPE_CHECKING:
     from bench import attacks as attacks

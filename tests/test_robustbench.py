@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import bench.robustbench as shim
+from bench import attacks
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.errors import Unavailable
+from bench.errors import InputError, Unavailable
 from bench.runs.session import evaluate
 from bench.runs.settings import Settings
 from bench.store import Store
@@ -102,6 +103,34 @@ def test_adapter_keeps_the_random_state_and_refuses_a_state_file(tmp_path: Path)
     assert "apgd-ce" in (tmp_path / "log.txt").read_text()
     with pytest.raises(ValueError, match="bench run"):
         adversary.run_standard_evaluation(images, labels, state_path=tmp_path / "state.json")
+
+
+def test_benchmark_by_the_fast_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import robustbench
+    from robustbench import eval as evaluation
+
+    images, labels, network = _images(8)
+    monkeypatch.setattr(evaluation, "load_clean_dataset", lambda *_: (images, labels))
+    state = tmp_path / "state"
+    with shim.engine("fast"), shim.seeded(2):
+        first, second = (
+            robustbench.benchmark(
+                network, n_examples=8, dataset="cifar10", eps=8 / 255, aa_state_path=state
+            )
+            for _ in range(2)
+        )
+    expected = attacks.autoattack(network, images, labels, eps=8 / 255, seed=2)
+    accuracy = (network(expected).argmax(dim=1) == labels).float().mean().item()
+    assert first == second == (6 / 8, accuracy)
+    output = capsys.readouterr().out
+    assert output.count("engine fast, seed 2") == 2
+    assert output.count("Restored state from") == 1
+    assert isinstance(shim.AutoAttack(network), shim.AutoAttack)  # outside, the reference
+    message = "an engine of reference, fast; got 'slow'"
+    with pytest.raises(InputError, match=message), shim.engine("slow"):
+        pass
 
 
 def test_zoo_names_and_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

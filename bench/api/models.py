@@ -22,7 +22,7 @@ from bench.errors import InputError
 from bench.formatting import threat_model as threat_model_text
 from bench.runs.devices import torch_device
 from bench.suites import Suite, ThreatModel, load_suite
-from bench.suites.suite import Certification
+from bench.suites.suite import CertificationSettings
 
 Model = nn.Module | Callable[..., Any] | Candidate | str | os.PathLike[str]
 """A module, another callable, a candidate, or the name or folder of one."""
@@ -185,7 +185,7 @@ def suite_around(dataset: Dataset, threat_model: ThreatModel) -> Suite:
         "adaptive": {"extends": "standard", "attacks": "defence-aware"},
     }
     if threat_model.norm == "L2":
-        protocols["certified"] = {"certification": Certification()}
+        protocols["certified"] = {"certification": CertificationSettings()}
     return Suite.model_validate(
         {
             "name": f"{dataset.name}-{threat_model.norm.lower()}-{threat_model.eps:.6g}",

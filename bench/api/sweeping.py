@@ -18,7 +18,7 @@ from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
 from bench.candidates.candidate import Availability
 from bench.runs import sweep as sweeps
-from bench.runs.settings import Settings
+from bench.runs.settings import SWEEP_STEPS, SWEEP_TARGETS, Settings
 from bench.suites import Suite
 
 OPTIONS = ("n_examples", "batch_size", "precision", "seed", "eps")
@@ -32,8 +32,8 @@ def sweep(
     alphas: str | Sequence[float] = "0:1:0.05",
     accurate_scale: float | None = None,
     robust_scale: float | None = None,
-    steps: int = sweeps.DEFAULT_STEPS,
-    targets: int = sweeps.DEFAULT_TARGETS,
+    steps: int = SWEEP_STEPS,
+    targets: int = SWEEP_TARGETS,
     n_examples: int | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
@@ -105,8 +105,8 @@ def sweep(
             extra = {
                 "--accurate-scale": accurate_scale,
                 "--robust-scale": robust_scale,
-                "--steps": steps if steps != sweeps.DEFAULT_STEPS else None,
-                "--targets": targets if targets != sweeps.DEFAULT_TARGETS else None,
+                "--steps": steps if steps != SWEEP_STEPS else None,
+                "--targets": targets if targets != SWEEP_TARGETS else None,
             }
             for option, value in extra.items():
                 words += [] if value is None else [option, value]

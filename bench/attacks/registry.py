@@ -1,6 +1,6 @@
 """The attacks that are known by name, as suites write them; a new one is one file with one call.
 
-`autoattack.py` and `adaptive.py` register the package's own. Other packages call
+`standard.py` and `adaptive.py` register the package's own. Other packages call
 `register_attack` themselves, or offer a `Definition` as an entry point of the group
 `bench.attacks`, whose name is the attack's:
 
@@ -31,9 +31,10 @@ ENTRY_POINT_GROUP = "bench.attacks"
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Standard AutoAttack's sequence (Croce and Hein 2020, arXiv 2003.01690)."""
 
-View = Literal["logits", "mix", "straight-through", "expectation"]
-"""What an attack is shown of a candidate: its logits; a mix with its parts; its logits with the
-gradient of a differentiable stand-in; the mean of several draws of its logits."""
+View = Literal["logits", "uncompiled", "mix", "straight-through", "expectation"]
+"""What an attack is shown of a candidate: its logits; its logits by passes that are not compiled,
+through which it can go back more than once; a mix with its parts; its logits with the gradient of a
+differentiable stand-in; the mean of several draws of its logits."""
 
 Need = Literal["mix", "mixing network", "stopped gradient", "randomness"]
 """What a candidate must have for an attack to apply."""

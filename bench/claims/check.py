@@ -1,4 +1,4 @@
-"""Compare results with claims: each published number is a regression test."""
+"""Compare results with published numbers, each of which serves as a regression test."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from bench.claims.verdict import (
     compare_with_sample,
 )
 from bench.data import named_dataset
-from bench.statistics import exact_binomial_interval, required_sample_size
+from bench.statistics import exact_binomial_interval
 from bench.store import Store
 from bench.store.best_known import best_known
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, ranked
-from bench.suites import Suite, load_suite, suite_names
+from bench.suites import Suite, read_suite, suite_names
 
 Quantity = Literal["clean", "AutoAttack", "best known"]
 
@@ -42,14 +42,14 @@ def check(
 
     Args:
         suite: only claims of this suite.
-        candidate: only claims about candidates of this name or pattern, or under this published id.
+        candidate: only claims about candidates with this name, pattern or published id.
         assume_exchangeable: treat a run's first n samples as a random sample.
-        accepted: earlier results of this project; None: those that ship.
+        accepted: earlier results of this project; None: those that ship with the package.
 
     Raises:
         InputError: an unknown suite, a wrong claims file, or damaged runs.
     """
-    definitions = [load_suite(name) for name in ([suite] if suite else suite_names())]
+    definitions = [read_suite(name) for name in ([suite] if suite else suite_names())]
     checks: list[Check] = []
     for definition in definitions:
         runs = ranked(store.summaries(definition.name))
@@ -58,13 +58,13 @@ def check(
         for row in load_accepted() if accepted is None else accepted:
             if row.suite == definition.name:
                 checks += _check_accepted(store, definition, row, runs)
-    checks += certified_checks(store, definitions, assume_exchangeable, everything=suite is None)
+    checks += certified_checks(store, definitions, assume_exchangeable)
     return [each for each in checks if candidate is None or _names(each, candidate)]
 
 
 def _names(each: Check, wanted: str) -> bool:
     own = each.run.partition("/")[2].partition("@")[0]
-    # Papers' models are named by method and architecture; the method alone selects all of them.
+    # Models of papers are named by method and architecture; the method alone selects them all.
     method = each.name.partition(" ")[0]
     return any(fnmatch.fnmatchcase(name, wanted) for name in (each.name, own, method))
 
@@ -106,7 +106,6 @@ def _check_claim(
                 spread,
                 assume_exchangeable,
             )
-        required = required_sample_size(published.nearest(accuracy), population)
         yield _entry(
             suite.name,
             claim.model_id,
@@ -116,14 +115,14 @@ def _check_claim(
             verdict,
             run,
             measured,
-            required,
+            (published.nearest(accuracy), population),
         )
 
 
 def _check_accepted(
     store: Store, suite: Suite, row: AcceptedResult, runs: Sequence[AttackedSummary]
 ) -> Iterator[Check]:
-    """Yield the same numbers of the project's own accepted runs, on the same samples."""
+    """Yield the numbers of an accepted run beside those of the newest run on the same samples."""
     run = _counterpart(row, runs)
     numbers: list[tuple[Quantity, float]] = [
         ("clean", row.clean_accuracy),
@@ -150,9 +149,9 @@ def _check_accepted(
 
 
 def _counterpart(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> AttackedSummary | None:
-    """Return the newest run of an accepted candidate, first of those by the same engine and seed.
+    """Return the newest run of an accepted candidate, preferably by the same engine and seed.
 
-    Weights may differ, since the check asks whether a change of weights moved a number.
+    Its weights may differ: the check asks whether a change of weights moved a number.
     """
     same = [
         run
@@ -184,7 +183,7 @@ def _other_samples(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> str:
 def _pair(
     store: Store, row: AcceptedResult, run: AttackedSummary, quantity: Quantity
 ) -> tuple[int, int] | None:
-    """Return the samples lost and gained since the accepted run; None if it is not in the store."""
+    """Return the numbers of samples lost and gained since the accepted run; None if unknown."""
     columns = {"clean": "clean_correct", "AutoAttack": "robust"}
     before = next(
         (old for old in ranked(store.summaries(row.suite, row.candidate)) if old.run == row.run),
@@ -212,7 +211,7 @@ def _measured(store: Store, run: AttackedSummary, quantity: Quantity) -> float |
 
 
 def seed_spread(run: AttackedSummary, runs: Sequence[AttackedSummary]) -> float:
-    """Return how far apart runs lie that differ from `run` in the seed alone.
+    """Return the spread of the robust accuracy over runs that differ from `run` only in the seed.
 
     Returns:
         a fraction, at least `ATTACK_SPREAD`.
@@ -239,7 +238,7 @@ def _entry(
     verdict: Verdict,
     run: AttackedSummary | None,
     measured: float | None,
-    required: int | None,
+    claimed_counts: tuple[int, int] | None,
 ) -> Check:
     held = run is not None and measured is not None
     return Check(
@@ -252,5 +251,5 @@ def _entry(
         run=f"{suite}/{run.manifest.candidate}@{run.run}" if run is not None and held else "",
         measured=measured,
         n=run.n_examples if run is not None and held else None,
-        required=required,
+        claimed_counts=claimed_counts,
     )

@@ -58,14 +58,16 @@ def command(
     checks = check(Store(results_dir), suite_name, candidate, assume_exchangeable)
     if not checks:
         named = " and ".join(part for part in (suite_name, candidate) if part)
-        raise InputError(f"no claim about {named}; `bench check --plan` lists them all")
+        raise InputError(
+            f"no published or accepted number about {named}; `bench check --plan` lists them all"
+        )
     console = table_console()
     if plan:
         console.print(_plan(checks))
         return
     if style == "table":
         measured = [each for each in checks if each.measured is not None]
-        # Without this, hundreds of unmeasured models would hide the few measured ones.
+        # Hundreds of models that are not measured would hide the few that are.
         shown = checks if candidate else measured
         if shown:
             console.print(_table(shown))

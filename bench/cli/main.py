@@ -18,7 +18,7 @@ EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Un
 COMMANDS = {
     "run": "Evaluate candidates under a suite.",
     "sweep": "Mix two candidates at many weights.",
-    "list": "List suites, candidates or attacks.",
+    "list": "List suites, candidates, attacks or recipes.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
@@ -53,7 +53,7 @@ class _LazyGroup(click.Group):
             return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        # torch writes warnings for developers, not for users of this command.
+        # torch's warnings are for developers, not for users of this command.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         try:
             return super().invoke(context)

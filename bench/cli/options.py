@@ -6,18 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from bench.runs.settings import Option
+from bench.runs.settings import Option, Settings, option_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers, which "nan" lies in no more than infinity does."""
+    """A range of finite numbers: it includes neither NaN nor infinity."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -77,12 +76,10 @@ def seed(command: Command) -> Command:
 
 
 def of_settings(*names: str) -> Callable[[Command], Command]:
-    """Return an option for each setting of a run, or for those that are named.
+    """Return a decorator that adds options for all settings of a run, or for those named.
 
-    Their values come as keyword arguments under the settings' names.
+    The options' values are passed as keyword arguments with the settings' names.
     """
-
-    from bench.runs.settings import Settings  # torch: slow to import
 
     def decorate(command: Command) -> Command:
         chosen = [each for each in fields(Settings) if "option" in each.metadata]
@@ -95,8 +92,6 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
 
 
 def _of_setting(setting: Field[Any]) -> Callable[[Command], Command]:
-    from bench.runs.settings import option_name
-
     option: Option = setting.metadata["option"]
     name = option_name(setting.name)
     if option.kind is bool:

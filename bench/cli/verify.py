@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.candidates.registry import find_candidate, is_known
 from bench.cli import options
 from bench.errors import InputError
 from bench.formatting import count, duration, percent
 from bench.runs.devices import torch_device
-from bench.runs.verify import Verification, check_kind, verify
 from bench.store import Store
 from bench.store.selection import dataset_of
 from bench.suites import load_suite
+
+if TYPE_CHECKING:
+    from bench.runs.verify import Verification
 
 SHOWN_FAILURES = 20
 
@@ -50,8 +52,9 @@ def command(
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
-    if "/" not in reference:
-        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
+    from bench.candidates.registry import find_candidate, is_known  # torch: slow to import
+    from bench.runs.verify import check_kind, verify
+
     store = Store(results_dir)
     summary = store.summary(reference, lambda kind: kind.has_witnesses)
     manifest = summary.manifest
@@ -93,7 +96,7 @@ def _lines(result: Verification) -> list[str]:
     return [
         f"witnesses   {count(result.witnesses)} of {count(result.n_examples)} samples, "
         f"{count(result.witness_bytes)} bytes ({count(each)} each)",
-        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are held as 8-bit "
+        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are kept as 8-bit "
         "images",
         f"time        {duration(result.seconds)} of {duration(result.run_seconds)}: "
         f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",

@@ -81,7 +81,7 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
             record["passes"] = f"as they are: {problem}"
             if precision == "bfloat16":
                 raise _not_in_bfloat16(problem)
-            return Accelerated(_as_it_is(module), record, module, module)
+            return Accelerated(called(module), record, module, module)
         problem = _without_gradients_of_weights(fast, expected)
         if problem:
             record["gradients of weights"] = f"computed too: {problem}"
@@ -89,10 +89,12 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
         fast, record["channels_last"] = _channels_last(fast, expected)
     if precision == "bfloat16":
         _lower_all(fast, images)
-    return Accelerated(_as_it_is(fast), record, fast, fast)
+    return Accelerated(called(fast), record, fast, fast)
 
 
-def _as_it_is(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def called(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the calls of a module as attacks make them: of a copy, in the images' dtype."""
+
     def call(images: Tensor) -> Tensor:
         # A clone, since a candidate may change its input in place.
         logits: Tensor = module(images.clone())

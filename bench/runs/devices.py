@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def torch_device(name: str | torch.device) -> torch.device:
@@ -13,6 +16,8 @@ def torch_device(name: str | torch.device) -> torch.device:
     Raises:
         InputError: no name of a device, or one that torch does not see.
     """
+    import torch  # slow, and --help needs none of it
+
     available = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if available else "cpu")

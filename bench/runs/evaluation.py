@@ -1,4 +1,4 @@
-"""An evaluation: attack after attack on the samples that still stand."""
+"""An evaluation: one attack after the other on the samples that survived the earlier ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -30,26 +29,21 @@ from bench.engines.convergence import (
 from bench.engines.prediction import decide
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
-from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
-from bench.formatting import accuracy_text, duration, percent
+from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
 from bench.runs.estimate import Estimate, estimate_attacks
-from bench.runs.kind import RunnableKind, present
+from bench.runs.kind import RunnableKind, task_of
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
 from bench.store import Store
-from bench.store.kinds import Columns, Overview
 from bench.store.manifest import Manifest
 from bench.store.records import AttackBlock
 from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
-    ATTEMPT_COLUMNS,
-    MIX_COLUMNS,
-    OUTCOME_COLUMNS,
     Tables,
     attacked_samples,
     attempt_table,
@@ -57,25 +51,9 @@ from bench.store.tables import (
 )
 
 
-class Evaluation(RunnableKind):
-    """Attacks, each on the samples that survived the earlier ones."""
+class AttackingKind(AttackedRecords, RunnableKind):
+    """What evaluations and imported witnesses have in common."""
 
-    name = "evaluation"
-    block = AttackBlock
-    summary = AttackedSummary
-    columns = Columns(
-        samples=pa.schema(
-            [
-                *OUTCOME_COLUMNS,
-                ("eight_bit_robust", pa.bool_()),
-                *((name, pa.float64()) for name in MIX_COLUMNS),
-            ]
-        ),
-        attempts=ATTEMPT_COLUMNS,
-    )
-    is_ranked = True
-    has_section = True
-    has_witnesses = True
     supported_settings = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
@@ -85,23 +63,14 @@ class Evaluation(RunnableKind):
     def task(
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
-        """Return the candidate with those attacks of the protocol that apply to it."""
-        module = candidate.module.to(settings.device)
+        """Return the candidate with the attacks of the protocol that apply to it."""
+        common = task_of(candidate.module, dataset, settings, engine)
         images = dataset.images[:4].to(settings.device)
         surrogate = candidate.surrogate
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(replace(common, randomized=candidate.randomized)),
             attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
             until_converged=settings.until_converged,
-            randomized=candidate.randomized,
             surrogate=None if surrogate is None else surrogate.to(settings.device),
         )
 
@@ -131,7 +100,7 @@ class Evaluation(RunnableKind):
         )
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
-        """Return the protocol's attacks, with what the settings add before and after them."""
+        """Return the protocol's attacks, with those that settings add before and after them."""
         return [
             *([{"name": WITNESSES}] if settings.seed_witnesses else []),
             *(attack.model_dump(mode="json") for attack in task.attacks),
@@ -148,7 +117,7 @@ class Evaluation(RunnableKind):
     ) -> None:
         """Stop before the attacks if the clean accuracy contradicts the published one.
 
-        A clean accuracy at chance level is only told.
+        A clean accuracy at chance level is only reported.
         """
         if not settings.allow_clean_mismatch:
             check_clean_accuracy(settings.suite, manifest, blocks)
@@ -172,24 +141,12 @@ class Evaluation(RunnableKind):
         return Tables(samples, attempt_table(attempts), first_witnesses(witnesses), self.columns)
 
     def measured(self, task: AttackTask, tables: Tables) -> Tables:
-        """Return the tables with the columns that take passes of their own.
+        """Return the tables with the columns that need passes of their own.
 
-        They say which samples stand if witnesses are kept as 8-bit images, and what a mix says of
-        clean images and witnesses.
+        They record which samples survive if witnesses are rounded to 8-bit images, and a mix's
+        weights and margins on clean images and witnesses.
         """
         return with_mix_records(task, _with_eight_bit(task, tables))
-
-    def closing_flags(
-        self,
-        candidate: Candidate,
-        dataset: Dataset,
-        manifest: Manifest,
-        tables: Tables,
-        store: Store,
-        device: torch.device,
-    ) -> list[Flag]:
-        """Return the flag for a certificate that a witness contradicts."""
-        return present(unsound_certificates(candidate, dataset, manifest, tables, store, device))
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
@@ -234,39 +191,15 @@ class Evaluation(RunnableKind):
             finished=finished,
         )
 
-    def overview(self, summary: AttackedSummary) -> Overview:
-        """Return the accuracies, and a row for each attack."""
-        bounds = summary.confidence_intervals["robust_accuracy"]
-        eight_bit = percent(summary.eight_bit_robust_accuracy)
-        return Overview(
-            headline="robust",
-            results=[
-                ("AutoAttack", f"{percent(summary.autoattack_accuracy)}%"),
-                ("robust", accuracy_text(summary.robust_accuracy, bounds)),
-                ("8-bit", f"{eight_bit}% if witnesses are kept as 8-bit images"),
-            ],
-            columns=(
-                "attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients",
-            ),
-            rows=[
-                (
-                    attack.name,
-                    f"{attack.attempted:,}",
-                    f"{attack.broken:,}",
-                    percent(attack.accuracy_after),
-                    duration(attack.seconds),
-                    f"{attack.forward_passes:,}",
-                    f"{attack.backward_passes:,}",
-                )
-                for attack in summary.attacks
-            ],
-        )  # fmt: skip
+
+class Evaluation(EvaluationRecords, AttackingKind):
+    """Attacks, each on the samples that survived the earlier ones."""
 
 
 def _chance_level_so_far(
     manifest: Manifest, classes: int, blocks: Collection[AttackBlock]
 ) -> Flag | None:
-    """Flag a clean accuracy at chance level, once the clean predictions of a round are there."""
+    """Flag a clean accuracy at chance level, once all clean predictions of a round are finished."""
     clean = [block.clean for block in blocks if block.clean is not None]
     n = sum(len(part.index) for part in clean)
     selection = manifest.selection
@@ -328,7 +261,7 @@ def _with_eight_bit(task: Task, tables: Tables) -> Tables:
 def _with_rates(
     record: Mapping[str, float | str], n: int, seconds: float
 ) -> dict[str, float | str]:
-    """Return the engine's record with how full its batches were, and how fast it was."""
+    """Return the engine's record with its batch fill and its samples per second."""
     rates: dict[str, float | str] = dict(record)
     filled, slots = record.get("filled_steps"), record.get("slot_steps")
     if isinstance(filled, int | float) and isinstance(slots, int | float) and slots:
@@ -347,7 +280,7 @@ def _autoattack_accuracy(attacks: Sequence[AttackSummary]) -> float | None:
 def _convergence(
     manifest: Manifest, attacks: Sequence[AttackSummary], n: int
 ) -> Convergence | None:
-    """Return what the doublings brought, for a run that attacked until convergence."""
+    """Return the results of the doublings; None for a run that did not attack until convergence."""
     if all(choice["name"] != UNTIL_CONVERGED for choice in manifest.attacks):
         return None
     passes, curve = 0, []

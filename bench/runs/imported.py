@@ -1,21 +1,21 @@
-"""Keeping what others made as a run of its own: all of it or nothing, and each file once."""
+"""Keep results that others made as a run of its own, completely or not at all, each file once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from bench.data import Dataset
+from bench.runs.kind import MadeKind
 from bench.runs.resume import choose_folder
 from bench.runs.session import RunResult, complete
 from bench.store import Store
-from bench.store.kinds import Kind
 from bench.store.manifest import Manifest
 from bench.store.summary import Flag
 from bench.store.tables import Tables
 
 
 def keep(
-    kind: Kind,
+    kind: MadeKind,
     manifest: Manifest,
     dataset: Dataset,
     store: Store,
@@ -25,10 +25,10 @@ def keep(
     """Keep a run that was made elsewhere.
 
     Args:
-        kind: of the run.
-        dataset: its samples.
-        read: the tables and the flags that they raise; called once the run is locked.
-        notice: is told what the user should know that is no error.
+        kind: kind of the run.
+        dataset: samples of the run.
+        read: returns the tables and the flags that they raise; called when the run is locked.
+        notice: called with messages for the user that are no errors.
 
     Returns:
         the run; reused if the same file was imported before.

@@ -1,4 +1,4 @@
-"""Published certification logs as runs, so that they stand beside our own."""
+"""Published certification logs as runs, to be compared with our own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from bench.certification.log import read_certification_log
 from bench.certification.smoothing import Smoothing
 from bench.data import Dataset
 from bench.errors import InputError
+from bench.kinds.certified import ImportedLogRecords
 from bench.runs import environment
-from bench.runs.certification import CertifiedKind
+from bench.runs.certification import CertifyingKind
 from bench.runs.imported import keep
 from bench.runs.manifest import dataset_record
 from bench.runs.session import RunResult
@@ -24,11 +25,8 @@ from bench.suites import Suite
 from bench.suites.suite import check_certifiable
 
 
-class ImportedLog(CertifiedKind):
+class ImportedLog(ImportedLogRecords, CertifyingKind):
     """A certification log that others published."""
-
-    name = "imported-log"
-    is_imported = True
 
 
 def import_certification_log(
@@ -40,17 +38,17 @@ def import_certification_log(
     store: Store,
     source: str = "",
 ) -> RunResult:
-    """Take a certification log into the store, all of it or nothing.
+    """Import a certification log into the store, completely or not at all.
 
     Args:
-        dataset: the suite's, whole.
-        candidate: what the log's classifier is called.
-        sigma: of its noise.
-        source: where the log comes from.
+        dataset: the suite's whole data set.
+        candidate: name of the log's classifier.
+        sigma: standard deviation of its noise.
+        source: origin of the log.
 
     Raises:
-        InputError: the log is wrong (which line), sigma is not above 0, or the suite certifies
-            nothing, or its norm is not L2.
+        InputError: a line of the log is wrong, sigma is not above 0, the suite certifies nothing,
+            or its norm is not L2.
     """
     protocol = suite.certifying_protocol
     check_certifiable(suite.threat_model, f"suite {suite.name}")

@@ -1,17 +1,20 @@
-"""A kind of run that can be made: what its engine is given, and what is measured around it."""
+"""A kind of run as `bench.runs` makes it: its engine and task, its measurements, its summary."""
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.errors import InputError
+from bench.flags.certificates import unsound_certificates
 from bench.runs.estimate import Estimate
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
@@ -23,7 +26,32 @@ from bench.store.summary import Flag, Summary
 from bench.store.tables import Tables
 
 
-class RunnableKind(Kind):
+class MadeKind(Kind):
+    """A kind of run whose blocks become tables, and whose tables become a summary."""
+
+    @abstractmethod
+    def join(self, blocks: Sequence[Block]) -> Tables:
+        """Return the tables that a run's blocks make together."""
+
+    @abstractmethod
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> Summary:
+        """Sum a run up.
+
+        Args:
+            raised: the flags raised so far.
+            record: the engine's record, see `Block.record`.
+            finished: time when the run ended.
+        """
+
+
+class RunnableKind(MadeKind):
     """A kind of run that `bench.runs.session.evaluate` makes.
 
     Attributes:
@@ -34,7 +62,7 @@ class RunnableKind(Kind):
 
     @abstractmethod
     def engine(self, settings: Settings) -> Engine[Any]:
-        """Return what does the work.
+        """Return the engine that does the work.
 
         Raises:
             InputError: the settings ask for an engine or a precision that does not exist.
@@ -54,15 +82,15 @@ class RunnableKind(Kind):
         """Refuse a candidate or its samples before anything runs.
 
         Raises:
-            InputError: they cannot be used in a run of this kind.
+            InputError: it cannot be used in a run of this kind.
         """
 
     def estimate(self, task: Any) -> Estimate | None:
-        """Return how long the work will take; None if that is not known."""
+        """Return how long the work will take; None if unknown."""
         return None
 
     def averages(self, settings: Settings) -> bool:
-        """Return whether randomness of a candidate is accounted for, so that it needs no flag."""
+        """Return whether a candidate's randomness is averaged over, so that it needs no flag."""
         return False
 
     def attacks(self, task: Any, settings: Settings) -> list[dict[str, Any]]:
@@ -81,18 +109,18 @@ class RunnableKind(Kind):
         blocks: Collection[Any],
         observer: Observer,
     ) -> None:
-        """Stop a run whose first blocks show a fault, or report what they show.
+        """Stop a run whose first blocks show a fault, or report what the user should know.
 
         Raises:
             EvaluationError: the run would be useless; the message says why.
         """
 
     def prepared(self, task: Any, settings: Settings, manifest: Manifest, store: Store) -> Any:
-        """Return the task with what earlier runs bring to it."""
+        """Return the task with what it takes from earlier runs."""
         return task
 
     def measured(self, task: Any, tables: Tables) -> Tables:
-        """Return the tables with what passes after the last block measure."""
+        """Return the tables with columns that are measured after the last block."""
         return tables
 
     def closing_flags(
@@ -104,8 +132,14 @@ class RunnableKind(Kind):
         store: Store,
         device: torch.device,
     ) -> list[Flag]:
-        """Return flags that follow from the finished records and from other runs."""
-        return []
+        """Return flags that follow from the finished records and from other runs.
+
+        By default this is the flag for a certificate that a witness contradicts.
+        """
+        if not (self.certifies or self.has_witnesses):
+            return []
+        flag = unsound_certificates(candidate, dataset, manifest, tables, store, device)
+        return [] if flag is None else [flag]
 
     def extra_flags(
         self, task: Any, summary: Summary, tables: Tables, dataset: Dataset, store: Store
@@ -121,6 +155,9 @@ def runnable_kind(name: str) -> RunnableKind:
         InputError: there is none, or it cannot be made by running a candidate.
     """
     kind = kind_named(name)
+    if kind.maker:
+        module, _, maker = kind.maker.partition(":")
+        kind = getattr(importlib.import_module(module), maker)()
     if not isinstance(kind, RunnableKind):
         raise InputError(
             f"expected a kind of run that `bench run` makes, got {name!r}, which is imported"
@@ -128,13 +165,32 @@ def runnable_kind(name: str) -> RunnableKind:
     return kind
 
 
-def present(*flags: Flag | None) -> list[Flag]:
-    """Return the flags that were raised."""
-    return [flag for flag in flags if flag is not None]
+def task_of(module: nn.Module, dataset: Dataset, settings: Settings, engine: Engine[Any]) -> Task:
+    """Return what the tasks of all kinds of runs have: a network on its device, and samples.
+
+    Args:
+        module: what the engine runs.
+        dataset: the selected samples.
+        settings: name the device, the threat model, the seed and perhaps the batch size.
+        engine: says which batch size is taken where the settings name none.
+    """
+    module = module.to(settings.device)
+    images = dataset.images[:4].to(settings.device)
+    return Task(
+        module=module,
+        images=dataset.images,
+        labels=dataset.labels,
+        indices=dataset.indices,
+        classes=len(dataset.classes),
+        threat_model=settings.threat_model,
+        seed=settings.seed,
+        batch_size=settings.batch_size or engine.default_batch_size(module, images),
+        device=settings.device,
+    )
 
 
 def join_records(blocks: Collection[Block]) -> dict[str, float | str]:
-    """Return the engine's record of a run: numbers of its blocks added up, texts as they are."""
+    """Return the engine's record of a run: the sums of its blocks' numbers, and their texts."""
     joined: dict[str, float | str] = {}
     for block in blocks:
         for name, value in block.record.items():

@@ -1,4 +1,4 @@
-"""A sweep: two candidates mixed at many weights, under a cheap attack and in part the full one."""
+"""A sweep: two candidates mixed at many weights, under a cheap attack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import PREFIX
@@ -18,17 +17,14 @@ from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
-from bench.formatting import accuracy_text, percent
-from bench.runs.kind import RunnableKind
+from bench.kinds.sweep import SweepRecords
+from bench.runs.kind import RunnableKind, task_of
 from bench.runs.settings import Settings
-from bench.store.kinds import Columns, Overview
 from bench.store.manifest import Manifest
 from bench.store.records import SweepBlock
 from bench.store.selection import interval_of
 from bench.store.summary import Flag, SweepPoint, SweepSummary, best_point
 from bench.store.tables import (
-    ATTEMPT_COLUMNS,
-    OUTCOME_COLUMNS,
     Tables,
     attempt_table,
     concatenate,
@@ -37,20 +33,19 @@ from bench.store.tables import (
 from bench.suites.suite import AttackChoice, Protocol
 
 PROTOCOL = "cheap"
-DEFAULT_STEPS = 20
-DEFAULT_TARGETS = 3
 MOST_ALPHAS = 1000
 SYNTAX = "<first>:<last>:<step> or <number>,<number>,..., all in [0, 1]"
 
 INSPECTED_ALPHA = 0.5
-"""The weight at which a sweep's candidate is checked: both bases run."""
+"""The weight at which a sweep's candidate is inspected, so that both bases run."""
 
 
 def read_alphas(text: str, option: str) -> tuple[float, ...]:
-    """Return the weights that `0:1:0.05` (ends included) or `0.5,0.7` mean, ascending, unique.
+    """Return the weights in `0:1:0.05` (ends included) or `0.5,0.7`, ascending and unique.
 
     Raises:
-        InputError: another form, or a weight outside [0, 1]; `option` is named.
+        InputError: the text has another form, or a weight is outside [0, 1]; the message names
+            `option`.
     """
     is_range = ":" in text
     try:
@@ -105,15 +100,15 @@ def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
         name: the sweep's name.
 
     Raises:
-        InputError: the bases do not fit together, or one is randomized.
+        InputError: the bases do not fit together, or one of them is randomized.
     """
     candidate = reference.load()
     if candidate.randomized:
         raise InputError(
-            f"{name}: expected deterministic bases, since a sweep runs them once an image; got a "
-            "randomized one. Run its mixes one by one with `bench run`"
+            f"{name}: expected deterministic bases, since a sweep runs them once on each image; "
+            "got a randomized one. Run its mixes one by one with `bench run`"
         )
-    # The sweep covers all weights: a mix at one weight is a different candidate.
+    # The sweep covers all weights; a mix at one weight is another candidate.
     definition = digest({"sweep": candidate.definition_sha256})
     return replace(candidate, name=name, definition_sha256=definition)
 
@@ -124,10 +119,10 @@ def sweep_settings(
     """Return the settings of a sweep under a suite.
 
     Args:
-        settings: of the full protocol's runs.
-        alphas: ascending.
-        steps: of each search.
-        targets: of targeted APGD.
+        settings: settings of the runs under the full protocol.
+        alphas: the weights, ascending.
+        steps: number of steps of each search.
+        targets: number of target classes of targeted APGD.
     """
     cheap = Protocol(
         kind=Sweep.name,
@@ -141,23 +136,8 @@ def sweep_settings(
     return replace(settings, suite=suite, protocol=PROTOCOL)
 
 
-class Sweep(RunnableKind):
+class Sweep(SweepRecords, RunnableKind):
     """A fixed mix at many weights under a cheap attack; what survives is an upper bound."""
-
-    name = "sweep"
-    block = SweepBlock
-    summary = SweepSummary
-    columns = Columns(
-        samples=pa.schema(
-            [
-                ("alpha", pa.float64()),
-                *OUTCOME_COLUMNS,
-                ("witness", pa.int64()),
-            ]
-        ),
-        attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
-    )
-    has_section = True
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the sweep engine for the protocol's weights."""
@@ -168,19 +148,9 @@ class Sweep(RunnableKind):
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
         """Return the mix with the cheap attacks."""
-        module = candidate.module.to(settings.device)
-        images = dataset.images[:4].to(settings.device)
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(task_of(candidate.module, dataset, settings, engine)),
             attacks=settings.chosen_protocol.attacks,
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
         )
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
@@ -188,10 +158,11 @@ class Sweep(RunnableKind):
         return [attack.model_dump(mode="json") for attack in task.attacks]
 
     def join(self, blocks: Sequence[SweepBlock]) -> Tables:  # type: ignore[override]
-        """Return the last block's results at all weights, and every witness.
+        """Return the last block's results at all weights, and all witnesses.
 
-        `samples` has one row a sample at one weight, by weight and index; `witness` is a row of the
-        witnesses, which stand in the order in which they were found.
+        `samples` has one row for each sample and weight, sorted by weight and index. Its column
+        `witness` is a row number among the witnesses, which are in the order in which they were
+        found.
         """
         samples = frame([blocks[-1].results])
         attempts = [attempt_table([]).assign(alpha=None)]
@@ -209,7 +180,7 @@ class Sweep(RunnableKind):
         samples["robust"] = samples["clean_correct"] & (samples["broken_by"] == "")
         samples["broken_by"] = samples["broken_by"].where(samples["broken_by"] != "", None)
         predicted = samples["adversarial_prediction"].astype("Int64")
-        # -1 is no class where there is a witness, and nothing where there is none.
+        # -1 means no class if there is a witness, and is replaced by null if there is none.
         samples["adversarial_prediction"] = predicted.where(samples["broken_by"].notna())
         found = [block.witnesses for block in blocks if block.witnesses is not None]
         return Tables(
@@ -252,25 +223,4 @@ class Sweep(RunnableKind):
             seconds=float(tables.attempts["seconds"].sum()),
             started=str(manifest.environment.get("started", "")),
             finished=finished,
-        )
-
-    def overview(self, summary: SweepSummary) -> Overview:
-        """Return the best point, and a row for each weight."""
-        best = best_point(summary.sweep)
-        bounds = summary.confidence_intervals["robust_accuracy"]
-        attacked = accuracy_text(summary.robust_accuracy, bounds)
-        return Overview(
-            headline=f"at best (alpha {best.alpha:g}) attacked",
-            results=[
-                ("attacked", f"{attacked} at alpha {best.alpha:g}, the best one; an upper bound")
-            ],
-            columns=("alpha", "clean accuracy", "after the cheap attack"),
-            rows=[
-                (
-                    f"{point.alpha:g}",
-                    percent(point.clean_accuracy),
-                    percent(point.attacked_accuracy),
-                )
-                for point in summary.sweep
-            ],
         )

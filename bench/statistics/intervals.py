@@ -1,4 +1,4 @@
-"""Intervals of an accuracy from a number of samples that was fixed in advance.
+"""Intervals of an accuracy if the number of samples was fixed in advance.
 
 The interval of a binomial proportion is scipy's; scipy has none for the hypergeometric
 distribution.
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import hypergeom
 
 from bench.errors import InputError
 from bench.statistics.clopper_pearson import clopper_pearson_lower, clopper_pearson_upper
@@ -87,6 +86,8 @@ def exact_hypergeometric_interval(
     Raises:
         InputError: an argument is out of its range.
     """
+    from scipy.stats import hypergeom  # slow to import
+
     check_counts(successes, n, confidence, population)
     tail = (1 - confidence) / 2
     least, most = successes, population - (n - successes)

@@ -1,16 +1,15 @@
 """Kinds of runs: what the store and its readers must know of each, and which there are.
 
-A kind says which columns its tables have, how blocks become tables and tables a summary, and what
-its accuracies mean beside those of other runs. Readers ask a kind for these properties; none of
-them compares names of kinds. The kinds that come with the package are in `bench.runs`; others are
-added by `register_kind`.
+A kind says which columns its tables have, which summary its runs have, and what its accuracies mean
+beside those of other runs. Readers ask a kind for these properties; none of them compares names of
+kinds. The kinds that come with the package are in `bench.kinds`; `register_kind` adds others.
 """
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,10 @@ import pyarrow as pa
 from bench.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.store.manifest import Manifest
     from bench.store.records import Block
-    from bench.store.summary import Flag, Summary
-    from bench.store.tables import Tables
+    from bench.store.summary import Summary
 
-BUILT_IN = "bench.runs.kinds"
+BUILT_IN = "bench.kinds"
 """The module that registers the kinds that come with the package."""
 
 
@@ -38,10 +35,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Overview:
-    """A run for people: what stands between the accuracies and the flags.
+    """What `bench show` prints of a run between its accuracies and its flags.
 
     Attributes:
-        headline: what the robust accuracy of such a run is called.
+        headline: name of the robust accuracy in such a run.
         results: name and text of each result, such as ("AutoAttack", "64.17%").
         columns: headings of the table.
         rows: texts of the table.
@@ -54,23 +51,26 @@ class Overview:
 
 
 class Kind(ABC):
-    """One kind of run.
+    """One kind of run, as readers know it.
 
     Attributes:
-        name: as manifests record it.
-        block: what its engine hands over.
-        summary: the type of its summary.
-        columns: of its tables.
-        is_ranked: its accuracies stand on the leaderboard, beside published ones.
-        has_witnesses: a sample that it broke is broken for the candidate, whoever asks: there is an
-            image that proves it.
-        certifies: it proves radii instead of attacking.
-        is_imported: others made it; it was read from a file.
-        has_section: a suite's page has a section for such runs; others are listed by their
-            overview.
+        name: the name in manifests.
+        maker: module:class of the `bench.runs.kind.RunnableKind` that makes such runs, if it is
+            another class. Readers do not import it.
+        block: type of the blocks that its engine yields.
+        summary: type of its summary.
+        columns: the columns of its tables.
+        is_ranked: whether its accuracies are on the leaderboard, beside published ones.
+        has_witnesses: whether it keeps an adversarial image for each broken sample, so that the
+            sample is broken in other runs of the candidate too.
+        certifies: whether it proves radii instead of attacking.
+        is_imported: whether its results come from a file that others made.
+        has_section: whether a suite's page has a section for such runs; other runs are listed by
+            their overview.
     """
 
     name: str
+    maker: str = ""
     block: type[Block]
     summary: type[Summary]
     columns: Columns
@@ -79,27 +79,6 @@ class Kind(ABC):
     certifies = False
     is_imported = False
     has_section = False
-
-    @abstractmethod
-    def join(self, blocks: Sequence[Block]) -> Tables:
-        """Return the tables that a run's blocks make together."""
-
-    @abstractmethod
-    def summarise(
-        self,
-        manifest: Manifest,
-        tables: Tables,
-        raised: Sequence[Flag],
-        record: Mapping[str, float | str],
-        finished: str,
-    ) -> Summary:
-        """Sum a run up.
-
-        Args:
-            raised: flags so far.
-            record: of the engine, see `Block.record`.
-            finished: when the run ended.
-        """
 
     @abstractmethod
     def overview(self, summary: Any) -> Overview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
@@ -31,14 +32,18 @@ def block_arrays(block: Block) -> dict[str, Any]:
 def read_block(path: Path, kind: type[BlockType]) -> BlockType:
     """Return the block that a file of `block_arrays` holds."""
     with np.load(path, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
+        return block_of({key: archive[key] for key in archive.files}, path.stem, kind)
+
+
+def block_of(arrays: Mapping[str, Any], key: str, kind: type[BlockType]) -> BlockType:
+    """Return the block called `key` of which `block_arrays` made named arrays."""
     parts = {}
     for part, records in _parts(kind).items():
         names = [field.name for field in fields(records)]
         if f"{part}.{names[0]}" in arrays:
             parts[part] = records(**{name: arrays[f"{part}.{name}"] for name in names})
     return kind(
-        key=path.stem,
+        key=key,
         seconds=float(arrays["seconds"]),
         record=json.loads(str(arrays["record"])),
         **parts,
@@ -46,7 +51,7 @@ def read_block(path: Path, kind: type[BlockType]) -> BlockType:
 
 
 def _parts(kind: type[Block]) -> dict[str, type[Any]]:
-    """Return the records of arrays that a kind of block may have, by name."""
+    """Return the types of the array records that a block of this type may have, by name."""
     parts = {}
     for name, annotation in get_type_hints(kind).items():
         types = [each for each in get_args(annotation) or (annotation,) if is_dataclass(each)]
@@ -69,10 +74,10 @@ def pack_witnesses(witnesses: Witnesses, clean_images: ImageArray) -> bytes:
 
 
 def difference(clean: ImageArray, images: ImageArray) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the difference of bit patterns: exact whatever the rounding, and compressible.
+    """Return the difference of bit patterns, which is exact and compresses well.
 
-    The four bytes of each difference are kept apart (one plane a byte), since the high ones are
-    mostly alike.
+    The four bytes of each difference are stored in separate planes, because the high bytes are
+    mostly equal.
     """
     bits = images.view(np.int32) - clean.view(np.int32)
     return np.ascontiguousarray(np.moveaxis(bits[..., None].view(np.uint8), -1, 0))

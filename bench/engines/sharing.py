@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -55,6 +56,8 @@ def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:
         # A random candidate's draws belong to its batch; convergence is judged on all samples.
         and not (task.randomized or task.until_converged)
         and not multiprocessing.current_process().daemon
+        # Beside a thread that forks, others may hold locks which the child then waits for.
+        and threading.current_thread() is threading.main_thread()
     )
     cores = torch.get_num_threads()
     count = min(cores, standing // LEAST_SAMPLES)

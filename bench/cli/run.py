@@ -32,7 +32,7 @@ from bench.suites import load_suite
 @options.report_dir
 @options.device
 @options.of_settings()
-@click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with an estimated time, and end.")
 @options.trust_code
 def command(
     suite_name: str,

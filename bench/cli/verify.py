@@ -55,8 +55,6 @@ def command(
     from bench.candidates.registry import find_candidate, is_known  # torch: slow to import
     from bench.runs.verify import check_kind, verify
 
-    if "/" not in reference:
-        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
     summary = store.summary(reference, lambda kind: kind.has_witnesses)
     manifest = summary.manifest
@@ -98,7 +96,7 @@ def _lines(result: Verification) -> list[str]:
     return [
         f"witnesses   {count(result.witnesses)} of {count(result.n_examples)} samples, "
         f"{count(result.witness_bytes)} bytes ({count(each)} each)",
-        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are held as 8-bit "
+        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are kept as 8-bit "
         "images",
         f"time        {duration(result.seconds)} of {duration(result.run_seconds)}: "
         f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",

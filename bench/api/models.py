@@ -101,7 +101,8 @@ def reference_of(
     elif isinstance(model, Candidate):
         found = GivenReference(model)
     else:
-        return live_reference(model, name, randomized, image_shape(suite.data.label))
+        shape = None if suite is None else image_shape(suite.data.label)
+        return live_reference(model, name, randomized, shape)
     if randomized:
         raise InputError(
             "randomized: expected a model in Python beside it; a submission declares it in its file"

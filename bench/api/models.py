@@ -78,7 +78,7 @@ class NamedReference:
 
 def reference_of(
     model: Model,
-    suite: Suite,
+    suite: Suite | None,
     name: str | None = None,
     *,
     model_dir: str | os.PathLike[str] | None = None,
@@ -88,6 +88,7 @@ def reference_of(
     """Return what the user means by `model`; the module's values stay as they are.
 
     Args:
+        suite: in which names are looked up; None only for models that are no names.
         name: of the candidate; None: its own.
         randomized: whether a live model's answers vary.
 
@@ -95,11 +96,13 @@ def reference_of(
         InputError: a name that nothing answers to, or no model at all.
     """
     if isinstance(model, str | os.PathLike):
+        assert suite is not None
         found = _find(os.fspath(model), suite, folder_of_models(model_dir), trust_code)
     elif isinstance(model, Candidate):
         found = GivenReference(model)
     else:
-        return live_reference(model, name, randomized, image_shape(suite.data.label))
+        shape = None if suite is None else image_shape(suite.data.label)
+        return live_reference(model, name, randomized, shape)
     if randomized:
         raise InputError(
             "randomized: expected a model in Python beside it; a submission declares it in its file"

@@ -14,6 +14,7 @@ from bench.import_hook import make_importable
 
 if TYPE_CHECKING:
     from bench import attacks as attacks
+    from bench import autoattack as autoattack
     from bench import errors as errors
     from bench import robustbench as robustbench
     from bench.api.evaluation import Evaluation as Evaluation
@@ -51,7 +52,7 @@ _PLACES = {
 }
 """The modules from which names are imported when they are first used."""
 
-_MODULES = ("attacks", "errors", "robustbench")
+_MODULES = ("attacks", "autoattack", "errors", "robustbench")
 """Modules of the interface, imported like the names."""
 
 __all__ = ["__version__", *_PLACES, *_MODULES]  # all of them are texts

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.api.stored import report as report
     from bench.api.stored import results as results
     from bench.api.sweeping import sweep as sweep
+    from bench.candidates.wrapped import wrap as wrap
     from bench.suites.suite import L2 as L2
     from bench.suites.suite import Linf as Linf
     from bench.suites.suite import Suite as Suite
@@ -47,6 +48,7 @@ _PLACES = {
     "report": "bench.api.stored",
     "results": "bench.api.stored",
     "sweep": "bench.api.sweeping",
+    "wrap": "bench.candidates.wrapped",
 }
 """The modules from which names are imported when they are first used."""
 

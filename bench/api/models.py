@@ -16,7 +16,7 @@ from bench.candidates import Candidate, CandidateReference
 from bench.candidates.candidate import Availability
 from bench.candidates.live import CalledFunction, LiveReference, home_of, live_reference
 from bench.candidates.registry import find_candidate
-from bench.data import Dataset, named_datasets
+from bench.data import Dataset, image_shape, named_datasets
 from bench.data.in_hand import DataInHand, dataset_in_hand
 from bench.errors import InputError
 from bench.formatting import threat_model as threat_model_text
@@ -101,7 +101,7 @@ def reference_of(
     elif isinstance(model, Candidate):
         found = GivenReference(model)
     else:
-        return live_reference(model, name, randomized)
+        return live_reference(model, name, randomized, image_shape(suite.data.label))
     if randomized:
         raise InputError(
             "randomized: expected a model in Python beside it; a submission declares it in its file"

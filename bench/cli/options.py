@@ -60,6 +60,15 @@ def model_dir(command: Command) -> Command:
     )(command)
 
 
+def architecture(command: Command) -> Command:
+    """Add --architecture."""
+    return click.option(
+        "--architecture",
+        help="What builds the network of a weights file: package.module:function, timm:NAME or "
+        "torchvision:NAME.",
+    )(command)
+
+
 def results_dir(command: Command) -> Command:
     """Add --results-dir."""
     return _folder("--results-dir", "results", "Folder of the records.")(command)

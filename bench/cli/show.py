@@ -118,6 +118,11 @@ def _provenance(summary: Summary) -> Table:
         **({"data notices": "\n".join(notices)} if notices else {}),
         **{f"{base} sha256": digest for base, digest in manifest.weights_sha256.items()},
         **({"weights": "; ".join(notes)} if (notes := manifest.information.get("weights")) else {}),
+        **(
+            {"conversions": "\n".join(done)}
+            if (done := manifest.information.get("conversions"))
+            else {}
+        ),
         "architecture": manifest.information.get("architecture"),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "machine": f"{environment.get('processor')}, {environment.get('device')}",

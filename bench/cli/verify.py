@@ -26,8 +26,11 @@ SHOWN_FAILURES = 20
 @click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
 @options.suite(required=False)
 @click.option(
-    "--candidate", "name", help="Folder of the submission, if the run named it by its path."
+    "--candidate",
+    "name",
+    help="Folder of the submission, or model file, if the run named it by its path.",
 )
+@options.architecture
 @options.results_dir
 @options.data_dir
 @options.model_dir
@@ -38,6 +41,7 @@ def command(
     reference: str,
     suite_name: str | None,
     name: str | None,
+    architecture: str | None,
     results_dir: Path,
     data_dir: Path | None,
     model_dir: Path | None,
@@ -52,7 +56,8 @@ def command(
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
-    from bench.candidates.registry import find_candidate, is_known  # torch: slow to import
+    from bench.candidates.named.model_files import with_architecture  # torch: slow to import
+    from bench.candidates.registry import find_candidate, is_known
     from bench.runs.verify import check_kind, verify
 
     store = Store(results_dir)
@@ -64,14 +69,15 @@ def command(
     if suite.name != manifest.suite:
         raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
     try:
-        found = find_candidate(name or manifest.candidate, suite, model_dir, trust_code)
+        (wanted,) = with_architecture((name or manifest.candidate,), architecture)
+        found = find_candidate(wanted, suite, model_dir, trust_code)
     except InputError as error:
         if name is not None or is_known(manifest.candidate):
             raise
         raise InputError(
-            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder that is not "
-            "among the shipped submissions, or from a model in Python; name the folder by "
-            "--candidate FOLDER, or call bench.load(...).verify(model) in Python"
+            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder or file "
+            "that a name alone does not find, or from a model in Python; name it by --candidate "
+            "FOLDER or FILE, or call bench.load(...).verify(model) in Python"
         ) from error
     candidate = found.load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()

@@ -30,6 +30,7 @@ def chance_level(correct: int, n: int, classes: int) -> Flag | None:
         threshold=guessing,
         meaning=f"The clean accuracy is no better than guessing one of {classes} classes, so the "
         "robust accuracy says nothing about a trained network.",
-        advice="Check the order of the classes (`class_order` in the suite's data), the "
-        "normalization inside the network, the range and channels of the images, and the weights.",
+        advice="Do the inputs need normalization? Flag missing-normalization says it where one of "
+        "the usual ones helps. Else check the order of the classes (`class_order` in the suite's "
+        "data), the range and channels of the images, and the weights.",
     )

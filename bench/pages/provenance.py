@@ -115,6 +115,7 @@ def _candidate(entry: Entry) -> list[Fact]:
     information = manifest.information
     facts = [
         Fact("Architecture", (_text(information.get("architecture")),)),
+        Fact("Converted inside", tuple(information.get("conversions") or ())),
         *_paper(information.get("paper")),
         Fact("Additional data", (_text(entry.additional_data),)),
         *(

@@ -164,6 +164,7 @@ def _information(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
         "additional_data": information.additional_data,
         "claim": information.claim,
         "weights": list(information.weights),
+        "conversions": list(information.conversions),
         "mix": describe_mix(candidate),
         "data_notices": list(dataset.notices),
     }

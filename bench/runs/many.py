@@ -11,6 +11,7 @@ from types import MappingProxyType
 from bench import data
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
+from bench.candidates.named.made import SourceReference
 from bench.candidates.submission import SubmissionReference
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
 from bench.memory.allocator import tensor_bytes
@@ -108,7 +109,7 @@ def check_each(
     checked: dict[str, Checked] = {}
     held = 0
     for reference in references:
-        is_ours = isinstance(reference, SubmissionReference | MixReference)
+        is_ours = isinstance(reference, SubmissionReference | MixReference | SourceReference)
         if not (is_ours and reference.availability().here):
             continue
         candidate = reference.load()

@@ -102,6 +102,8 @@ def evaluate(
             raised = list(inspected)
             for note in candidate.information.weights:
                 observer.notice(f"weights {note}" if note.startswith("read ") else note)
+            for note in candidate.information.conversions:
+                observer.notice(note)
             folder.begin(manifest)
             tables, record = _tables(plan, settings, folder, store, observer)
             raised += plan.kind.closing_flags(

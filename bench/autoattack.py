@@ -159,7 +159,7 @@ class AutoAttack:
             version: "standard"; "plus", with more attacks and restarts; "rand", for randomized
                 models, with gradients that are means over 20 calls; or "custom".
             is_tf_model: refused if it is True.
-            device: where the model is; None: where its parameters are.
+            device: where the model is; None or "auto": where its parameters are.
             log_path: a file to which lines are appended.
             attacks: pyautoattack's name for `attacks_to_run`.
 
@@ -343,6 +343,8 @@ class AutoAttack:
         Raises:
             InputError: an argument is of the wrong form.
         """
+        if bs < 1:
+            raise InputError(f"expected a batch size >= 1, got {bs!r}")
         samples = check_samples(x_orig, y_orig)
         device = device_of(self.model, x_orig, self.device)
         right = 0

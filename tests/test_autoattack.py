@@ -152,7 +152,7 @@ def test_settings_from_outside_count(
     linear_digits: nn.Module, digits: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     adversary = AutoAttack(
-        linear_digits, eps=0.05, version="custom", attacks_to_run=["apgd-ce"], seed=4
+        linear_digits, "Linf", 0.05, 4, version="custom", attacks_to_run=["apgd-ce"], device="auto"
     )
     assert (adversary.apgd.n_restarts, adversary.get_seed()) == (5, 4)
     adversary.attacks_to_run = ["square", "fab"]

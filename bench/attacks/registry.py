@@ -41,7 +41,7 @@ Need = Literal["mix", "mixing network", "stopped gradient", "randomness"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _RESERVED = ("clean", "neighbours", "until-converged", "witnesses")
-"""Names under which runs record what is no attack."""
+"""Names under which runs record steps that are not attacks."""
 
 
 @dataclass(frozen=True)

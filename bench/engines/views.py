@@ -1,4 +1,4 @@
-"""What attacks are shown of a candidate, beside its logits."""
+"""What attacks get of a candidate, beside its logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.engines.engine import AttackTask
 
 @dataclass(frozen=True)
 class MixView:
-    """A mix as attacks on its parts call it; called like a model it gives its logits."""
+    """A mix as attacks on its parts call it; called like a model, it returns its logits."""
 
     mix: MixedClassifier
     uncompiled: MixedClassifier

@@ -16,11 +16,10 @@ from bench.engines.certification import CertificationEngine
 from bench.errors import InputError
 from bench.kinds.certified import CertificationRecords, CertifiedRecords
 from bench.runs.estimate import Estimate, estimate_votes
-from bench.runs.kind import MadeKind, RunnableKind, task_of
+from bench.runs.kind import MadeKind, RunnableKind, common_fields, task_of
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.records import CertificationBlock
-from bench.store.selection import interval_of
 from bench.store.summary import CertifiedSummary, Flag
 from bench.store.tables import (
     CERTIFICATE_COLUMNS,
@@ -58,20 +57,8 @@ class CertifyingKind(CertifiedRecords, MadeKind):
         clean = int((certificates.prediction == certificates.label).sum())
         (proved,) = certified_counts(certificates, [manifest.threat_model.eps])
         return CertifiedSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=clean / n,
-            robust_accuracy=proved / n,
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, clean, n),
-                "robust_accuracy": interval_of(manifest.selection, proved, n),
-            },
-            flags=list(raised),
-            engine_record=dict(record),
+            **common_fields(manifest, n, clean, proved, raised, record, finished),
             seconds=float(record.get("seconds", 0.0)),
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
             certified=summarise(certificates, manifest.engine_settings["sigma"]),
         )
 

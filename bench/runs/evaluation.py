@@ -33,7 +33,7 @@ from bench.flags.extra import extra_flags
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
 from bench.runs.estimate import Estimate, estimate_attacks
-from bench.runs.kind import RunnableKind, task_of
+from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
@@ -41,7 +41,6 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.manifest import Manifest
 from bench.store.records import AttackBlock
-from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
     Tables,
@@ -171,24 +170,14 @@ class AttackingKind(AttackedRecords, RunnableKind):
         convergence = _convergence(manifest, attacks, n)
         seconds = float(attempts["seconds"].sum())
         return AttackedSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=clean / n,
+            **common_fields(
+                manifest, n, clean, robust, raised, _with_rates(record, n, seconds), finished
+            ),
             autoattack_accuracy=None if skipped else _autoattack_accuracy(attacks),
-            robust_accuracy=robust / n,
             eight_bit_robust_accuracy=float(samples["eight_bit_robust"].mean()),
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, clean, n),
-                "robust_accuracy": interval_of(manifest.selection, robust, n),
-            },
             attacks=attacks,
-            flags=list(raised),
-            engine_record=_with_rates(record, n, seconds),
             convergence=convergence,
             seconds=seconds,
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
         )
 
 

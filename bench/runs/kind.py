@@ -22,6 +22,7 @@ from bench.store import Store
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import Manifest
 from bench.store.records import Block
+from bench.store.selection import interval_of
 from bench.store.summary import Flag, Summary
 from bench.store.tables import Tables
 
@@ -187,6 +188,40 @@ def task_of(module: nn.Module, dataset: Dataset, settings: Settings, engine: Eng
         batch_size=settings.batch_size or engine.default_batch_size(module, images),
         device=settings.device,
     )
+
+
+def common_fields(
+    manifest: Manifest,
+    n: int,
+    clean: int,
+    robust: int,
+    raised: Sequence[Flag],
+    record: Mapping[str, float | str],
+    finished: str,
+) -> dict[str, Any]:
+    """Return the fields that the summaries of all kinds have, but for `seconds`.
+
+    Args:
+        n: number of samples.
+        clean: number of samples that count for the clean accuracy.
+        robust: number of samples that count for the robust accuracy.
+        raised, record, finished: as in `MadeKind.summarise`.
+    """
+    return {
+        "manifest": manifest,
+        "run": manifest.run,
+        "n_examples": n,
+        "clean_accuracy": clean / n,
+        "robust_accuracy": robust / n,
+        "confidence_intervals": {
+            "clean_accuracy": interval_of(manifest.selection, clean, n),
+            "robust_accuracy": interval_of(manifest.selection, robust, n),
+        },
+        "flags": list(raised),
+        "engine_record": dict(record),
+        "started": str(manifest.environment.get("started", "")),
+        "finished": finished,
+    }
 
 
 def join_records(blocks: Collection[Block]) -> dict[str, float | str]:

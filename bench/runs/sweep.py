@@ -18,11 +18,10 @@ from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
 from bench.kinds.sweep import SweepRecords
-from bench.runs.kind import RunnableKind, task_of
+from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.records import SweepBlock
-from bench.store.selection import interval_of
 from bench.store.summary import Flag, SweepPoint, SweepSummary, best_point
 from bench.store.tables import (
     Tables,
@@ -208,19 +207,7 @@ class Sweep(SweepRecords, RunnableKind):
         best = best_point(points)
         clean, robust = round(best.clean_accuracy * n), round(best.attacked_accuracy * n)
         return SweepSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=best.clean_accuracy,
-            robust_accuracy=best.attacked_accuracy,
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, clean, n),
-                "robust_accuracy": interval_of(manifest.selection, robust, n),
-            },
-            flags=list(raised),
-            engine_record=dict(record),
+            **common_fields(manifest, n, clean, robust, raised, record, finished),
             sweep=points,
             seconds=float(tables.attempts["seconds"].sum()),
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
         )

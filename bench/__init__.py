@@ -8,6 +8,7 @@ imported when it is first used, so that `import bench` is fast and needs no torc
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from bench.import_hook import make_importable
@@ -55,7 +56,7 @@ _PLACES = {
 _MODULES = ("attacks", "autoattack", "errors", "robustbench")
 """Modules of the interface, imported like the names."""
 
-__all__ = ["__version__", *_PLACES, *_MODULES]  # all of them are texts
+__all__ = ["__version__", *_PLACES, *_MODULES]
 
 make_importable()
 
@@ -66,7 +67,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"bench.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module 'bench' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
+    with warnings.catch_warnings():
+        # PyTorch warns of what other libraries do while they are imported.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+        value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
     return value
 
 

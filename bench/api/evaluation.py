@@ -318,7 +318,7 @@ class Evaluation:
         named = self.name if model is None else model
         return reference_of(
             named,
-            (suite or self._suite()) if isinstance(named, str | os.PathLike) else None,
+            (suite or self._suite()) if isinstance(named, str | os.PathLike) else suite,
             self.name,
             model_dir=self.origin.model_dir,
             trust_code=self.origin.trust_code,

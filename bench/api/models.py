@@ -88,7 +88,8 @@ def reference_of(
     """Return what the user means by `model`; the module's values stay as they are.
 
     Args:
-        suite: in which names are looked up; None only for models that are no names.
+        suite: in which names are looked up, and whose images a live model takes; None, for models
+            that are no names: unknown.
         name: of the candidate; None: its own.
         randomized: whether a live model's answers vary.
 
@@ -101,8 +102,7 @@ def reference_of(
     elif isinstance(model, Candidate):
         found = GivenReference(model)
     else:
-        shape = None if suite is None else image_shape(suite.data.label)
-        return live_reference(model, name, randomized, shape)
+        return live_reference(model, name, randomized, _shape(suite))
     if randomized:
         raise InputError(
             "randomized: expected a model in Python beside it; a submission declares it in its file"
@@ -211,6 +211,15 @@ def folder_of_models(model_dir: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder for downloaded weights that is given or that BENCH_MODEL_DIR names."""
     chosen = model_dir or os.environ.get("BENCH_MODEL_DIR")
     return Path(chosen) if chosen else None
+
+
+def _shape(suite: Suite | None) -> tuple[int, ...] | None:
+    """Return (C, H, W) of a suite's images where it is known."""
+    if suite is None:
+        return None
+    if isinstance(suite.data, DataInHand):
+        return tuple(suite.data.dataset.images.shape[1:])
+    return image_shape(suite.data.label)
 
 
 def _find(name: str, suite: Suite, model_dir: Path | None, trust_code: bool) -> CandidateReference:

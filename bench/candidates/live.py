@@ -12,7 +12,7 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,6 +188,7 @@ class _Lent:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.training = module.training
+        self.own_parameters = dict(module._parameters)
         self.buffers = dict(module._buffers)
         self.parameters = [
             (each, each.data, each.requires_grad, None if each.grad is None else each.grad.data)
@@ -197,9 +198,8 @@ class _Lent:
 
     def give_back(self) -> None:
         self.module.training = self.training
-        for name, buffer in self.buffers.items():
-            if self.module._buffers.get(name) is not buffer:
-                self.module._buffers[name] = buffer
+        _put_back(self.own_parameters, self.module._parameters)
+        _put_back(self.buffers, self.module._buffers)
         for parameter, data, requires_grad, gradient in self.parameters:
             if parameter.device != data.device or parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
@@ -207,6 +207,13 @@ class _Lent:
                     parameter.grad.data = gradient
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
+
+
+def _put_back(before: Mapping[str, Any], now: dict[str, Any]) -> None:
+    """Put those tensors back that were replaced, as a move to another device may do."""
+    for name, tensor in before.items():
+        if now.get(name) is not tensor:
+            now[name] = tensor
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

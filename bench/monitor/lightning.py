@@ -8,6 +8,7 @@ Both of Lightning's packages are served, `lightning` and `pytorch_lightning`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,19 +29,13 @@ def _callbacks() -> tuple[Any, ...]:
         Unavailable: neither is installed.
     """
     used = [name for name in _PACKAGES if name in sys.modules]
-    for name in used or _PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-        used = used or [name]
-        break
-    if not used:
+    here = [name for name in _PACKAGES if importlib.util.find_spec(name.partition(".")[0])]
+    if not here:
         raise Unavailable(
             "expected PyTorch Lightning, which is not installed; "
             "pip install 'tradeoff-bench[lightning]'"
         )
-    return tuple(sys.modules[name].Callback for name in used)
+    return tuple(importlib.import_module(name).Callback for name in used or here[:1])
 
 
 def call(module: nn.Module, images: Tensor) -> Any:

@@ -6,6 +6,7 @@ trainer.add_callback(RobustnessCallback(trainer, bench.RobustnessMonitor("cifar1
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,18 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import Unavailable
+from bench.errors import Unavailable, raised
 from bench.monitor.monitor import RobustnessMonitor
-
-try:
-    from transformers import TrainerCallback
-except ImportError as error:
-    raise Unavailable(
-        "expected transformers, which is not installed; pip install 'tradeoff-bench[hf]'"
-    ) from error
 
 STATE_FILE = "robustness_monitor.pt"
 """The monitor's state, in the trainer's checkpoint folders."""
+
+
+def _callback() -> Any:
+    """Return the base class of callbacks.
+
+    Raises:
+        Unavailable: it is not installed, or does not import.
+    """
+    try:
+        return importlib.import_module("transformers").TrainerCallback
+    except ImportError as error:
+        raise Unavailable(
+            "expected transformers with its Trainer, which cannot be imported: "
+            f"{raised(error)}; pip install 'tradeoff-bench[hf]'"
+        ) from error
 
 
 def call(model: nn.Module, images: Tensor) -> Any:
@@ -33,7 +42,7 @@ def call(model: nn.Module, images: Tensor) -> Any:
     return model(pixel_values=images).logits
 
 
-class RobustnessCallback(TrainerCallback):
+class RobustnessCallback(_callback()):  # type: ignore[misc]  # imported when it is needed
     """Measures robust accuracy at the end of epochs, and logs it through the trainer.
 
     The state is saved beside the trainer's checkpoints, and read again where a training resumes.

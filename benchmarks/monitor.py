@@ -94,8 +94,8 @@ def row(name: str, steps: int, options: dict[str, int], train: data.Dataset) -> 
     )
 
 
-TRAININGS: Sequence[tuple[str, int]] = (("plain", 0), ("FGSM", 1), ("PGD-7", 7))
-"""Names, and the attack steps that the training takes for each batch."""
+TRAININGS = {"plain": 0, "FGSM": 1, "PGD-7": 7}
+"""By name, the attack steps that the training takes for each batch."""
 
 
 @click.command()
@@ -104,7 +104,8 @@ TRAININGS: Sequence[tuple[str, int]] = (("plain", 0), ("FGSM", 1), ("PGD-7", 7))
 @click.option("--n-examples", default=N_EXAMPLES, help="Images that the monitor measures.")
 @click.option("--steps", default=STEPS, help="Steps of its attack.")
 @click.option("--threads", default=1)
-def main(images: int, threads: int, **options: int) -> None:
+@click.option("--training", "trainings", type=click.Choice(list(TRAININGS)), multiple=True)
+def main(images: int, threads: int, trainings: Sequence[str], **options: int) -> None:
     """Print the table."""
     torch.set_num_threads(threads)
     whole = data.load("cifar10", "train")
@@ -113,8 +114,8 @@ def main(images: int, threads: int, **options: int) -> None:
         f"{'training':12} {'epoch, s':>8} {'monitor,s':>9} {'share':>8} {'at 50,000':>10} "
         f"{'<= 2%':>6} {'clean':>7} {'robust':>8} {'interval':16} {'AutoAttack':>10} {'near':>6}"
     )
-    for name, steps in TRAININGS:
-        click.echo(row(name, steps, options, train))
+    for name in trainings or TRAININGS:
+        click.echo(row(name, TRAININGS[name], options, train))
 
 
 if __name__ == "__main__":

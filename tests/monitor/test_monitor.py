@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +76,40 @@ def test_a_graph_that_the_training_still_needs_survives(
     loss = nn.functional.cross_entropy(network(digits[0][:32]), digits[1][:32])
     monitor.measure(network)
     loss.backward()
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    """A group of one process."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize(
+    "wrapper", [nn.DataParallel, nn.parallel.DistributedDataParallel, torch.compile]
+)
+def test_what_wraps_a_module_for_training_is_no_part_of_it(
+    network: nn.Sequential,
+    digits: tuple[Tensor, Tensor],
+    monitor: bench.RobustnessMonitor,
+    wrapper: Callable[[nn.Module], nn.Module],
+) -> None:
+    expected = monitor.measure(network)
+    images, labels = digits
+    wrapped = wrapper(network)
+    again = bench.RobustnessMonitor(
+        images=images, labels=labels, threat_model=bench.Linf(0.1), n_examples=64
+    )
+    assert again.measure(wrapped).robust == expected.robust
+    assert wrapped.training
+    if wrapper is not torch.compile:  # whose passes would be compiled
+        nn.functional.cross_entropy(wrapped(images), labels).backward()
+        again.measure(lambda inputs: wrapped(inputs))
+        nn.functional.cross_entropy(wrapped(images), labels).backward()
 
 
 def test_its_value_is_near_autoattacks(

@@ -8,12 +8,14 @@ imported when it is first used, so that `import bench` is fast and needs no torc
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from bench.import_hook import make_importable
 
 if TYPE_CHECKING:
     from bench import attacks as attacks
+    from bench import autoattack as autoattack
     from bench import errors as errors
     from bench import robustbench as robustbench
     from bench.api.evaluation import Evaluation as Evaluation
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from bench.api.stored import report as report
     from bench.api.stored import results as results
     from bench.api.sweeping import sweep as sweep
+    from bench.candidates.wrapped import wrap as wrap
     from bench.monitor.monitor import RobustnessMonitor as RobustnessMonitor
     from bench.suites.suite import L2 as L2
     from bench.suites.suite import Linf as Linf
@@ -48,13 +51,14 @@ _PLACES = {
     "report": "bench.api.stored",
     "results": "bench.api.stored",
     "sweep": "bench.api.sweeping",
+    "wrap": "bench.candidates.wrapped",
 }
 """The modules from which names are imported when they are first used."""
 
-_MODULES = ("attacks", "errors", "robustbench")
+_MODULES = ("attacks", "autoattack", "errors", "robustbench")
 """Modules of the interface, imported like the names."""
 
-__all__ = ["__version__", *_PLACES, *_MODULES]  # all of them are texts
+__all__ = ["__version__", *_PLACES, *_MODULES]
 
 make_importable()
 
@@ -65,7 +69,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"bench.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module 'bench' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
+    with warnings.catch_warnings():
+        # PyTorch warns of what other libraries do while they are imported.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+        value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
     return value
 
 

@@ -44,7 +44,7 @@ from bench import __version__
 from bench.api.attack_inputs import attackable, check_samples, device_of
 from bench.api.attack_log import Lines, RunLog
 from bench.api.attack_run import Attacked, AttackSettings, attack_task, joined, run_attacks
-from bench.api.attack_state import AttackState
+from bench.api.attack_state import AttackState, robust_samples
 from bench.attacks.expectation import DRAWS
 from bench.attacks.registry import ATTACKS, STANDARD
 from bench.decision import classes_of
@@ -159,7 +159,7 @@ class AutoAttack:
             version: "standard"; "plus", with more attacks and restarts; "rand", for randomized
                 models, with gradients that are means over 20 calls; or "custom".
             is_tf_model: refused if it is True.
-            device: where the model is; None: where its parameters are.
+            device: where the model is; None or "auto": where its parameters are.
             log_path: a file to which lines are appended.
             attacks: pyautoattack's name for `attacks_to_run`.
 
@@ -306,11 +306,7 @@ class AutoAttack:
         """Run each attack alone, on all images that are classified correctly.
 
         Args:
-            x_orig: see `run_standard_evaluation`, also for the other arguments.
-            y_orig: their labels.
-            bs: images in one pass.
-            return_labels: whether to return the predictions too.
-            batch_size: another name for `bs`.
+            x_orig, y_orig, bs, return_labels, batch_size: see `run_standard_evaluation`.
 
         Returns:
             What `run_standard_evaluation` returns, for each attack by its name.
@@ -347,6 +343,8 @@ class AutoAttack:
         Raises:
             InputError: an argument is of the wrong form.
         """
+        if bs < 1:
+            raise InputError(f"expected a batch size >= 1, got {bs!r}")
         samples = check_samples(x_orig, y_orig)
         device = device_of(self.model, x_orig, self.device)
         right = 0
@@ -444,6 +442,31 @@ class AutoAttack:
 
     def _lines(self) -> Lines:
         return Lines(self.log_path, verbose=self.verbose)
+
+
+class EvaluationState:
+    """What programs of the authors' package ask a state file for: which samples are robust.
+
+    Attributes:
+        robust_flags: (N,) float32, 1 for a sample that nothing has broken, else 0.
+    """
+
+    def __init__(self, robust_flags: Tensor) -> None:
+        self.robust_flags = robust_flags
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of robust samples."""
+        return float(self.robust_flags.mean())
+
+    @classmethod
+    def from_disk(cls, path: str | Path) -> EvaluationState:
+        """Read a file that `run_standard_evaluation` wrote as `state_path`.
+
+        Raises:
+            InputError: it is no such file.
+        """
+        return cls(robust_samples(Path(path)).float())
 
 
 def _without_gradient(skipped: Sequence[str], choices: Sequence[AttackChoice]) -> str:

@@ -113,12 +113,14 @@ class AutoAttack:
         log_path: a file that receives pyautoattack's log as well.
     """
 
-    def __new__(cls, *args: Any, seed: int | None = None, **kwargs: Any) -> Any:
+    def __new__(cls, *args: Any, **options: Any) -> Any:
         """Return the adversary of the engine that is asked for."""
         if _engine.get() == DEFAULT_ENGINE:
             return super().__new__(cls)
-        fast = importlib.import_module("bench.autoattack").AutoAttack
-        return fast(*args, seed=_seed.get() if seed is None else seed, **kwargs)
+        adversary = importlib.import_module("bench.autoattack").AutoAttack(*args, **options)
+        if adversary.seed is None:
+            adversary.seed = _seed.get()
+        return adversary
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ LOADED_BY_NAME = {
     ("bench.attacks", "bench.api.attacks"): (
         "attacks as functions are offered where users look for them, and scheduled by an engine"
     ),
+    ("bench.import_hook", "bench.autoattack"): "`autoattack.state` reads the fast engine's states",
     ("bench.robustbench", "bench.autoattack"): (
         "RobustBench's own evaluation runs the fast engine's AutoAttack where a user asks for it"
     ),

@@ -98,12 +98,13 @@ def device_of(
     Args:
         model: a module or any other callable.
         images: whose device counts where nothing else tells.
-        asked: where the caller says that the model is.
+        asked: where the caller says that the model is; None or "auto": nowhere.
 
     Raises:
         InputError: the model is elsewhere, or attacks do not run there.
     """
     tensor = None
+    asked = None if asked == "auto" else asked
     if isinstance(model, nn.Module):
         tensor = next(iter(model.parameters()), next(iter(model.buffers()), None))
     device = images.device if asked is None else _device(asked)

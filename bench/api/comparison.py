@@ -69,7 +69,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
             f"expected two runs under one threat model, got {threat_model(one.threat_model)} and "
             f"{threat_model(two.threat_model)}"
         )
-    joined = _standing(first).join(_standing(second), how="inner", lsuffix="", rsuffix="_second")
+    joined = _standing(first).join(_standing(second).add_suffix("_second"), how="inner")
     if joined.empty:
         raise InputError("expected two runs with samples in common, got none")
     if not (joined["label"] == joined["label_second"]).all():

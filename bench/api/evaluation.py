@@ -12,6 +12,7 @@ import pandas as pd
 from bench.api.comparison import Comparison, compare
 from bench.api.origin import Origin
 from bench.data.in_hand import PREFIX as IN_HAND
+from bench.errors import InputError
 from bench.formatting import accuracy_text, percent
 from bench.statistics import Interval
 from bench.store import RunFolder
@@ -23,6 +24,7 @@ from bench.store.summary import (
     Summary,
     SweepSummary,
 )
+from bench.suites import load_suite
 
 if TYPE_CHECKING:  # torch and matplotlib are slow to import, and records are read without them
     import torch
@@ -203,7 +205,7 @@ class Evaluation:
             if images is not None or labels is not None:
                 suite = suite_in_hand(images, labels, manifest.threat_model, None)
                 dataset = None
-            reference = self._reference(model, suite or self._suite())
+            reference = self._reference(model, suite)
             with borrowed(*modules_of(reference)):
                 candidate = reference.load()
                 if dataset is None:
@@ -240,8 +242,13 @@ class Evaluation:
         return save(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
+    def load(
+        cls, path: str | os.PathLike[str], suite: str | os.PathLike[str] | None = None
+    ) -> Evaluation:
         """Return what `save` wrote; no code of the file is run.
+
+        Args:
+            suite: the run's, by its path, if it is one of your own and its candidate has a name.
 
         Raises:
             InputError: there is no such file, or it is damaged.
@@ -252,7 +259,7 @@ class Evaluation:
         return cls(
             saved.folder.summary(),
             saved.folder,
-            Origin(dataset=saved.dataset),
+            Origin(suite_with(suite, saved.folder.summary()), dataset=saved.dataset),
             saved.command,
             saved.notices,
             reused=True,
@@ -282,7 +289,6 @@ class Evaluation:
 
     def _suite(self) -> Suite:
         from bench.api.models import suite_around
-        from bench.suites import load_suite
 
         manifest, held = self.summary.manifest, self.origin.dataset
         if self.origin.suite is not None:
@@ -299,7 +305,7 @@ class Evaluation:
         listed = self.samples["index"].tolist() if is_listed else ()
         return dataset_of(manifest, suite, self.origin.data_dir, preprocessing, listed)
 
-    def _reference(self, model: Model | None, suite: Suite) -> CandidateReference:
+    def _reference(self, model: Model | None, suite: Suite | None) -> CandidateReference:
         """Return the candidate that is to be verified.
 
         Raises:
@@ -309,10 +315,25 @@ class Evaluation:
 
         if model is None and self.origin.reference is not None:
             return self.origin.reference
+        named = self.name if model is None else model
         return reference_of(
-            self.name if model is None else model,
-            suite,
+            named,
+            (suite or self._suite()) if isinstance(named, str | os.PathLike) else suite,
             self.name,
             model_dir=self.origin.model_dir,
             trust_code=self.origin.trust_code,
         )
+
+
+def suite_with(suite: str | os.PathLike[str] | None, summary: Summary) -> Suite | None:
+    """Return the suite of a run that is given by its path; None where none is given.
+
+    Raises:
+        InputError: it is another suite than the run's.
+    """
+    if suite is None:
+        return None
+    found = load_suite(os.fspath(suite))
+    if found.name != summary.manifest.suite:
+        raise InputError(f"suite: expected {summary.manifest.suite}, the run's; got {found.name}")
+    return found

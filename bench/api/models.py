@@ -16,7 +16,7 @@ from bench.candidates import Candidate, CandidateReference
 from bench.candidates.candidate import Availability
 from bench.candidates.live import CalledFunction, LiveReference, home_of, live_reference
 from bench.candidates.registry import find_candidate
-from bench.data import Dataset, named_datasets
+from bench.data import Dataset, image_shape, named_datasets
 from bench.data.in_hand import DataInHand, dataset_in_hand
 from bench.errors import InputError
 from bench.formatting import threat_model as threat_model_text
@@ -78,7 +78,7 @@ class NamedReference:
 
 def reference_of(
     model: Model,
-    suite: Suite,
+    suite: Suite | None,
     name: str | None = None,
     *,
     model_dir: str | os.PathLike[str] | None = None,
@@ -88,6 +88,8 @@ def reference_of(
     """Return what the user means by `model`; the module's values stay as they are.
 
     Args:
+        suite: in which names are looked up, and whose images a live model takes; None, for models
+            that are no names: unknown.
         name: of the candidate; None: its own.
         randomized: whether a live model's answers vary.
 
@@ -95,11 +97,12 @@ def reference_of(
         InputError: a name that nothing answers to, or no model at all.
     """
     if isinstance(model, str | os.PathLike):
+        assert suite is not None
         found = _find(os.fspath(model), suite, folder_of_models(model_dir), trust_code)
     elif isinstance(model, Candidate):
         found = GivenReference(model)
     else:
-        return live_reference(model, name, randomized)
+        return live_reference(model, name, randomized, _shape(suite))
     if randomized:
         raise InputError(
             "randomized: expected a model in Python beside it; a submission declares it in its file"
@@ -208,6 +211,15 @@ def folder_of_models(model_dir: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder for downloaded weights that is given or that BENCH_MODEL_DIR names."""
     chosen = model_dir or os.environ.get("BENCH_MODEL_DIR")
     return Path(chosen) if chosen else None
+
+
+def _shape(suite: Suite | None) -> tuple[int, ...] | None:
+    """Return (C, H, W) of a suite's images where it is known."""
+    if suite is None:
+        return None
+    if isinstance(suite.data, DataInHand):
+        return tuple(suite.data.dataset.images.shape[1:])
+    return image_shape(suite.data.label)
 
 
 def _find(name: str, suite: Suite, model_dir: Path | None, trust_code: bool) -> CandidateReference:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.api.evaluation import Evaluation
+from bench.api.evaluation import Evaluation, suite_with
 from bench.api.origin import Origin
 from bench.api.wording import errors_in_python
 from bench.errors import InputError
@@ -18,12 +18,17 @@ Folder = str | os.PathLike[str]
 
 
 def load(
-    reference: Folder, *, results_dir: Folder | None = None, data_dir: Folder | None = None
+    reference: Folder,
+    *,
+    suite: Folder | None = None,
+    results_dir: Folder | None = None,
+    data_dir: Folder | None = None,
 ) -> Evaluation:
     """Return a complete run of the store, or an evaluation that was saved as a file.
 
     Args:
         reference: SUITE/CANDIDATE[@RUN], without @RUN the newest; or the path of a file.
+        suite: the run's, by its path, if it is one of your own.
         results_dir: folder of the records; None: `results`.
         data_dir: folder of the data sets, for what needs the images.
 
@@ -31,14 +36,16 @@ def load(
         InputError: there is none, it is not finished, or it is damaged.
     """
     if Path(reference).is_file():
-        return Evaluation.load(reference)
+        return Evaluation.load(reference, suite)
     with errors_in_python():
         text = os.fspath(reference)
         if "/" not in text:
             raise InputError(f"expected SUITE/CANDIDATE[@RUN] or a file, got {text!r}")
         store = _store(results_dir)
         summary = store.summary(text)
-        origin = Origin(data_dir=None if data_dir is None else Path(data_dir))
+        origin = Origin(
+            suite_with(suite, summary), data_dir=None if data_dir is None else Path(data_dir)
+        )
         return Evaluation(summary, store.folder(summary.manifest), origin, reused=True)
 
 

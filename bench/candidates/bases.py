@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +19,7 @@ from bench.candidates.candidate import (
 from bench.candidates.identity import digest, unidentified_of
 from bench.candidates.mix import Mix, as_mix, fraction, positive
 from bench.candidates.smoothed import Smoothed
-from bench.candidates.sources import CandidateSource, Search, find
+from bench.candidates.sources import CandidateSource, Search, find, takes_options
 from bench.data import image_shape
 from bench.errors import InputError
 from bench.validation import StrictModel
@@ -92,7 +93,8 @@ class MixReference:
                 training={"bases": {role: base.name for role, base in bases.items()}},
                 additional_data=any(each.information.additional_data for each in bases.values()),
                 threat_models=bases["robust"].information.threat_models,
-                weights=weights_notes_of(bases),
+                weights=notes_of_bases(bases, "weights"),
+                conversions=notes_of_bases(bases, "conversions"),
             ),
             randomized=any(base.randomized for base in bases.values()),
             preprocessing=bases["robust"].preprocessing,
@@ -111,12 +113,18 @@ def read_mix(text: str) -> tuple[dict[str, str], dict[str, float]]:
     """
     bases: dict[str, str] = {}
     numbers: dict[str, float] = {}
+    last = ""
     for item in text.removeprefix(PREFIX).split(","):
         key, separator, value = (part.strip() for part in item.partition("="))
+        is_own = key in Bases.model_fields or key in NUMBERS
+        if separator and not is_own and last and takes_options(bases[last]):
+            bases[last] += f",{item}"  # an option of the base before it
+            continue
         if not separator or key in bases or key in numbers:
             raise InputError(f"{text}: expected {SYNTAX}, got {item!r}")
         if key in Bases.model_fields:
             bases[key] = value
+            last = key
         elif key in NUMBERS:
             try:
                 numbers[key] = NUMBERS[key](key, float(value))
@@ -186,9 +194,15 @@ def weights_of(bases: Mapping[str, Candidate]) -> dict[str, str]:
     }
 
 
-def weights_notes_of(bases: Mapping[str, Candidate]) -> tuple[str, ...]:
-    """Return the notes on the bases' weights, each with the base's role before it."""
-    return tuple(f"{role}: {note}" for role, b in bases.items() for note in b.information.weights)
+def notes_of_bases(
+    bases: Mapping[str, Candidate], kind: Literal["weights", "conversions"]
+) -> tuple[str, ...]:
+    """Return the notes on the bases' weights or conversions, each behind the base's role."""
+    return tuple(
+        f"{role}: {note}"
+        for role, base in bases.items()
+        for note in getattr(base.information, kind)
+    )
 
 
 def definitions_of(bases: Mapping[str, Candidate]) -> dict[str, str]:

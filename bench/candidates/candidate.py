@@ -35,6 +35,8 @@ class Information:
     """The id under which RobustBench's leaderboard lists it."""
     weights: tuple[str, ...] = ()
     """How its weights were read from their file if not plainly, and what is odd about them."""
+    conversions: tuple[str, ...] = ()
+    """What is done inside it to images before the network, and to what the network returns."""
 
 
 @dataclass(frozen=True)

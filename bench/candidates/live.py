@@ -12,7 +12,7 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ from torch import Tensor, nn
 
 from bench.candidates.candidate import Availability, Candidate, Information
 from bench.candidates.identity import digest, state_of
+from bench.candidates.mix import as_mix
 from bench.candidates.object_digest import object_digest
+from bench.candidates.smoothed import Smoothed
+from bench.candidates.wrapped import Wrapped, read_outputs
 from bench.errors import InputError
 from bench.modules import in_eval_mode, uncompiled
 
@@ -52,11 +55,13 @@ class LiveReference:
         name: in records and on pages.
         module: the user's, in any mode and on any device.
         randomized: whether two calls may give two answers.
+        shape: (C, H, W) of the images, where it is known.
     """
 
     name: str
     module: nn.Module
     randomized: bool = False
+    shape: tuple[int, ...] | None = None
 
     @property
     def norms(self) -> frozenset[str]:
@@ -79,19 +84,27 @@ class LiveReference:
         state = state_of(module)
         tensors = dict(_tensors(module))
         weights = object_digest(tensors).sha256 if tensors else state.sha256
+        architecture = qualified_name(module.model if isinstance(module, Wrapped) else module)
+        definition = digest({"live": qualified_name(module), "state": state.sha256})
+        conversions: tuple[str, ...] = ()
+        if as_mix(module) is None and not isinstance(module, Smoothed):
+            module, conversions = read_outputs(module, self.shape, name=f"model {self.name}")
         return Candidate(
             name=self.name,
             module=module,
             weights_sha256={"weights": weights},
-            definition_sha256=digest({"live": qualified_name(module), "state": state.sha256}),
-            information=Information(architecture=qualified_name(module)),
+            definition_sha256=definition,
+            information=Information(architecture=architecture, conversions=conversions),
             randomized=self.randomized,
             unidentified=state.unidentified,
         )
 
 
 def live_reference(
-    model: Callable[..., Any], name: str | None = None, randomized: bool = False
+    model: Callable[..., Any],
+    name: str | None = None,
+    randomized: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> LiveReference:
     """Return a module or any other callable as a candidate that can be loaded.
 
@@ -101,6 +114,7 @@ def live_reference(
         model: images (N, C, H, W) in [0, 1] -> logits (N, K).
         name: of the candidate; None: the name of the model's class or function.
         randomized: whether two calls may give two answers, as its author declares.
+        shape: (C, H, W) of the images, where it is known.
 
     Raises:
         InputError: no callable, a class instead of an object, or a name that cannot be one.
@@ -119,10 +133,11 @@ def live_reference(
         model = model.module
     module = model if isinstance(model, nn.Module) else CalledFunction(model)
     if name is None:
-        name = qualified_name(module).rpartition(".")[2].strip("<>")
+        inner = module.model if isinstance(module, Wrapped) else module
+        name = qualified_name(inner).rpartition(".")[2].strip("<>")
     if not name.strip() or any(each in name for each in "/@"):
         raise InputError(f"name: expected a text without / and @, got {name!r}")
-    return LiveReference(name, module, randomized)
+    return LiveReference(name, module, randomized, shape)
 
 
 def qualified_name(module: nn.Module) -> str:
@@ -173,6 +188,7 @@ class _Lent:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.training = module.training
+        self.own_parameters = dict(module._parameters)
         self.buffers = dict(module._buffers)
         self.parameters = [
             (each, each.data, each.requires_grad, None if each.grad is None else each.grad.data)
@@ -182,9 +198,8 @@ class _Lent:
 
     def give_back(self) -> None:
         self.module.training = self.training
-        for name, buffer in self.buffers.items():
-            if self.module._buffers.get(name) is not buffer:
-                self.module._buffers[name] = buffer
+        _put_back(self.own_parameters, self.module._parameters)
+        _put_back(self.buffers, self.module._buffers)
         for parameter, data, requires_grad, gradient in self.parameters:
             if parameter.device != data.device or parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
@@ -192,6 +207,13 @@ class _Lent:
                     parameter.grad.data = gradient
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
+
+
+def _put_back(before: Mapping[str, Any], now: dict[str, Any]) -> None:
+    """Put those tensors back that were replaced, as a move to another device may do."""
+    for name, tensor in before.items():
+        if now.get(name) is not tensor:
+            now[name] = tensor
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

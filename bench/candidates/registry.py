@@ -20,6 +20,11 @@ from bench.candidates.candidate import (
     CandidateReference,
 )
 from bench.candidates.identity import digest, package_digest, state_of
+from bench.candidates.named.functions import FunctionSource
+from bench.candidates.named.model_files import ModelFileSource, is_model_file
+from bench.candidates.named.timm_models import TimmSource
+from bench.candidates.named.torchvision_models import TorchvisionSource
+from bench.candidates.named.transformers_models import TransformersSource
 from bench.candidates.sources import (
     CandidateSource,
     Search,
@@ -126,6 +131,8 @@ class SubmissionSource(CandidateSource):
         Raises:
             InputError: a submission that is named is damaged, or for another data set.
         """
+        if is_model_file(name):
+            return []
         if "/" in name or (Path(name).is_dir() and (Path(name) / FILE).is_file()):
             return [_submission(Path(name), replace(search, trust_code=True))]
         shipped = shipped_submissions()
@@ -167,7 +174,17 @@ class EntryPointSource(CandidateSource):
         return {name: [] for name in third_party()}
 
 
-for _source in (SubmissionSource(), EntryPointSource(), ZooSource(), MixSource()):
+for _source in (
+    SubmissionSource(),
+    EntryPointSource(),
+    ModelFileSource(),
+    ZooSource(),
+    TimmSource(),
+    TorchvisionSource(),
+    TransformersSource(),
+    FunctionSource(),
+    MixSource(),
+):
     register_source(_source)
 
 
@@ -178,8 +195,10 @@ def find_candidates(
 
     Args:
         names: submission names, paths of folders with a submission.yaml, third-party names,
-            `robustbench:<model id>`, or patterns of these; a mix of two of them as
-            `mix:accurate=A,robust=B,alpha=0.7`; names of any other source that is registered.
+            `robustbench:<model id>`, or patterns of these; `timm:<name>`, `torchvision:<name>`,
+            `hf:<organization>/<name>`, `python:<module>:<function>`, or the path of a model file;
+            a mix of two of them as `mix:accurate=A,robust=B,alpha=0.7`; names of any other source
+            that is registered.
         trust_code: whether Python code of submissions may run that are not named by their path.
 
     Raises:

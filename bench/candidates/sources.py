@@ -58,6 +58,10 @@ class CandidateSource(ABC):
             InputError: the name is wrong in a way that deserves a message of its own.
         """
 
+    def takes_options(self, name: str) -> bool:
+        """Return whether a name of this source may go on with options behind commas."""
+        return False
+
     def names(self, search: Search) -> Sequence[str]:
         """Return the names that can be listed, from which messages suggest near ones."""
         return ()
@@ -102,6 +106,11 @@ def sources_of(name: str) -> tuple[CandidateSource, ...]:
 def has_prefix(name: str) -> bool:
     """Return whether a name has the prefix of a source."""
     return any(each.prefix and name.startswith(each.prefix) for each in _sources)
+
+
+def takes_options(name: str) -> bool:
+    """Return whether a name may go on with options behind commas."""
+    return any(each.takes_options(name) for each in sources_of(name))
 
 
 def find(name: str, search: Search) -> list[CandidateReference]:

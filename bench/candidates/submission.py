@@ -11,11 +11,11 @@ import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 from urllib.parse import urlparse
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from bench.candidates.bases import (
@@ -24,8 +24,8 @@ from bench.candidates.bases import (
     check_answers,
     check_norms,
     definitions_of,
+    notes_of_bases,
     smoothed_part,
-    weights_notes_of,
     weights_of,
 )
 from bench.candidates.candidate import (
@@ -40,7 +40,9 @@ from bench.candidates.foreign_code import import_file
 from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
+from bench.candidates.smoothed import Smoothed
 from bench.candidates.weights import file_sha256, load_weights
+from bench.candidates.wrapped import read_outputs, wrap
 from bench.data import image_shape
 from bench.errors import FOREIGN_ERRORS, InputError, Unavailable, raised
 from bench.modules import in_eval_mode
@@ -50,6 +52,8 @@ from bench.validation import StrictModel, read_yaml, validate
 FILE = "submission.yaml"
 OWN_PREFIX = "bench.candidates."
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+CONVERSIONS = ("normalize", "resize", "interpolation", "grayscale", "input_range", "output")
+"""Fields that say what the network expects of its images, and what it returns."""
 FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
@@ -64,6 +68,20 @@ Digest = Annotated[
         examples=[hashlib.sha256().hexdigest()],
     ),
 ]
+
+
+class Normalize(StrictModel):
+    """The field `normalize`: a mean and a standard deviation, one number for each channel."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"mean": [0.5], "std": [0.5]}]})
+
+    mean: float | tuple[float, ...] | str
+    std: float | tuple[float, ...] | str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_data_set(cls, value: Any) -> Any:
+        return {"mean": value, "std": value} if isinstance(value, str) else value
 
 
 class Submission(StrictModel):
@@ -92,6 +110,17 @@ class Submission(StrictModel):
     training: dict[str, Any] = Field(default={}, examples=[{"recipe": "adversarial"}])
     additional_data: bool = False
     randomized: bool = False
+    normalize: Normalize | None = None
+    """What the network expects to be subtracted from its images, and what they are divided by."""
+    resize: Annotated[int | tuple[int, int], Field(examples=[224])] | None = None
+    """Height and width that the network takes; images of another size are resized inside."""
+    interpolation: Literal["bilinear", "bicubic", "nearest-exact"] = "bilinear"
+    grayscale: bool = False
+    """Whether the network takes one grey channel of RGB images."""
+    input_range: Annotated[tuple[float, float], Field(examples=[[-1, 1]])] | None = None
+    """What pixels in [0, 1] become before the network, and before `normalize`."""
+    output: Annotated[int | str, Field(examples=["logits"])] | None = None
+    """Which part of what the network returns is the logits: a key or a position."""
     bases: Bases | None = None
     """For a mix: the candidates that the architecture gets as `accurate` and `robust`."""
     surrogate: Function | None = None
@@ -182,8 +211,14 @@ class SubmissionReference:
         module = in_eval_mode(self._build(bases, files))
         own_weights, notes = self._own_weights(module, bases)
         surrogate = self._surrogate(module, files)
+        module = self._converted(module)
         # Before the first pass: a module may keep something of the images that it has seen.
         state = state_of(module, {"surrogate": surrogate}, bases, self.folder)
+        shape = image_shape(self.submission.dataset)
+        try:
+            module, conversions = read_outputs(module, shape, self.submission.output)
+        except InputError as error:
+            raise InputError(f"{self.folder / FILE}: {error}") from error
         if own_weights is None:  # its own code made them, perhaps at random
             own_weights = {"weights": state.sha256}
         if bases:
@@ -201,7 +236,8 @@ class SubmissionReference:
                 additional_data=self.submission.additional_data,
                 threat_models=self.submission.threat_models,
                 claim=self.submission.claim,
-                weights=(*notes, *weights_notes_of(bases)),
+                weights=(*notes, *notes_of_bases(bases, "weights")),
+                conversions=(*conversions, *notes_of_bases(bases, "conversions")),
             ),
             randomized=self.submission.randomized or any(b.randomized for b in bases.values()),
             preprocessing=bases["robust"].preprocessing if bases else None,
@@ -267,6 +303,23 @@ class SubmissionReference:
 
         notes = load_weights(part, path, self.submission.weights_key, check)
         return {"mixing_network": sha256}, notes
+
+    def _converted(self, module: nn.Module) -> nn.Module:
+        """Return the network with the preprocessing that the file declares inside."""
+        given = self.submission.model_dump(include=set(CONVERSIONS), exclude_defaults=True)
+        given |= given.pop("normalize", None) or {}
+        if not given:
+            return module
+        origin = f"{self.folder / FILE}: field {next(iter(given))}"
+        if as_mix(module) is not None or isinstance(module, Smoothed):
+            raise InputError(
+                f"{origin}: cannot be used with a mix or a smoothed classifier; declare it for "
+                "the base"
+            )
+        try:
+            return wrap(module, **given)
+        except InputError as error:
+            raise InputError(f"{self.folder / FILE}: {error}") from error
 
     def _surrogate(self, module: nn.Module, files: FolderDigest) -> nn.Module | None:
         if self.submission.surrogate is None:

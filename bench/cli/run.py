@@ -24,19 +24,22 @@ from bench.suites import load_suite
     "names",
     multiple=True,
     help="A submission's name or folder, a third party's name, robustbench:<model id>, or a "
-    "pattern; repeatable. Default: the protocol's.",
+    "pattern; repeatable; also timm:NAME, torchvision:NAME, hf:ORG/NAME, python:MODULE:FUNCTION, "
+    "or a model file. Default: the protocol's.",
 )
+@options.architecture
 @options.data_dir
 @options.model_dir
 @options.results_dir
 @options.report_dir
 @options.device
 @options.of_settings()
-@click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with an estimated time, and end.")
 @options.trust_code
 def command(
     suite_name: str,
     names: tuple[str, ...],
+    architecture: str | None,
     data_dir: Path | None,
     model_dir: Path | None,
     results_dir: Path,
@@ -53,7 +56,8 @@ def command(
     Exit codes: 2 wrong usage or input, nothing run; 1 an evaluation failed; 3 some candidates were
     unavailable; 0 all evaluated.
     """
-    from bench.candidates.registry import find_candidates  # torch: slow to import
+    from bench.candidates.named.model_files import with_architecture  # torch: slow to import
+    from bench.candidates.registry import find_candidates
     from bench.cli.display import Display
     from bench.runs.kind import runnable_kind
     from bench.runs.many import check_each, check_writable, evaluate_each, prospects
@@ -64,7 +68,7 @@ def command(
     settings.check_for(
         runnable_kind(settings.suite.protocol(protocol).kind).supported_settings, protocol
     )
-    wanted = names or settings.suite.candidates_of(protocol)
+    wanted = with_architecture(names, architecture) or settings.suite.candidates_of(protocol)
     if not wanted:
         raise InputError(
             f"suite {settings.suite.name} ships no candidates for protocol {protocol}; name some "

@@ -26,8 +26,11 @@ SHOWN_FAILURES = 20
 @click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
 @options.suite(required=False)
 @click.option(
-    "--candidate", "name", help="Folder of the submission, if the run named it by its path."
+    "--candidate",
+    "name",
+    help="Folder of the submission, or model file, if the run named it by its path.",
 )
+@options.architecture
 @options.results_dir
 @options.data_dir
 @options.model_dir
@@ -38,6 +41,7 @@ def command(
     reference: str,
     suite_name: str | None,
     name: str | None,
+    architecture: str | None,
     results_dir: Path,
     data_dir: Path | None,
     model_dir: Path | None,
@@ -52,11 +56,10 @@ def command(
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
-    from bench.candidates.registry import find_candidate, is_known  # torch: slow to import
+    from bench.candidates.named.model_files import with_architecture  # torch: slow to import
+    from bench.candidates.registry import find_candidate, is_known
     from bench.runs.verify import check_kind, verify
 
-    if "/" not in reference:
-        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
     summary = store.summary(reference, lambda kind: kind.has_witnesses)
     manifest = summary.manifest
@@ -66,14 +69,15 @@ def command(
     if suite.name != manifest.suite:
         raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
     try:
-        found = find_candidate(name or manifest.candidate, suite, model_dir, trust_code)
+        (wanted,) = with_architecture((name or manifest.candidate,), architecture)
+        found = find_candidate(wanted, suite, model_dir, trust_code)
     except InputError as error:
         if name is not None or is_known(manifest.candidate):
             raise
         raise InputError(
-            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder that is not "
-            "among the shipped submissions, or from a model in Python; name the folder by "
-            "--candidate FOLDER, or call bench.load(...).verify(model) in Python"
+            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder or file "
+            "that a name alone does not find, or from a model in Python; name it by --candidate "
+            "FOLDER or FILE, or call bench.load(...).verify(model) in Python"
         ) from error
     candidate = found.load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
@@ -98,7 +102,7 @@ def _lines(result: Verification) -> list[str]:
     return [
         f"witnesses   {count(result.witnesses)} of {count(result.n_examples)} samples, "
         f"{count(result.witness_bytes)} bytes ({count(each)} each)",
-        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are held as 8-bit "
+        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are kept as 8-bit "
         "images",
         f"time        {duration(result.seconds)} of {duration(result.run_seconds)}: "
         f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",

@@ -22,7 +22,7 @@ def load(source: DataSource, request: Request) -> Dataset:
     """Return samples of an .npz with `images`, `labels` and, optionally, `classes`.
 
     Raises:
-        InputError: the file is missing or damaged, or an array cannot be read for certain.
+        InputError: the file is missing or damaged, or an array is ambiguous.
     """
     assert source.npz is not None
     arrays = _read(source.npz)
@@ -80,7 +80,7 @@ def from_arrays(
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays that are used here; others in the file are not looked at."""
+    """Read the arrays that are used here; other arrays in the file are ignored."""
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
@@ -122,12 +122,12 @@ def _check_shapes(images: npt.NDArray[Any], labels: npt.NDArray[Any], origin: st
     came = f"got shapes {images.shape} and {labels.shape}"
     if images.ndim == 3:
         raise InputError(
-            f"{origin}: expected images of 4 dimensions and one label an image; {came}; save grey "
-            "images as images[:, None]"
+            f"{origin}: expected images of 4 dimensions and one label for each image; {came}; save "
+            "grey images as images[:, None]"
         )
     if images.ndim != 4 or labels.ndim not in (1, 2) or len(labels) != len(images):
         raise InputError(
-            f"{origin}: expected images of 4 dimensions and one label an image; {came}"
+            f"{origin}: expected images of 4 dimensions and one label for each image; {came}"
         )
     if not images.size:
         raise InputError(f"{origin}: expected at least one image, got shape {images.shape}")
@@ -138,8 +138,8 @@ def channels_first(images: npt.NDArray[Any], layout: str | None, origin: str) ->
 
     Args:
         images: (N, C, H, W) or (N, H, W, C).
-        layout: "NCHW" or "NHWC"; None: the one in which there are 1 or 3 channels, else the one in
-            which images are square and have fewer channels than rows.
+        layout: "NCHW" or "NHWC"; None: the layout with 1 or 3 channels, otherwise the one in which
+            images are square and have fewer channels than rows.
         origin: for messages.
 
     Raises:

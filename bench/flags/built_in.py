@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.flags import answers, attacks, gradients
 from bench.flags.chance import chance_level
 from bench.flags.finiteness import non_finite_logits, non_finite_votes
+from bench.flags.normalization import missing_normalization
 from bench.flags.registry import (
     Answers,
     Finished,
@@ -56,6 +57,13 @@ def _changed_input(given: Answers) -> Flag | None:
 @register_inspection
 def _training_mode(given: Answers) -> Flag | None:
     return answers.training_mode(given.module)
+
+
+@register_inspection
+def _missing_normalization(given: Answers) -> Flag | None:
+    if given.may_vary or answers.training_mode(given.module) is not None:
+        return None
+    return missing_normalization(given.module, given.images, given.labels, given.logits)
 
 
 @register_inspection

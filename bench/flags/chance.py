@@ -1,4 +1,4 @@
-"""A clean accuracy that guessing reaches too: data and network probably do not fit."""
+"""A clean accuracy at chance level: data and network probably do not fit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bench.store.summary import Flag
 def chance_level(correct: int, n: int, classes: int) -> Flag | None:
     """Flag a clean accuracy that is not significantly above one in K (exact binomial test).
 
-    Few samples say nothing: the test must be one that a classifier halfway between guessing and
-    perfection passes with a probability of 99%.
+    Few samples raise no flag: a classifier halfway between guessing and perfection must pass the
+    test with a probability of 99%.
 
     Args:
         correct: samples that are right without attack.
@@ -30,6 +30,7 @@ def chance_level(correct: int, n: int, classes: int) -> Flag | None:
         threshold=guessing,
         meaning=f"The clean accuracy is no better than guessing one of {classes} classes, so the "
         "robust accuracy says nothing about a trained network.",
-        advice="Check the order of the classes (`class_order` in the suite's data), the "
-        "normalization inside the network, the range and channels of the images, and the weights.",
+        advice="Do the inputs need normalization? Flag missing-normalization says it where one of "
+        "the usual ones helps. Else check the order of the classes (`class_order` in the suite's "
+        "data), the range and channels of the images, and the weights.",
     )

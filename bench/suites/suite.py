@@ -150,9 +150,9 @@ class AttackChoice(StrictModel):
 
 
 class CertificationSettings(StrictModel):
-    """How many noisy draws a certificate takes, and how sure it is.
+    """How many noisy draws a certificate takes, and its failure probability.
 
-    Of which classifier: `bench.certification.smoothing.Smoothing`.
+    `bench.certification.smoothing.Smoothing` adds the classifier's noise to it.
     """
 
     selection_samples: Annotated[int, Field(ge=1)] = 100

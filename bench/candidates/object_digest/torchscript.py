@@ -23,18 +23,22 @@ def _script(walk: Walk, value: Any, name: str) -> None:
     else:
         buffer.write(value.save_to_buffer())
     with zipfile.ZipFile(buffer) as archive:
-        for path, entry in sorted(
-            (_unmangled(entry.filename.partition("/")[2].encode()), entry)
+        files = [
+            (_unmangled(entry.filename.partition("/")[2].encode()), archive.read(entry))
             for entry in archive.infolist()
             if _counts(entry.filename)
-        ):
-            content = archive.read(entry)
-            if path.endswith((b".py", b".pkl")):
-                content = _unmangled(content)
-            if path.endswith(b".py"):
-                content = _in_one_order(content)
-            walk.token("script", path)
-            walk.token("content", content)
+        ]
+    # Classes that differ by their running number alone get one name: their contents order them.
+    for path, content in sorted((path, _plain(path, content)) for path, content in files):
+        walk.token("script", path)
+        walk.token("content", content)
+
+
+def _plain(path: bytes, content: bytes) -> bytes:
+    """Return a file's content without what differs between processes."""
+    if path.endswith((b".py", b".pkl")):
+        content = _unmangled(content)
+    return _in_one_order(content) if path.endswith(b".py") else content
 
 
 def _counts(path: str) -> bool:

@@ -1,0 +1,1 @@
+"""Tests of candidates of libraries, functions and model files."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.api.stored import results as results
     from bench.api.sweeping import sweep as sweep
     from bench.candidates.wrapped import wrap as wrap
+    from bench.monitor.monitor import RobustnessMonitor as RobustnessMonitor
     from bench.suites.suite import L2 as L2
     from bench.suites.suite import Linf as Linf
     from bench.suites.suite import Suite as Suite
@@ -39,6 +40,7 @@ _PLACES = {
     "Evaluation": "bench.api.evaluation",
     "L2": "bench.suites.suite",
     "Linf": "bench.suites.suite",
+    "RobustnessMonitor": "bench.monitor.monitor",
     "Suite": "bench.suites.suite",
     "ThreatModel": "bench.suites.suite",
     "certify": "bench.api.running",

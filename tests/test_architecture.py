@@ -35,6 +35,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": frozenset({"data", "formatting", "pages", "store"}),
     "runs": frozenset({"certification", "claims", "engines", "flags", "kinds"}) | LIBRARY,
     "api": frozenset({"claims", "engines", "kinds", "pages", "runs"}) | LIBRARY,
+    "monitor": frozenset({"api"}) | LIBRARY - {"formatting", "store"},
     "autoattack": frozenset({"api", "engines"}) | LIBRARY,
     "cli": frozenset({"claims", "engines", "export", "pages", "runs", "training"}) | LIBRARY,
     "__main__": frozenset({"cli"}),

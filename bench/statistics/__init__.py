@@ -11,7 +11,7 @@ from bench.statistics.intervals import (
     exact_binomial_interval,
     exact_hypergeometric_interval,
 )
-from bench.statistics.sequential import anytime_interval, anytime_p_value
+from bench.statistics.sequential import anytime_interval, anytime_p_value, interval_at_look
 
 __all__ = [
     "Interval",
@@ -20,6 +20,7 @@ __all__ = [
     "claim_p_value",
     "exact_binomial_interval",
     "exact_hypergeometric_interval",
+    "interval_at_look",
     "mcnemar_p_value",
     "power",
     "required_sample_size",

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaln, gammaln
 
-from bench.statistics.intervals import Interval, check_counts
+from bench.errors import InputError
+from bench.statistics.intervals import Interval, check_counts, exact_binomial_interval
 
 PRIOR_ONES, PRIOR_ZEROS = 1.0, 1.0
 """The beta-binomial prior's parameters: uniform over 0 ... N."""
@@ -49,6 +50,31 @@ def anytime_interval(successes: int, n: int, population: int, confidence: float 
     # The ratio is one over the likelihood of the counts, which is unimodal: no gaps.
     kept = possible[ratio < -np.log(1 - confidence)]
     return Interval(low=int(kept[0]) / population, high=int(kept[-1]) / population, kind="anytime")
+
+
+def interval_at_look(successes: int, n: int, look: int, confidence: float = 0.95) -> Interval:
+    """Return a proportion's interval such that those of all looks hold at once.
+
+    At look t = 1, 2, ... another proportion may be looked at, on the same or on other draws. The
+    exact binomial interval at look t may fail with probability (1 - confidence) / (t (t + 1)).
+    These sum to 1 - confidence, so that with probability `confidence` none ever fails, however
+    many there are: one may stop at any look, and pick any of them, for what was seen.
+
+    Args:
+        successes: the number of draws that succeeded, in [0, n].
+        n: the number of independent draws, at least 1.
+        look: t, at least 1.
+        confidence: in (0, 1).
+
+    Returns:
+        the interval, as fractions in [0, 1].
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+    if look < 1:
+        raise InputError(f"expected a look of at least 1, got {look}")
+    return exact_binomial_interval(successes, n, 1 - (1 - confidence) / (look * (look + 1)))
 
 
 def anytime_p_value(claimed: int, successes: int, n: int, population: int) -> float:

@@ -2,9 +2,9 @@
 
     python examples/monitor_training.py
 
-trains a classifier of handwritten digits twice: on clean images, and on adversarial ones. After each
-epoch a monitor measures both accuracies on a few test images. Trained on clean images the network
-learns to be right, and not to be robust.
+trains a classifier of handwritten digits twice: on clean images, and on adversarial ones. After
+each epoch a monitor measures both accuracies on a few test images. Trained on clean images the
+network learns to be right, and not to be robust.
 """
 
 import argparse

@@ -1,0 +1,199 @@
+"""Where the next passes of an express evaluation go: which arm is pulled for which samples.
+
+An arm is a short attack: a loss, a start, a few classes to aim for, a number of steps. To pull it is
+to run it on samples that stand. Every sample has a *margin left*, the share of its margin at the
+start that no search has used up yet: near 0, the next search may break it; near 1, nothing has come
+near. What arms broke so far among samples with alike margins says how likely the next pull is to
+break one. So the passes go where they break something, and the same rates say how much more passes
+would break: the estimate of what is left.
+
+Nothing here knows of models or images. Decisions rest on records alone, so an interrupted run
+makes them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import gamma
+
+EDGES = (0.05, 0.15, 0.3, 0.5, 0.75)
+"""Margins left are told apart by these bounds: six bands, from those that nearly broke to those out
+of reach."""
+
+BANDS = len(EDGES) + 1
+
+PRIOR_RATES = (0.08, 0.04, 0.015, 0.005, 0.001, 0.0002)
+"""Breaks a pull to expect in each band before anything is known, as on networks trained against
+attacks."""
+
+PRIOR_PULLS = 8.0
+"""Pulls whose weight those rates have."""
+
+ARM_PULLS = 8.0
+"""Pulls whose weight the rate of all arms has for one arm."""
+
+WITHOUT_MARGIN = BANDS - 2
+"""The band of samples whose margin is not known."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An attack as the planner knows it.
+
+    Attributes:
+        name: of the attack.
+        cost: of one pull, in forward passes.
+    """
+
+    name: str
+    cost: float
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What is done next.
+
+    Attributes:
+        arm: its number.
+        rows: samples that it is pulled for, ascending.
+    """
+
+    arm: int
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """How many samples more passes would break, in samples.
+
+    Attributes:
+        expected: the mean.
+        low, high: the bounds of its 95% interval.
+    """
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass
+class Planner:
+    """Keeps what every pull did, and says what comes next.
+
+    Attributes:
+        arms: the first is pulled for every sample before anything else.
+        samples: how many there are; the estimate is a share of them.
+        standing: (N,) bool, samples that no attack has broken and that were right at first.
+        budget: in forward passes, of all pulls together, for each sample that stands.
+        goal: samples; with fewer expected to be left, nothing more is pulled.
+        most_rows: of one pull after the first.
+    """
+
+    arms: Sequence[Arm]
+    samples: int
+    standing: npt.NDArray[np.bool_]
+    budget: float
+    goal: float
+    most_rows: int
+    spent: float = 0.0
+    left: npt.NDArray[np.float64] = field(init=False)
+    pulled: npt.NDArray[np.bool_] = field(init=False)
+    pulls: npt.NDArray[np.float64] = field(init=False)
+    breaks: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = len(self.standing)
+        self.left = np.full(rows, np.nan)
+        self.pulled = np.zeros((len(self.arms), rows), dtype=bool)
+        self.pulls = np.zeros((len(self.arms), BANDS))
+        self.breaks = np.zeros((len(self.arms), BANDS))
+
+    def next_pull(self) -> Pull | None:
+        """Return what to do next; None: nothing is worth it, or the budget is spent."""
+        if not self.pulled[0].any():
+            return Pull(0, self.standing.nonzero()[0]) if self.standing.any() else None
+        if self.spent >= self.budget * self.standing.sum() or self.remaining().expected <= self.goal:
+            return None
+        waiting = self.standing[None, :] & ~self.pulled
+        if not waiting.any():
+            return None
+        worth = self.rates()[:, self.bands()] / np.array([[arm.cost] for arm in self.arms])
+        worth[~waiting] = -1.0
+        arm = int(worth.max(axis=1).argmax())
+        rows = waiting[arm].nonzero()[0]
+        # Of alike ones the nearest first; the order of rows decides between equals.
+        order = np.lexsort((np.nan_to_num(self.left[rows], nan=1.0), -worth[arm, rows]))
+        return Pull(arm, np.sort(rows[order[: self.most_rows]]))
+
+    def learn(
+        self,
+        pull: Pull,
+        broken: npt.NDArray[np.bool_],
+        margins: Mapping[int, tuple[float, float]],
+    ) -> None:
+        """Take note of what a pull did.
+
+        Args:
+            pull: as it was asked for.
+            broken: (n,) bool, for each of its rows.
+            margins: at the start and at best, by row, as far as the arm measures them.
+        """
+        bands = self.bands()[pull.rows]
+        self.pulled[pull.arm, pull.rows] = True
+        self.spent += len(pull.rows) * self.arms[pull.arm].cost
+        np.add.at(self.pulls[pull.arm], bands, 1.0)
+        np.add.at(self.breaks[pull.arm], bands[broken], 1.0)
+        self.standing[pull.rows[broken]] = False
+        for row, (start, best) in margins.items():
+            if start < 0:
+                self.left[row] = np.fmin(self.left[row], min(max(best / start, 0.0), 1.0))
+
+    def nearest(self, count: int) -> npt.NDArray[np.int64]:
+        """Return the standing samples that came nearest to breaking, at most so many, ascending."""
+        rows = self.standing.nonzero()[0]
+        order = np.argsort(np.nan_to_num(self.left[rows], nan=1.0), kind="stable")
+        return np.sort(rows[order[:count]])
+
+    def bands(self) -> npt.NDArray[np.int64]:
+        """Return (N,) the band of each sample's margin left."""
+        bands = np.searchsorted(EDGES, np.nan_to_num(self.left, nan=1.0), side="right")
+        return np.where(np.isnan(self.left), WITHOUT_MARGIN, bands).astype(np.int64)
+
+    def rates(self) -> npt.NDArray[np.float64]:
+        """Return (arms, `BANDS`) the breaks to expect of a pull.
+
+        An arm's rate in a band starts from that of all arms after the first, which starts from the
+        prior one.
+        """
+        pulls, breaks = self._after_the_first()
+        shared = breaks / pulls
+        return (self.breaks + ARM_PULLS * shared) / (self.pulls + ARM_PULLS)
+
+    def remaining(self) -> Remaining:
+        """Return how many more samples would break.
+
+        All pulls that were not made, and once more those that were, as a search with a much larger
+        budget would repeat them, break samples at the rates of their bands. Rates have a gamma
+        distribution: that of Poisson counts whose prior is `PRIOR_RATES`.
+        """
+        pulls, breaks = self._after_the_first()
+        bands = self.bands()[self.standing]
+        not_made = (~self.pulled[1:, self.standing]).sum(axis=0)
+        exposure = np.zeros(BANDS)
+        np.add.at(exposure, bands, not_made + 1.0)
+        expected = float((exposure * breaks / pulls).sum())
+        shape = (expected**2) / max(float((exposure**2 * breaks / pulls**2).sum()), 1e-12)
+        scale = expected / max(shape, 1e-12)
+        low, high = gamma.ppf([0.025, 0.975], shape, scale=scale)
+        most = float(self.standing.sum())
+        return Remaining(min(expected, most), float(min(low, most)), float(min(high, most)))
+
+    def _after_the_first(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the pulls and breaks (`BANDS`,) of all arms after the first, with the prior's."""
+        pulls = self.pulls[1:].sum(axis=0) + PRIOR_PULLS
+        breaks = self.breaks[1:].sum(axis=0) + PRIOR_PULLS * np.array(PRIOR_RATES)
+        return pulls, breaks

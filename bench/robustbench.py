@@ -1,11 +1,10 @@
-"""The one place that makes RobustBench importable and speaks its interface.
+"""The one place that speaks RobustBench's interface.
 
 RobustBench 1.1.1 imports a module `autoattack`, while the distribution that it depends on
-installs that code as `pyautoattack`, with another interface. `make_importable` installs an import
-hook that answers `import autoattack` with a module whose `AutoAttack` takes RobustBench's arguments
+installs that code as `pyautoattack`, with another interface. `bench.import_hook` answers
+`import autoattack` with a module whose `AutoAttack` is this one: it takes RobustBench's arguments
 and runs pyautoattack. (`pkg_resources`, which RobustBench imports too, comes with `setuptools<81`,
-a dependency of this package.) The hook does its work on import only, so that `import bench` costs
-nothing and needs no torch.
+a dependency of this package.)
 """
 
 from __future__ import annotations
@@ -17,23 +16,26 @@ import importlib.metadata
 import importlib.resources
 import io
 import logging
-import sys
-import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import Unavailable
+from bench.errors import InputError, Unavailable
+from bench.import_hook import make_importable as make_importable
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_SEED = 0
 
+DEFAULT_ENGINE = "reference"
+ENGINES = (DEFAULT_ENGINE, "fast")
+
 _seed: contextvars.ContextVar[int] = contextvars.ContextVar("autoattack_seed", default=DEFAULT_SEED)
+_engine: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "autoattack_engine", default=DEFAULT_ENGINE
+)
 
 
 @contextlib.contextmanager
@@ -48,6 +50,31 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         _seed.reset(token)
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Let `robustbench.benchmark` attack by another engine within this context.
+
+        with bench.robustbench.engine("fast"):
+            clean, robust = robustbench.benchmark(model, dataset="cifar10", eps=8 / 255)
+
+    The fast engine runs the same attacks with the same budgets (`bench.autoattack`), and writes
+    that it does. Outside any context the attacks are pyautoattack's own.
+
+    Args:
+        name: "reference" or "fast".
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise InputError(f"expected an engine of {', '.join(ENGINES)}; got {name!r}")
+    token = _engine.set(name)
+    try:
+        yield
+    finally:
+        _engine.reset(token)
 
 
 def check_torchvision() -> None:
@@ -72,6 +99,8 @@ def check_torchvision() -> None:
 class AutoAttack:
     """pyautoattack behind the interface of `autoattack.AutoAttack`, as RobustBench calls it.
 
+    Within `engine("fast")` this makes a `bench.autoattack.AutoAttack` instead.
+
     Args:
         model: images (N, C, H, W) in [0, 1] -> logits (N, K).
         norm: "Linf", "L2" or "L1".
@@ -83,6 +112,13 @@ class AutoAttack:
         device: where the attacks run.
         log_path: a file that receives pyautoattack's log as well.
     """
+
+    def __new__(cls, *args: Any, seed: int | None = None, **kwargs: Any) -> Any:
+        """Return the adversary of the engine that is asked for."""
+        if _engine.get() == DEFAULT_ENGINE:
+            return super().__new__(cls)
+        fast = importlib.import_module("bench.autoattack").AutoAttack
+        return fast(*args, seed=_seed.get() if seed is None else seed, **kwargs)
 
     def __init__(
         self,
@@ -212,51 +248,6 @@ class AutoAttack:
             logger.removeHandler(handler)
             logger.setLevel(level)
             handler.close()
-
-
-class _AutoAttackLoader(Loader):
-    """Makes the modules `autoattack` and `autoattack.state` out of pyautoattack."""
-
-    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
-        module = types.ModuleType(spec.name, "pyautoattack behind the interface of autoattack")
-        if spec.name == "autoattack":
-            module.__dict__["AutoAttack"] = AutoAttack
-        else:
-            state = importlib.import_module("pyautoattack.state")
-            module.__dict__["EvaluationState"] = state.EvaluationState
-        return module
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Do nothing: `create_module` returns finished modules."""
-
-
-class _Finder(MetaPathFinder):
-    """Answers `import autoattack`, and checks torchvision before `import robustbench` fails on it.
-
-    A distribution that really installs a module `autoattack` keeps its name.
-    """
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: types.ModuleType | None = None,
-    ) -> ModuleSpec | None:
-        if fullname == "robustbench":
-            check_torchvision()
-        if fullname == "autoattack" and PathFinder.find_spec(fullname) is None:
-            return ModuleSpec(fullname, _AutoAttackLoader(), is_package=True)
-        if fullname == "autoattack.state" and isinstance(
-            getattr(sys.modules["autoattack"].__spec__, "loader", None), _AutoAttackLoader
-        ):
-            return ModuleSpec(fullname, _AutoAttackLoader())
-        return None
-
-
-def make_importable() -> None:
-    """Install the import hook, once, that makes `import robustbench` work."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
 
 
 def version() -> str:

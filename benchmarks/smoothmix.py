@@ -34,6 +34,7 @@ from bench.store.summary import CertifiedSummary, Summary
 from bench.suites import load_suite
 from bench.training import SmoothingSettings, override
 from bench.training.recipes import gaussian, smoothmix
+from bench.training.smoothing import noisy_batch
 
 LOSSES: dict[str, Any] = {"gaussian": gaussian.loss, "smoothmix": smoothmix.loss}
 RECIPES = tuple(LOSSES)
@@ -87,7 +88,8 @@ def passes_an_image(recipe: str, settings: SmoothingSettings) -> int:
     """Forward passes, each with its backward pass, that a step makes for each of its images."""
     network, batch = _Counting(), 4
     images, labels = torch.full((batch, 1, 8, 8), 0.5), torch.zeros(batch, dtype=torch.int64)
-    LOSSES[recipe](settings, network, images, labels, torch.Generator().manual_seed(0), 0)
+    generator = torch.Generator().manual_seed(0)
+    LOSSES[recipe](settings, noisy_batch(settings, network, images, labels, generator, 0))
     return network.images // batch
 
 

@@ -21,7 +21,7 @@ from bench.candidates.smoothed import Smoothed
 from bench.certification.batched import Certificate, certify_many
 from bench.certification.noise import Noise
 from bench.certification.procedure import FixedProcedure
-from bench.certification.smoothing import ABSTAINED, Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.decision import NO_CLASS, classes_of
 from bench.engines.certification import CertificationEngine
 from bench.engines.engine import AttackTask, CertificationTask, Task, Trials
@@ -37,7 +37,7 @@ from bench.runs.settings import Settings
 from bench.runs.sweep import Sweep
 from bench.runs.verify import verify
 from bench.store import Store
-from bench.store.records import DRAWS_WITHOUT_CLASS
+from bench.store.records import ABSTAINED, DRAWS_WITHOUT_CLASS
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
 from bench.training.mix_search import right_weights

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import yaml
 
 from bench.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+FROM_THE_ROOT = {"changelog.md", "contributing.md"}  # made by docs/hooks.py
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -22,7 +26,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):
         if link.startswith("http"):
@@ -33,7 +37,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_name_options_that_there_are(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
@@ -51,6 +55,23 @@ def test_commands_name_options_that_there_are(page: Path) -> None:
             assert {word for word in words if word.startswith("--")} <= options, line
 
 
-def test_the_index_lists_every_page() -> None:
-    listed = set(LINK.findall((ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} == listed
+def test_the_index_and_the_navigation_list_every_page() -> None:
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    listed = set(LINK.findall((DOCS / "index.md").read_text(encoding="utf-8")))
+    assert {link for link in listed if link.endswith(".md")} == pages - {"index.md"}
+    configuration = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(_leaves(configuration["nav"])) == sorted(pages | FROM_THE_ROOT)
+
+
+def _leaves(navigation: Any) -> list[str]:
+    """Return the pages of a part of the navigation."""
+    if isinstance(navigation, str):
+        return [navigation]
+    parts = navigation.values() if isinstance(navigation, dict) else navigation
+    return [page for part in parts for page in _leaves(part)]
+
+
+def test_the_site_asks_no_other_server() -> None:
+    configuration = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert configuration["theme"]["font"] is False
+    assert "mermaid" not in "".join(page.read_text(encoding="utf-8") for page in PAGES)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import bench.robustbench as shim
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.errors import Unavailable
+from bench.errors import InputError, Unavailable
 from bench.runs.session import evaluate
 from bench.runs.settings import Settings
 from bench.store import Store
@@ -102,6 +102,27 @@ def test_adapter_keeps_the_random_state_and_refuses_a_state_file(tmp_path: Path)
     assert "apgd-ce" in (tmp_path / "log.txt").read_text()
     with pytest.raises(ValueError, match="bench run"):
         adversary.run_standard_evaluation(images, labels, state_path=tmp_path / "state.json")
+
+
+def test_benchmark_by_the_fast_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import robustbench
+    from robustbench import eval as evaluation
+
+    images, labels, network = _images(12)
+    monkeypatch.setattr(evaluation, "load_clean_dataset", lambda *_: (images, labels))
+    results, options = [], {"dataset": "cifar10", "threat_model": "Linf", "eps": 1 / 255}
+    for engine in ("reference", "fast"):
+        with shim.engine(engine), shim.seeded(2):
+            results.append(robustbench.benchmark(network, n_examples=12, batch_size=8, **options))
+    assert results[0] == results[1]
+    output = capsys.readouterr().out
+    assert output.count("engine fast, seed 2") == 1
+    assert isinstance(shim.AutoAttack(network), shim.AutoAttack)  # outside, the reference
+    message = "an engine of reference, fast; got 'slow'"
+    with pytest.raises(InputError, match=message), shim.engine("slow"):
+        pass
 
 
 def test_zoo_names_and_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,12 @@
-"""Attacks: one a file, stepped, without any scheduling."""
+"""Attacks: one a file, stepped, without any scheduling.
+
+The functions `apgd`, `fab`, `square` and `autoattack`, for programs that have tensors and want
+adversarial images, are offered here too. They are scheduled by an engine, so they stand above this
+package (`bench.api.attacks`) and are imported when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import bench.attacks.adaptive  # noqa: F401  (registers its attacks)
 from bench.attacks.attack import Attack, AttackedSamples, Model, Passes, likeliest_wrong_classes
@@ -20,6 +28,9 @@ from bench.attacks.standard import standard_autoattack
 from bench.attacks.state import State, concatenate, insert, reopen, select
 from bench.attacks.tolerance import inside, tolerance
 
+if TYPE_CHECKING:
+    from bench.api.attacks import apgd, autoattack, fab, square
+
 __all__ = [
     "APGD",
     "ATTACKS",
@@ -37,8 +48,11 @@ __all__ = [
     "SquareL2",
     "SquareLinf",
     "State",
+    "apgd",
     "attack_images",
+    "autoattack",
     "concatenate",
+    "fab",
     "insert",
     "inside",
     "keyed_draws",
@@ -47,6 +61,16 @@ __all__ = [
     "register_attack",
     "reopen",
     "select",
+    "square",
     "standard_autoattack",
     "tolerance",
 ]
+
+_FUNCTIONS = ("apgd", "autoattack", "fab", "square")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function on tensors when it is first asked for."""
+    if name in _FUNCTIONS:
+        return getattr(import_module("bench.api.attacks"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -154,3 +154,21 @@ register_attack(
         "randomness",
     ),
 )
+register_attack(
+    "apgd-expectation-ce",
+    Definition(
+        "Auto-PGD on the cross-entropy of the mean over a candidate's draws (EOT)",
+        {"steps": 100, "restarts": 1},
+        apgd_on("ce", "expectation"),
+        "randomness",
+    ),
+)
+register_attack(
+    "apgd-expectation-dlr",
+    Definition(
+        "Auto-PGD on DLR of the mean over a candidate's draws (EOT)",
+        {"steps": 100, "restarts": 1},
+        apgd_on("dlr", "expectation"),
+        "randomness",
+    ),
+)

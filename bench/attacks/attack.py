@@ -46,7 +46,7 @@ class Passes:
 
     Attributes:
         forward: without gradient.
-        forward_backward: forward, then back to the image.
+        forward_backward: forward, then back to the image; each further way back counts as one too.
     """
 
     forward: int

@@ -1,10 +1,11 @@
 """Fast adaptive boundary attack (Croce and Hein 2020, "Minimally distorted adversarial examples
-with a fast adaptive boundary attack", arXiv 1907.02044, algorithm 1), aimed at one class.
+with a fast adaptive boundary attack", arXiv 1907.02044, algorithm 1).
 
 Linearises the boundary between label and target at the current point, goes a little beyond it along
 the shortest way inside [0, 1], biased towards the clean image, and steps back towards the clean
 image whenever that was enough. It looks for the smallest perturbation; an item is broken, and done,
-as soon as one is inside the ball.
+as soon as one is inside the ball. The targeted form aims for one class throughout; the untargeted
+form, as published, for the class whose linearised boundary is nearest to the current point.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from bench.attacks.attack import (
     Model,
     Passes,
     check_items,
+    comparable,
     entering,
+    finite,
     loss_and_gradient,
     misclassified,
 )
@@ -36,6 +39,7 @@ from bench.attacks.state import State
 from bench.errors import InputError
 
 _SMALLEST_STEP = 1e-8
+_SMALLEST_GRADIENT = 1e-12
 _LARGEST_NORMAL = 1e12
 """Coordinates of a gradient beyond it are scaled down."""
 
@@ -56,7 +60,11 @@ class FABState(State):
 
 
 class FAB(Attack[FABState]):
-    """Targeted FAB. The first restart begins at the clean image, further ones at random points."""
+    """FAB. The first restart begins at the clean image, further ones at random points.
+
+    Attributes:
+        targeted: whether an item aims for one class.
+    """
 
     norm: Literal["Linf", "L2"]
 
@@ -66,6 +74,7 @@ class FAB(Attack[FABState]):
         eps: float,
         *,
         steps: int = 100,
+        classes: int | None = None,
         alpha_max: float = 0.1,
         eta: float = 1.05,
         beta: float = 0.9,
@@ -76,6 +85,8 @@ class FAB(Attack[FABState]):
             norm: of the ball, Linf or L2.
             eps: its radius, in the [0, 1] pixel scale; positive.
             steps: iterations, at least 1.
+            classes: for the untargeted form, how many there are: a step takes a gradient for each
+                wrong one. None: the targeted form.
             alpha_max: largest weight of the way from the clean image, in [0, 1].
             eta: how far to overshoot the linearised boundary, at least 1.
             beta: share of the perturbation that is kept when stepping back, in (0, 1).
@@ -90,7 +101,8 @@ class FAB(Attack[FABState]):
         self.norm = norm
         self.eps = eps
         self.steps = steps
-        self.passes = Passes(forward=1, forward_backward=1)
+        self.targeted = classes is None
+        self.passes = Passes(forward=1, forward_backward=1 if classes is None else classes - 1)
         self._move = RowFunction(partial(_move, norm, alpha_max, eta))
         self._step_back = RowFunction(partial(_step_back, norm, eps, beta))
         self.arithmetic = (self._move, self._step_back)
@@ -104,8 +116,9 @@ class FAB(Attack[FABState]):
         restarts: Tensor | None = None,
     ) -> FABState:
         """Start from the clean image, later restarts from half the ball; see `Attack.start`."""
-        check_items(images, labels, targets, targeted=True)
-        assert targets is not None
+        check_items(images, labels, targets, targeted=self.targeted)
+        if targets is None:
+            targets = torch.zeros_like(labels)
         images = images.contiguous()
         points = images.clone()
         if restarts is not None and bool(restarts.any()):
@@ -128,11 +141,17 @@ class FAB(Attack[FABState]):
         )
 
     def step(self, model: Model, state: FABState) -> FABState:
-        """Make one forward-backward pass at x^(i), one forward at x^(i+1); see `Attack.step`."""
+        """Make one forward-backward pass at x^(i), one forward at x^(i+1); see `Attack.step`.
+
+        The untargeted form goes back to x^(i) once for each wrong class.
+        """
         searching = ~self.finished(state)
-        _, lead, gradient = loss_and_gradient(
-            model, state.point, state.labels, state.targets, margin_targeted
-        )
+        if self.targeted:
+            _, lead, gradient = loss_and_gradient(
+                model, state.point, state.labels, state.targets, margin_targeted
+            )
+        else:
+            lead, gradient = nearest_boundary(model, state.point, state.labels, self.norm)
         distance = torch.empty_like(lead)
         with resting(~searching, state.point):
             self._move(state.point, state.clean, gradient, lead)
@@ -156,17 +175,60 @@ class FAB(Attack[FABState]):
     def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
         """See `Attack.reference_passes`: broken samples are carried on to the end.
 
-        The clean and the returned images are predicted for each target too.
+        The clean and the returned images are predicted for each round, by the targeted form twice.
+        The untargeted form takes a gradient for the label too; each counts as a pass.
         """
         attacked = sum(standing)
-        forward = 2 * entering(standing) + attacked * (self.steps + 3)
-        return Passes(forward, attacked * self.steps)
+        predictions = 3 if self.targeted else 2
+        forward = 2 * entering(standing) + attacked * (self.steps + predictions)
+        gradients = 1 if self.targeted else self.passes.forward_backward + 1
+        return Passes(forward, attacked * self.steps * gradients)
 
     def images(self, state: FABState) -> Tensor:
         """See `Attack.images`: where no item broke, the closest adversarial image, shrunk."""
         scale = (self.eps / state.best_distance).clamp_(max=1)
         shrunk = state.clean + (state.best - state.clean) * per_image(scale, state.best)
         return torch.where(per_image(state.broken, state.best), state.best, shrunk.clamp_(0, 1))
+
+
+def nearest_boundary(
+    model: Model, images: Tensor, labels: Tensor, norm: Literal["Linf", "L2"]
+) -> tuple[Tensor, Tensor]:
+    """Find the class whose linearised boundary with the label is nearest to each image.
+
+    Args:
+        model: to differentiate.
+        images: (N, ...).
+        labels: (N,) int64.
+        norm: of the distance, |z_j - z_y| divided by the dual norm of its gradient.
+
+    Returns:
+        That class's logit minus the label's (N,), `comparable`, and its gradient (N, ...),
+        `finite`; in the dtype of the images.
+    """
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(images).to(images.dtype)
+    others = logits.shape[1] - 1
+    lead = torch.zeros_like(labels, dtype=images.dtype)
+    nearest = torch.full_like(lead, float("inf"))
+    gradient = torch.zeros_like(images)
+    for rank in range(others):
+        target = rank + (labels <= rank).long()  # the classes in their order, without the label
+        with torch.enable_grad():
+            leads = margin_targeted(logits, labels, target)
+        is_last = rank == others - 1
+        (gradients,) = torch.autograd.grad(leads.sum(), images, retain_graph=not is_last)
+        gradients = finite(gradients)
+        lengths = norms(gradients.flatten(1), "L1" if norm == "Linf" else "L2")
+        distances = comparable(leads).abs() / lengths.clamp_min(_SMALLEST_GRADIENT)
+        closer = distances < nearest
+        if rank == 0:  # where no distance is a number, some class has to be aimed for
+            closer = torch.ones_like(closer)
+        lead = torch.where(closer, comparable(leads), lead)
+        gradient = torch.where(per_image(closer, gradient), gradients, gradient)
+        nearest = torch.where(closer, distances, nearest)
+    return lead, gradient
 
 
 def _move(

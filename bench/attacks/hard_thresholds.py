@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Choice:
+class Replacement:
     """Values, and what some of them are replaced by.
 
     Attributes:
@@ -44,16 +44,16 @@ def snapped_values(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if find is None or kwargs:
         return None
     with torch.no_grad():
-        choice = find(*args) if len(args) <= 3 else None
-        return choice.values if choice is not None and _jumps(choice) else None
+        replacement = find(*args) if len(args) <= 3 else None
+        return replacement.values if replacement is not None and _jumps(replacement) else None
 
 
-def _jumps(choice: Choice) -> bool:
+def _jumps(replacement: Replacement) -> bool:
     """Return whether, in every channel, replaced values are nearer to the constant than kept."""
-    distance = (choice.values.detach() - choice.constant).abs()
-    if distance.shape != choice.values.shape:
+    distance = (replacement.values.detach() - replacement.constant).abs()
+    if distance.shape != replacement.values.shape:
         return False
-    replaced = choice.replaced.expand_as(distance)
+    replaced = replacement.replaced.expand_as(distance)
     dims = [dim for dim in range(distance.dim()) if dim != 1]
     replaced_most = distance.masked_fill(~replaced, -1).amax(dims)
     kept_least = distance.masked_fill(replaced, float("inf")).amin(dims)
@@ -62,42 +62,42 @@ def _jumps(choice: Choice) -> bool:
     return bool(both.any()) and bool(gap[both].all())
 
 
-def _where(first: Any, second: Any, third: Any = None) -> Choice | None:
+def _where(first: Any, second: Any, third: Any = None) -> Replacement | None:
     """Read `torch.where(condition, a, b)` or `a.where(condition, b)`."""
     if isinstance(second, Tensor) and second.dtype == torch.bool:
         first, second = second, first
     if not isinstance(first, Tensor) or first.dtype != torch.bool:
         return None
     if _moves(third) and not _moves(second):
-        return Choice(third, second, first)
+        return Replacement(third, second, first)
     if _moves(second) and not _moves(third):
-        return Choice(second, third, ~first)
+        return Replacement(second, third, ~first)
     return None
 
 
-def _masked_fill(values: Any, mask: Any, constant: Any) -> Choice | None:
-    return Choice(values, constant, mask) if _moves(values) and not _moves(constant) else None
+def _masked_fill(values: Any, mask: Any, constant: Any) -> Replacement | None:
+    return Replacement(values, constant, mask) if _moves(values) and not _moves(constant) else None
 
 
-def _multiplication(first: Any, second: Any) -> Choice | None:
+def _multiplication(first: Any, second: Any) -> Replacement | None:
     """Read a multiplication of values by a mask of zeros and ones."""
     for values, mask in ((first, second), (second, first)):
         if not (_moves(values) and isinstance(mask, Tensor) and not mask.requires_grad):
             continue
         if mask.shape == values.shape and bool(((mask == 0) | (mask == 1)).all()):
-            return Choice(values, 0.0, mask == 0)
+            return Replacement(values, 0.0, mask == 0)
     return None
 
 
-def _hardshrink(values: Any, threshold: float = 0.5) -> Choice | None:
-    return Choice(values, 0.0, values.abs() <= threshold) if _moves(values) else None
+def _hardshrink(values: Any, threshold: float = 0.5) -> Replacement | None:
+    return Replacement(values, 0.0, values.abs() <= threshold) if _moves(values) else None
 
 
 def _moves(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad and value.dim() >= 2
 
 
-_OPERATIONS: Mapping[str, Callable[..., Choice | None]] = {
+_OPERATIONS: Mapping[str, Callable[..., Replacement | None]] = {
     "where": _where,
     "masked_fill": _masked_fill,
     "mul": _multiplication,

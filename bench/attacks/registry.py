@@ -1,6 +1,6 @@
 """The attacks that are known by name, as suites write them; a new one is one file with one call.
 
-`autoattack.py` and `adaptive.py` register the package's own. Other packages call
+`standard.py` and `adaptive.py` register the package's own. Other packages call
 `register_attack` themselves, or offer a `Definition` as an entry point of the group
 `bench.attacks`, whose name is the attack's:
 

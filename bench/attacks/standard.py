@@ -1,4 +1,4 @@
-"""Standard AutoAttack: its attacks under the names and with the budgets of its authors.
+"""AutoAttack: its attacks under the names and with the budgets of its authors.
 
 F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks", ICML 2020, arXiv 2003.01690.
@@ -22,7 +22,7 @@ from bench.attacks.registry import (
     plan_attack,
     register_attack,
 )
-from bench.attacks.square import square_for
+from bench.attacks.square_by_norm import square_for
 
 
 def standard_autoattack(norm: Norm, eps: float, classes: int) -> tuple[AttackPlan, ...]:
@@ -64,6 +64,11 @@ def apgd_on(loss: str, view: View = "logits") -> Callable[[AttackRequest], Attac
 
 
 def _fab(request: AttackRequest) -> AttackPlan:
+    steps, classes = request.parameters["steps"], request.classes
+    return request.plan(FAB(request.norm, request.eps, steps=steps, classes=classes))
+
+
+def _targeted_fab(request: AttackRequest) -> AttackPlan:
     return request.plan(FAB(request.norm, request.eps, steps=request.parameters["steps"]))
 
 
@@ -101,6 +106,14 @@ register_attack(
     Definition(
         "Targeted fast adaptive boundary attack (Croce and Hein 2020)",
         {"steps": 100, "targets": 9, "restarts": 1},
+        _targeted_fab,
+    ),
+)
+register_attack(
+    "fab",
+    Definition(
+        "Fast adaptive boundary attack, untargeted (Croce and Hein 2020)",
+        {"steps": 100, "restarts": 1},
         _fab,
     ),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from bench.certification.smoothing import ABSTAINED
-from bench.store.records import Certificates
+from bench.store.records import ABSTAINED, Certificates
 from bench.store.summary import Certified
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25)
@@ -48,3 +48,16 @@ def summarise(certificates: Certificates, sigma: float) -> Certified:
         abstained=float(np.mean(certificates.prediction == ABSTAINED)),
         mean_noise_samples=float(certificates.noise_samples.mean()) if known else None,
     )
+
+
+def linf_radius(l2_radius: float, shape: Sequence[int]) -> float:
+    """Return the radius of the largest Linf ball inside an L2 ball: r / sqrt(d).
+
+    A change of at most e in each of d values has an L2 length of at most e sqrt(d), and of exactly
+    that where all change by e.
+
+    Args:
+        l2_radius: r, at least 0, in the [0, 1] pixel scale.
+        shape: (C, H, W) of the images; d is its product.
+    """
+    return l2_radius / math.sqrt(math.prod(shape))

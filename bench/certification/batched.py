@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bench.certification.noise import Noise, Piece
 from bench.certification.procedure import Evidence, Procedure
-from bench.certification.smoothing import ABSTAINED, count_votes
-from bench.store.records import IntArray
+from bench.certification.smoothing import count_votes
+from bench.store.records import ABSTAINED, IntArray
 
 Conclude = Callable[[int, IntArray, IntArray, int], tuple[int, float] | None]
 """Maps an image's row, its votes (K,) among the draws that select the class and among those that

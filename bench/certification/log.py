@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.certification.smoothing import ABSTAINED
 from bench.errors import InputError
-from bench.store.records import Certificates, IntArray
+from bench.store.records import ABSTAINED, Certificates, IntArray
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct")
 GZIP_MAGIC = b"\x1f\x8b"

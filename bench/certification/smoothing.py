@@ -14,7 +14,7 @@ ICML 2019, arXiv 1902.02918.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,7 @@ from bench.certification.noise import Noise, Piece
 from bench.decision import NO_CLASS, classes_of
 from bench.errors import InputError
 from bench.statistics.clopper_pearson import check_failure_probability, clopper_pearson_lower
-from bench.store.records import FloatArray, IntArray
-
-ABSTAINED = -1
-"""The prediction where the draws do not determine the smoothed classifier's class."""
+from bench.store.records import ABSTAINED, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -126,16 +123,3 @@ def certified_radii(lower_bounds: FloatArray, sigma: float) -> FloatArray:
     """Return sigma Phi^-1(p) for lower bounds p of the class's probability; NaN below 1/2."""
     radii = sigma * ndtri(np.maximum(lower_bounds, 0.5))
     return np.asarray(np.where(lower_bounds >= 0.5, radii, np.nan), dtype=np.float64)
-
-
-def linf_radius(l2_radius: float, shape: Sequence[int]) -> float:
-    """Return the radius of the largest Linf ball inside an L2 ball: r / sqrt(d).
-
-    A change of at most e in each of d values has an L2 length of at most e sqrt(d), and of exactly
-    that where all change by e.
-
-    Args:
-        l2_radius: r, at least 0, in the [0, 1] pixel scale.
-        shape: (C, H, W) of the images; d is its product.
-    """
-    return l2_radius / math.sqrt(math.prod(shape))

@@ -14,7 +14,6 @@ from bench.claims.certified import CertifiedClaim, load_certified_claims
 from bench.claims.comparison import Check
 from bench.claims.verdict import ATTACK_SPREAD, Published, Verdict, compare_with_sample
 from bench.data import named_dataset
-from bench.statistics import required_sample_size
 from bench.statistics.comparison import SIGNIFICANCE
 from bench.store import Store
 from bench.store.records import Certificates
@@ -32,18 +31,17 @@ HIGHER = "a better classifier than the published one, or more draws of noise"
 
 
 def certified_checks(
-    store: Store, suites: Sequence[Suite], assume_exchangeable: bool, everything: bool
+    store: Store, suites: Sequence[Suite], assume_exchangeable: bool
 ) -> Iterator[Check]:
     """Compare certifications and imported logs with all numbers that papers print about them.
 
     A run matches a claim if its candidate names it as its claim or has the same name, and if data
     set, norm and sigma agree. Among several matching runs, the one with the most samples counts,
-    then the newest.
+    then the newest. A claim without a run is listed if a suite has its data set and norm.
 
     Args:
         suites: whose runs to look at.
-        assume_exchangeable: take a run's first n samples for a random sample.
-        everything: whether claims without a run are listed too.
+        assume_exchangeable: treat a run's first n samples as a random sample.
     """
     runs = [
         run
@@ -52,12 +50,13 @@ def certified_checks(
         if isinstance(run, CertifiedSummary)
     ]
     claims = load_certified_claims()
+    settings = {(suite.data.name, suite.threat_model.norm) for suite in suites}
     for claim in claims:
         found = [run for run in runs if _is_about(run, claim)]
         run = max(found, key=lambda run: (run.n_examples, run.finished), default=None)
         if run is not None:
             yield _compare(store, run, claim, _rounding(claim, claims), assume_exchangeable)
-        elif everything:
+        elif (claim.dataset, claim.norm) in settings:
             yield _check(claim, Verdict("not measured"))
 
 
@@ -155,9 +154,9 @@ def _check(
     accuracy = claim.certified_accuracy
     published = claim.average_certified_radius if accuracy is None else accuracy
     assert published is not None
-    required = None
-    if accuracy is not None:
-        required = required_sample_size(round(accuracy * claim.n_examples), claim.n_examples)
+    counts = (
+        (round(accuracy * claim.n_examples), claim.n_examples) if accuracy is not None else None
+    )
     return Check(
         suite=CERTIFIED_SUITE,
         name=f"{claim.model_id} {claim.architecture}",
@@ -168,5 +167,5 @@ def _check(
         run="" if run is None else f"{run.manifest.suite}/{run.manifest.candidate}@{run.run}",
         measured=measured,
         n=n,
-        required=required,
+        claimed_counts=counts,
     )

@@ -21,12 +21,12 @@ from bench.claims.verdict import (
     compare_with_sample,
 )
 from bench.data import named_dataset
-from bench.statistics import exact_binomial_interval, required_sample_size
+from bench.statistics import exact_binomial_interval
 from bench.store import Store
 from bench.store.best_known import best_known
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, ranked
-from bench.suites import Suite, load_suite, suite_names
+from bench.suites import Suite, read_suite, suite_names
 
 Quantity = Literal["clean", "AutoAttack", "best known"]
 
@@ -49,7 +49,7 @@ def check(
     Raises:
         InputError: an unknown suite, a wrong claims file, or damaged runs.
     """
-    definitions = [load_suite(name) for name in ([suite] if suite else suite_names())]
+    definitions = [read_suite(name) for name in ([suite] if suite else suite_names())]
     checks: list[Check] = []
     for definition in definitions:
         runs = ranked(store.summaries(definition.name))
@@ -58,7 +58,7 @@ def check(
         for row in load_accepted() if accepted is None else accepted:
             if row.suite == definition.name:
                 checks += _check_accepted(store, definition, row, runs)
-    checks += certified_checks(store, definitions, assume_exchangeable, everything=suite is None)
+    checks += certified_checks(store, definitions, assume_exchangeable)
     return [each for each in checks if candidate is None or _names(each, candidate)]
 
 
@@ -106,7 +106,6 @@ def _check_claim(
                 spread,
                 assume_exchangeable,
             )
-        required = required_sample_size(published.nearest(accuracy), population)
         yield _entry(
             suite.name,
             claim.model_id,
@@ -116,7 +115,7 @@ def _check_claim(
             verdict,
             run,
             measured,
-            required,
+            (published.nearest(accuracy), population),
         )
 
 
@@ -239,7 +238,7 @@ def _entry(
     verdict: Verdict,
     run: AttackedSummary | None,
     measured: float | None,
-    required: int | None,
+    claimed_counts: tuple[int, int] | None,
 ) -> Check:
     held = run is not None and measured is not None
     return Check(
@@ -252,5 +251,5 @@ def _entry(
         run=f"{suite}/{run.manifest.candidate}@{run.run}" if run is not None and held else "",
         measured=measured,
         n=run.n_examples if run is not None and held else None,
-        required=required,
+        claimed_counts=claimed_counts,
     )

@@ -58,7 +58,9 @@ def command(
     checks = check(Store(results_dir), suite_name, candidate, assume_exchangeable)
     if not checks:
         named = " and ".join(part for part in (suite_name, candidate) if part)
-        raise InputError(f"no claim about {named}; `bench check --plan` lists them all")
+        raise InputError(
+            f"no published or accepted number about {named}; `bench check --plan` lists them all"
+        )
     console = table_console()
     if plan:
         console.print(_plan(checks))

@@ -1,10 +1,13 @@
-"""From --device to torch's device; apart from `options`, which imports no torch."""
+"""From --device to torch's device."""
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def torch_device(name: str) -> torch.device:
@@ -13,6 +16,8 @@ def torch_device(name: str) -> torch.device:
     Raises:
         InputError: cuda, where there is none.
     """
+    import torch  # slow, and --help needs none of it
+
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("--device: expected a CUDA device, torch sees none; use --device cpu")

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBars
 from rich.text import Text
 
 from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
-from bench.engines.progress import Progress as RunProgress
+from bench.engines.progress import Progress
 from bench.formatting import accuracy_text, duration, flag_text, percent
 from bench.runs.many import Prospect, Turn
 from bench.runs.session import RunResult
@@ -25,7 +26,7 @@ class Display:
     def __init__(self) -> None:
         self.console = table_console()
         self._live = self.console.is_interactive
-        self._bars = Progress(
+        self._bars = ProgressBars(
             TextColumn("  {task.description:<12}"),
             BarColumn(bar_width=30),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -58,7 +59,7 @@ class Display:
         self._clear()
         self._line(f"{name}: evaluating")
 
-    def progress(self, progress: RunProgress) -> None:
+    def progress(self, progress: Progress) -> None:
         """Show that a block is finished, or that a stage begins."""
         accuracy = progress.robust / max(progress.examples, 1)
         label = "robust" if progress.stage not in {"clean", "certify"} else "accuracy"

@@ -8,8 +8,6 @@ import click
 
 from bench import data
 from bench.cli import options
-from bench.cli.display import Display
-from bench.runs.imported_log import import_certification_log
 from bench.store import Store
 from bench.suites import load_suite
 
@@ -41,6 +39,9 @@ def command(
     The columns are idx, label, predict (-1: abstained), radius and correct, separated by tabs; the
     file may be packed by gzip. Labels are compared with the suite's data set.
     """
+    from bench.cli.display import Display  # torch: slow to import
+    from bench.runs.imported_log import import_certification_log
+
     suite = load_suite(suite_name)
     dataset = data.load_source(suite.data, data_dir, suite.n_examples)
     outcome = import_certification_log(

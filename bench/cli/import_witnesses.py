@@ -7,11 +7,9 @@ from pathlib import Path
 import click
 
 from bench import data
-from bench.candidates.registry import find_candidate
 from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.formatting import percent
-from bench.runs.imported_witnesses import import_witnesses, read_images
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.best_known import best_known, newest_evaluation
@@ -49,6 +47,9 @@ def command(
     kept as a run of their own, which lowers the best-known robust accuracy where it breaks a sample
     that stood.
     """
+    from bench.candidates.registry import find_candidate  # torch: slow to import
+    from bench.runs.imported_witnesses import import_witnesses, read_images
+
     imported = read_images(file)
     suite = load_suite(suite_name)
     candidate = find_candidate(name, suite, model_dir, trust_code).load()

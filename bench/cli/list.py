@@ -1,4 +1,4 @@
-"""`bench list`: suites, candidates, attacks."""
+"""`bench list`: suites, candidates, attacks, recipes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from bench.suites import load_suite, suite_names
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["suites", "candidates", "attacks"]))
+@click.argument("kind", type=click.Choice(["suites", "candidates", "attacks", "recipes"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(kind: str, as_json: bool) -> None:
-    """List suites, candidates or attacks."""
-    rows = {"suites": _suites, "candidates": _candidates, "attacks": _attacks}[kind]()
+    """List suites, candidates, attacks, or recipes for training."""
+    listing = {
+        "suites": _suites,
+        "candidates": _candidates,
+        "attacks": _attacks,
+        "recipes": _recipes,
+    }
+    rows = listing[kind]()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -47,7 +53,7 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _candidates() -> list[dict[str, Any]]:
-    from bench.candidates.registry import list_candidates
+    from bench.candidates.registry import list_candidates  # torch: slow to import
 
     suites = [load_suite(name) for name in suite_names()]
     return [
@@ -66,4 +72,16 @@ def _attacks() -> list[dict[str, Any]]:
             "parameters": [f"{key} {value}" for key, value in attack.defaults.items()],
         }
         for name, attack in ATTACKS.items()
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from bench.training import presets, recipes
+
+    return [
+        {
+            "name": recipe,
+            "presets": [name for name, preset in presets().items() if preset.recipe == recipe],
+        }
+        for recipe in recipes()
     ]

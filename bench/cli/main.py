@@ -18,7 +18,7 @@ EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Un
 COMMANDS = {
     "run": "Evaluate candidates under a suite.",
     "sweep": "Mix two candidates at many weights.",
-    "list": "List suites, candidates or attacks.",
+    "list": "List suites, candidates, attacks or recipes.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
     "verify": "Confirm a run by its witnesses; no attack is run.",

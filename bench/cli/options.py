@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from bench.runs.settings import Option
+from bench.runs.settings import Option, Settings, option_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,8 +81,6 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
     Their values come as keyword arguments under the settings' names.
     """
 
-    from bench.runs.settings import Settings  # torch: slow to import
-
     def decorate(command: Command) -> Command:
         chosen = [each for each in fields(Settings) if "option" in each.metadata]
         for each in reversed(chosen):  # click lists the outermost decorator first
@@ -95,8 +92,6 @@ def of_settings(*names: str) -> Callable[[Command], Command]:
 
 
 def _of_setting(setting: Field[Any]) -> Callable[[Command], Command]:
-    from bench.runs.settings import option_name
-
     option: Option = setting.metadata["option"]
     name = option_name(setting.name)
     if option.kind is bool:

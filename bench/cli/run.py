@@ -8,15 +8,10 @@ from typing import Any
 
 import click
 
-from bench.candidates.registry import find_candidates
 from bench.cli import options
 from bench.cli.devices import torch_device
-from bench.cli.display import Display
 from bench.cli.report import write_report
 from bench.errors import InputError
-from bench.runs.kind import runnable_kind
-from bench.runs.many import check_each, check_writable, evaluate_each, prospects
-from bench.runs.samples import Samples
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
@@ -58,6 +53,12 @@ def command(
     Exit codes: 2 wrong usage or input, nothing run; 1 an evaluation failed; 3 some candidates were
     unavailable; 0 all evaluated.
     """
+    from bench.candidates.registry import find_candidates  # torch: slow to import
+    from bench.cli.display import Display
+    from bench.runs.kind import runnable_kind
+    from bench.runs.many import check_each, check_writable, evaluate_each, prospects
+    from bench.runs.samples import Samples
+
     settings = Settings(suite=load_suite(suite_name), device=torch_device(device), **given)
     protocol = settings.protocol or settings.suite.default_protocol
     settings.check_for(

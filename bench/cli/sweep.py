@@ -8,16 +8,10 @@ from typing import Any
 
 import click
 
-from bench.candidates.registry import find_candidates
 from bench.cli import options
 from bench.cli.devices import torch_device
-from bench.cli.display import Display
 from bench.cli.report import write_report
-from bench.runs import sweep
-from bench.runs.many import check_writable, evaluate_each
-from bench.runs.samples import Samples
-from bench.runs.session import evaluate
-from bench.runs.settings import Settings
+from bench.runs.settings import SWEEP_STEPS, SWEEP_TARGETS, Settings
 from bench.store import Store
 from bench.suites import load_suite
 
@@ -42,14 +36,14 @@ _SCALE = options.FiniteRange(min=0, min_open=True)
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=sweep.DEFAULT_STEPS,
+    default=SWEEP_STEPS,
     show_default=True,
     help="Steps of each search of the cheap attack.",
 )
 @click.option(
     "--targets",
     type=click.IntRange(min=1),
-    default=sweep.DEFAULT_TARGETS,
+    default=SWEEP_TARGETS,
     show_default=True,
     help="Target classes of the cheap attack's targeted APGD.",
 )
@@ -86,6 +80,13 @@ def command(
 
     Exit codes: as of bench run.
     """
+    from bench.candidates.registry import find_candidates  # torch: slow to import
+    from bench.cli.display import Display
+    from bench.runs import sweep
+    from bench.runs.many import check_writable, evaluate_each
+    from bench.runs.samples import Samples
+    from bench.runs.session import evaluate
+
     weights = sweep.read_alphas(alphas, "--alphas")
     full_weights = () if full is None else sweep.read_alphas(full, "--full")
     suite = load_suite(suite_name)

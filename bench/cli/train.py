@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +11,15 @@ from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import duration, percent
-from bench.training import Progress, TriedNumbers, preset_for, presets, recipes, run
+
+if TYPE_CHECKING:
+    from bench.training import TrainingProgress, TriedNumbers
 
 
 @click.command("train")
-@click.option("--recipe", required=True, help=f"One of {', '.join(recipes())}.")
+@click.option("--recipe", required=True, help="A recipe's name, see `bench list recipes`.")
 @click.option("--dataset", help="Use the recipe's preset for this data set.")
-@click.option("--preset", help=f"Or use this preset: {', '.join(presets())}.")
+@click.option("--preset", help="Or use this preset, see `bench list recipes`.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -45,6 +48,8 @@ def command(
     resume: bool,
 ) -> None:
     """Train a recipe and write the submission: its weights and its submission.yaml."""
+    from bench.training import preset_for, run  # torch: slow to import
+
     if (preset is None) == (dataset is None):
         raise InputError(
             "expected one of --dataset and --preset, got "
@@ -73,7 +78,9 @@ class _Lines:
     def __init__(self) -> None:
         self._epoch = 0
 
-    def __call__(self, progress: Progress | TriedNumbers) -> None:
+    def __call__(self, progress: TrainingProgress | TriedNumbers) -> None:
+        from bench.training import TriedNumbers
+
         if isinstance(progress, TriedNumbers):
             click.echo(_tried(progress))
             return

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.candidates.registry import find_candidate, is_known
 from bench.cli import options
 from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import count, duration, percent
-from bench.runs.verify import Verification, check_kind, verify
 from bench.store import Store
 from bench.store.selection import dataset_of
 from bench.suites import load_suite
+
+if TYPE_CHECKING:
+    from bench.runs.verify import Verification
 
 SHOWN_FAILURES = 20
 
@@ -50,6 +52,9 @@ def command(
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
+    from bench.candidates.registry import find_candidate, is_known  # torch: slow to import
+    from bench.runs.verify import check_kind, verify
+
     if "/" not in reference:
         raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)

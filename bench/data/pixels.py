@@ -152,24 +152,41 @@ def _colour_16_bit(image: Any) -> Pixels:
     levels = _decode(image.fp.read())
     image.fp.seek(0)
     if levels is None:
-        raise Unreadable("this torchvision reads no PNG of 16 bits a channel; save it with 8")
-    result: Pixels = levels.transpose(1, 2, 0).astype(np.float32) / np.float32(65535)
+        raise Unreadable(
+            "PNGs of 16 bits a channel need another decoder than this torchvision's; run `pip "
+            "install imagecodecs`, or save it with 8 bits a channel"
+        )
+    result: Pixels = levels.astype(np.float32) / np.float32(65535)
     return result
 
 
 def _decode(png: bytes) -> Any:
-    """Return levels (C, H, W) uint16 by torchvision's decoder; None where it cannot decode."""
+    """Return levels (H, W, C) uint16 of a PNG; None where no decoder is installed.
+
+    torchvision's decoder comes with the package's dependencies, but is deprecated since torchvision
+    0.29. Where it is gone, imagecodecs decodes if it is installed.
+    """
+    levels = _by_torchvision(png)
+    if levels is None:
+        try:
+            import imagecodecs
+        except ImportError:
+            return None
+        levels = imagecodecs.png_decode(png)
+    return levels if levels.dtype == np.uint16 else None
+
+
+def _by_torchvision(png: bytes) -> Any:
     import torch
 
     try:
         from torchvision.io import ImageReadMode, decode_png
     except ImportError:
         return None
-    with warnings.catch_warnings():  # it is to move into another package some day
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         encoded = torch.frombuffer(bytearray(png), dtype=torch.uint8)
-        levels = decode_png(encoded, mode=ImageReadMode.UNCHANGED).numpy()
-    return levels if levels.dtype == np.uint16 else None
+        return decode_png(encoded, mode=ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)
 
 
 def _to_grey(values: Pixels) -> Pixels:

@@ -105,7 +105,7 @@ class CertificationEngine:
             fast = _compiled_if_worth(fast, images, size, len(rows) * most_draws, finished)
 
         voting = _Voting(fast, self.precision)
-        progress = _Progress(
+        progress = _Tally(
             examples=len(task.labels),
             done=len(known),
             right=sum(int((part.prediction == part.label).sum()) for part in done),
@@ -185,7 +185,7 @@ class _Voting:
         return {**self.fast.record, **({DRAWS_WITHOUT_CLASS: count} if count else {})}
 
 
-class _Progress:
+class _Tally:
     """Counts what is done, and estimates the most time that is left."""
 
     def __init__(self, examples: int, done: int, right: int, most_draws: int) -> None:

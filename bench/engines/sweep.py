@@ -74,7 +74,7 @@ class SweepEngine:
         Raises:
             InputError: the task's module is no fixed mix.
         """
-        sweep = _Sweep(task, self.precision)
+        sweep = _RunningSweep(task, self.precision)
         blocks = []
         for number, alpha in enumerate(self.alphas):
             key = f"01-alpha-{number:05d}"
@@ -133,7 +133,7 @@ class _SweptSamples:
         self.found_at[rows] = torch.as_tensor(found_at, dtype=torch.float64)
 
 
-class _Sweep:
+class _RunningSweep:
     """A sweep under way: the samples, what the bases say of them, and what was found."""
 
     def __init__(self, task: AttackTask, precision: str) -> None:

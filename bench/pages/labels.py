@@ -33,17 +33,26 @@ PLACES: tuple[Place, ...] = (
     (-18, 16, "right", "bottom"),
     (18, -16, "left", "top"),
     (-18, -16, "right", "top"),
+    (9, 24, "left", "bottom"),
+    (-9, 24, "right", "bottom"),
+    (9, -24, "left", "top"),
+    (-9, -24, "right", "top"),
 )
 """Offsets of a label from its point, in points of 1/72 inch, and its alignment; best first."""
 
 NO_ROOM = 1000.0
 """Cost of covering a labelled point or another label, or of leaving the axes."""
-CROSSED_BAR = 3.0
+CROSSED_BAR = 10.0
+"""Cost of touching an error bar: more than that of the last place."""
 COVERED_DOT = 1.0
 LATER_PLACE = 0.4
 
 MARK_RADIUS = 6.0
 """Half the size of a labelled mark, in points of 1/72 inch."""
+LABEL_DISTANCE = 4.0
+"""Between two labels, in points of 1/72 inch."""
+CAP_RADIUS = 4.0
+"""Half the size of an error bar's cap."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Label:
     Attributes:
         point: what it names.
         name: what it says where there is room.
-        short: what it says where there is not.
+        short: what it says where there is not; if it is empty, the label is then left out.
     """
 
     point: Point
@@ -82,7 +91,7 @@ def place_labels(
     frame = sketch.axes.get_window_extent(renderer)
     to_pixels = sketch.axes.transData.transform
     taken = [Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS) for label in labels]
-    bar_boxes = [Bbox(to_pixels(ends)) for ends in bars]
+    bar_boxes = [Bbox(to_pixels(ends)).padded(CAP_RADIUS) for ends in bars]
     dot_pixels = [to_pixels(dot) for dot in dots]
 
     def cost(box: Bbox, place: int) -> float:
@@ -98,19 +107,22 @@ def place_labels(
         )
 
     for label in labels:
-        for text in (label.name, label.short):
-            tried = [_annotate(sketch.axes, text, label, place) for place in PLACES]
-            boxes = [each.get_window_extent(renderer).padded(1.0) for each in tried]
-            costs = [cost(box, place) for place, box in enumerate(boxes)]
-            best = costs.index(min(costs))
-            is_kept = costs[best] < NO_ROOM or text is label.short
-            for place, each in enumerate(tried):
-                if place != best or not is_kept:
-                    each.remove()
-            if is_kept:
-                sketch.set_halo(tried[best])
-                taken.append(boxes[best])
+        texts = [label.name, label.short] if label.short else [label.name]
+        tried: list[tuple[float, Annotation, Bbox]] = []
+        for text in texts:
+            for place in range(len(PLACES)):
+                annotation = _annotate(sketch.axes, text, label, PLACES[place])
+                box = annotation.get_window_extent(renderer).padded(1.0)
+                tried.append((cost(box, place), annotation, box))
+            if min(each for each, *_ in tried) < CROSSED_BAR:
                 break
+        lowest, kept, box = min(tried, key=lambda each: each[0])
+        for _, annotation, _ in tried:
+            if annotation is not kept or (lowest >= NO_ROOM and not label.short):
+                annotation.remove()
+        if lowest < NO_ROOM or label.short:
+            sketch.set_halo(kept)
+            taken.append(box.padded(LABEL_DISTANCE))
 
 
 def _annotate(axes: Axes, text: str, label: Label, place: Place) -> Annotation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,24 +11,22 @@ import torch
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.certification.accuracy import certified_counts, summarise
-from bench.certification.smoothing import Smoothing, linf_radius
-from bench.data import Dataset, image_shape
+from bench.certification.smoothing import Smoothing
+from bench.data import Dataset
 from bench.engines import CertificationTask, Engine
 from bench.engines.certification import CertificationEngine
 from bench.errors import InputError
 from bench.flags.certificates import unsound_certificates
-from bench.formatting import accuracy_text, percent, radius
+from bench.kinds.certified import CertificationRecords, CertifiedRecords
 from bench.runs.estimate import Estimate, estimate_votes
-from bench.runs.kind import RunnableKind, present
+from bench.runs.kind import MadeKind, RunnableKind, present, task_of
 from bench.runs.settings import Settings
 from bench.store import Store
-from bench.store.kinds import Columns, Kind, Overview
 from bench.store.manifest import Manifest
 from bench.store.records import CertificationBlock
 from bench.store.selection import interval_of
 from bench.store.summary import CertifiedSummary, Flag
 from bench.store.tables import (
-    ATTEMPT_COLUMNS,
     CERTIFICATE_COLUMNS,
     Tables,
     attempt_table,
@@ -40,14 +37,8 @@ from bench.store.tables import (
 from bench.suites.suite import check_certifiable
 
 
-class CertifiedKind(Kind):
-    """What a certification and an imported log have in common: their records."""
-
-    block = CertificationBlock
-    summary = CertifiedSummary
-    columns = Columns(samples=CERTIFICATE_COLUMNS, attempts=ATTEMPT_COLUMNS)
-    certifies = True
-    has_section = True
+class CertifyingKind(CertifiedRecords, MadeKind):
+    """What a certification and an imported log have in common."""
 
     def join(self, blocks: Sequence[CertificationBlock]) -> Tables:  # type: ignore[override]
         """Return the tables: certificates by index, no attempts, no witnesses."""
@@ -88,34 +79,10 @@ class CertifiedKind(Kind):
             certified=summarise(certificates, manifest.engine_settings["sigma"]),
         )
 
-    def overview(self, summary: CertifiedSummary) -> Overview:
-        """Return the certified accuracies, and a row for each radius."""
-        eps = radius(summary.manifest.threat_model.eps)
-        average = summary.certified.average_certified_radius
-        bounds = summary.confidence_intervals["robust_accuracy"]
-        robust = accuracy_text(summary.robust_accuracy, bounds)
-        abstained = percent(summary.certified.abstained)
-        return Overview(
-            headline=f"ACR {average:.3f}, certified at L2 radius {eps}",
-            results=[
-                ("certified", f"{robust} at L2 radius {eps}"),
-                *_in_linf(summary.manifest),
-                (
-                    "ACR",
-                    f"{average:.3f}, sigma {summary.certified.sigma:g}, abstained {abstained}%",
-                ),
-            ],
-            columns=("L2 radius", "certified accuracy"),
-            rows=[
-                (at, percent(value)) for at, value in summary.certified.accuracy_at_radius.items()
-            ],
-        )
 
-
-class Certification(CertifiedKind, RunnableKind):
+class Certification(CertificationRecords, CertifyingKind, RunnableKind):
     """Votes under noise, and the radii that they prove."""
 
-    name = "certification"
     supported_settings = frozenset({"procedure", "noise_samples"})
 
     def engine(self, settings: Settings) -> Engine[CertificationTask]:
@@ -132,19 +99,9 @@ class Certification(CertifiedKind, RunnableKind):
         """Return what votes, and the noise under which it does."""
         smoothing = smoothing_of(candidate, settings)
         assert candidate.voter is not None
-        voter = candidate.voter.to(settings.device)
-        images = dataset.images[:4].to(settings.device)
         module = candidate.module
         return CertificationTask(
-            module=voter,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(voter, images),
-            device=settings.device,
+            **vars(task_of(candidate.voter, dataset, settings, engine)),
             smoothing=smoothing,
             mix=module.to(settings.device) if isinstance(module, Mix) else None,
         )
@@ -195,18 +152,3 @@ def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing:
     if settings.noise_samples is None:
         return smoothing
     return replace(smoothing, noise_samples=settings.noise_samples)
-
-
-def _in_linf(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what a certificate at the threat model's radius, in L2, proves in Linf."""
-    shape = image_shape(manifest.dataset.name)
-    if shape is None:
-        return []
-    eps = manifest.threat_model.eps
-    return [
-        (
-            "in Linf",
-            f"the same at radius {linf_radius(eps, shape):.4g}, the largest Linf ball in that L2 "
-            f"ball: {radius(eps)}/sqrt({math.prod(shape)})",
-        )
-    ]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -32,24 +31,20 @@ from bench.engines.trials import WITNESSES
 from bench.errors import InputError
 from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
-from bench.formatting import accuracy_text, duration, percent
+from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
 from bench.runs.estimate import Estimate, estimate_attacks
-from bench.runs.kind import RunnableKind, present
+from bench.runs.kind import RunnableKind, present, task_of
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
 from bench.store import Store
-from bench.store.kinds import Columns, Overview
 from bench.store.manifest import Manifest
 from bench.store.records import AttackBlock
 from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
-    ATTEMPT_COLUMNS,
-    MIX_COLUMNS,
-    OUTCOME_COLUMNS,
     Tables,
     attacked_samples,
     attempt_table,
@@ -57,25 +52,9 @@ from bench.store.tables import (
 )
 
 
-class Evaluation(RunnableKind):
-    """Attacks, each on the samples that survived the earlier ones."""
+class AttackingKind(AttackedRecords, RunnableKind):
+    """What evaluations and imported witnesses have in common."""
 
-    name = "evaluation"
-    block = AttackBlock
-    summary = AttackedSummary
-    columns = Columns(
-        samples=pa.schema(
-            [
-                *OUTCOME_COLUMNS,
-                ("eight_bit_robust", pa.bool_()),
-                *((name, pa.float64()) for name in MIX_COLUMNS),
-            ]
-        ),
-        attempts=ATTEMPT_COLUMNS,
-    )
-    is_ranked = True
-    has_section = True
-    has_witnesses = True
     supported_settings = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
@@ -86,22 +65,13 @@ class Evaluation(RunnableKind):
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
         """Return the candidate with those attacks of the protocol that apply to it."""
-        module = candidate.module.to(settings.device)
+        common = task_of(candidate.module, dataset, settings, engine)
         images = dataset.images[:4].to(settings.device)
         surrogate = candidate.surrogate
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(replace(common, randomized=candidate.randomized)),
             attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
             until_converged=settings.until_converged,
-            randomized=candidate.randomized,
             surrogate=None if surrogate is None else surrogate.to(settings.device),
         )
 
@@ -234,33 +204,9 @@ class Evaluation(RunnableKind):
             finished=finished,
         )
 
-    def overview(self, summary: AttackedSummary) -> Overview:
-        """Return the accuracies, and a row for each attack."""
-        bounds = summary.confidence_intervals["robust_accuracy"]
-        eight_bit = percent(summary.eight_bit_robust_accuracy)
-        return Overview(
-            headline="robust",
-            results=[
-                ("AutoAttack", f"{percent(summary.autoattack_accuracy)}%"),
-                ("robust", accuracy_text(summary.robust_accuracy, bounds)),
-                ("8-bit", f"{eight_bit}% if witnesses are kept as 8-bit images"),
-            ],
-            columns=(
-                "attack", "attempted", "broken", "accuracy after", "time", "forward", "gradients",
-            ),
-            rows=[
-                (
-                    attack.name,
-                    f"{attack.attempted:,}",
-                    f"{attack.broken:,}",
-                    percent(attack.accuracy_after),
-                    duration(attack.seconds),
-                    f"{attack.forward_passes:,}",
-                    f"{attack.backward_passes:,}",
-                )
-                for attack in summary.attacks
-            ],
-        )  # fmt: skip
+
+class Evaluation(EvaluationRecords, AttackingKind):
+    """Attacks, each on the samples that survived the earlier ones."""
 
 
 def _chance_level_so_far(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.data import Dataset
+from bench.runs.kind import MadeKind
 from bench.runs.resume import choose_folder
 from bench.runs.session import RunResult, complete
 from bench.store import Store
-from bench.store.kinds import Kind
 from bench.store.manifest import Manifest
 from bench.store.summary import Flag
 from bench.store.tables import Tables
 
 
 def keep(
-    kind: Kind,
+    kind: MadeKind,
     manifest: Manifest,
     dataset: Dataset,
     store: Store,

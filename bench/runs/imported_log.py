@@ -12,8 +12,9 @@ from bench.certification.log import read_certification_log
 from bench.certification.smoothing import Smoothing
 from bench.data import Dataset
 from bench.errors import InputError
+from bench.kinds.certified import ImportedLogRecords
 from bench.runs import environment
-from bench.runs.certification import CertifiedKind
+from bench.runs.certification import CertifyingKind
 from bench.runs.imported import keep
 from bench.runs.manifest import dataset_record
 from bench.runs.session import RunResult
@@ -24,11 +25,8 @@ from bench.suites import Suite
 from bench.suites.suite import check_certifiable
 
 
-class ImportedLog(CertifiedKind):
+class ImportedLog(ImportedLogRecords, CertifyingKind):
     """A certification log that others published."""
-
-    name = "imported-log"
-    is_imported = True
 
 
 def import_certification_log(

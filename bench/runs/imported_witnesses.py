@@ -26,8 +26,9 @@ from bench.data import Dataset
 from bench.engines import Task
 from bench.engines.prediction import clean_results, confirm
 from bench.errors import InputError
+from bench.kinds.attacked import ImportedWitnessesRecords
 from bench.precision import tensor_cores
-from bench.runs.evaluation import Evaluation
+from bench.runs.evaluation import AttackingKind
 from bench.runs.imported import keep
 from bench.runs.manifest import make_manifest
 from bench.runs.session import RunResult
@@ -59,12 +60,8 @@ INDEX_KEYS = ("index", "indices", "idx")
 LABEL_KEYS = ("labels",)
 
 
-class ImportedWitnesses(Evaluation):
+class ImportedWitnesses(ImportedWitnessesRecords, AttackingKind):
     """Adversarial images of others, tried once each: records like those of an evaluation."""
-
-    name = "imported-witnesses"
-    is_ranked = False
-    is_imported = True
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""A kind of run that can be made: what its engine is given, and what is measured around it."""
+"""A kind of run as `bench.runs` makes it: its engine and task, its measurements, its summary."""
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench.candidates import Candidate
 from bench.data import Dataset
@@ -23,7 +25,32 @@ from bench.store.summary import Flag, Summary
 from bench.store.tables import Tables
 
 
-class RunnableKind(Kind):
+class MadeKind(Kind):
+    """A kind of run whose blocks become tables, and whose tables become a summary."""
+
+    @abstractmethod
+    def join(self, blocks: Sequence[Block]) -> Tables:
+        """Return the tables that a run's blocks make together."""
+
+    @abstractmethod
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> Summary:
+        """Sum a run up.
+
+        Args:
+            raised: flags so far.
+            record: of the engine, see `Block.record`.
+            finished: when the run ended.
+        """
+
+
+class RunnableKind(MadeKind):
     """A kind of run that `bench.runs.session.evaluate` makes.
 
     Attributes:
@@ -121,11 +148,38 @@ def runnable_kind(name: str) -> RunnableKind:
         InputError: there is none, or it cannot be made by running a candidate.
     """
     kind = kind_named(name)
+    if kind.maker:
+        module, _, maker = kind.maker.partition(":")
+        kind = getattr(importlib.import_module(module), maker)()
     if not isinstance(kind, RunnableKind):
         raise InputError(
             f"expected a kind of run that `bench run` makes, got {name!r}, which is imported"
         )
     return kind
+
+
+def task_of(module: nn.Module, dataset: Dataset, settings: Settings, engine: Engine[Any]) -> Task:
+    """Return what the tasks of all kinds of runs have: a network on its device, and samples.
+
+    Args:
+        module: what the engine runs.
+        dataset: the selected samples.
+        settings: name the device, the threat model, the seed and perhaps the batch size.
+        engine: says which batch size is taken where the settings name none.
+    """
+    module = module.to(settings.device)
+    images = dataset.images[:4].to(settings.device)
+    return Task(
+        module=module,
+        images=dataset.images,
+        labels=dataset.labels,
+        indices=dataset.indices,
+        classes=len(dataset.classes),
+        threat_model=settings.threat_model,
+        seed=settings.seed,
+        batch_size=settings.batch_size or engine.default_batch_size(module, images),
+        device=settings.device,
+    )
 
 
 def present(*flags: Flag | None) -> list[Flag]:

@@ -15,14 +15,13 @@ from bench.engines.batch_size import fitting_size
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.runs import environment
-from bench.runs.kind import RunnableKind, join_records, runnable_kind
+from bench.runs.kind import MadeKind, RunnableKind, join_records, runnable_kind
 from bench.runs.manifest import make_manifest
 from bench.runs.observer import Observer
 from bench.runs.resume import choose_folder, finished_blocks, is_sound
 from bench.runs.rounds import run_in_rounds
 from bench.runs.settings import Settings
 from bench.store import RunFolder, Store
-from bench.store.kinds import Kind
 from bench.store.manifest import Manifest
 from bench.store.records import Block, ImageArray, Witnesses
 from bench.store.summary import Flag, Summary
@@ -118,7 +117,7 @@ def evaluate(
 
 def complete(
     folder: RunFolder,
-    kind: Kind,
+    kind: MadeKind,
     dataset: Dataset,
     tables: Tables,
     raised: Sequence[Flag] = (),

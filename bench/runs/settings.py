@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from bench.candidates import Candidate
-from bench.engines import ENGINES
-from bench.engines.acceleration import PRECISIONS
-from bench.engines.certification import PROCEDURES
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel, check_radius
 from bench.suites.suite import Protocol
 from bench.validation import parse_fraction
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.candidates import Candidate
+
+# The names that `bench.engines` knows, here so that --help imports no torch.
+ENGINES = ("fast", "reference")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+PROCEDURES = ("fixed", "sequential")
+
+SWEEP_STEPS = 20
+"""Steps of each search of a sweep's cheap attack, unless the user says otherwise."""
+SWEEP_TARGETS = 3
+"""Target classes of a sweep's targeted APGD, unless the user says otherwise."""
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -46,6 +55,12 @@ class Option:
     shown_default: str = ""
 
 
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
+
+
 def _option(default: Any, text: str, kind: type = str, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(text, kind, **more)})
 
@@ -59,7 +74,7 @@ class Settings:
     """
 
     suite: Suite
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=_cpu)
     n_examples: int | None = _option(
         None, "Take only N samples, the first unless --sample says otherwise (a variant).", int,
         minimum=1,

@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import PREFIX
@@ -18,17 +17,14 @@ from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
-from bench.formatting import accuracy_text, percent
-from bench.runs.kind import RunnableKind
+from bench.kinds.sweep import SweepRecords
+from bench.runs.kind import RunnableKind, task_of
 from bench.runs.settings import Settings
-from bench.store.kinds import Columns, Overview
 from bench.store.manifest import Manifest
 from bench.store.records import SweepBlock
 from bench.store.selection import interval_of
 from bench.store.summary import Flag, SweepPoint, SweepSummary, best_point
 from bench.store.tables import (
-    ATTEMPT_COLUMNS,
-    OUTCOME_COLUMNS,
     Tables,
     attempt_table,
     concatenate,
@@ -37,8 +33,6 @@ from bench.store.tables import (
 from bench.suites.suite import AttackChoice, Protocol
 
 PROTOCOL = "cheap"
-DEFAULT_STEPS = 20
-DEFAULT_TARGETS = 3
 MOST_ALPHAS = 1000
 SYNTAX = "<first>:<last>:<step> or <number>,<number>,..., all in [0, 1]"
 
@@ -141,23 +135,8 @@ def sweep_settings(
     return replace(settings, suite=suite, protocol=PROTOCOL)
 
 
-class Sweep(RunnableKind):
+class Sweep(SweepRecords, RunnableKind):
     """A fixed mix at many weights under a cheap attack; what survives is an upper bound."""
-
-    name = "sweep"
-    block = SweepBlock
-    summary = SweepSummary
-    columns = Columns(
-        samples=pa.schema(
-            [
-                ("alpha", pa.float64()),
-                *OUTCOME_COLUMNS,
-                ("witness", pa.int64()),
-            ]
-        ),
-        attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
-    )
-    has_section = True
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the sweep engine for the protocol's weights."""
@@ -168,19 +147,9 @@ class Sweep(RunnableKind):
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
         """Return the mix with the cheap attacks."""
-        module = candidate.module.to(settings.device)
-        images = dataset.images[:4].to(settings.device)
         return AttackTask(
-            module=module,
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
+            **vars(task_of(candidate.module, dataset, settings, engine)),
             attacks=settings.chosen_protocol.attacks,
-            seed=settings.seed,
-            batch_size=settings.batch_size or engine.default_batch_size(module, images),
-            device=settings.device,
         )
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
@@ -252,25 +221,4 @@ class Sweep(RunnableKind):
             seconds=float(tables.attempts["seconds"].sum()),
             started=str(manifest.environment.get("started", "")),
             finished=finished,
-        )
-
-    def overview(self, summary: SweepSummary) -> Overview:
-        """Return the best point, and a row for each weight."""
-        best = best_point(summary.sweep)
-        bounds = summary.confidence_intervals["robust_accuracy"]
-        attacked = accuracy_text(summary.robust_accuracy, bounds)
-        return Overview(
-            headline=f"at best (alpha {best.alpha:g}) attacked",
-            results=[
-                ("attacked", f"{attacked} at alpha {best.alpha:g}, the best one; an upper bound")
-            ],
-            columns=("alpha", "clean accuracy", "after the cheap attack"),
-            rows=[
-                (
-                    f"{point.alpha:g}",
-                    percent(point.clean_accuracy),
-                    percent(point.attacked_accuracy),
-                )
-                for point in summary.sweep
-            ],
         )

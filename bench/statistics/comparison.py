@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 
-from scipy.stats import binomtest, hypergeom
-
 from bench.errors import InputError
 from bench.statistics.intervals import check_counts
 
@@ -29,6 +27,8 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
     """
     if min(only_first, only_second) < 0:
         raise InputError(f"expected counts >= 0, got {only_first} and {only_second}")
+    from scipy.stats import binomtest  # slow to import
+
     differing = only_first + only_second
     return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
 
@@ -48,6 +48,8 @@ def claim_p_value(claimed: int, successes: int, n: int, population: int) -> floa
     Raises:
         InputError: an argument is out of its range.
     """
+    from scipy.stats import hypergeom  # slow to import
+
     check_counts(successes, n, population=population)
     _check_claim(claimed, population)
     below = float(hypergeom.cdf(successes, population, claimed, n))
@@ -64,6 +66,8 @@ def power(claimed: int, true: int, n: int, population: int) -> float:
         n: how many are drawn without replacement.
         population: the size of the population.
     """
+    from scipy.stats import hypergeom
+
     critical = _critical(claimed, n, population)
     return float(hypergeom.cdf(critical, population, true, n))
 
@@ -103,6 +107,8 @@ def required_sample_size(
 
 def _critical(claimed: int, n: int, population: int) -> int:
     """Return the most successes among n that contradict the claim from below; -1 if none do."""
+    from scipy.stats import hypergeom
+
     low, high = -1, n
     while low < high:
         middle = (low + high + 1) // 2

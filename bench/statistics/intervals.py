@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import hypergeom
 
 from bench.errors import InputError
 from bench.statistics.clopper_pearson import clopper_pearson_lower, clopper_pearson_upper
@@ -87,6 +86,8 @@ def exact_hypergeometric_interval(
     Raises:
         InputError: an argument is out of its range.
     """
+    from scipy.stats import hypergeom  # slow to import
+
     check_counts(successes, n, confidence, population)
     tail = (1 - confidence) / 2
     least, most = successes, population - (n - successes)

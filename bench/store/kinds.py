@@ -1,16 +1,15 @@
 """Kinds of runs: what the store and its readers must know of each, and which there are.
 
-A kind says which columns its tables have, how blocks become tables and tables a summary, and what
-its accuracies mean beside those of other runs. Readers ask a kind for these properties; none of
-them compares names of kinds. The kinds that come with the package are in `bench.runs`; others are
-added by `register_kind`.
+A kind says which columns its tables have, which summary its runs have, and what its accuracies mean
+beside those of other runs. Readers ask a kind for these properties; none of them compares names of
+kinds. The kinds that come with the package are in `bench.kinds`; `register_kind` adds others.
 """
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,10 @@ import pyarrow as pa
 from bench.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.store.manifest import Manifest
     from bench.store.records import Block
-    from bench.store.summary import Flag, Summary
-    from bench.store.tables import Tables
+    from bench.store.summary import Summary
 
-BUILT_IN = "bench.runs.kinds"
+BUILT_IN = "bench.kinds"
 """The module that registers the kinds that come with the package."""
 
 
@@ -54,10 +51,12 @@ class Overview:
 
 
 class Kind(ABC):
-    """One kind of run.
+    """One kind of run, as readers know it.
 
     Attributes:
         name: as manifests record it.
+        maker: module:class of the `bench.runs.kind.RunnableKind` that makes such runs, where it is
+            another class, so that readers need not import it.
         block: what its engine hands over.
         summary: the type of its summary.
         columns: of its tables.
@@ -71,6 +70,7 @@ class Kind(ABC):
     """
 
     name: str
+    maker: str = ""
     block: type[Block]
     summary: type[Summary]
     columns: Columns
@@ -79,27 +79,6 @@ class Kind(ABC):
     certifies = False
     is_imported = False
     has_section = False
-
-    @abstractmethod
-    def join(self, blocks: Sequence[Block]) -> Tables:
-        """Return the tables that a run's blocks make together."""
-
-    @abstractmethod
-    def summarise(
-        self,
-        manifest: Manifest,
-        tables: Tables,
-        raised: Sequence[Flag],
-        record: Mapping[str, float | str],
-        finished: str,
-    ) -> Summary:
-        """Sum a run up.
-
-        Args:
-            raised: flags so far.
-            record: of the engine, see `Block.record`.
-            finished: when the run ended.
-        """
 
     @abstractmethod
     def overview(self, summary: Any) -> Overview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
@@ -31,14 +32,18 @@ def block_arrays(block: Block) -> dict[str, Any]:
 def read_block(path: Path, kind: type[BlockType]) -> BlockType:
     """Return the block that a file of `block_arrays` holds."""
     with np.load(path, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
+        return block_of({key: archive[key] for key in archive.files}, path.stem, kind)
+
+
+def block_of(arrays: Mapping[str, Any], key: str, kind: type[BlockType]) -> BlockType:
+    """Return the block called `key` of which `block_arrays` made named arrays."""
     parts = {}
     for part, records in _parts(kind).items():
         names = [field.name for field in fields(records)]
         if f"{part}.{names[0]}" in arrays:
             parts[part] = records(**{name: arrays[f"{part}.{name}"] for name in names})
     return kind(
-        key=path.stem,
+        key=key,
         seconds=float(arrays["seconds"]),
         record=json.loads(str(arrays["record"])),
         **parts,

@@ -22,6 +22,9 @@ AttemptOutcome = Literal["broken", "survived", "skipped", "failed"]
 
 UNKNOWN = -1
 
+ABSTAINED = -1
+"""The prediction where the draws do not determine the smoothed classifier's class."""
+
 DRAWS_WITHOUT_CLASS = "draws_without_class"
 """In a certification's engine record: draws whose logits were not finite, if there were any."""
 

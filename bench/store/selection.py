@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bench import data
 from bench.data import Dataset
@@ -21,6 +18,9 @@ from bench.statistics import (
 from bench.statistics.intervals import Interval
 from bench.store.manifest import Manifest, Selection
 from bench.suites import Suite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def permutation(size: int, seed: int) -> list[int]:
@@ -40,6 +40,8 @@ def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -
     Raises:
         InputError: more samples than there are.
     """
+    import torch  # slow, and readers of the store need none of it
+
     if (selection.n - 1) * (selection.step or 1) >= population:
         raise InputError(
             f"expected at most {population} examples, all that the protocol takes; "

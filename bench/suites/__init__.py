@@ -7,6 +7,7 @@ from bench.suites.suite import (
     ThreatModel,
     check_radius,
     load_suite,
+    read_suite,
     suite_name,
     suite_names,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "ThreatModel",
     "check_radius",
     "load_suite",
+    "read_suite",
     "suite_name",
     "suite_names",
 ]

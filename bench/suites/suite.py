@@ -32,7 +32,7 @@ def _norm_and_radius(value: Any) -> Any:
     return {"norm": norm, "eps": eps.strip()} if eps else {"norm": norm}
 
 
-Norm = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
+NormField = Annotated[Literal["Linf", "L2", "L1"], BeforeValidator(_usual_spelling)]
 EPS_TOLERANCE = 1e-6
 """Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 STANDARD_PROTOCOL = "standard"
@@ -45,7 +45,7 @@ class ThreatModel(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"norm": "Linf", "eps": "8/255"}]})
 
-    norm: Norm
+    norm: NormField
     eps: Annotated[Number, Field(gt=0)]
     """Radius in the [0, 1] pixel scale."""
 
@@ -65,7 +65,7 @@ class DeclaredThreatModel(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"norm": "Linf", "eps": "8/255"}]})
 
-    norm: Norm
+    norm: NormField
     eps: Annotated[Number, Field(gt=0)] | None = None
     """Radius in the [0, 1] pixel scale; None: the suite's under which it is evaluated."""
 
@@ -120,7 +120,7 @@ class AttackChoice(StrictModel):
         return {"name": value} if isinstance(value, str) else value
 
 
-class Certification(StrictModel):
+class CertificationSettings(StrictModel):
     """How many noisy draws a certificate takes, and how sure it is.
 
     Of which classifier: `bench.certification.smoothing.Smoothing`.
@@ -153,7 +153,7 @@ class Protocol(StrictModel):
     attacks: Annotated[tuple[AttackChoice, ...], BeforeValidator(_named_sequence)] = ()
     """Attacks in order, each on the samples that survived the earlier ones; a file may name one of
     `SEQUENCES`."""
-    certification: Certification | None = None
+    certification: CertificationSettings | None = None
     arguments: dict[str, Any] = {}
     """Settings of a kind of run of your own, beside attacks."""
     candidates: Annotated[tuple[str, ...], Field(examples=[["my-defence"]])] | None = None
@@ -316,11 +316,25 @@ def suite_name(name_or_path: str) -> str:
         InputError: the file cannot be read, or has a wrong field.
     """
     is_path = name_or_path.endswith(_SUFFIXES)
-    return load_suite(name_or_path).name if is_path else name_or_path
+    return read_suite(name_or_path).name if is_path else name_or_path
 
 
 def load_suite(name_or_path: str) -> Suite:
     """Load a shipped suite by its name, or a user's own by the path of its YAML file.
+
+    Raises:
+        InputError: no such suite (the nearest names are given), or a wrong field in the file.
+    """
+    suite = read_suite(name_or_path)
+    if name_or_path not in suite_names():
+        _check_attacks(suite, name_or_path)
+    return suite
+
+
+def read_suite(name_or_path: str) -> Suite:
+    """Load a suite like `load_suite`, without looking up its attacks, which would import torch.
+
+    This is enough to read results. `load_suite` also checks that the attacks exist.
 
     Raises:
         InputError: no such suite (the nearest names are given), or a wrong field in the file.
@@ -335,7 +349,6 @@ def load_suite(name_or_path: str) -> Suite:
         raise InputError(f"unknown suite {name_or_path!r}: {hint}")
     suite = validate(Suite, read_yaml(path), path)
     if name_or_path not in suite_names():
-        _check_attacks(suite, path)
         check_radius(suite.threat_model, suite.data, f"{path}: field threat_model.eps")
     return suite.model_copy(update={"data": suite.data.relative_to(path.resolve().parent)})
 
@@ -362,7 +375,7 @@ def check_radius(threat_model: ThreatModel, source: DataSource, origin: str) -> 
         )
 
 
-def _check_attacks(suite: Suite, path: Path) -> None:
+def _check_attacks(suite: Suite, path: str) -> None:
     from bench.attacks.registry import ATTACKS, plan_attack  # torch: slow to import
 
     threat = suite.threat_model

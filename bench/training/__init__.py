@@ -29,17 +29,17 @@ from bench.training.presets import (
 from bench.training.recipe import (
     Conditions,
     Measurement,
-    Progress,
     ProgressCallback,
     Recipe,
-    Settings,
     Trained,
+    TrainingProgress,
+    TrainingSettings,
     TriedNumbers,
     recipes,
     register_recipe,
 )
 from bench.training.run import run
-from bench.training.smoothing import SmoothingSettings, register_smoothing_recipe
+from bench.training.smoothing import NoisyBatch, SmoothingSettings, register_smoothing_recipe
 
 register_shipped_presets()
 
@@ -50,16 +50,17 @@ __all__ = [
     "Measure",
     "Measurement",
     "NetworkSettings",
+    "NoisyBatch",
     "OneCycleSettings",
     "Optimization",
     "Preset",
-    "Progress",
     "ProgressCallback",
     "Recipe",
-    "Settings",
     "SmoothingSettings",
     "Trained",
     "TrainingData",
+    "TrainingProgress",
+    "TrainingSettings",
     "TriedNumbers",
     "clean_accuracy",
     "fit",

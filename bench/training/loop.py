@@ -20,14 +20,20 @@ from bench.training.data import FolderImages, TrainingData, augment, split
 from bench.training.draws import EPOCHS, generator_for
 from bench.training.files import load_checkpoint, save_checkpoint
 from bench.training.optimization import Optimization, averaged_model
-from bench.training.recipe import Conditions, Measurement, Progress, ProgressCallback, Settings
+from bench.training.recipe import (
+    Conditions,
+    Measurement,
+    ProgressCallback,
+    TrainingProgress,
+    TrainingSettings,
+)
 
 STEPS_BETWEEN_REPORTS = 50
 CHECKPOINT_FORMAT = 2
 """Changes when an older checkpoint can no longer be resumed."""
 
 
-class LoopSettings(Settings):
+class LoopSettings(TrainingSettings):
     """The settings of the loop over epochs and steps. Pixels are in the [0, 1] scale."""
 
     epochs: int = Field(ge=1)
@@ -212,8 +218,8 @@ class _Training:
         self.measurements.append(measurement)
         return measurement
 
-    def state(self, measurement: Measurement | None = None) -> Progress:
-        return Progress(
+    def state(self, measurement: Measurement | None = None) -> TrainingProgress:
+        return TrainingProgress(
             epoch=self.epoch,
             epochs=self.settings.epochs,
             step=self.step,

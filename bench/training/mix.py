@@ -14,14 +14,14 @@ from bench.candidates.registry import find_candidates
 from bench.engines.acceleration import accelerate
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
-from bench.training.recipe import Settings, readable_radius
+from bench.training.recipe import TrainingSettings, readable_radius
 
 MixType = TypeVar("MixType", bound=MixedClassifier)
 
 Scale = Annotated[float, Field(gt=0)]
 
 
-class MixSettings(Settings):
+class MixSettings(TrainingSettings):
     """The settings of the choice of a mix's numbers.
 
     They are chosen on held-out training images. If both bases held out the same number with the

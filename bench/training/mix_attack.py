@@ -38,7 +38,7 @@ def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
-Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 """The ends of a uniform distribution, in [0, infinity)."""
 
 
@@ -51,11 +51,11 @@ class MixAttackSettings(StrictModel):
     """Degrees of freedom of the chi-squared distribution that the number of steps is drawn from."""
     attack_targets: int = Field(default=9, ge=0)
     """Classes that targeted runs aim for, beside one run on the cross-entropy."""
-    radius_factors: Interval = (0.4, 1.1)
+    radius_factors: Range = (0.4, 1.1)
     """The ratio of each attacked image's radius to the threat model's is drawn from here."""
-    push_weights: Interval = (0.0, 0.4)
+    push_weights: Range = (0.0, 0.4)
     """The weight of BCE(gamma, 1) in each attacked image's loss is drawn from here."""
-    momentum_decays: Interval = (0.0, 0.9)
+    momentum_decays: Range = (0.0, 0.9)
     """The decay of PGD's momentum is drawn from here."""
 
 

@@ -31,7 +31,7 @@ BATCH_SIZE = 250
 PUSH = 0.5
 """Weight of the push towards the accurate base, in the attacks that have one."""
 
-Numbers = dict[str, float]
+MixNumbers = dict[str, float]
 """Arguments of a mix: `alpha`, or `alpha_scale`, `alpha_bias`, `gamma_scale` and `gamma_bias`; and
 `accurate_scale`, `robust_scale`."""
 
@@ -50,7 +50,7 @@ class Choice:
         attacked: How many of them were attacked.
     """
 
-    numbers: Numbers
+    numbers: MixNumbers
     clean_accuracy: float
     attacked_accuracy: float
     robust_clean_accuracy: float
@@ -74,7 +74,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PartAnswers:
     """The answers of a mix's parts to N images.
 
     Attributes:
@@ -87,7 +87,7 @@ class Answers:
     robust: Tensor
     gamma: Tensor | None
 
-    def right(self, grid: Sequence[Numbers], labels: Tensor) -> Tensor:
+    def right(self, grid: Sequence[MixNumbers], labels: Tensor) -> Tensor:
         """Return whether mixes with each of S numbers classify correctly, (S, N) for labels (N,).
 
         A mix is correct if its weight lies in an interval that depends on the scales alone.
@@ -107,7 +107,7 @@ class Answers:
             result[rows] = (alpha > low) & (alpha < high)
         return result
 
-    def _weights(self, grid: Sequence[Numbers]) -> Tensor:
+    def _weights(self, grid: Sequence[MixNumbers]) -> Tensor:
         """Return each mix's weights of the robust base, (S, N) or (S, 1)."""
 
         def column(name: str) -> Tensor:
@@ -147,9 +147,9 @@ def right_weights(accurate: Tensor, robust: Tensor, labels: Tensor) -> tuple[Ten
 
 
 def choose(
-    make: Callable[[Numbers], MixedClassifier],
-    neutral: Numbers,
-    grid: Sequence[Numbers],
+    make: Callable[[MixNumbers], MixedClassifier],
+    neutral: MixNumbers,
+    grid: Sequence[MixNumbers],
     images: Tensor,
     labels: Tensor,
     threat_model: ThreatModel,
@@ -309,9 +309,9 @@ def _search_attack(name: str, attack: APGD, targets: int) -> SearchAttack:
 
 
 @torch.no_grad()
-def _answers(mix: MixedClassifier, images: Tensor) -> Answers:
+def _answers(mix: MixedClassifier, images: Tensor) -> PartAnswers:
     answers = [mix.answer(some) for some in torch.split(images, BATCH_SIZE)]
-    return Answers(
+    return PartAnswers(
         torch.cat([each.accurate for each in answers]),
         torch.cat([each.robust for each in answers]),
         torch.cat([each.gamma for each in answers if each.gamma is not None])

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.candidates.candidate import Paper
 from bench.errors import InputError
-from bench.training.recipe import Settings, find_recipe
+from bench.training.recipe import TrainingSettings, find_recipe
 from bench.validation import StrictModel, read_yaml, validate
 from bench.validation.yaml_loader import parse_yaml
 
@@ -22,7 +22,7 @@ class Preset:
 
     recipe: str
     dataset: str
-    settings: Settings
+    settings: TrainingSettings
     paper: Paper
 
 
@@ -103,7 +103,7 @@ def preset_for(recipe: str, dataset: str) -> str:
     return names[dataset]
 
 
-def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+def override(settings: TrainingSettings, overrides: Mapping[str, Any]) -> TrainingSettings:
     """Return the settings with some fields replaced, validated again.
 
     Args:

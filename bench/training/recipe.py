@@ -16,7 +16,7 @@ from bench.training.data import TrainingData
 from bench.validation import StrictModel
 
 
-class Settings(StrictModel):
+class TrainingSettings(StrictModel):
     """The settings of a training: all that decides its outcome but the seed and the data.
 
     Each recipe has a model of its own, which says what it needs beyond this.
@@ -41,7 +41,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """The state of a training after some steps."""
 
     epoch: int
@@ -74,10 +74,10 @@ class TriedNumbers:
     is_robust_enough: bool
 
 
-ProgressCallback = Callable[[Progress | TriedNumbers], None]
+ProgressCallback = Callable[[TrainingProgress | TriedNumbers], None]
 
 
-def ignore(progress: Progress | TriedNumbers) -> None:
+def ignore(progress: TrainingProgress | TriedNumbers) -> None:
     """Do nothing: the default callback."""
 
 
@@ -126,7 +126,7 @@ class Trained:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
-SettingsType = TypeVar("SettingsType", bound=Settings)
+SettingsType = TypeVar("SettingsType", bound=TrainingSettings)
 
 Train = Callable[[SettingsType, TrainingData, Conditions], Trained]
 """From settings, training data and conditions to a finished training."""
@@ -148,7 +148,9 @@ class Recipe(Generic[SettingsType]):
     settings_type: type[SettingsType]
     method: Train[SettingsType]
 
-    def train(self, settings: Settings, data: TrainingData, conditions: Conditions) -> Trained:
+    def train(
+        self, settings: TrainingSettings, data: TrainingData, conditions: Conditions
+    ) -> Trained:
         """Train.
 
         Args:

@@ -23,8 +23,8 @@ from bench.training.presets import Preset, override, presets
 from bench.training.recipe import (
     Conditions,
     ProgressCallback,
-    Settings,
     Trained,
+    TrainingSettings,
     find_recipe,
     ignore,
 )
@@ -131,7 +131,7 @@ def _preset(recipe: str, preset: str) -> Preset:
 
 
 def _finished(
-    out: Path, preset: str, settings: Settings, seed: int, resume: bool
+    out: Path, preset: str, settings: TrainingSettings, seed: int, resume: bool
 ) -> Submission | None:
     """Return the submission in a folder, if the same training has already finished there."""
     checkpoint, description = out / CHECKPOINT, out / FILE
@@ -175,7 +175,7 @@ def _training_data(dataset: str, data_dir: Path | None) -> TrainingData:
 
 
 def _record(
-    recipe: str, preset: str, settings: Settings, conditions: Conditions, trained: Trained
+    recipe: str, preset: str, settings: TrainingSettings, conditions: Conditions, trained: Trained
 ) -> dict[str, Any]:
     return {
         "recipe": recipe,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
@@ -56,11 +56,52 @@ class SmoothingSettings(NetworkSettings):
     precision: Precision = "float32"
 
 
+@dataclass(frozen=True)
+class NoisyBatch:
+    """N images with m noisy copies of each, and the base that is trained on them.
+
+    Attributes:
+        network: The base, in train mode.
+        precision: The precision of a pass through it.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
+        noise: (m, N, C, H, W), Gaussian.
+        generator: Source of further draws; on the CPU.
+        epoch: The number of the epoch, from 0.
+    """
+
+    network: nn.Module
+    precision: Precision
+    images: Tensor
+    labels: Tensor
+    noise: Tensor
+    generator: torch.Generator
+    epoch: int
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return logits (m, N, K) of images (N, C, H, W) under the noise, in one pass."""
+        copies = (images + self.noise).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return logits(self.network, copies, self.precision).view(*self.noise.shape[:2], -1)
+
+    def ascent_direction(self, images: Tensor) -> Tensor:
+        """Return the unit L2 direction (N, C, H, W) in which -log F of the label grows fastest.
+
+        F is the mean softmax over the copies. This is the attack of H. Salman et al., "Provably Robust Deep Learning via Adversarially
+        Trained Smoothed Classifiers", 2019 (arXiv 1906.04584, equation 6): through the mean
+        softmax, not through the mean of the losses. An image without a gradient gets a direction of
+        zeros.
+        """
+        attacked = images.detach().requires_grad_()
+        loss = -log_mean_softmax(self.scores(attacked)).gather(1, self.labels[:, None]).sum()
+        (gradient,) = torch.autograd.grad(loss, attacked)
+        length = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        return cast(Tensor, gradient / length.clamp_min(torch.finfo(gradient.dtype).tiny))
+
+
 SettingsType = TypeVar("SettingsType", bound=SmoothingSettings)
 
-SmoothingLoss = Callable[[SettingsType, nn.Module, Tensor, Tensor, torch.Generator, int], Tensor]
-"""From settings, a base in train mode, images (N, C, H, W) in [0, 1], labels (N,), a source of
-draws on the CPU, and the epoch, from 0, to a scalar loss."""
+SmoothingLoss = Callable[[SettingsType, NoisyBatch], Tensor]
+"""From a recipe's settings and a batch to a scalar loss."""
 
 
 def register_smoothing_recipe(
@@ -81,7 +122,7 @@ def _train(
     def batch_loss(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
-        return loss(settings, network, images, labels, generator, epoch)
+        return loss(settings, noisy_batch(settings, network, images, labels, generator, epoch))
 
     def smoothed(network: nn.Module) -> Smoothed:
         return Smoothed(network, settings.sigma, BANK_DRAWS, BANK_SEED)
@@ -131,23 +172,19 @@ def warm_up(epoch: int, epochs: int) -> float:
     return min(1.0, (epoch + 1) / epochs)
 
 
-def draw_noise(images: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
-    """Return Gaussian noise (m, N, C, H, W) for images (N, C, H, W), on their device.
-
-    Args:
-        images: On any device.
-        sigma: Standard deviation, in the [0, 1] pixel scale.
-        draws: m.
-        generator: Source of the draws; on the CPU.
-    """
+def noisy_batch(
+    settings: SmoothingSettings,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    epoch: int,
+) -> NoisyBatch:
+    """Return a batch with freshly drawn noise; see ``BatchLoss`` for the arguments."""
     source = on_device(generator, images.device)
-    return torch.randn(draws, *images.shape, generator=source, device=images.device).mul_(sigma)
-
-
-def noisy_logits(network: nn.Module, images: Tensor, noise: Tensor, precision: Precision) -> Tensor:
-    """Return logits (m, N, K) of images (N, C, H, W) under noise (m, N, C, H, W), in one pass."""
-    copies = (images + noise).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return logits(network, copies, precision).view(*noise.shape[:2], -1)
+    shape = settings.noise_draws, *images.shape
+    noise = torch.randn(shape, generator=source, device=images.device).mul_(settings.sigma)
+    return NoisyBatch(network, settings.precision, images, labels, noise, generator, epoch)
 
 
 def log_mean_softmax(scores: Tensor) -> Tensor:
@@ -174,23 +211,6 @@ def divergence(targets: Tensor, scores: Tensor) -> Tensor:
     # A probability that underflows to 0 contributes nothing, rather than the NaN of its logarithm.
     ratio = targets.clamp_min(torch.finfo(targets.dtype).tiny).log() - scores.log_softmax(dim=2)
     return (targets * ratio).sum(dim=2)
-
-
-def ascent_direction(
-    network: nn.Module, images: Tensor, labels: Tensor, noise: Tensor, precision: Precision
-) -> Tensor:
-    """Return the unit L2 direction (N, C, H, W) in which -log F of the label grows fastest.
-
-    This is the attack of H. Salman et al., "Provably Robust Deep Learning via Adversarially Trained
-    Smoothed Classifiers", 2019 (arXiv 1906.04584, equation 6): through the mean softmax, not
-    through the mean of the losses. An image without a gradient gets a direction of zeros.
-    """
-    attacked = images.detach().requires_grad_()
-    scores = noisy_logits(network, attacked, noise, precision)
-    loss = -log_mean_softmax(scores).gather(1, labels[:, None]).sum()
-    (gradient,) = torch.autograd.grad(loss, attacked)
-    length = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    return cast(Tensor, gradient / length.clamp_min(torch.finfo(gradient.dtype).tiny))
 
 
 def into_ball(moved: Tensor, centres: Tensor, radius: float) -> Tensor:

@@ -29,7 +29,12 @@ def _attacks(norm: str) -> dict[str, tuple[Attack, int]]:
         for loss in LOSSES
     }
     square = SquareLinf(eps, queries=200) if norm == "Linf" else SquareL2(eps, queries=200)
-    return {**found, "fab": (FAB(norm, eps, steps=20), 3), "square": (square, 0)}
+    return {
+        **found,
+        "fab": (FAB(norm, eps, steps=20, classes=10), 0),
+        "fab-t": (FAB(norm, eps, steps=20), 3),
+        "square": (square, 0),
+    }
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

@@ -27,7 +27,7 @@ from bench.attacks.draws import Draws, GivenDraws, keyed_draws
 from bench.attacks.fast_adaptive_boundary import FAB
 from bench.attacks.losses import LOSSES
 from bench.attacks.projections import onto_hyperplane
-from bench.attacks.square import square_for
+from bench.attacks.square_by_norm import square_for
 from bench.attacks.state import reopen
 from tests.attacks.networks import predictions, small_network, some_images
 
@@ -196,6 +196,43 @@ def test_fab_targeted(problem: Any, norm: Norm, steps: int, restarts: int) -> No
             given(next(noises)) if restart else NO_DRAWS,
             targets[standing, rank],
             torch.full_like(standing, restart),
+        )
+        replay(attack, network, state)
+        distance = norms(result - attacked, norm)
+        missed = predictions(network, result) == labels[standing]
+        expected = torch.where(missed, float("inf"), distance)
+        assert torch.equal(state.broken, expected <= EPS[norm])
+        robust = ~state.broken
+        torch.testing.assert_close(
+            state.best_distance[robust], expected[robust], rtol=CLOSE, atol=0
+        )
+        standing = standing[robust]
+    assert 0 < len(standing) < SAMPLES
+    expected = (predictions(network, adversarial) == labels).nonzero().flatten()
+    assert torch.equal(standing, expected)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize(("steps", "restarts"), [(100, 1), (20, 2)])
+def test_fab_untargeted(problem: Any, norm: Norm, steps: int, restarts: int) -> None:
+    network, images, labels = problem
+    recorder = Recorder()
+    with reference_in_float64(recorder), recorded_runs(FABAttack_PT) as runs:
+        reference = FABAttack_PT(
+            network, norm=norm, eps=EPS[norm], n_restarts=restarts, n_iter=steps
+        )
+        adversarial = reference.perturb(images.clone(), labels.clone())
+
+    attack = FAB(norm, EPS[norm], steps=steps, classes=10)
+    standing = torch.arange(SAMPLES)
+    noises = iter(recorder.answers)
+    for restart, (attacked, result) in enumerate(runs):
+        assert torch.equal(attacked, images[standing])
+        state = attack.start(
+            images[standing],
+            labels[standing],
+            given(next(noises)) if restart else NO_DRAWS,
+            restarts=torch.full_like(standing, restart),
         )
         replay(attack, network, state)
         distance = norms(result - attacked, norm)

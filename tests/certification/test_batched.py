@@ -14,8 +14,9 @@ from bench.certification.batched import Certificate, certify_many
 from bench.certification.noise import Noise
 from bench.certification.procedure import FixedProcedure, Procedure
 from bench.certification.sequential import SequentialProcedure
-from bench.certification.smoothing import ABSTAINED, Smoothing, certify
+from bench.certification.smoothing import Smoothing, certify
 from bench.decision import classes_of
+from bench.store.records import ABSTAINED
 
 SMOOTHING = Smoothing(sigma=0.25, selection_samples=20, noise_samples=350)
 

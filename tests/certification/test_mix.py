@@ -13,8 +13,9 @@ from scipy.special import ndtr, ndtri
 
 from bench.certification.mix import MixedVote, smoothing_radius, vote_bounds
 from bench.certification.procedure import FixedProcedure
-from bench.certification.smoothing import ABSTAINED, Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.errors import InputError
+from bench.store.records import ABSTAINED
 
 ALPHAS = st.floats(0.5, 1)
 SIGMAS = st.floats(0.05, 2)

@@ -13,9 +13,11 @@ from scipy.stats import beta, norm
 from torch import Tensor, nn
 
 from bench import data
+from bench.certification.accuracy import linf_radius
 from bench.certification.noise import Noise, Piece
-from bench.certification.smoothing import ABSTAINED, Smoothing, certify, linf_radius
+from bench.certification.smoothing import Smoothing, certify
 from bench.errors import InputError
+from bench.store.records import ABSTAINED
 
 SIGMA, N0, N, ALPHA = 0.25, 20, 350, 0.001
 

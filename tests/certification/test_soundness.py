@@ -17,8 +17,9 @@ from bench.certification.batched import Certificate, certify_many
 from bench.certification.mix import MixedVote
 from bench.certification.noise import Noise
 from bench.certification.procedure import FixedProcedure
-from bench.certification.smoothing import ABSTAINED, Smoothing
+from bench.certification.smoothing import Smoothing
 from bench.data import Dataset, load
+from bench.store.records import ABSTAINED
 from bench.suites import load_suite
 
 CANDIDATES = ("digits-gaussian", "digits-smoothmix", "digits-mix-smoothmix")

@@ -103,3 +103,13 @@ def test_the_first_samples_tell_nothing_of_the_others(tmp_path: Path) -> None:
     _save(store, "SmoothMix", 0.25, (0.9, 0.8, 0.7, 0.6), np.arange(1000), selection=selection)
     found = _found(store, "SmoothMix", "0.25")
     assert {each.verdict.outcome for each in found} == {"cannot tell"}
+
+
+def test_claims_without_a_run_are_listed_for_the_suites_of_their_data_set_and_norm(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    listed = check(store, "cifar10-l2", "SmoothMix")
+    assert len(listed) == len(check(store, None, "SmoothMix")) > 0
+    assert {each.verdict.outcome for each in listed} == {"not measured"}
+    assert not check(store, "cifar10-linf", "SmoothMix")

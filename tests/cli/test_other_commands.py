@@ -22,6 +22,7 @@ def _call(*arguments: str) -> Result:
         ("suites", "cifar100-linf"),
         ("attacks", "apgd-t"),
         ("candidates", "robustbench:Wang2023Better_WRN-70-16"),
+        ("recipes", "mixing-network"),
     ],
 )
 def test_list(kind: str, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -56,6 +57,23 @@ def test_16_bit_pngs_keep_all_bits(tmp_path: Path, channels: int) -> None:
         pixels, remarks = pixels_of(image)
     assert np.allclose(pixels.transpose(1, 2, 0), expected, rtol=0, atol=1e-7)
     assert (ON_BLACK in remarks) == (channels in (2, 4))
+
+
+def test_16_bit_colours_without_torchvisions_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = RANDOM.integers(0, 65536, (4, 5, 3)).astype(np.uint16)
+    write_16_bit_png(tmp_path / "it.png", levels)
+    monkeypatch.setitem(sys.modules, "torchvision.io", None)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "imagecodecs", None)
+        with (
+            Image.open(tmp_path / "it.png") as image,
+            pytest.raises(Unreadable, match="imagecodecs"),
+        ):
+            pixels_of(image)
+    pytest.importorskip("imagecodecs")
+    assert np.array_equal(_read(tmp_path / "it.png"), levels / np.float32(65535))
 
 
 @pytest.mark.parametrize("name", ["it.tif", "it.pgm"])

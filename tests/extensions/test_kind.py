@@ -23,7 +23,7 @@ from bench.data import Dataset
 from bench.engines import Task
 from bench.engines.progress import Progress
 from bench.formatting import percent
-from bench.runs.kind import RunnableKind
+from bench.runs.kind import RunnableKind, task_of
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.best_known import best_known
@@ -125,17 +125,7 @@ class Corruption(RunnableKind):
         return CorruptionEngine(settings.chosen_protocol.arguments["deviations"])
 
     def task(self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Any) -> Task:
-        return Task(
-            module=candidate.module.to(settings.device),
-            images=dataset.images,
-            labels=dataset.labels,
-            indices=dataset.indices,
-            classes=len(dataset.classes),
-            threat_model=settings.threat_model,
-            seed=settings.seed,
-            batch_size=settings.batch_size or 256,
-            device=settings.device,
-        )
+        return task_of(candidate.module, dataset, settings, engine)
 
     def join(self, blocks: Sequence[CorruptionBlock]) -> Tables:  # type: ignore[override]
         samples = frame(block.predictions for block in blocks)

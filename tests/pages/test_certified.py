@@ -10,8 +10,8 @@ import pytest
 from bench.pages.build import build_report
 from bench.pages.certified import CertifiedBoard, certified_board
 from bench.pages.repeated import repeated_trainings
+from bench.runs.certification import Certification
 from bench.store import Store
-from bench.store.kinds import kind_named
 from bench.store.manifest import Manifest
 from bench.store.records import Certificates, CertificationBlock
 
@@ -33,7 +33,7 @@ def save_certification(
         certified_count=np.full(n, 90),
         noise_samples=np.full(n, 100),
     )
-    kind = kind_named(manifest.kind)
+    kind = Certification()
     tables = kind.join([CertificationBlock(key="0", seconds=0, certificates=certificates)])
     folder = store.folder(manifest)
     with folder.locked():

@@ -23,7 +23,7 @@ from bench.candidates.submission import read_submission
 from bench.data import load
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
-from bench.training import Conditions, Progress, Trained, TriedNumbers, override, recipes
+from bench.training import Conditions, Trained, TrainingProgress, TriedNumbers, override, recipes
 from bench.training.draws import generator_for
 from bench.training.mix_attack import attacked_copies, cross_entropy_or_dlr, steps_of_run
 from bench.training.mix_search import Choice, _answers, choose
@@ -201,8 +201,8 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
 
 
 def train_tiny(checkpoint: Path, kill_after: int | None = None, **changes: Any) -> Trained:
-    def progress(state: Progress | TriedNumbers) -> None:
-        if isinstance(state, Progress) and state.epoch == kill_after:
+    def progress(state: TrainingProgress | TriedNumbers) -> None:
+        if isinstance(state, TrainingProgress) and state.epoch == kill_after:
             raise Killed
 
     return recipes()["mixing-network"].train(

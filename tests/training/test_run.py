@@ -15,7 +15,7 @@ import bench.training
 from bench.candidates.submission import SubmissionReference, read_submission
 from bench.data import load
 from bench.errors import EvaluationError, InputError
-from bench.training import Conditions, Progress, Trained, clean_accuracy, override, recipes
+from bench.training import Conditions, Trained, TrainingProgress, clean_accuracy, override, recipes
 from bench.training.files import load_checkpoint
 
 TINY = {
@@ -37,7 +37,7 @@ def train_tiny(recipe: str, checkpoint: Path, kill_after: int | None = None, **c
     preset = bench.training.presets()[bench.training.preset_for(recipe, "digits")]
     tiny = TINY_ROBUST if recipe == "adversarial" else TINY
 
-    def progress(state: Progress) -> None:
+    def progress(state: TrainingProgress) -> None:
         if state.epoch == kill_after:
             raise Killed
 
@@ -86,7 +86,7 @@ def test_any_damaged_checkpoint_is_refused(content: bytes) -> None:
 
 
 def test_the_digits_preset_learns_in_seconds_and_leaves_a_submission(tmp_path: Path) -> None:
-    out, states = tmp_path / "quick", list[Progress]()
+    out, states = tmp_path / "quick", list[TrainingProgress]()
     arguments = ("standard", "digits-standard", None, out, 1, {"epochs": "4"})
     written = bench.training.run(*arguments, progress=states.append)
     assert [state.epoch for state in states if state.step == state.steps] == [4]
@@ -197,7 +197,7 @@ def test_every_preset_belongs_to_a_recipe_and_is_found_by_it() -> None:
 def test_an_unfinished_training_is_not_overwritten_by_a_new_one(tmp_path: Path) -> None:
     out = tmp_path / "half"
 
-    def kill(state: Progress) -> None:
+    def kill(state: TrainingProgress) -> None:
         if state.epoch == 1:
             raise Killed
 

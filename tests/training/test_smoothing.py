@@ -34,7 +34,7 @@ from bench.training.recipes.macer import MacerSettings
 from bench.training.recipes.smoothadv import SmoothAdvSettings
 from bench.training.recipes.smoothmix import SmoothMixSettings
 from bench.training.recipes.stability import StabilitySettings
-from bench.training.smoothing import ascent_direction, into_ball, log_mean_softmax
+from bench.training.smoothing import into_ball, log_mean_softmax, noisy_batch
 
 RECIPES = ("gaussian", "smoothmix", "smoothadv", "consistency", "stability", "macer")
 CLASSES = 3
@@ -109,7 +109,9 @@ def test_a_smoothmix_step_is_the_papers(one_step: bool, epoch: int) -> None:
         one_step_adversary=one_step,
     )
     network, (images, labels) = tiny_network(), batch()
-    loss = smoothmix.loss(settings, network, images, labels, generator_for(7), epoch)
+    loss = smoothmix.loss(
+        settings, noisy_batch(settings, network, images, labels, generator_for(7), epoch)
+    )
     came = gradients(loss, network)
 
     other = tiny_network()
@@ -151,7 +153,9 @@ def test_gaussian_is_cross_entropy_on_noisy_images() -> None:
     network, (images, labels) = tiny_network(), batch()
     (noise,), _ = drawn(images, 0.4, 1, seed=2)
     expected = functional.cross_entropy(network(images + noise), labels)
-    came = gaussian.loss(settings, network, images, labels, generator_for(2), 0)
+    came = gaussian.loss(
+        settings, noisy_batch(settings, network, images, labels, generator_for(2), 0)
+    )
     torch.testing.assert_close(came, expected)
 
 
@@ -169,7 +173,9 @@ def test_smoothadv_trains_on_images_attacked_through_the_same_noise() -> None:
         adversarial = images + offset * torch.minimum(torch.ones(()), eps / lengths)
     scores = in_one_pass(network, adversarial, noise)
     expected = functional.cross_entropy(torch.cat(scores), labels.repeat(3))
-    came = smoothadv.loss(settings, tiny_network(), images, labels, generator_for(4), epoch=3)
+    came = smoothadv.loss(
+        settings, noisy_batch(settings, tiny_network(), images, labels, generator_for(4), 3)
+    )
     torch.testing.assert_close(came, expected)
 
 
@@ -184,7 +190,9 @@ def test_consistency_adds_divergence_and_entropy() -> None:
         log_q = each.log_softmax(1)
         expected = expected + 20 / 2 * functional.kl_div(log_q, mean, reduction="batchmean")
     expected = expected - 0.5 * (mean * mean.log()).sum(1).mean()
-    came = consistency.loss(settings, network, images, labels, generator_for(5), 0)
+    came = consistency.loss(
+        settings, noisy_batch(settings, network, images, labels, generator_for(5), 0)
+    )
     torch.testing.assert_close(came, expected)
 
 
@@ -195,7 +203,9 @@ def test_stability_asks_noisy_images_for_the_clean_ones_probabilities() -> None:
     clean, noisy = network(images), network(images + noise)
     expected = functional.cross_entropy(clean, labels)
     expected = expected + 2.0 * functional.cross_entropy(noisy, clean.softmax(1))
-    came = stability.loss(settings, network, images, labels, generator_for(6), 0)
+    came = stability.loss(
+        settings, noisy_batch(settings, network, images, labels, generator_for(6), 0)
+    )
     torch.testing.assert_close(came, expected)
     assert all(grad.abs().sum() > 0 for grad in gradients(came, network)[-2:])
 
@@ -227,7 +237,9 @@ def test_macer_adds_the_hinged_radius_of_what_is_right(hinge: float, epoch: int)
     assert 0 < sum(each > 0 for each in radii) < 6
     if epoch >= 2:
         expected = expected + 12.0 * 0.3 / 2 * sum(radii) / 6
-    came = macer.loss(settings, network, images, labels, generator_for(8), epoch)
+    came = macer.loss(
+        settings, noisy_batch(settings, network, images, labels, generator_for(8), epoch)
+    )
     assert came.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -245,8 +257,9 @@ def test_macer_stays_finite_where_probabilities_round_to_one() -> None:
 @given(seed=st.integers(0, 99), radius=st.floats(0.01, 3))
 def test_steps_are_unit_vectors_and_balls_hold(seed: int, radius: float) -> None:
     network, (images, labels) = tiny_network().eval(), batch()
-    noise = torch.randn(2, *images.shape, generator=generator_for(seed))
-    direction = ascent_direction(network, images, labels, noise, "float32")
+    settings = GaussianSettings(architecture=NETWORK, sigma=1.0, noise_draws=2)
+    noisy = noisy_batch(settings, network, images, labels, generator_for(seed), 0)
+    direction = noisy.ascent_direction(images)
     torch.testing.assert_close(direction.flatten(1).norm(dim=1), torch.ones(6))
     inside = into_ball(images + 2 * direction, images, radius)
     distances = (inside - images).flatten(1).norm(dim=1)
@@ -287,7 +300,7 @@ def test_a_killed_training_resumes_to_the_same_weights(recipe: str, tmp_path: Pa
     settings = override(preset.settings, TINY)
 
     def train(checkpoint: Path, kill: bool) -> Trained:
-        def progress(state: bench.training.Progress) -> None:
+        def progress(state: bench.training.TrainingProgress) -> None:
             if kill and state.epoch == 1:
                 raise Killed
 

@@ -24,7 +24,7 @@ from bench.errors import InputError
 from bench.store.manifest import Manifest
 from bench.store.summary import Summary
 from bench.suites import DataSource, Protocol, Suite, ThreatModel
-from bench.suites.suite import AttackChoice, Certification, DeclaredThreatModel
+from bench.suites.suite import AttackChoice, CertificationSettings, DeclaredThreatModel
 from bench.training import recipes
 from bench.validation import explain, read_yaml, validate
 from bench.validation.yaml_loader import parse_yaml
@@ -36,7 +36,7 @@ MODELS: list[type[BaseModel]] = [
     DeclaredThreatModel,
     Protocol,
     AttackChoice,
-    Certification,
+    CertificationSettings,
     Submission,
     Paper,
     Bases,

@@ -6,17 +6,15 @@ NeurIPS 2020 (arXiv 2006.04062), on top of Gaussian augmentation.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.training.smoothing import (
+    NoisyBatch,
     SmoothingSettings,
     cross_entropy_of_copies,
     divergence,
-    draw_noise,
     log_mean_softmax,
-    noisy_logits,
     register_smoothing_recipe,
 )
 
@@ -32,22 +30,14 @@ class ConsistencySettings(SmoothingSettings):
     """eta, the weight of the mean probabilities' entropy."""
 
 
-def loss(
-    settings: ConsistencySettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    epoch: int,
-) -> Tensor:
-    """Return CE + lambda mean_j KL(F || f(x + d_j)) + eta H(F); see ``SmoothingLoss``."""
-    noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
-    scores = noisy_logits(network, images, noise, settings.precision)
+def loss(settings: ConsistencySettings, batch: NoisyBatch) -> Tensor:
+    """Return CE + lambda mean_j KL(F || f(x + d_j)) + eta H(F)."""
+    scores = batch.scores(batch.images)
     log_mean = log_mean_softmax(scores)
     mean = log_mean.exp()
     entropy = -(mean * log_mean).sum(dim=1).mean()
     return (
-        cross_entropy_of_copies(scores, labels)
+        cross_entropy_of_copies(scores, batch.labels)
         + settings.consistency_weight * divergence(mean, scores).mean()
         + settings.entropy_weight * entropy
     )

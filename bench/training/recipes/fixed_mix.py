@@ -15,7 +15,7 @@ from pydantic import Field
 from bench.candidates.mix import Mix
 from bench.training.data import TrainingData, split
 from bench.training.mix import LoadedBases, MixSettings, with_fast_bases
-from bench.training.mix_search import Numbers, choose
+from bench.training.mix_search import MixNumbers, choose
 from bench.training.recipe import Conditions, Trained, register_recipe
 
 
@@ -59,7 +59,7 @@ def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions
     )
 
 
-def number_grid(settings: FixedMixSettings) -> list[Numbers]:
+def number_grid(settings: FixedMixSettings) -> list[MixNumbers]:
     """Return every combination of weight and scales that the settings allow."""
     weights = [
         round(1 - settings.alpha_step * step, 6) for step in range(int(1 / settings.alpha_step) + 1)

@@ -10,13 +10,12 @@ from typing import cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.training.smoothing import (
+    NoisyBatch,
     SmoothingSettings,
-    draw_noise,
     log_mean_softmax,
-    noisy_logits,
     register_smoothing_recipe,
 )
 
@@ -40,21 +39,13 @@ class MacerSettings(SmoothingSettings):
     """Epochs without the radius term; the paper has 200 at sigma = 1."""
 
 
-def loss(
-    settings: MacerSettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    epoch: int,
-) -> Tensor:
-    """Return -log F of the label plus the hinged radius if correct; see ``SmoothingLoss``."""
-    noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
-    scores = noisy_logits(network, images, noise, settings.precision)
-    classification = -log_mean_softmax(scores).gather(1, labels[:, None]).mean()
-    if epoch < settings.deferred_epochs:
+def loss(settings: MacerSettings, batch: NoisyBatch) -> Tensor:
+    """Return -log F of the label plus the hinged radius if correct."""
+    scores = batch.scores(batch.images)
+    classification = -log_mean_softmax(scores).gather(1, batch.labels[:, None]).mean()
+    if batch.epoch < settings.deferred_epochs:
         return classification
-    return classification + settings.radius_weight * radius_loss(settings, scores, labels)
+    return classification + settings.radius_weight * radius_loss(settings, scores, batch.labels)
 
 
 def radius_loss(settings: MacerSettings, scores: Tensor, labels: Tensor) -> Tensor:

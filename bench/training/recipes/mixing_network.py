@@ -25,14 +25,14 @@ from bench.training.files import compact
 from bench.training.loop import LoopSettings, fit, training_images
 from bench.training.mix import LoadedBases, MixSettings, Scale, with_fast_bases
 from bench.training.mix_attack import MixAttackSettings, attacked_copies
-from bench.training.mix_search import Numbers, choose
+from bench.training.mix_search import MixNumbers, choose
 from bench.training.optimization import Optimization, cosine
 from bench.training.recipe import Conditions, Trained, register_recipe
 
 NORM_MOMENTUM = 0.01
 """The momentum of the batch norm over gamma, once it has seen a hundred batches."""
 
-NEUTRAL: Numbers = {
+NEUTRAL: MixNumbers = {
     "alpha_scale": 1.0,
     "alpha_bias": 0.0,
     "gamma_scale": 1.0,
@@ -182,7 +182,7 @@ def warm_up_norm(norm: nn.BatchNorm1d) -> None:
     norm.momentum = max(NORM_MOMENTUM, 1 / (int(norm.num_batches_tracked) + 1))
 
 
-def number_grid(settings: MixingNetworkSettings) -> list[Numbers]:
+def number_grid(settings: MixingNetworkSettings) -> list[MixNumbers]:
     """Return every combination of alpha's range, gamma's scale and bias, and the bases' scales."""
     ends = [
         max(round(1 - settings.alpha_step * step, 6), 0.0)
@@ -207,7 +207,7 @@ def number_grid(settings: MixingNetworkSettings) -> list[Numbers]:
     ]
 
 
-def configured(mix: AdaptiveMix, numbers: Numbers) -> AdaptiveMix:
+def configured(mix: AdaptiveMix, numbers: MixNumbers) -> AdaptiveMix:
     """Set the numbers of a mix, as they apply in evaluation, and return the same mix."""
     network = mix.mixing_network
     network.bare = False

@@ -7,18 +7,15 @@ variant.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.training.network import under_attack
 from bench.training.smoothing import (
+    NoisyBatch,
     SmoothingSettings,
-    ascent_direction,
     cross_entropy_of_copies,
-    draw_noise,
     into_ball,
-    noisy_logits,
     register_smoothing_recipe,
     warm_up,
 )
@@ -36,50 +33,24 @@ class SmoothAdvSettings(SmoothingSettings):
     warm_up_epochs: int = Field(default=10, ge=1)
 
 
-def loss(
-    settings: SmoothAdvSettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    epoch: int,
-) -> Tensor:
-    """Return the mean cross-entropy of the adversarial images' noisy copies; see ``SmoothingLoss``.
+def loss(settings: SmoothAdvSettings, batch: NoisyBatch) -> Tensor:
+    """Return the mean cross-entropy of the adversarial images' noisy copies.
 
     The adversarial images are found with the same noise.
     """
-    noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
-    eps = settings.eps * warm_up(epoch, settings.warm_up_epochs)
-    adversarial = attack(settings, network, images, labels, noise, eps)
-    scores = noisy_logits(network, adversarial, noise, settings.precision)
-    return cross_entropy_of_copies(scores, labels)
+    eps = settings.eps * warm_up(batch.epoch, settings.warm_up_epochs)
+    adversarial = attack(settings, batch, eps)
+    return cross_entropy_of_copies(batch.scores(adversarial), batch.labels)
 
 
-def attack(
-    settings: SmoothAdvSettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    noise: Tensor,
-    eps: float,
-) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1] within L2 distance eps, from PGD on the mean softmax.
-
-    Args:
-        settings: The recipe's settings.
-        network: The base.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        noise: (m, N, C, H, W), the same for every step.
-        eps: Radius of the ball.
-    """
-    adversarial = images
-    with under_attack(network, training=False):
+def attack(settings: SmoothAdvSettings, batch: NoisyBatch, eps: float) -> Tensor:
+    """Return images (N, C, H, W) in [0, 1] within L2 distance eps, from PGD on the mean softmax."""
+    adversarial = batch.images
+    with under_attack(batch.network, training=False):
         for _ in range(settings.attack_steps):
-            direction = ascent_direction(network, adversarial, labels, noise, settings.precision)
-            moved = adversarial + 2 * eps / settings.attack_steps * direction
+            step = 2 * eps / settings.attack_steps * batch.ascent_direction(adversarial)
             # Both ends lie in [0, 1], so everything between them does.
-            adversarial = into_ball(moved.clamp(0, 1), images, eps)
+            adversarial = into_ball((adversarial + step).clamp(0, 1), batch.images, eps)
     return adversarial
 
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.decision import classes_of
 from bench.training.draws import on_device
 from bench.training.network import under_attack
 from bench.training.smoothing import (
+    NoisyBatch,
     SmoothingSettings,
-    ascent_direction,
     cross_entropy_of_copies,
     divergence,
-    draw_noise,
     into_ball,
     log_mean_softmax,
-    noisy_logits,
     register_smoothing_recipe,
     warm_up,
 )
@@ -44,41 +42,27 @@ class SmoothMixSettings(SmoothingSettings):
     """Whether the adversary after one step takes the place of the clean image."""
 
 
-def loss(
-    settings: SmoothMixSettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    epoch: int,
-) -> Tensor:
-    """Return cross-entropy of the noisy copies plus the mixed term; see ``SmoothingLoss``.
+def loss(settings: SmoothMixSettings, batch: NoisyBatch) -> Tensor:
+    """Return cross-entropy of the noisy copies plus the mixed term.
 
     The attack, the cross-entropy and the mixed term use the same noise. The target is not detached,
     so that the mixed term lowers the confidence at the clean end as well.
     """
-    noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
-    weight = warm_up(epoch, settings.warm_up_epochs)
-    start, end = path_ends(settings, network, images, labels, noise, weight)
-    scores = noisy_logits(network, start, noise, settings.precision)
-    source = on_device(generator, images.device)
-    shares = torch.rand(len(images), generator=source, device=images.device).div_(2)
+    weight = warm_up(batch.epoch, settings.warm_up_epochs)
+    start, end = path_ends(settings, batch, weight)
+    scores = batch.scores(start)
+    source = on_device(batch.generator, start.device)
+    shares = torch.rand(len(start), generator=source, device=start.device).div_(2)
     mixed = torch.lerp(start, end, shares.view(-1, 1, 1, 1))
     mean = log_mean_softmax(scores).exp()
     targets = torch.lerp(mean, torch.full_like(mean, 1 / mean.shape[1]), shares[:, None])
-    mixed_scores = noisy_logits(network, mixed, noise, settings.precision)
-    is_right = classes_of(mean) == labels
-    mixed_loss = (is_right * divergence(targets, mixed_scores)).mean()
-    return cross_entropy_of_copies(scores, labels) + settings.mix_weight * weight * mixed_loss
+    is_right = classes_of(mean) == batch.labels
+    mixed_loss = (is_right * divergence(targets, batch.scores(mixed))).mean()
+    return cross_entropy_of_copies(scores, batch.labels) + settings.mix_weight * weight * mixed_loss
 
 
 def path_ends(
-    settings: SmoothMixSettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    noise: Tensor,
-    weight: float,
+    settings: SmoothMixSettings, batch: NoisyBatch, weight: float
 ) -> tuple[Tensor, Tensor]:
     """Return the two images (N, C, H, W) in [0, 1] that are mixed, without a gradient.
 
@@ -88,20 +72,16 @@ def path_ends(
 
     Args:
         settings: The recipe's settings.
-        network: The base.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        noise: (m, N, C, H, W), the same for every step.
+        batch: The images to start from.
         weight: In (0, 1], a factor on the radius of the one-step adversary's ball.
     """
     length = settings.attack_step_size * settings.sigma
-    start = end = images
-    with under_attack(network, training=False):
+    start = end = batch.images
+    with under_attack(batch.network, training=False):
         for step in range(settings.attack_steps):
-            direction = ascent_direction(network, end, labels, noise, settings.precision)
-            end = (end + length * direction).clamp(0, 1)
+            end = (end + length * batch.ascent_direction(end)).clamp(0, 1)
             if step == 0 and settings.one_step_adversary:
-                start = into_ball(end, images, weight * length)
+                start = into_ball(end, batch.images, weight * length)
     return start, end
 
 

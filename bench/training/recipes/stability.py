@@ -7,16 +7,14 @@ via Stability Training", CVPR 2016.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from bench.training.network import logits
 from bench.training.smoothing import (
+    NoisyBatch,
     SmoothingSettings,
-    draw_noise,
-    noisy_logits,
     register_smoothing_recipe,
 )
 
@@ -28,23 +26,15 @@ class StabilitySettings(SmoothingSettings):
     """lambda, the weight of the cross-entropy from the clean to the noisy image's probabilities."""
 
 
-def loss(
-    settings: StabilitySettings,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    epoch: int,
-) -> Tensor:
-    """Return CE(f(x), y) + lambda mean_j CE(f(x + d_j), softmax f(x)); see ``SmoothingLoss``.
+def loss(settings: StabilitySettings, batch: NoisyBatch) -> Tensor:
+    """Return CE(f(x), y) + lambda mean_j CE(f(x + d_j), softmax f(x)).
 
     Clean and noisy images pass through the network separately, each normalised by its own batch.
     """
-    noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
-    clean = logits(network, images, settings.precision)
-    scores = noisy_logits(network, images, noise, settings.precision)
+    clean = logits(batch.network, batch.images, batch.precision)
+    scores = batch.scores(batch.images)
     stability = -(clean.softmax(dim=1) * scores.log_softmax(dim=2)).sum(dim=2).mean()
-    return functional.cross_entropy(clean, labels) + settings.stability_weight * stability
+    return functional.cross_entropy(clean, batch.labels) + settings.stability_weight * stability
 
 
 register_smoothing_recipe(

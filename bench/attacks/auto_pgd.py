@@ -7,7 +7,7 @@ diverse parameter-free attacks", arXiv 2003.01690), algorithm 1:
         x(k+1) <- P(x(k) + alpha (z(k+1) - x(k)) + (1 - alpha) (x(k) - x(k-1)))  `Move`
         if f(x(k+1)) > f_max:  x_max <- x(k+1);  f_max <- f(x(k+1))              `APGD.step`
         if k is a checkpoint w_j:                                                `checkpoints`
-            if condition 1 or condition 2:                                       `APGD.adapt_step_size`
+            if condition 1 or condition 2:                                       `adapt_step_size`
                 eta <- eta / 2;  x(k+1) <- x_max
 
 with P the projection onto the ball and [0, 1], and alpha = 1 in the first step. Condition 1: since

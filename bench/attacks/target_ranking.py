@@ -9,7 +9,8 @@ from bench.attacks.attack import Model, finite, likeliest_wrong_classes
 from bench.attacks.distances import Norm
 
 RANKED_CLASSES = 9
-"""Classes whose distance is worked out: those with the highest logits. AutoAttack aims for so many."""
+"""Classes whose distance is worked out: those with the highest logits; as many as AutoAttack aims
+for."""
 
 
 def nearest_wrong_classes(model: Model, images: Tensor, labels: Tensor, norm: Norm) -> Tensor:

@@ -1,10 +1,10 @@
 """The express engine: short attacks where they break something, until little is left to break.
 
-It pulls the arms of `arms`, as `bench.engines.express_planner` says, on the search of the fast engine:
-every success is confirmed in float32 and has its witness. Where gradients mislead, few steps along
-them say nothing. So a short random search looks at the samples that came nearest; if it breaks what
-gradients could not, or there is no gradient, or answers are random, the task's own attacks follow on
-all that stands.
+It pulls the arms of `arms`, as `bench.engines.express_planner` says, on the search of the fast
+engine: every success is confirmed in float32 and has its witness. Where gradients mislead, few
+steps along them say nothing. So a short random search looks at the samples that came nearest; if it
+breaks what gradients could not, or there is no gradient, or answers are random, the task's own
+attacks follow on all that stands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.attacks import ATTACKS, Attack, AttackPlan
 from bench.attacks.auto_pgd import APGD
 from bench.attacks.cosine_pgd import CosinePGD
 from bench.attacks.losses import LOSSES, loss_for
-from bench.attacks.square import square_for
+from bench.attacks.square_by_norm import square_for
 from bench.attacks.target_ranking import RANKED_CLASSES, nearest_wrong_classes
 from bench.engines.acceleration import Accelerated
 from bench.engines.engine import (
@@ -109,6 +109,16 @@ class ExpressEngine(FastEngine):
     """Short attacks where they break something; the task's own ones where gradients mislead."""
 
     name = "express"
+    budget_share = BUDGET_SHARE
+
+    def settings(self, task: AttackTask) -> dict[str, Any]:
+        """Return what decides where passes go, and the attacks that follow an escalation."""
+        return {
+            **super().settings(task),
+            "goal": GOAL,
+            "budget_share": BUDGET_SHARE,
+            "escalation": [attack.model_dump(mode="json") for attack in task.attacks],
+        }
 
     def run(
         self,
@@ -273,7 +283,7 @@ def _outcome(
 def _left(remaining: Remaining, samples: int) -> dict[str, float | str]:
     """Return the record of what is left to break, as shares of all samples."""
     return {
-        "express_left": remaining.expected / samples,
+        "express_left_expected": remaining.expected / samples,
         "express_left_low": remaining.low / samples,
         "express_left_high": remaining.high / samples,
     }

@@ -1,7 +1,7 @@
 """Where the next passes of an express evaluation go: which arm is pulled for which samples.
 
-An arm is a short attack: a loss, a start, a few classes to aim for, a number of steps. To pull it is
-to run it on samples that stand. Every sample has a *margin left*, the share of its margin at the
+An arm is a short attack: a loss, a start, a few classes to aim for, a number of steps. To pull it
+is to run it on samples that stand. Every sample has a *margin left*, the share of its margin at the
 start that no search has used up yet: near 0, the next search may break it; near 1, nothing has come
 near. What arms broke so far among samples with alike margins says how likely the next pull is to
 break one. So the passes go where they break something, and the same rates say how much more passes
@@ -116,7 +116,10 @@ class Planner:
         """Return what to do next; None: nothing is worth it, or the budget is spent."""
         if not self.pulled[0].any():
             return Pull(0, self.standing.nonzero()[0]) if self.standing.any() else None
-        if self.spent >= self.budget * self.standing.sum() or self.remaining().expected <= self.goal:
+        if (
+            self.spent >= self.budget * self.standing.sum()
+            or self.remaining().expected <= self.goal
+        ):
             return None
         waiting = self.standing[None, :] & ~self.pulled
         if not waiting.any():

@@ -27,14 +27,20 @@ of reach."""
 BANDS = len(EDGES) + 1
 
 PRIOR_RATES = (0.08, 0.04, 0.015, 0.005, 0.001, 0.0002)
-"""Breaks a pull to expect in each band before anything is known, as on networks trained against
-attacks."""
+"""Breaks a pull to expect in each band before anything is known, for the first pull of a sample."""
 
-PRIOR_PULLS = 8.0
+PRIOR_PULLS = 6.0
 """Pulls whose weight those rates have."""
 
-ARM_PULLS = 8.0
+ARM_PULLS = 6.0
 """Pulls whose weight the rate of all arms has for one arm."""
+
+DEPTHS = 4
+"""Samples are told apart by how many pulls they stood, too: 1, 2, 3, or more. Each stands them
+better than the one before."""
+
+DECLINE = 0.5
+"""How much less the next pull breaks than the one before, before anything is known."""
 
 WITHOUT_MARGIN = BANDS - 2
 """The band of samples whose margin is not known."""
@@ -109,8 +115,8 @@ class Planner:
         rows = len(self.standing)
         self.left = np.full(rows, np.nan)
         self.pulled = np.zeros((len(self.arms), rows), dtype=bool)
-        self.pulls = np.zeros((len(self.arms), BANDS))
-        self.breaks = np.zeros((len(self.arms), BANDS))
+        self.pulls = np.zeros((len(self.arms), BANDS, DEPTHS))
+        self.breaks = np.zeros((len(self.arms), BANDS, DEPTHS))
 
     def next_pull(self) -> Pull | None:
         """Return what to do next; None: nothing is worth it, or the budget is spent."""
@@ -124,7 +130,8 @@ class Planner:
         waiting = self.standing[None, :] & ~self.pulled
         if not waiting.any():
             return None
-        worth = self.rates()[:, self.bands()] / np.array([[arm.cost] for arm in self.arms])
+        rates = self.rates()[:, self.bands(), self.depths()]
+        worth = rates / np.array([[arm.cost] for arm in self.arms])
         worth[~waiting] = -1.0
         arm = int(worth.max(axis=1).argmax())
         rows = waiting[arm].nonzero()[0]
@@ -145,11 +152,11 @@ class Planner:
             broken: (n,) bool, for each of its rows.
             margins: at the start and at best, by row, as far as the arm measures them.
         """
-        bands = self.bands()[pull.rows]
+        cells = self.bands()[pull.rows], self.depths()[pull.rows]
         self.pulled[pull.arm, pull.rows] = True
         self.spent += len(pull.rows) * self.arms[pull.arm].cost
-        np.add.at(self.pulls[pull.arm], bands, 1.0)
-        np.add.at(self.breaks[pull.arm], bands[broken], 1.0)
+        np.add.at(self.pulls[pull.arm], cells, 1.0)
+        np.add.at(self.breaks[pull.arm], cells, broken)
         self.standing[pull.rows[broken]] = False
         for row, (start, best) in margins.items():
             if start < 0:
@@ -166,37 +173,57 @@ class Planner:
         bands = np.searchsorted(EDGES, np.nan_to_num(self.left, nan=1.0), side="right")
         return np.where(np.isnan(self.left), WITHOUT_MARGIN, bands).astype(np.int64)
 
-    def rates(self) -> npt.NDArray[np.float64]:
-        """Return (arms, `BANDS`) the breaks to expect of a pull.
+    def depths(self) -> npt.NDArray[np.int64]:
+        """Return (N,) how many pulls each sample has stood, 0 for one or none, up to the most."""
+        depths: npt.NDArray[np.int64] = np.clip(self.pulled.sum(axis=0) - 1, 0, DEPTHS - 1)
+        return depths
 
-        An arm's rate in a band starts from that of all arms after the first, which starts from the
-        prior one.
+    def rates(self) -> npt.NDArray[np.float64]:
+        """Return (arms, `BANDS`, `DEPTHS`) the breaks to expect of a pull.
+
+        An arm's rate starts from that of all arms after the first.
         """
-        pulls, breaks = self._after_the_first()
-        shared = breaks / pulls
+        shared, _ = self._shared_rates()
         return (self.breaks + ARM_PULLS * shared) / (self.pulls + ARM_PULLS)
 
     def remaining(self) -> Remaining:
         """Return how many more samples would break.
 
-        All pulls that were not made, and once more those that were, as a search with a much larger
-        budget would repeat them, break samples at the rates of their bands. Rates have a gamma
-        distribution: that of Poisson counts whose prior is `PRIOR_RATES`.
+        The pulls that were not made, and one more of each sample, as a search with a much larger
+        budget would make it, break samples at the rates of their cells of band and depth. Rates
+        have gamma distributions: those of Poisson counts after the prior.
         """
-        pulls, breaks = self._after_the_first()
-        bands = self.bands()[self.standing]
-        not_made = (~self.pulled[1:, self.standing]).sum(axis=0)
-        exposure = np.zeros(BANDS)
-        np.add.at(exposure, bands, not_made + 1.0)
-        expected = float((exposure * breaks / pulls).sum())
-        shape = (expected**2) / max(float((exposure**2 * breaks / pulls**2).sum()), 1e-12)
-        scale = expected / max(shape, 1e-12)
+        mean, variance = self._shared_rates()
+        bands, depths = self.bands()[self.standing], self.depths()[self.standing]
+        ahead = (~self.pulled[1:, self.standing]).sum(axis=0) + 1
+        exposure = np.zeros((BANDS, DEPTHS))
+        for step in range(int(ahead.max(initial=0))):
+            going_on = ahead > step
+            cells = bands[going_on], np.minimum(depths[going_on] + step, DEPTHS - 1)
+            # Each next pull is weaker, also where depths are told apart no more.
+            beyond = np.maximum(depths[going_on] + step - (DEPTHS - 1), 0)
+            np.add.at(exposure, cells, DECLINE**beyond)
+        expected = float((exposure * mean).sum())
+        spread = float((exposure**2 * variance).sum())
+        if expected <= 0:
+            return Remaining(0.0, 0.0, 0.0)
+        # Breaks themselves scatter around what is expected of them.
+        shape, scale = expected**2 / (spread + expected), (spread + expected) / expected
         low, high = gamma.ppf([0.025, 0.975], shape, scale=scale)
         most = float(self.standing.sum())
-        return Remaining(min(expected, most), float(min(low, most)), float(min(high, most)))
+        # Samples are whole ones.
+        return Remaining(min(expected, most), min(np.floor(low), most), min(np.ceil(high), most))
 
-    def _after_the_first(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the pulls and breaks (`BANDS`,) of all arms after the first, with the prior's."""
-        pulls = self.pulls[1:].sum(axis=0) + PRIOR_PULLS
-        breaks = self.breaks[1:].sum(axis=0) + PRIOR_PULLS * np.array(PRIOR_RATES)
-        return pulls, breaks
+    def _shared_rates(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return mean and variance (`BANDS`, `DEPTHS`) of the rate of all arms after the first.
+
+        The rate of samples that stood one more pull starts from that of those that did not.
+        """
+        pulls, breaks = self.pulls[1:].sum(axis=0), self.breaks[1:].sum(axis=0)
+        mean = np.empty((BANDS, DEPTHS))
+        prior = np.array(PRIOR_RATES)
+        for depth in range(DEPTHS):
+            known = breaks[:, depth] + PRIOR_PULLS * prior
+            mean[:, depth] = known / (pulls[:, depth] + PRIOR_PULLS)
+            prior = DECLINE * mean[:, depth]
+        return mean, mean / (pulls + PRIOR_PULLS)

@@ -1,20 +1,71 @@
 """Benchmark harness for the accuracy-robustness trade-off of image classifiers.
 
-Importing this package makes `robustbench` importable (see `bench.robustbench`).
+The Python interface: `bench.evaluate(model, "cifar10-linf")` and what stands beside it. A name is
+imported when it is first used, so that `import bench` is fast and needs no torch. It also makes
+`robustbench` importable (see `bench.robustbench`).
 """
 
+from __future__ import annotations
+
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from bench.import_hook import make_importable
 
+if TYPE_CHECKING:
+    from bench import attacks as attacks
+    from bench import errors as errors
+    from bench import robustbench as robustbench
+    from bench.api.evaluation import Evaluation as Evaluation
+    from bench.api.running import certify as certify
+    from bench.api.running import evaluate as evaluate
+    from bench.api.stored import check as check
+    from bench.api.stored import load as load
+    from bench.api.stored import report as report
+    from bench.api.stored import results as results
+    from bench.api.sweeping import sweep as sweep
+    from bench.suites.suite import L2 as L2
+    from bench.suites.suite import Linf as Linf
+    from bench.suites.suite import Suite as Suite
+    from bench.suites.suite import ThreatModel as ThreatModel
+    from bench.suites.suite import load_suite as load_suite
+
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Evaluation": "bench.api.evaluation",
+    "L2": "bench.suites.suite",
+    "Linf": "bench.suites.suite",
+    "Suite": "bench.suites.suite",
+    "ThreatModel": "bench.suites.suite",
+    "certify": "bench.api.running",
+    "check": "bench.api.stored",
+    "evaluate": "bench.api.running",
+    "load": "bench.api.stored",
+    "load_suite": "bench.suites.suite",
+    "report": "bench.api.stored",
+    "results": "bench.api.stored",
+    "sweep": "bench.api.sweeping",
+}
+"""The modules from which names are imported when they are first used."""
+
+_MODULES = ("attacks", "errors", "robustbench")
+"""Modules of the interface, imported like the names."""
+
+__all__ = ["__version__", *_PLACES, *_MODULES]  # all of them are texts
 
 make_importable()
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import `bench.robustbench` when it is first asked for."""
-    if name == "robustbench":
-        return importlib.import_module("bench.robustbench")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    """Import what is asked for; later uses find it here."""
+    if name in _MODULES:
+        return importlib.import_module(f"bench.{name}")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

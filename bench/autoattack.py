@@ -44,7 +44,7 @@ from bench import __version__
 from bench.api.attack_inputs import attackable, check_samples, device_of
 from bench.api.attack_log import Lines, RunLog
 from bench.api.attack_run import Attacked, AttackSettings, attack_task, joined, run_attacks
-from bench.api.attack_state import AttackState
+from bench.api.attack_state import AttackState, robust_samples
 from bench.attacks.expectation import DRAWS
 from bench.attacks.registry import ATTACKS, STANDARD
 from bench.decision import classes_of
@@ -440,6 +440,31 @@ class AutoAttack:
 
     def _lines(self) -> Lines:
         return Lines(self.log_path, verbose=self.verbose)
+
+
+class EvaluationState:
+    """What programs of the authors' package ask a state file for: which samples are robust.
+
+    Attributes:
+        robust_flags: (N,) float32, 1 for a sample that nothing has broken, else 0.
+    """
+
+    def __init__(self, robust_flags: Tensor) -> None:
+        self.robust_flags = robust_flags
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of robust samples."""
+        return float(self.robust_flags.mean())
+
+    @classmethod
+    def from_disk(cls, path: str | Path) -> EvaluationState:
+        """Read a file that `run_standard_evaluation` wrote as `state_path`.
+
+        Raises:
+            InputError: it is no such file.
+        """
+        return cls(robust_samples(Path(path)).float())
 
 
 def _without_gradient(skipped: Sequence[str], choices: Sequence[AttackChoice]) -> str:

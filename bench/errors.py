@@ -1,4 +1,4 @@
-"""The errors that reach a user: one clear line, and the exit code that goes with it."""
+"""The errors that users see: one clear line, and an exit code."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class EvaluationError(BenchError):
 
 
 FOREIGN_ERRORS = (Exception, SystemExit)
-"""What foreign code may raise: anything, and a call of sys.exit is no reason to end here."""
+"""What foreign code may raise: any exception, and SystemExit, which must not end the program."""
 
 
 def raised(error: BaseException) -> str:
-    """Return what foreign code raised, in one line, with the file and the line where it did.
+    """Describe an error of foreign code in one line, with the file and the line that raised it.
 
-    Of code that is not installed as a package the innermost place is named: where a library
-    raised, the call that it was asked by says more.
+    The line named is the innermost one outside installed packages: if a library raised the error,
+    the call of the library says more than the line inside it.
     """
     name = type(error).__name__
-    if isinstance(error, SyntaxError):  # its text names the place once more
+    if isinstance(error, SyntaxError):  # its text repeats the file and the line
         file = Path(error.filename or "unknown file").name
         return f"{name}: {error.msg} ({file}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
@@ -52,7 +52,7 @@ def raised(error: BaseException) -> str:
 def is_in_library(file: str) -> bool:
     """Return whether a file of code belongs to Python or to an installed package.
 
-    Environments may lie on top of each other, so that packages come from several places.
+    Environments can be stacked, so that packages lie in several folders.
     """
     is_package = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
     return is_package or Path(file).is_relative_to(sysconfig.get_path("stdlib"))

@@ -1,4 +1,4 @@
-"""How numbers, times, settings and links are written, on pages and in the terminal."""
+"""Format numbers, times, settings and links for pages and the terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def accuracy_text(fraction: float, bounds: Interval) -> str:
 
 
 def interval_kind(value: Interval) -> str:
-    """Name what an interval is about, and how it was computed."""
+    """Describe what an interval refers to, and how it was computed."""
     return {
         "binomial": "exact binomial: of the population of images",
         "hypergeometric": "exact hypergeometric: of the whole test set",
@@ -61,7 +61,7 @@ def selection(value: Selection, size: int, evaluated: int) -> str:
 
 
 def radius(eps: float) -> str:
-    """Return a radius in the [0, 1] pixel scale, as k/255 where it is that and no short decimal."""
+    """Return a radius in the [0, 1] pixel scale: k/255 if it is one and no short decimal."""
     decimal, steps = f"{eps:.6g}", round(eps * 255)
     if len(decimal) > len("0.031") and steps > 0 and abs(eps * 255 - steps) < 1e-6:
         return f"{steps}/255"
@@ -114,12 +114,12 @@ def web_link(address: Any) -> str | None:
 
 
 def breakable(text: str) -> Markup:
-    """Return a name that wraps after its separators, and inside a word only if it must."""
+    """Return a name that may wrap after its separators."""
     return Markup(re.sub(r"([:/_])(?=\S)", r"\1<wbr>", str(escape(text))))
 
 
 def short_name(location: Any) -> str:
-    """Return the function's name of a module:function, for a table; other text as it is."""
+    """Return the name of the function for module:function, and other text as it is."""
     return location.rpartition(":")[2] if isinstance(location, str) else ""
 
 

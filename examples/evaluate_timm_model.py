@@ -8,27 +8,21 @@ The folder has one subfolder for each class, named by the class's place among th
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 import bench
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def read(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (N, 3, size, size) in [0, 1] and labels (N,)."""
-    transform = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.Resize(size),
-            v2.CenterCrop(size),
-            v2.ToDtype(torch.float32, scale=True),
-        ]
-    )
+def read(folder: Path, config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images (N, 3, H, W) in [0, 1], resized and cropped as timm does, and labels (N,)."""
+    pixels = config | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # the model normalizes
+    transform = timm.data.create_transform(**pixels)
     files = sorted(each for each in folder.glob("*/*") if each.suffix.lower() in ENDINGS)
     if not files:
         raise SystemExit(f"expected images as {folder}/CLASS/NAME.jpg, got none")
@@ -55,8 +49,10 @@ def main() -> None:
         num_classes=options.classes,
     ).eval()
     config = timm.data.resolve_data_config(model=network)
+    if options.size:
+        config["input_size"] = (3, options.size, options.size)
     model = bench.wrap(network, mean=config["mean"], std=config["std"])
-    images, labels = read(options.folder, options.size or config["input_size"][-1])
+    images, labels = read(options.folder, config)
 
     result = bench.evaluate(
         model,
@@ -68,11 +64,12 @@ def main() -> None:
     )
     if not options.pretrained and not options.checkpoint:
         print("random weights: these numbers mean nothing")
-    low, high = result.interval
+    interval = result.interval
     print(f"{options.model}: {len(images)} images, Linf {options.eps:g}/255")
     print(f"clean accuracy {result.clean_accuracy:.1%}")
-    print(f"robust accuracy at most {result.robust_accuracy:.1%} (95% interval {low:.1%} to {high:.1%})")
-    print(result.attacks.to_string(index=False))
+    print(f"robust accuracy at most {result.robust_accuracy:.1%}", end="")
+    print(f" (95% interval {interval.low:.1%} to {interval.high:.1%})")
+    print(result.attacks[["attempted", "broken", "accuracy_after"]])
     for flag in result.flags:
         print(f"flag {flag.name}: {flag.meaning}")
 

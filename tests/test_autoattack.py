@@ -23,7 +23,7 @@ from bench.errors import EvaluationError, InputError
 from bench.suites import load_suite
 
 CLOSE = 0.003
-"""Difference of robust accuracies that is allowed."""
+"""Difference of robust accuracies that is allowed; of few samples, one may differ."""
 
 
 def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -31,18 +31,28 @@ def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         return float((model(images).argmax(dim=1) == labels).float().mean())
 
 
-def _compare(model: nn.Module, images: Tensor, labels: Tensor, norm: Any, eps: float) -> None:
-    """Hold the drop-in's accuracy and images against pyautoattack's accuracy."""
+def _compare(
+    model: nn.Module, images: Tensor, labels: Tensor, norm: Any, eps: float, share: float = 1.0
+) -> None:
+    """Hold the drop-in's accuracy and images against pyautoattack's accuracy.
+
+    Args:
+        share: of every attack's steps, for both.
+    """
+    reference = Reference(model, norm=norm, eps=eps, seed=0)
+    adversary = AutoAttack(model, norm, eps, seed=0, verbose=False)
+    for each in (reference, adversary):
+        for attack in (each.apgd, each.apgd_targeted, each.fab):
+            attack.n_iter = round(share * attack.n_iter)
+        each.square.n_queries = round(share * each.square.n_queries)
     with torch.random.fork_rng():
-        reference = Reference(model, norm=norm, eps=eps, seed=0)
         theirs, _ = reference.run_standard_evaluation(images, labels)
-    ours, predictions = AutoAttack(model, norm, eps, seed=0, verbose=False).run_standard_evaluation(
-        images, labels, return_labels=True
-    )
+    ours, predictions = adversary.run_standard_evaluation(images, labels, return_labels=True)
     assert inside(ours, images, norm, eps).all()
     accuracy = _accuracy(model, ours, labels)
     assert float((predictions == labels).float().mean()) == accuracy
-    assert abs(accuracy - _accuracy(model, theirs, labels)) <= CLOSE
+    difference = abs(accuracy - _accuracy(model, theirs, labels))
+    assert difference <= max(CLOSE, 1 / len(images)) + 1e-6
     assert 0 < accuracy < _accuracy(model, images, labels)
 
 
@@ -63,7 +73,7 @@ def digits() -> tuple[Tensor, Tensor]:
 def test_agrees_with_pyautoattack(
     norm: str, eps: float, linear_digits: nn.Module, digits: tuple[Tensor, Tensor]
 ) -> None:
-    _compare(linear_digits, digits[0][:12], digits[1][:12], norm, eps)
+    _compare(linear_digits, *digits, norm, eps, share=0.1)
 
 
 @pytest.mark.slow
@@ -72,7 +82,7 @@ def test_agrees_with_pyautoattack(
 @pytest.mark.parametrize(
     ("suite", "candidate", "n", "eps"),
     [
-        ("digits-linf", "digits-robust", 200, 0.2),
+        ("digits-linf", "digits-robust", 360, 0.2),
         ("cifar10-linf", "cifar10-robust", 100, 8 / 255),
         ("cifar10-linf", "benchmarks/networks/residual-small", 100, 2 / 255),
     ],

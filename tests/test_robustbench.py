@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import bench.robustbench as shim
+from bench import attacks
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.errors import InputError, Unavailable
@@ -110,15 +111,22 @@ def test_benchmark_by_the_fast_engine(
     import robustbench
     from robustbench import eval as evaluation
 
-    images, labels, network = _images(12)
+    images, labels, network = _images(8)
     monkeypatch.setattr(evaluation, "load_clean_dataset", lambda *_: (images, labels))
-    results, options = [], {"dataset": "cifar10", "threat_model": "Linf", "eps": 1 / 255}
-    for engine in ("reference", "fast"):
-        with shim.engine(engine), shim.seeded(2):
-            results.append(robustbench.benchmark(network, n_examples=12, batch_size=8, **options))
-    assert results[0] == results[1]
+    state = tmp_path / "state"
+    with shim.engine("fast"), shim.seeded(2):
+        first, second = (
+            robustbench.benchmark(
+                network, n_examples=8, dataset="cifar10", eps=8 / 255, aa_state_path=state
+            )
+            for _ in range(2)
+        )
+    expected = attacks.autoattack(network, images, labels, eps=8 / 255, seed=2)
+    accuracy = (network(expected).argmax(dim=1) == labels).float().mean().item()
+    assert first == second == (6 / 8, accuracy)
     output = capsys.readouterr().out
-    assert output.count("engine fast, seed 2") == 1
+    assert output.count("engine fast, seed 2") == 2
+    assert output.count("Restored state from") == 1
     assert isinstance(shim.AutoAttack(network), shim.AutoAttack)  # outside, the reference
     message = "an engine of reference, fast; got 'slow'"
     with pytest.raises(InputError, match=message), shim.engine("slow"):

@@ -1,1 +1,1 @@
-"""The interface for Python programs: what a notebook or a training script calls."""
+"""The Python interface; users reach it as `bench.evaluate` and the like."""

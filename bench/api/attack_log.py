@@ -61,8 +61,9 @@ class RunLog:
         for block in blocks:
             self._take(block)
         self._tell_initial()
-        accuracy = self._accuracy(len(self._names))
-        self._lines.write(f"robust accuracy at the time of restoring the state: {accuracy:.2%}")
+        if self._predicted.all():
+            accuracy = self._accuracy(len(self._names))
+            self._lines.write(f"robust accuracy at the time of restoring the state: {accuracy:.2%}")
         self._tell_finished()
 
     def add(self, block: AttackBlock) -> None:

@@ -6,11 +6,12 @@ name, synced, renamed), so that killing the process at any instant leaves a file
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +83,57 @@ class AttackState:
         self._pause = (self._written_at - start) / SHARE_OF_TIME
 
     def _read(self) -> None:
-        try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                header = json.loads(str(archive["header"]))
-                if header["format"] != FORMAT:
-                    raise ValueError(f"format {header['format']!r}")
-                _check(self.path, header["belongs to"], self._belongs_to)
-                for number, key in enumerate(header["blocks"]):
-                    self.blocks[key] = block_of(_part(archive, f"{number}."), key, AttackBlock)
-        except (*UNREADABLE, TypeError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"{self.path}: expected a state that bench.autoattack wrote, got another file or a "
-                f"damaged one ({reason}); remove it to begin anew, or name another state_path"
-            ) from error
+        with _readable(self.path) as archive:
+            _check(self.path, _header(archive)["belongs to"], self._belongs_to)
+            self.blocks = _blocks(archive)
+
+
+def robust_samples(path: Path) -> Tensor:
+    """Return which samples (N,) bool nothing has broken, from the file of a state.
+
+    Raises:
+        InputError: the file is no such state.
+    """
+    with _readable(path) as archive:
+        blocks = _blocks(archive)
+    clean = [block.clean for block in blocks.values() if block.clean is not None]
+    robust = torch.zeros(sum(len(each.index) for each in clean), dtype=torch.bool)
+    for each in clean:
+        robust[torch.from_numpy(each.index)] = torch.from_numpy(each.prediction == each.label)
+    for block in blocks.values():
+        if block.witnesses is not None:
+            robust[torch.from_numpy(block.witnesses.index)] = False
+    return robust
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[Any]:
+    """Open a state, with one error for whatever is wrong with the file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = _header(archive)["format"]
+            if found != FORMAT:
+                raise ValueError(f"format {found!r}")
+            yield archive
+    except (*UNREADABLE, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"{path}: expected a state that bench.autoattack wrote, got another file or a damaged "
+            f"one ({reason}); remove it to begin anew, or name another state_path"
+        ) from error
+
+
+def _header(archive: Any) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(str(archive["header"]))
+    return header
+
+
+def _blocks(archive: Any) -> dict[str, AttackBlock]:
+    keys = _header(archive)["blocks"]
+    return {
+        key: block_of(_part(archive, f"{number}."), key, AttackBlock)
+        for number, key in enumerate(keys)
+    }
 
 
 def _part(archive: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Attack(ABC, Generic[S]):
     def compile(self) -> None:
         """Compile the step's arithmetic at the next step, for batches of that step's size.
 
-        For long runs: see `RowFunction.compile`. Where it fails, everything runs as before.
+        This pays in long runs, see `RowFunction.compile`. If it fails, everything runs uncompiled.
         """
         for function in self.arithmetic:
             function.compile()
@@ -141,9 +141,10 @@ class Attack(ABC, Generic[S]):
     def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
         """Return the passes that pyautoattack 0.2.0 takes for the same work.
 
-        Those of an attack that it does not have are the attack's own; one that it has overrides
-        this. It predicts the clean images at the start of an attack and the adversarial ones at its
-        end, and a targeted attack ranks the classes anew for each target.
+        For an attack that pyautoattack does not have, these are the attack's own passes; other
+        attacks override this method. pyautoattack predicts the clean images at the start of an
+        attack and the adversarial ones at its end, and a targeted attack ranks the classes anew for
+        each target.
 
         Args:
             standing: how many samples each round attacks; a round is one restart of one target.
@@ -290,8 +291,8 @@ def loss_and_gradient(
 def comparable(losses: Tensor) -> Tensor:
     """Return losses (N,) without their graph, with NaN in place of infinity.
 
-    No loss is above NaN or below it. An infinite loss, of logits that are not finite or overflow in
-    the loss, would stay the best one for good, and no later point would count as better.
+    No comparison with NaN is true. An infinite loss, from logits that are not finite or that
+    overflow in the loss, would stay the best one forever: no later point would count as better.
     """
     losses = losses.detach()
     return torch.where(losses.isfinite(), losses, math.nan)
@@ -300,8 +301,8 @@ def comparable(losses: Tensor) -> Tensor:
 def finite(gradient: Tensor) -> Tensor:
     """Return a gradient (N, ...), contiguous, with 0 in place of NaN and infinity.
 
-    The derivative of a root at 0 is such an entry. In a gradient's length it would stop an L2
-    attack for good, whatever the others say.
+    The derivative of a square root at 0 is such an entry. It would make the gradient's length
+    infinite or NaN, and an L2 attack would never move again.
     """
     gradient = gradient.contiguous()
     if asking_is_free(gradient) and math.isfinite(float(gradient.sum())):

@@ -30,7 +30,7 @@ _BLOCKS_AT_ONCE = 1 << 13
 
 
 class Draws(Protocol):
-    """Where an attack gets its random numbers from. One row an item.
+    """The source of an attack's random numbers, one row for each item.
 
     Implementations are dataclasses of tensors with a leading batch dimension, so that
     `bench.attacks.state` can gather and scatter their rows.
@@ -49,7 +49,7 @@ class Draws(Protocol):
         """
 
     def normal(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-        """Standard normal numbers; otherwise as `uniform`."""
+        """Return standard normal numbers; arguments as for `uniform`."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class KeyedDraws:
     words: Tensor
 
     def uniform(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-        """See `Draws`. Multiples of 2^-24, the same in every dtype."""
+        """See `Draws`; the numbers are multiples of 2^-24, the same in every dtype."""
         return _unit(self._bits(events, count), dtype)
 
     def normal(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-        """See `Draws`. By Box and Muller's transform."""
+        """See `Draws`; the numbers come from Box and Muller's transform."""
         half = (count + 1) // 2
         unit = _unit(self._bits(events, 2 * half), dtype)
         # 1 - u is in (0, 1], where the logarithm is finite.

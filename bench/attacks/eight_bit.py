@@ -86,7 +86,7 @@ def project_to_grid(
 
 
 def _draw_back(levels: Tensor, centre: Tensor, power: int, radius: float) -> Tensor:
-    """Move coordinates one level towards the centre, those first that shorten the way the most.
+    """Move coordinates one level towards the centre, first those that reduce the distance most.
 
     Args:
         levels: (n, D) whole numbers.

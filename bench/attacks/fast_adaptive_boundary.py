@@ -1,11 +1,12 @@
 """Fast adaptive boundary attack (Croce and Hein 2020, "Minimally distorted adversarial examples
 with a fast adaptive boundary attack", arXiv 1907.02044, algorithm 1).
 
-Linearises the boundary between label and target at the current point, goes a little beyond it along
-the shortest way inside [0, 1], biased towards the clean image, and steps back towards the clean
-image whenever that was enough. It looks for the smallest perturbation; an item is broken, and done,
-as soon as one is inside the ball. The targeted form aims for one class throughout; the untargeted
-form, as published, for the class whose linearised boundary is nearest to the current point.
+Each step linearises the boundary between label and target at the current point, and goes a little
+beyond it along the shortest way inside [0, 1], biased towards the clean image. Where the new point
+is adversarial, the attack steps back towards the clean image. It looks for the smallest
+perturbation; an item is broken, and finished, as soon as one is inside the ball. The targeted form
+aims for one class throughout; the untargeted form, as published, for the class whose linearised
+boundary is nearest to the current point.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ def _move(
     """
     shape = point.shape
     start, origin, normals = point.flatten(1), clean.flatten(1), gradient.flatten(1)
-    # Both are scaled alike, which leaves the hyperplane where it is: squares must not overflow.
+    # Scaling both alike leaves the hyperplane where it is, and keeps squares from overflowing.
     size = norms(normals, "Linf")
     scale = torch.where(size > _LARGEST_NORMAL, 1 / size, 1.0)
     normals, lead = normals * scale.unsqueeze(1), lead * scale

@@ -1,4 +1,4 @@
-"""The gradient of a loss with respect to the image, of any candidate, even one that has none."""
+"""The gradient of a loss with respect to the image, for any candidate, even one without any."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _NO_GRADIENT = (
     "don't support automatic differentiation",
     "marked with @once_differentiable",
 )
-"""In lower case: what PyTorch says where an operation has no derivative, or what the backward pass
-needs was overwritten or never kept. An error that says anything else proves nothing of the kind."""
+"""Parts of PyTorch's messages, in lower case, where an operation has no derivative, or where values
+that the backward pass needs were overwritten or never kept. Other errors prove nothing of this."""
 
 
 class GradientError(EvaluationError):
@@ -37,7 +37,7 @@ class GradientError(EvaluationError):
 def means_no_gradient(error: Exception) -> bool:
     """Return whether an error of a differentiated pass means that there is no gradient.
 
-    Never one that may be about memory.
+    An error that may be an out-of-memory error never means that.
     """
     text = str(error).lower()
     return not is_out_of_memory(error) and any(sign in text for sign in _NO_GRADIENT)
@@ -46,7 +46,7 @@ def means_no_gradient(error: Exception) -> bool:
 def image_gradient(
     model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: Loss = cross_entropy
 ) -> Tensor | None:
-    """Gradient (n, C, H, W) of a loss, or None where there is none to be had.
+    """Return the gradient (n, C, H, W) of a loss, or None if the model has no gradient.
 
     Args:
         model: images to logits (n, K).

@@ -28,7 +28,7 @@ def cross_entropy_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> T
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Difference of logits ratio (Croce and Hein 2020, arXiv 2003.01690).
+    """Return the difference of logits ratio (Croce and Hein 2020, arXiv 2003.01690).
 
     -(z_y - max_{i != y} z_i) / (z_1st - z_3rd); for three classes or more.
     """
@@ -38,7 +38,7 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Targeted difference of logits ratio (Croce and Hein 2020, arXiv 2003.01690).
+    """Return the targeted difference of logits ratio (Croce and Hein 2020, arXiv 2003.01690).
 
     -(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2); for four classes or more.
     """

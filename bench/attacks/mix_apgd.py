@@ -28,7 +28,7 @@ _WEIGHT_EVENT = 1
 
 
 class MixModel(Protocol):
-    """A mix that tells how it came to its answer."""
+    """A mix that returns the parts of its answer."""
 
     def answer(self, images: Tensor) -> Answer:
         """Return everything about images (N, C, H, W), from one pass through each base."""
@@ -39,7 +39,7 @@ class MixState(APGDState):
     """See `APGDState`.
 
     Attributes:
-        weights: (N,) what each item's losses are weighed with.
+        weights: (N,) each item's weight, which its losses use.
     """
 
     weights: Tensor

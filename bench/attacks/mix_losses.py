@@ -1,8 +1,8 @@
-"""Losses on everything that a mix says of an image: for attacks that know the defence.
+"""Losses on a mix's answer with all its parts, for attacks that know the defence.
 
-Each maps (what the mix says, labels, targets, weights) to one value a sample, to be ascended. The
-weights (N,) are numbers that an attack chose for each work item; a loss says what it does with
-them.
+Each loss maps (answer, labels, targets, weights) to one value a sample, which an attack ascends.
+The weights (N,) are numbers that the attack chose for each work item; each loss documents how it
+uses them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.attacks.losses import Loss
 
 
 class Answer(Protocol):
-    """What a mix says of N images, from one pass through each base.
+    """A mix's answer to N images, from one pass through each base.
 
     Attributes:
         log_probabilities: (N, K) of the mix.
@@ -89,7 +89,7 @@ def towards_accurate_base(loss: Loss) -> MixLoss:
 def probability_margin(answer: Answer, labels: Tensor, targets: Tensor, _: Tensor) -> Tensor:
     """Return the highest other probability of the mix minus the label's.
 
-    Unlike a margin of logarithms it cares for the bases in the proportion in which they count.
+    Unlike a margin of logarithms, it weighs each base's probabilities as the mix does.
     """
     probabilities = answer.log_probabilities.exp()
     column = labels.unsqueeze(1)

@@ -53,7 +53,7 @@ def attack_images(
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     plan = plan_attack(name, parameters, norm=norm, eps=eps, classes=classes)
-    if plan.view != "logits":
+    if plan.view not in ("logits", "uncompiled"):
         raise InputError(
             f"attack {name}: expected an attack on logits alone, got one that is shown a "
             f"candidate's {plan.view}; run it with the fast engine"

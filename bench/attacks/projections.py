@@ -1,10 +1,10 @@
 """Projections: onto balls and boxes, and onto a hyperplane inside the box [0, 1].
 
-All work on each row by itself. None sorts: each threshold is the root of a concave piecewise linear
-function of one variable, which Newton's method reaches from the left after finitely many steps, in
-practice two or three: exact to rounding. On a GPU and in compiled code it makes four and looks no
-further: near the end of what the box lets it reach, the way to a hyperplane may then be a little
-short (up to 1.4% at 90% of it).
+All work on each row by itself, and none sorts. Each threshold is the root of a concave piecewise
+linear function of one variable. Newton's method reaches it from the left, exactly up to rounding,
+after finitely many steps, in practice two or three. On a GPU and in compiled code it always makes
+four: where a hyperplane is nearly out of the box's reach, the way to it may then be a little too
+short (by up to 1.4% at 90% of the reach).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SMALLEST_NORMAL = 1e-8
 """Up to this a coordinate of an L2 hyperplane's normal counts as zero, as in the reference."""
 
 NEWTON_STEPS = 4
-"""Where stopping when they are enough would mean to wait for the device. On natural images the
+"""Steps where a check for convergence would have to wait for the device. On natural images the
 second leaves a relative error of 1e-4, the third none; FAB overshoots by 5% in any case."""
 _NEWTON_LIMIT = 1000
 
@@ -37,7 +37,7 @@ def onto_box_(points: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 def onto_ball_(points: Tensor, centres: Tensor, eps: float | Tensor) -> Tensor:
     """Scale into the L2 ball, then clamp to [0, 1], in place.
 
-    Not the nearest point of the intersection, but Auto-PGD's step: both parts only shorten.
+    This is Auto-PGD's step, not the projection onto the intersection: both parts only shorten.
 
     Args:
         points: (N, ...).

@@ -31,16 +31,17 @@ ENTRY_POINT_GROUP = "bench.attacks"
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Standard AutoAttack's sequence (Croce and Hein 2020, arXiv 2003.01690)."""
 
-View = Literal["logits", "mix", "straight-through", "expectation"]
-"""What an attack is shown of a candidate: its logits; a mix with its parts; its logits with the
-gradient of a differentiable stand-in; the mean of several draws of its logits."""
+View = Literal["logits", "uncompiled", "mix", "straight-through", "expectation"]
+"""What an attack is shown of a candidate: its logits; its logits by passes that are not compiled,
+through which it can go back more than once; a mix with its parts; its logits with the gradient of a
+differentiable stand-in; the mean of several draws of its logits."""
 
 Need = Literal["mix", "mixing network", "stopped gradient", "randomness"]
 """What a candidate must have for an attack to apply."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _RESERVED = ("clean", "neighbours", "until-converged", "witnesses")
-"""Names under which runs record what is no attack."""
+"""Names under which runs record steps that are not attacks."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Running an attack's arithmetic on many images: row by row independent, so in any grouping.
+"""Run an attack's arithmetic on many images, in groups of rows, which do not depend on each other.
 
 A network's pass reads its weights once for a whole batch. The attack's own arithmetic reads and
 writes whole batches of images for every operation, and on a small network that costs as much as the
@@ -45,7 +45,7 @@ class RowFunction:
     def compile(self) -> None:
         """Compile at the next call, for that call's number of rows; others run uncompiled.
 
-        Takes about ten seconds, so it pays where thousands of steps with full batches follow.
+        This takes about ten seconds, so it pays if thousands of steps with full batches follow.
         """
         self._asked = True
 
@@ -107,10 +107,10 @@ def copy_rows(into: Tensor, mask: Tensor, source: Tensor) -> None:
 
 @contextlib.contextmanager
 def resting(mask: Tensor, *tensors: Tensor) -> Iterator[None]:
-    """After this context the rows where `mask` (N,) is true are as before, in each (N, ...).
+    """Restore the rows where `mask` (N,) is true, in each tensor (N, ...), after this context.
 
-    For items that broke and are still in the batch: on a GPU several steps are made between two
-    looks at it, and an item whose success is not confirmed goes on from where it was.
+    It serves items that broke and are still in the batch: on a GPU several steps are made between
+    two looks at it, and an item whose success is not confirmed goes on from where it was.
     """
     if asking_is_free(mask) and not bool(mask.any()):
         yield
@@ -122,7 +122,7 @@ def resting(mask: Tensor, *tensors: Tensor) -> Iterator[None]:
 
 
 def asking_is_free(values: Tensor) -> bool:
-    """Return whether Python may look at tensors: not on a GPU, nor in a compiler."""
+    """Return whether reading a tensor's values costs nothing: not on a GPU, not while compiling."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -130,5 +130,5 @@ def above(values: Tensor, limits: Tensor) -> Tensor:
     """Return values > limits as zeros and ones in the dtype and shape of the values, (N, ...)."""
     if torch.compiler.is_compiling():
         return (values > limits).to(values.dtype)
-    # Several times as fast on a CPU as through a tensor of bool.
+    # On a CPU this is several times as fast as a comparison that makes a bool tensor.
     return torch.gt(values, limits, out=torch.empty_like(values))

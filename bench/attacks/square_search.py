@@ -1,8 +1,8 @@
 """What the forms of the Square attack share (Andriushchenko et al. 2020, "Square attack: a
 query-efficient black-box adversarial attack via random search", arXiv 1912.00049, algorithm 1).
 
-Random search without gradients: each query changes one square window of the perturbation, smaller
-and smaller ones as queries go by, and keeps the change if the margin shrinks.
+A random search without gradients: each query changes one square window of the perturbation, and
+keeps the change if the margin shrinks. The windows become smaller as queries go by.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SquareState(State):
 
 
 class Query(Protocol):
-    """What is asked of the model in a step, and how the answer is followed."""
+    """The images of a step's pass, and what is done with the answer."""
 
     @property
     def images(self) -> Tensor:

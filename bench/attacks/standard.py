@@ -65,7 +65,8 @@ def apgd_on(loss: str, view: View = "logits") -> Callable[[AttackRequest], Attac
 
 def _fab(request: AttackRequest) -> AttackPlan:
     steps, classes = request.parameters["steps"], request.classes
-    return request.plan(FAB(request.norm, request.eps, steps=steps, classes=classes))
+    attack = FAB(request.norm, request.eps, steps=steps, classes=classes)
+    return request.plan(attack, view="uncompiled")
 
 
 def _targeted_fab(request: AttackRequest) -> AttackPlan:

@@ -1,4 +1,4 @@
-"""Gradients through what has none: the straight-through estimator, without touching the model.
+"""Gradients through operations without one: straight-through estimation on unchanged models.
 
 A. Athalye, N. Carlini, D. Wagner, "Obfuscated Gradients Give a False Sense of Security", 2018
 (arXiv 1802.00420): a component that is flat, or cut out of the graph, is run as it is, and in the
@@ -47,7 +47,7 @@ class _Replaced(torch.autograd.Function):
 
 
 class StraightThrough(TorchFunctionMode):
-    """Within this context flat and cut operations pass gradients on.
+    """Let operations that are flat or cut the graph pass gradients on, within this context.
 
     Each of them leaves a mark on its node of the graph, by which `flat_operations` tells those that
     stand between an image and a logit from those that work on weights or on statistics.
@@ -184,7 +184,7 @@ def straight_through(model: Model) -> Model:
     model = uncompiled(model) if isinstance(model, nn.Module) else model
 
     def call(images: Tensor) -> Tensor:
-        # A copy, since the images may be a leaf of the graph, as weights are.
+        # The copy is no leaf of the graph, as weights are.
         with _keeping_no_graph(model), StraightThrough():
             return model(images.clone())
 

@@ -1,7 +1,7 @@
-"""This project's own last accepted results of the shipped submissions.
+"""The project's last accepted results for the shipped submissions.
 
-One row a run in `accepted.csv`. A change of the code that moves one of these numbers has to say so
-by changing the row.
+`accepted.csv` has one row for each run. A code change that moves one of these numbers has to change
+the row as well.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class AcceptedResult(StrictModel):
-    """A run that was looked at and accepted; accuracies are fractions in [0, 1]."""
+    """A run that was reviewed and accepted; accuracies are fractions in [0, 1]."""
 
     suite: str = Field(examples=["digits-linf"])
     suite_version: int
     candidate: str
     weights_sha256: str
-    """One digest; for a mix `part=digest` for each of its parts, separated by spaces."""
+    """The digest of the weights; for a mix, `part=digest` for each part, separated by spaces."""
     protocol: str
     engine: str
     precision: str
     batch_size: str
-    """Batch size of the reference engine, whose result depends on it; empty for others."""
+    """Batch size of the reference engine, whose result depends on it; empty for other engines."""
     seed: int
     n_examples: Annotated[int, Field(ge=1)]
     clean_accuracy: Fraction

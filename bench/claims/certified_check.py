@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from bench.certification.accuracy import certified_counts
 from bench.claims.certified import CertifiedClaim, load_certified_claims
@@ -25,7 +25,7 @@ CERTIFIED_SUITE = "certified"
 RADIUS_ROUNDING = 0.5e-3
 """Average certified radii are printed with three decimals."""
 RADIUS_SPREAD = 0.002
-"""By convention, how far other draws of noise may move an average certified radius."""
+"""How far other draws of noise may move an average certified radius, by convention."""
 SIGMA_TOLERANCE = 1e-6
 HIGHER = "a better classifier than the published one, or more draws of noise"
 
@@ -123,12 +123,12 @@ def _compare_radius(
     allowed = RADIUS_SPREAD + RADIUS_ROUNDING
     deviation = float(radii.std()) * math.sqrt((1 - n / population) / n)
     beyond = max(abs(difference) - allowed, 0.0)
-    p_value = 2 * float(norm.sf(beyond / deviation)) if deviation else float(beyond == 0)
+    p_value = 2 * float(ndtr(-beyond / deviation)) if deviation else float(beyond == 0)
     if beyond and p_value < SIGNIFICANCE:
         if difference < 0:
             return Verdict("lower than published", "", p_value)
         return Verdict("higher than published", HIGHER, p_value)
-    if n < population and deviation * norm.isf(SIGNIFICANCE / 2) > 0.01:
+    if n < population and -deviation * ndtri(SIGNIFICANCE / 2) > 0.01:
         return Verdict("cannot tell", f"n too small (n = {population} is enough)", p_value)
     return Verdict("reproduced", "", p_value)
 

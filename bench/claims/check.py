@@ -1,4 +1,4 @@
-"""Compare results with claims: each published number is a regression test."""
+"""Compare results with published numbers, each of which serves as a regression test."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def check(
 
     Args:
         suite: only claims of this suite.
-        candidate: only claims about candidates of this name or pattern, or under this published id.
+        candidate: only claims about candidates with this name, pattern or published id.
         assume_exchangeable: treat a run's first n samples as a random sample.
-        accepted: earlier results of this project; None: those that ship.
+        accepted: earlier results of this project; None: those that ship with the package.
 
     Raises:
         InputError: an unknown suite, a wrong claims file, or damaged runs.
@@ -64,7 +64,7 @@ def check(
 
 def _names(each: Check, wanted: str) -> bool:
     own = each.run.partition("/")[2].partition("@")[0]
-    # Papers' models are named by method and architecture; the method alone selects all of them.
+    # Models of papers are named by method and architecture; the method alone selects them all.
     method = each.name.partition(" ")[0]
     return any(fnmatch.fnmatchcase(name, wanted) for name in (each.name, own, method))
 
@@ -122,7 +122,7 @@ def _check_claim(
 def _check_accepted(
     store: Store, suite: Suite, row: AcceptedResult, runs: Sequence[AttackedSummary]
 ) -> Iterator[Check]:
-    """Yield the same numbers of the project's own accepted runs, on the same samples."""
+    """Yield the numbers of an accepted run beside those of the newest run on the same samples."""
     run = _counterpart(row, runs)
     numbers: list[tuple[Quantity, float]] = [
         ("clean", row.clean_accuracy),
@@ -149,9 +149,9 @@ def _check_accepted(
 
 
 def _counterpart(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> AttackedSummary | None:
-    """Return the newest run of an accepted candidate, first of those by the same engine and seed.
+    """Return the newest run of an accepted candidate, preferably by the same engine and seed.
 
-    Weights may differ, since the check asks whether a change of weights moved a number.
+    Its weights may differ: the check asks whether a change of weights moved a number.
     """
     same = [
         run
@@ -183,7 +183,7 @@ def _other_samples(row: AcceptedResult, runs: Sequence[AttackedSummary]) -> str:
 def _pair(
     store: Store, row: AcceptedResult, run: AttackedSummary, quantity: Quantity
 ) -> tuple[int, int] | None:
-    """Return the samples lost and gained since the accepted run; None if it is not in the store."""
+    """Return the numbers of samples lost and gained since the accepted run; None if unknown."""
     columns = {"clean": "clean_correct", "AutoAttack": "robust"}
     before = next(
         (old for old in ranked(store.summaries(row.suite, row.candidate)) if old.run == row.run),
@@ -211,7 +211,7 @@ def _measured(store: Store, run: AttackedSummary, quantity: Quantity) -> float |
 
 
 def seed_spread(run: AttackedSummary, runs: Sequence[AttackedSummary]) -> float:
-    """Return how far apart runs lie that differ from `run` in the seed alone.
+    """Return the spread of the robust accuracy over runs that differ from `run` only in the seed.
 
     Returns:
         a fraction, at least `ATTACK_SPREAD`.

@@ -1,4 +1,4 @@
-"""Claims: numbers published elsewhere, with their source, to stand beside measured ones."""
+"""Claims: numbers published elsewhere, with their sources."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _fraction_of_percent(value: Any) -> Any:
         percent = Decimal("NaN")
     if percent.is_nan() or not 0 <= percent <= 100:
         raise ValueError("expected a percentage in [0, 100] or nothing")
-    return float(percent / 100)  # through decimals, so that 95.51 is exactly 9,551 / 10,000
+    return float(percent / 100)  # computed with decimals, so that 95.51 is exactly 9,551 / 10,000
 
 
 CLAIM_FILES = ("robustbench.csv",)
@@ -66,7 +66,7 @@ class Claim(StrictModel):
 
     dataset: DatasetName
     norm: Literal["Linf", "L2", "corruptions"] = Field(alias="threat_model")
-    """The leaderboard: a norm, or common corruptions, which no suite of a norm is compared with."""
+    """The leaderboard: a norm, or common corruptions, with which no suite is compared."""
     model_id: Text
     paper: Text
     link: Link
@@ -78,7 +78,7 @@ class Claim(StrictModel):
     autoattack_accuracy: Annotated[Accuracy, Field(alias="autoattack_acc")]
     """Under standard AutoAttack."""
     external_accuracy: Annotated[Accuracy, Field(alias="external")]
-    """The lowest known, where another evaluation went below AutoAttack."""
+    """The lowest accuracy known, if another evaluation found a lower one than AutoAttack."""
     reported: Accuracy
     """Robust accuracy as the paper itself says."""
     corruptions_accuracy: Annotated[Accuracy, Field(alias="corruptions_acc")]
@@ -103,7 +103,7 @@ class Claim(StrictModel):
 
     @property
     def best_known_accuracy(self) -> float | None:
-        """The lowest robust accuracy known: the number by which RobustBench ranks."""
+        """The lowest robust accuracy known, by which RobustBench ranks."""
         if self.external_accuracy is not None:
             return self.external_accuracy
         return self.autoattack_accuracy
@@ -133,7 +133,7 @@ def read_claims(path: Path) -> list[Claim]:
         key = (claim.dataset, claim.norm, claim.model_id)
         if key in first_row:
             raise InputError(
-                f"{origin}: field model_id: expected each model once a leaderboard, got "
+                f"{origin}: field model_id: expected each model once on a leaderboard, got "
                 f"{claim.model_id!r} again (first in {first_row[key]})"
             )
         first_row[key] = origin.rpartition(": ")[2]
@@ -157,8 +157,8 @@ def claims_at(dataset: str, threat_model: ThreatModel) -> list[Claim]:
 def claims_for(suite: Suite) -> list[Claim]:
     """Return the claims that a suite's results can be compared with, most robust first.
 
-    Six entries of RobustBench's CIFAR-10 Linf leaderboard are attacked at eps 0.031, slightly below
-    8/255: they are no claims for the suite at 8/255.
+    Six entries of RobustBench's CIFAR-10 Linf leaderboard were attacked at eps 0.031, slightly
+    below 8/255. The suite at 8/255 is not compared with them.
     """
     return claims_at(suite.data.label, suite.threat_model)
 

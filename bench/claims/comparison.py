@@ -1,4 +1,4 @@
-"""What a comparison of a measured number with a published one is."""
+"""The result of comparing a measured number with a published one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Check:
     """One published number and what was measured.
 
     Attributes:
-        suite: its name; for certified tables "certified".
-        name: of the model there, or of the candidate.
-        quantity: what the number is.
-        source: who says so.
-        published: a fraction (a radius for the average certified radius).
-        run: SUITE/CANDIDATE@RUN that it is held against; empty if there is none.
-        measured: a fraction; None: not measured.
-        n: samples of the run.
-        claimed_counts: how many samples the claim says are right, and of how many; None if it is
-            not about a share of a test set, or is about the same samples.
+        suite: name of the suite; "certified" for the certified tables of papers.
+        name: name of the published model, or of the candidate.
+        quantity: what the number measures.
+        source: where the number was published.
+        published: the published number, a fraction; a radius for average certified radii.
+        run: SUITE/CANDIDATE@RUN that it is compared with; empty if there is none.
+        measured: the measured number; None: not measured.
+        n: number of samples of the run.
+        claimed_counts: number of samples that are right by the claim, and in all; None if the claim
+            is a radius or about the same samples as the run.
     """
 
     suite: str
@@ -38,9 +38,9 @@ class Check:
 
     @property
     def required(self) -> int | None:
-        """Samples that tell the claim from one that is 1 point lower with power 0.9.
+        """Number of samples that tells the claim from one that is 1 point lower, with power 0.9.
 
-        It takes milliseconds to compute, and there are hundreds of claims.
+        It is computed when it is asked for, since it takes milliseconds for each of many claims.
         """
         return None if self.claimed_counts is None else required_sample_size(*self.claimed_counts)
 
@@ -51,7 +51,7 @@ class Check:
 
     @property
     def fails(self) -> bool:
-        """Whether it calls for exit code 4: lower than published, or clean and different."""
+        """Whether the check fails: a lower accuracy than published, or a different clean one."""
         outcome = self.verdict.outcome
         return outcome == "lower than published" or (
             self.quantity == "clean" and outcome == "higher than published"

@@ -59,7 +59,7 @@ def as_json(checks: Sequence[Check]) -> str:
 
 
 def as_junit(checks: Sequence[Check]) -> str:
-    """Return a JUnit XML report: one test case a check, skipped where nothing can be said."""
+    """Return a JUnit XML report: one test case for each check, skipped where it cannot tell."""
     suites = ElementTree.Element("testsuites")
     for name in dict.fromkeys(check.suite for check in checks):
         members = [check for check in checks if check.suite == name]

@@ -1,4 +1,4 @@
-"""Clean accuracy against the published one, before days of attack on a model loaded wrongly."""
+"""Compare clean accuracy with the published one before days of attacks on a wrong model."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bench.store.records import AttackBlock
 from bench.suites import Suite
 
 GATE_SIGNIFICANCE = 0.001
-"""A strict level, since the first samples are treated as random here, which is not quite so."""
+"""A strict level, because the first samples are treated as random ones here."""
 
 
 def check_clean_accuracy(suite: Suite, manifest: Manifest, blocks: Iterable[AttackBlock]) -> None:
-    """Hold a run's clean predictions against the claim about its candidate, if there is one.
+    """Compare a run's clean predictions with the claim about its candidate, if there is one.
 
     Args:
-        blocks: finished so far. Nothing is said before the clean predictions of all samples, or of
-            the first round of a selection that grows, are there.
+        blocks: the blocks finished so far. Nothing is checked until they hold the clean predictions
+            of all samples, or of the first round of a growing selection.
 
     Raises:
         EvaluationError: the measured clean accuracy contradicts the published one.

@@ -1,4 +1,4 @@
-"""Claims files: comma-separated rows into validated models, a wrong one named by file and row."""
+"""Read claims files: comma-separated rows into validated models; errors name file and row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ Row = TypeVar("Row", bound=StrictModel)
 
 
 def read_rows(path: Path, model: type[Row]) -> list[tuple[str, Row]]:
-    """Return the rows of a UTF-8 file with a header of the model's columns.
+    """Return the rows of a UTF-8 file whose header names the model's columns.
 
     Returns:
-        for each row where it stands ("file: row 7", rows counted from 1, the header) and what it
-        says.
+        for each row its position ("file: row 7", where row 1 is the header) and its content.
 
     Raises:
         InputError: the file cannot be read, a column is missing or unknown, or a field is wrong.

@@ -1,16 +1,14 @@
 """Whether a measured accuracy agrees with a published one.
 
-Three things make two honest numbers differ: which samples were drawn (an exact test, given the
-sample), luck of the attack (its spread from seed to seed) and rounding in print. A difference
-counts only if it is beyond all three.
+Two honest numbers can differ for three reasons: the samples that were drawn (which an exact test
+accounts for), the randomness of the attack (its spread from seed to seed) and rounding in print. A
+difference counts only if it exceeds all three.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
-
-from scipy.stats import binom
 
 from bench.statistics import (
     anytime_interval,
@@ -30,10 +28,10 @@ Conclusion = Literal[
 ]
 
 ATTACK_SPREAD = 0.001
-"""Largest difference, a fraction, put down to an attack's seed if no runs of several seeds are
-known. By convention a tenth of a percentage point."""
+"""Largest difference, a fraction, that is attributed to an attack's seed if no runs with several
+seeds are known: a tenth of a percentage point, by convention."""
 CLEAN_SPREAD = 0.0005
-"""Clean accuracy does not depend on a seed, but devices round differently on a few near-ties."""
+"""Clean accuracy does not depend on a seed, but devices round near-ties differently."""
 PRINTED_ROUNDING = 0.5e-4
 """RobustBench prints two decimals of a percentage."""
 HIGHER = (
@@ -48,7 +46,7 @@ class Published:
 
     Attributes:
         accuracy: a fraction.
-        population: samples that it was measured on.
+        population: number of samples that it was measured on.
         rounding: half a unit of its last printed digit, a fraction.
     """
 
@@ -84,7 +82,7 @@ def compare_with_sample(
     """Compare a count on some of a published number's samples with that number.
 
     Args:
-        successes: among the `n` samples that were evaluated.
+        successes: number of successes among the `n` samples that were evaluated.
         selection: how they were chosen.
         spread: differences up to this fraction are ignored.
         assume_exchangeable: treat the first n as a random sample.
@@ -126,20 +124,23 @@ def compare_same_samples(
 ) -> Verdict:
     """Compare two runs on the same samples.
 
-    There is no sampling error, only the randomness of the attacks: each sample changes sides with
-    probability `spread` at most. More losses, or more gains, than that explains count as a
-    difference. McNemar's test answers another question, whether two candidates do equally well in
+    There is no sampling error, only the randomness of the attacks: each sample changes its outcome
+    with probability `spread` at most. More losses or gains than that explains count as a
+    difference. McNemar's test answers another question, whether two candidates are equally good in
     general: a changed candidate may lose and gain so many samples that the net loss could be
     chance.
 
     Args:
-        lost: samples robust in the published run and broken in the measured one; if only counts
-            are known, how many fewer are robust.
-        gained: the other way round.
-        n: samples of both.
-        spread: how likely a sample changes sides by chance; differences up to it are ignored.
-        paired: whether `lost` and `gained` are known by sample.
+        lost: number of samples that are robust in the published run and broken in the measured one;
+            if only the accuracies are known, by how many the robust samples decreased.
+        gained: the same in the other direction.
+        n: number of samples of both runs.
+        spread: probability that a sample changes its outcome by chance; differences up to it are
+            ignored.
+        paired: whether `lost` and `gained` were counted sample by sample.
     """
+    from scipy.stats import binom  # slow to import
+
     difference = (gained - lost) / n
     p_value = float(binom.sf(max(lost, gained) - 1, n, spread)) if lost != gained else 1.0
     note = ""

@@ -67,7 +67,7 @@ def command(
         return
     if style == "table":
         measured = [each for each in checks if each.measured is not None]
-        # Without this, hundreds of unmeasured models would hide the few measured ones.
+        # Hundreds of models that are not measured would hide the few that are.
         shown = checks if candidate else measured
         if shown:
             console.print(_table(shown))

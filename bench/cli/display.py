@@ -1,4 +1,4 @@
-"""What a run shows: a live display on a terminal, a line an event elsewhere."""
+"""What a run shows: a live display on a terminal, one line for each event elsewhere."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Display:
         self.console.print(table)
 
     def _line(self, text: str, style: str = "") -> None:
-        # The bars' own thread erases as many lines as it drew, and must not do so meanwhile.
+        # The thread of the bars erases the lines that it drew, and must not do so meanwhile.
         if self._live:
             self._bars.stop()
         self.console.print(Text(text, style=style), soft_wrap=True)

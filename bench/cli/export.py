@@ -48,8 +48,6 @@ def robustbench(
     checkpoint: str,
 ) -> None:
     """Write a run as RobustBench's model_info file and its form for a new model."""
-    if "/" not in reference:
-        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
     summary = store.summary(reference, lambda kind: kind.is_ranked)
     if not isinstance(summary, AttackedSummary):

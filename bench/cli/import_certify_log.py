@@ -1,4 +1,4 @@
-"""`bench import-certify-log`: a published certification log into the records."""
+"""`bench import-certify-log`: import a published certification log."""
 
 from __future__ import annotations
 

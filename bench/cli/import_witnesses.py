@@ -8,8 +8,8 @@ import click
 
 from bench import data
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.formatting import percent
+from bench.runs.devices import torch_device
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.best_known import best_known, newest_evaluation

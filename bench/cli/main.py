@@ -53,7 +53,7 @@ class _LazyGroup(click.Group):
             return super().main(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        # torch writes warnings for developers, not for users of this command.
+        # torch's warnings are for developers, not for users of this command.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         try:
             return super().invoke(context)

@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers, which "nan" lies in no more than infinity does."""
+    """A range of finite numbers: it includes neither NaN nor infinity."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -76,9 +76,9 @@ def seed(command: Command) -> Command:
 
 
 def of_settings(*names: str) -> Callable[[Command], Command]:
-    """Return an option for each setting of a run, or for those that are named.
+    """Return a decorator that adds options for all settings of a run, or for those named.
 
-    Their values come as keyword arguments under the settings' names.
+    The options' values are passed as keyword arguments with the settings' names.
     """
 
     def decorate(command: Command) -> Command:

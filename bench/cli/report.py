@@ -11,7 +11,7 @@ from bench.store import Store
 
 
 def write_report(store: Store, out: Path, suite: str) -> None:
-    """Write a suite's page and the index, and say where; nothing where there is no complete run."""
+    """Write a suite's page and the index, and print where, if the suite has a complete run."""
     if not any(run.is_complete for run in store.runs(suite)):
         return
     from bench.pages.build import build_report, page_name  # matplotlib: slow to import

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.cli.report import write_report
 from bench.errors import InputError
+from bench.runs.devices import torch_device
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
@@ -32,7 +32,7 @@ from bench.suites import load_suite
 @options.report_dir
 @options.device
 @options.of_settings()
-@click.option("--dry-run", is_flag=True, help="Print the plan with an estimate of the time.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with an estimated time, and end.")
 @options.trust_code
 def command(
     suite_name: str,

@@ -12,7 +12,6 @@ from bench.claims import claims_at, find_claim
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
 from bench.data.class_names import listed
-from bench.errors import InputError
 from bench.formatting import (
     duration,
     flag_text,
@@ -38,8 +37,6 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
 
     Without @RUN, the newest complete run of the candidate.
     """
-    if "/" not in reference:
-        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
     summary = store.summary(reference)
     if as_json:

@@ -1,7 +1,8 @@
-"""Standard output and standard error that never end a command: work is done for its records.
+"""Standard output and standard error that never end a command.
 
-A terminal or a log may lack a character, its disk may be full, and the reader of a pipe may leave.
-What cannot be shown is replaced or dropped; the command goes on.
+A terminal or a log may lack a character, its disk may be full, and the reader of a pipe may close
+it. What cannot be shown is replaced or dropped, and the command goes on: its results are the
+records, not its output.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class _Lenient(io.RawIOBase):
     """A raw stream that accepts all data and drops what the stream below refuses.
 
     Attributes:
-        lost: the error that made data be dropped; None if none was.
+        lost: the error that caused data to be dropped; None if there was none.
     """
 
     def __init__(self, below: io.RawIOBase) -> None:
@@ -86,10 +87,10 @@ def lenient_streams() -> Iterator[None]:
 def _lenient(stream: TextIO) -> tuple[TextIO, _Lenient | None]:
     """Wrap a stream so that no character and no failing file below it raises."""
     if not isinstance(stream, io.TextIOWrapper):
-        return stream, None  # none at all, or one that a caller put in its place
+        return stream, None  # there is none, or a caller replaced it
     raw = getattr(stream.buffer, "raw", stream.buffer)
     if not isinstance(raw, io.RawIOBase):
-        stream.reconfigure(errors="replace")  # into memory: nothing is lost
+        stream.reconfigure(errors="replace")  # it writes to memory, and loses nothing
         return stream, None
     _flush(stream)
     lenient = _Lenient(raw)

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.cli.report import write_report
+from bench.runs.devices import torch_device
 from bench.runs.settings import SWEEP_STEPS, SWEEP_TARGETS, Settings
 from bench.store import Store
 from bench.suites import load_suite

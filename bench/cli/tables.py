@@ -16,7 +16,7 @@ def table_console() -> Console:
 
 
 def table_of(*columns: str) -> Table:
-    """Return a table that wraps the text of its cells and never cuts it."""
+    """Return a table that wraps the text of its cells instead of cutting it."""
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import duration, percent
+from bench.runs.devices import torch_device
 
 if TYPE_CHECKING:
     from bench.training import TrainingProgress, TriedNumbers

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options
-from bench.cli.devices import torch_device
 from bench.errors import InputError
 from bench.formatting import count, duration, percent
+from bench.runs.devices import torch_device
 from bench.store import Store
 from bench.store.selection import dataset_of
 from bench.suites import load_suite
@@ -55,8 +55,6 @@ def command(
     from bench.candidates.registry import find_candidate, is_known  # torch: slow to import
     from bench.runs.verify import check_kind, verify
 
-    if "/" not in reference:
-        raise InputError(f"expected SUITE/CANDIDATE[@RUN], got {reference!r}")
     store = Store(results_dir)
     summary = store.summary(reference, lambda kind: kind.has_witnesses)
     manifest = summary.manifest
@@ -72,7 +70,8 @@ def command(
             raise
         raise InputError(
             f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder that is not "
-            f"among the shipped submissions; name it by --candidate FOLDER"
+            "among the shipped submissions, or from a model in Python; name the folder by "
+            "--candidate FOLDER, or call bench.load(...).verify(model) in Python"
         ) from error
     candidate = found.load()
     listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
@@ -97,7 +96,7 @@ def _lines(result: Verification) -> list[str]:
     return [
         f"witnesses   {count(result.witnesses)} of {count(result.n_examples)} samples, "
         f"{count(result.witness_bytes)} bytes ({count(each)} each)",
-        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are held as 8-bit "
+        f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are kept as 8-bit "
         "images",
         f"time        {duration(result.seconds)} of {duration(result.run_seconds)}: "
         f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",

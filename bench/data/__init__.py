@@ -1,4 +1,4 @@
-"""Images and labels: data sets known by name, torchvision's classes, image folders, .npz files."""
+"""Images and labels: named data sets, torchvision's data sets, image folders and .npz files."""
 
 from bench.data.dataset import Dataset
 from bench.data.loading import default_data_dir, load, load_source, missing

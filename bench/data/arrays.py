@@ -22,31 +22,65 @@ def load(source: DataSource, request: Request) -> Dataset:
     """Return samples of an .npz with `images`, `labels` and, optionally, `classes`.
 
     Raises:
-        InputError: the file is missing or damaged, or an array cannot be read for certain.
+        InputError: the file is missing or damaged, or an array is ambiguous.
     """
-    import torch
-
     assert source.npz is not None
-    origin = str(source.npz)
     arrays = _read(source.npz)
-    images, labels = arrays["images"], arrays["labels"]
-    _check_shapes(images, labels, origin)
-    images = channels_first(images, source.layout, origin)
+    origin = str(source.npz)
     names = class_names(arrays["classes"], origin) if "classes" in arrays else None
-    places, classes = resolve(labels, names, source.classes, origin)
-    pixels = scale(images, origin)
-    dataset = Dataset.whole(
+    dataset = from_arrays(
         source.label,
-        torch.from_numpy(np.ascontiguousarray(pixels)),
-        torch.from_numpy(places),
-        classes,
-        range_notices(pixels, source.label),
+        arrays["images"],
+        arrays["labels"],
+        origin,
+        names=names,
+        classes=source.classes,
+        layout=source.layout,
     )
     return dataset.take(request.choose(dataset.size))
 
 
+def from_arrays(
+    name: str,
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    origin: str,
+    *,
+    names: tuple[str, ...] | None = None,
+    classes: tuple[str, ...] | None = None,
+    layout: str | None = None,
+) -> Dataset:
+    """Return a data set of arrays.
+
+    Args:
+        name: of the data set.
+        images: (N, C, H, W) or (N, H, W, C), integers or floats in [0, 1].
+        labels: as in `bench.data.labels.resolve`.
+        origin: for messages.
+        names: how the data call their classes.
+        classes: all classes, in the order of the network's outputs; None: those of the data.
+        layout: as in `channels_first`.
+
+    Raises:
+        InputError: an array cannot be read for certain.
+    """
+    import torch
+
+    _check_shapes(images, labels, origin)
+    images = channels_first(images, layout, origin)
+    places, found = resolve(labels, names, classes, origin)
+    pixels = scale(images, origin)
+    return Dataset.whole(
+        name,
+        torch.from_numpy(np.ascontiguousarray(pixels)),
+        torch.from_numpy(places),
+        found,
+        range_notices(pixels, name),
+    )
+
+
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays that are used here; others in the file are not looked at."""
+    """Read the arrays that are used here; other arrays in the file are ignored."""
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
@@ -88,12 +122,12 @@ def _check_shapes(images: npt.NDArray[Any], labels: npt.NDArray[Any], origin: st
     came = f"got shapes {images.shape} and {labels.shape}"
     if images.ndim == 3:
         raise InputError(
-            f"{origin}: expected images of 4 dimensions and one label an image; {came}; save grey "
-            "images as images[:, None]"
+            f"{origin}: expected images of 4 dimensions and one label for each image; {came}; save "
+            "grey images as images[:, None]"
         )
     if images.ndim != 4 or labels.ndim not in (1, 2) or len(labels) != len(images):
         raise InputError(
-            f"{origin}: expected images of 4 dimensions and one label an image; {came}"
+            f"{origin}: expected images of 4 dimensions and one label for each image; {came}"
         )
     if not images.size:
         raise InputError(f"{origin}: expected at least one image, got shape {images.shape}")
@@ -104,8 +138,8 @@ def channels_first(images: npt.NDArray[Any], layout: str | None, origin: str) ->
 
     Args:
         images: (N, C, H, W) or (N, H, W, C).
-        layout: "NCHW" or "NHWC"; None: the one in which there are 1 or 3 channels, else the one in
-            which images are square and have fewer channels than rows.
+        layout: "NCHW" or "NHWC"; None: the layout with 1 or 3 channels, otherwise the one in which
+            images are square and have fewer channels than rows.
         origin: for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Names of classes: their order, and which output of the network each one is."""
+"""Names of classes: their order, and the network's output for each of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ SHOWN = 4
 
 
 MOST_CLASSES = 1_000_000
-"""More are a mistake, such as ids taken for classes, and their names would fill the memory."""
+"""Most classes of a data set. More are a mistake, such as ids read as classes, and their names
+would fill the memory."""
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Return the names of classes that are called 0, 1, 2, ...
+    """Return the names of classes that are numbered 0, 1, 2, ...
 
     Raises:
         ValueError: there are more than `MOST_CLASSES`.
@@ -38,16 +39,16 @@ def is_whole_number(name: str) -> bool:
 
 
 def folder_order(names: Iterable[str], origin: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Order class folders as the network's outputs most likely are.
+    """Return class folders in the most likely order of the network's outputs.
 
-    Whole numbers go by their value. Other names go as text, which is how torchvision's ImageFolder
-    orders the classes that a network is trained with.
+    Integers are sorted by value. Other names are sorted as text, as by torchvision's ImageFolder,
+    with which most networks are trained.
 
     Args:
-        origin: the folder above them, for messages.
+        origin: their parent folder, for messages.
 
     Returns:
-        the names in order, and notices where another order is as likely.
+        the names in order, and notices if another order is as likely.
 
     Raises:
         InputError: two names are the same number, such as 1 and 01.
@@ -67,12 +68,13 @@ def folder_order(names: Iterable[str], origin: str) -> tuple[tuple[str, ...], tu
     for before, name in pairwise(by_value):
         if int(before) == int(name):
             raise InputError(
-                f"{origin}: expected one folder a class, got {before} and {name}, the same number"
+                f"{origin}: expected one folder for each class, got {before} and {name}, the same "
+                "number"
             )
     notices = []
     if by_value != as_text:
         notices.append(
-            f"{origin}: class folders are whole numbers and taken in their order: "
+            f"{origin}: class folders are integers and are sorted by value: "
             f"{_beginning(by_value, as_text)}; torchvision's ImageFolder sorts them as text: "
             f"{_beginning(as_text, by_value)}{advice}"
         )
@@ -92,7 +94,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _beginning(names: Sequence[str], other: Sequence[str]) -> str:
-    """Return the names up to where they first differ from another order of them."""
+    """Return the names up to the first one that differs in another order."""
     until = next(
         place for place, pair in enumerate(zip(names, other, strict=True)) if len({*pair}) > 1
     )
@@ -105,15 +107,15 @@ def _beginning(names: Sequence[str], other: Sequence[str]) -> str:
 
 
 def outputs_of(names: Sequence[str], classes: Sequence[str], origin: str) -> list[int]:
-    """Return the place of each name in `classes`; whole numbers are looked up by their value.
+    """Return the place of each name in `classes`; integers are looked up by value.
 
     Args:
-        names: of the data's classes.
+        names: names of the data's classes.
         classes: all classes, in the order of the network's outputs.
         origin: for the message.
 
     Raises:
-        InputError: a name is not among them, or two names are the same class.
+        InputError: a name is not in `classes`, or two names are the same class.
     """
     places = {name: place for place, name in enumerate(classes)}
     numbers = {int(name): place for place, name in enumerate(classes) if is_whole_number(name)}
@@ -128,7 +130,9 @@ def outputs_of(names: Sequence[str], classes: Sequence[str], origin: str) -> lis
             unknown.append(name)
             continue
         if place in found:
-            raise InputError(f"{origin}: expected one name a class, got {found[place]} and {name}")
+            raise InputError(
+                f"{origin}: expected one name for each class, got {found[place]} and {name}"
+            )
         found[place] = name
         outputs.append(place)
     if unknown:

@@ -17,13 +17,13 @@ class Dataset:
     """Labelled images, in the order of the data set.
 
     Attributes:
-        name: as recorded.
+        name: name in records.
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64 in [0, K).
         indices: (N,) int64, each sample's place in the whole data set.
         classes: the K class names, in the order of the network's outputs.
-        size: how many samples the whole data set has, >= N.
-        notices: what a user should know about how the data were read.
+        size: number of samples of the whole data set, >= N.
+        notices: messages for the user about how the data were read.
     """
 
     name: str

@@ -12,20 +12,20 @@ from bench.errors import InputError
 
 
 def download(fetch: Callable[[], Any], name: str, directory: Path) -> None:
-    """Fetch a data set into a folder, which is made where it is missing.
+    """Download a data set into a folder, which is created if it is missing.
 
     Args:
-        fetch: downloads; its own messages are not shown.
-        name: of the data set, for the message.
+        fetch: the function that downloads; its own messages are not shown.
+        name: name of the data set, for the message.
 
     Raises:
-        InputError: it failed.
+        InputError: the download failed.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):
             fetch()
-    except Exception as error:  # torchvision raises whatever the network layer raised
+    except Exception as error:  # torchvision passes on any error of the network layer
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{name}: not in {directory}, and the download failed: {reason.rstrip('.')}. Put the "

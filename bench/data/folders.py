@@ -28,10 +28,10 @@ class ClassFolders:
     """Image files by class.
 
     Attributes:
-        files: in the order of their classes, then of their paths.
-        labels: of each file, a place in `classes`.
-        classes: in the order of the network's outputs.
-        notices: on the order and on files that were left out.
+        files: the files, sorted by class, then by path.
+        labels: for each file, the place of its class in `classes`.
+        classes: the classes, in the order of the network's outputs.
+        notices: messages about the order and about files that were left out.
     """
 
     files: tuple[Path, ...]
@@ -41,17 +41,17 @@ class ClassFolders:
 
 
 def load(source: DataSource, request: Request) -> Dataset:
-    """Return samples of a folder with one subfolder of images a class.
+    """Return samples of a folder with one subfolder of images for each class.
 
     Raises:
-        InputError: the folder has another layout, or a file cannot be read for certain.
+        InputError: the folder has another layout, or a file is ambiguous.
     """
     import torch
 
     assert source.folder is not None
     found = list_classes(source.folder, source.classes, source.class_order)
     rows = request.choose(len(found.files))
-    chosen = [found.files[row] for row in rows.tolist()]  # only what is wanted is decoded
+    chosen = [found.files[row] for row in rows.tolist()]  # only the chosen files are decoded
     images, notices = read_images(chosen, source.label, source.channels or 3, request.preprocessing)
     return Dataset(
         source.label,
@@ -69,13 +69,13 @@ def list_classes(
     classes: Sequence[str] | None = None,
     class_order: Sequence[str] | None = None,
 ) -> ClassFolders:
-    """Find the image files below a folder, and which class each belongs to.
+    """Find the image files below a folder, and the class of each.
 
-    Files whose names begin with a dot or that have no image's ending are left out, as are folders
-    whose names begin with a dot.
+    Files and folders whose names begin with a dot are left out, and so are files without the ending
+    of an image.
 
     Args:
-        classes: all classes in the order of the network's outputs; folders may be fewer.
+        classes: all classes in the order of the network's outputs; some may have no folder.
         class_order: the folders, each once, in the order of the network's outputs.
 
     Raises:
@@ -118,7 +118,7 @@ def list_classes(
 
 
 def _class_folders(folder: Path) -> list[str]:
-    expected = f"{folder}: expected a folder with one subfolder of images a class"
+    expected = f"{folder}: expected a folder with one subfolder of images for each class"
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -165,7 +165,7 @@ def _left_out(folder: Path, endings: Counter[str]) -> tuple[str, ...]:
     notices = []
     if endings:
         kinds = ", ".join(f"{ending} ({count:,})" for ending, count in endings.most_common(4))
-        notices.append(f"{folder.name}: left out files that have no ending of an image: {kinds}")
+        notices.append(f"{folder.name}: left out files without the ending of an image: {kinds}")
     if loose:
-        notices.append(f"{folder.name}: left out {loose:,} images that lie in no class folder")
+        notices.append(f"{folder.name}: left out {loose:,} images that are in no class folder")
     return tuple(notices)

@@ -1,4 +1,4 @@
-"""Image files into one tensor; what was done to some of them is said once, for all."""
+"""Read image files into one tensor; remarks are collected over all files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Remarks:
-    """What was done to some of the images of a data set, with how many and the first."""
+    """Remarks on how images of a data set were read, with the number of images and the first."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}
@@ -26,11 +26,11 @@ class Remarks:
             self._found.setdefault(remark, []).append(image)
 
     def notices(self, origin: str, size: int) -> tuple[str, ...]:
-        """Return a line a remark.
+        """Return one line for each remark.
 
         Args:
-            origin: the data set.
-            size: how many images were read.
+            origin: name of the data set.
+            size: number of images that were read.
         """
         return tuple(
             f"{origin}: {len(images):,} of {size:,} images: {remark}; the first is {images[0]}"
@@ -47,15 +47,15 @@ def read_images(
     """Read image files of one size.
 
     Args:
-        name: of the data set, for messages.
+        name: name of the data set, for messages.
         channels: 1 for grey, 3 for RGB.
-        preprocessing: from a PIL image to (C, H, W) in [0, 1], which may give them one size.
+        preprocessing: from a PIL image to (C, H, W) in [0, 1]; it may give all images one size.
 
     Returns:
         images (n, C, H, W) float32 in [0, 1], and notices.
 
     Raises:
-        InputError: a file that cannot be read for certain, or has another size; it is named.
+        InputError: a file is ambiguous, cannot be read, or has another size; the message names it.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Labels of any usual form into places of classes, by number or by name."""
+"""Convert labels of any usual form to places of classes, by number or by name."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ def resolve(
     classes: tuple[str, ...] | None,
     origin: str,
 ) -> tuple[Labels, tuple[str, ...]]:
-    """Return each sample's class as a place among the network's outputs, and all classes' names.
+    """Return the index of each sample's class among the network's outputs, and all class names.
 
     Args:
-        labels: (n,) or (n, 1) whole numbers of any type, (n, K) one-hot, or (n,) names.
-        names: how the data call the classes, in the order of whole-number labels; None: they do
-            not say.
-        classes: all classes, in the order of the network's outputs, as the suite says; None: those
-            of the data.
+        labels: (n,) or (n, 1) integers of any type, (n, K) one-hot, or (n,) names.
+        names: names of the classes in the data, in the order of integer labels; None: unknown.
+        classes: all classes of the suite, in the order of the network's outputs; None: those of the
+            data.
         origin: for messages.
 
     Raises:
-        InputError: labels of another form, beyond the classes, or of a name that is not among them.
+        InputError: labels have another form, are beyond the classes, or have an unknown name.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -76,15 +75,15 @@ def _by_name(
 
 
 def _numbers(labels: npt.NDArray[Any], origin: str) -> tuple[Labels, int | None]:
-    """Return whole numbers >= 0, and the number of columns if they were one-hot."""
+    """Return integers >= 0, and the number of columns if they were one-hot."""
     if labels.dtype.kind not in "biuf":
         raise InputError(f"{origin}: expected labels that are integers >= 0, got {labels.dtype}")
     width = None
     if labels.ndim == 2:
         if not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise InputError(
-                f"{origin}: expected one label an image, or one-hot rows; got labels of shape "
-                f"{labels.shape} whose rows are no single 1 among 0s"
+                f"{origin}: expected one label for each image, or one-hot rows; got labels of "
+                f"shape {labels.shape} whose rows are no single 1 among 0s"
             )
         width = labels.shape[1]
         labels = labels.argmax(axis=1)
@@ -117,18 +116,18 @@ def class_names(array: npt.NDArray[Any], origin: str) -> tuple[str, ...]:
     """Return the class names in an array `classes`.
 
     Args:
-        array: (K,) texts or whole numbers, or a single whole number K.
+        array: (K,) texts or integers, or a single integer K.
         origin: for messages.
 
     Raises:
-        InputError: another form, or a name twice.
+        InputError: the array has another form, or a name occurs twice.
     """
     if array.ndim == 0 and array.dtype.kind in "iu" and int(array) > 0:
         return _numbered(int(array), origin)
     if array.ndim != 1 or not len(array) or array.dtype.kind not in "USiu":
         raise InputError(
-            f"{origin}: expected `classes` as one text a class, such as np.array(['cat', 'dog']), "
-            f"got an array of {array.dtype} of shape {array.shape}"
+            f"{origin}: expected `classes` as one text for each class, such as np.array(['cat', "
+            f"'dog']), got an array of {array.dtype} of shape {array.shape}"
         )
     names = tuple(str(name) for name in texts(array))
     repeated = sorted({name for name in names if names.count(name) > 1})

@@ -1,4 +1,4 @@
-"""Where images and labels are found: by a data set's name, or as a suite's source says."""
+"""Load images and labels, by a data set's name or from a suite's source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bench.data import arrays, folders, torchvision
+from bench.data import arrays, folders, in_hand, torchvision
 from bench.data.dataset import Dataset
 from bench.data.registry import named_dataset
 from bench.data.request import Choose, Preprocessing, Request, Split, the_first
@@ -19,8 +19,9 @@ LOADERS: dict[str, Callable[[DataSource, Request], Dataset]] = {
     "torchvision": torchvision.load,
     "folder": folders.load,
     "npz": arrays.load,
+    "memory": in_hand.load,
 }
-"""By the field of a source that is given."""
+"""By the kind of a source: the field that is given, or memory."""
 
 
 def default_data_dir() -> Path:
@@ -36,10 +37,10 @@ def load(name: str, split: Split = "test", data_dir: Path | None = None) -> Data
 
     Args:
         split: "train" or "test".
-        data_dir: folder of the files; None: `default_data_dir()`.
+        data_dir: folder of the data sets; None: `default_data_dir()`.
 
     Raises:
-        InputError: an unknown name, missing files that cannot be downloaded, or damaged files.
+        InputError: the name is unknown, files are damaged, or missing files cannot be downloaded.
     """
     request = Request(data_dir or default_data_dir(), the_first(None, name), split)
     return named_dataset(name).load(request)
@@ -55,14 +56,13 @@ def load_source(
     """Return the test samples of a suite.
 
     Args:
-        n_examples: only the first so many; None: all.
-        choose: from the data set's size to the rows (n,) that are wanted, instead of `n_examples`.
-        preprocessing: from a PIL image to (C, H, W) in [0, 1]; for ImageNet, where each model
-            has its own, and for folders of images of different sizes.
+        n_examples: only the first `n_examples` samples; None: all.
+        choose: returns the chosen rows (n,) for the data set's size; instead of `n_examples`.
+        preprocessing: from a PIL image to (C, H, W) in [0, 1]; for ImageNet, where each model has
+            its own, and for folders with images of several sizes.
 
     Raises:
-        InputError: missing or damaged data, data that cannot be read for certain, or `n_examples`
-            beyond the data set.
+        InputError: data are missing, damaged or ambiguous, or there are fewer than `n_examples`.
     """
     request = Request(
         data_dir or default_data_dir(),
@@ -73,7 +73,7 @@ def load_source(
 
 
 def missing(source: DataSource, data_dir: Path | None = None) -> str | None:
-    """Return what is not on this disk yet, with the size of the download where known, or None."""
+    """Return what has to be downloaded, with its size if known; None if nothing."""
     if source.name is not None:
         return named_dataset(source.name).missing(data_dir or default_data_dir())
     for path in (source.folder, source.npz):

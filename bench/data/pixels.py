@@ -1,6 +1,7 @@
-"""The pixels of one image, from whatever mode its file has to floats in [0, 1].
+"""Convert the pixels of one image from any mode of its file to floats in [0, 1].
 
-Sources: the modes of Pillow (its documentation, "Concepts", "Modes") and of TIFF, PNG and PNM.
+Sources: the modes of Pillow (its documentation, "Concepts", "Modes"), and the specifications of
+    TIFF, PNG and PNM.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ GREY = ("1", "L", "LA", "La", *GREY_16_BIT, "I", "F")
 CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", *ALPHA)
 LUMINANCE = np.array([299, 587, 114], np.float32) / np.float32(1000)
 """Weights of red, green and blue in grey: ITU-R BT.601, as Pillow has them."""
-ON_BLACK = "transparent pixels are composed on black"
+ON_BLACK = "transparent pixels are composited on black"
 FIRST_FRAME = "only the first of several frames or pages is read"
 NOT_TURNED = "turned by an EXIF tag, which is ignored as in torchvision's ImageFolder"
 TO_GREY = "colours are converted to grey"
@@ -29,25 +30,25 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
 class Unreadable(ValueError):
-    """An image whose values cannot be told for certain; says which image would do."""
+    """An image whose values are ambiguous; the message says which image can be read."""
 
 
 def pixels_of(image: Any, channels: int | None = None) -> tuple[Pixels, tuple[str, ...]]:
-    """Return an image's values, as they are stored, and remarks on what was done to them.
+    """Return an image's values, as they are stored, and remarks on conversions.
 
     Transparent images are composed on black. Colour profiles and EXIF orientation are ignored.
 
     Args:
-        image: a PIL image, from a file not loaded yet or in memory.
-        channels: 1 for grey, 3 for RGB, None for what the image has.
+        image: a PIL image, in memory or from a file whose pixels are not loaded yet.
+        channels: 1 for grey, 3 for RGB, None for the channels of the image.
 
     Returns:
         float32 (C, H, W) in [0, 1], and remarks.
 
     Raises:
-        Unreadable: the mode has no agreed range, or Pillow would lose bits of it.
+        Unreadable: the mode has no standard range, or Pillow would lose bits.
     """
-    tiles = _tiles(image)  # how the file packs its pixels; Pillow forgets it on loading
+    tiles = _tiles(image)  # how the file packs its pixels, which Pillow drops when it loads them
     values, remarks = _natural(image, tiles)
     remarks += _remarks(image)
     if channels == 1 and values.shape[2] == 3:
@@ -60,7 +61,7 @@ def pixels_of(image: Any, channels: int | None = None) -> tuple[Pixels, tuple[st
 
 
 def _natural(image: Any, tiles: str) -> tuple[Pixels, tuple[str, ...]]:
-    """Return (H, W, C) with one channel or three, as the image has them."""
+    """Return (H, W, C) with one channel or three, as in the image."""
     if image.mode in GREY_16_BIT:
         return _grey_16_bit(image, tiles), ()
     if image.mode == "I":
@@ -88,7 +89,7 @@ def _tiles(image: Any) -> str:
 
 def _remarks(image: Any) -> tuple[str, ...]:
     remarks = []
-    # A photograph's second picture (MPO) is its preview, or the other eye's.
+    # The second picture of an MPO photograph is a preview or the other half of a stereo pair.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         remarks.append(FIRST_FRAME)
     if image.getexif().get(_ORIENTATION, 1) != 1:

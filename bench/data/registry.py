@@ -1,8 +1,7 @@
-"""The data sets that are known by name; a new one is one file with one call.
+"""The register of named data sets; a new one is one file with one call.
 
-A module in `bench/data/named/` registers a data set when it is imported, and all of them are. Other
-packages call `register_dataset` themselves, or offer a `NamedDataset` as an entry point of the
-group `bench.datasets`.
+All modules of `bench/data/named/` are imported, and each registers its data sets. Other packages
+call `register_dataset`, or offer a `NamedDataset` as an entry point of the group `bench.datasets`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ENTRY_POINT_GROUP = "bench.datasets"
 
 
 def _never(directory: Path) -> str | None:
-    """Return None: nothing is missing, since the data come with a package."""
+    """Return None: nothing is missing, because a package contains the data."""
     return None
 
 
@@ -36,17 +35,16 @@ class NamedDataset:
     """All that the program knows about a data set.
 
     Attributes:
-        name: as suites and submissions write it.
+        name: name in suites and submissions.
         shape: (C, H, W) of an image.
-        test_size: how many images its published numbers are measured on.
-        load: returns the samples that a request asks for; raises InputError where files are missing
-            or damaged.
-        missing: from the data folder to what is not on this disk yet, in words, or None.
-        mean, standard_deviation: of the training images' pixels, one number a channel.
-        radii: the usual radius of a norm, in the [0, 1] pixel scale.
+        test_size: number of images on which its published numbers are measured.
+        load: returns the samples of a request; raises InputError if files are missing or damaged.
+        missing: returns what has to be downloaded to the data folder, in words, or None.
+        mean, standard_deviation: of the training images' pixels, one number for each channel.
+        radii: the usual radius of each norm, in the [0, 1] pixel scale.
         leaderboards: the norms for which RobustBench has a leaderboard of this data set.
-        robustbench: RobustBench's name of the data set; None where it has none.
-        preprocessed: whether each model brings a preprocessing of its own, from a PIL image.
+        robustbench: RobustBench's name of the data set; None: it has none.
+        preprocessed: whether each model has its own preprocessing, from a PIL image.
         training_folder: the folder, below the data folder, from which training images are read
             batch by batch; None: `load` holds them in memory.
     """
@@ -69,7 +67,7 @@ _registered: dict[str, NamedDataset] = {}
 
 
 def register_dataset(dataset: NamedDataset) -> NamedDataset:
-    """Make a data set known by its name; returns it.
+    """Register a data set by its name, and return it.
 
     Raises:
         InputError: another data set has the name.
@@ -83,7 +81,7 @@ def register_dataset(dataset: NamedDataset) -> NamedDataset:
 
 @cache
 def _discover() -> None:
-    """Import the modules of `bench.data.named`, and what other packages offer."""
+    """Import the modules of `bench.data.named`, and register the data sets of other packages."""
     from bench.data import named
 
     for module in pkgutil.iter_modules(named.__path__):
@@ -118,7 +116,7 @@ def named_dataset(name: str) -> NamedDataset:
 
 
 def image_shape(name: str) -> tuple[int, int, int] | None:
-    """Return (C, H, W) of the images of the data set called `name`; None if it is not known."""
+    """Return the shape (C, H, W) of the images of a named data set; None if it is unknown."""
     dataset = named_datasets().get(name)
     return None if dataset is None else dataset.shape
 

@@ -1,4 +1,4 @@
-"""What is wanted of a data set: which part, which samples, preprocessed how."""
+"""A request for samples: part of the data set, choice of samples, preprocessing."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 Choose = Callable[[int], "Tensor"]
-"""From the number of samples in a data set to the rows (n,) that are wanted."""
+"""From the number of samples in a data set to the chosen rows (n,)."""
 Preprocessing = Callable[[Any], "Tensor"]
 """From a PIL image to (C, H, W) float32 in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a loader is asked for.
+    """A request to a loader.
 
     Attributes:
-        directory: the folder of the data sets' files, where downloads go too.
-        choose: which samples, given how many there are.
+        directory: the folder of the data sets' files and downloads.
+        choose: returns the chosen rows, given the number of samples.
         split: the part of the data set; suites evaluate on "test".
-        preprocessing: a candidate's own, for data sets whose images have no common size.
+        preprocessing: a candidate's preprocessing, for images without a common size.
     """
 
     directory: Path
@@ -40,10 +40,10 @@ def the_first(n: int | None, name: str) -> Choose:
     """Return a choice of the first `n` samples; None chooses all.
 
     Args:
-        name: of the data set, for the message.
+        name: name of the data set, for the message.
 
     Raises:
-        InputError: when called, if the data set has fewer than `n` samples.
+        InputError: the choice was called for a data set with fewer than `n` samples.
     """
 
     def choose(size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where a suite's images and labels come from, as its file says."""
+"""The source of a suite's images and labels, as in its file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BESIDE = {
 
 
 def _class_names(value: Any) -> Any:
-    """Turn 10 into "0" ... "9" and a list of texts and whole numbers into texts."""
+    """Turn 10 into "0" ... "9", and a list of texts and integers into texts."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return numbered(value)
     if not isinstance(value, list | tuple) or not value:
@@ -65,7 +65,7 @@ class DataSource(StrictModel):
     class_order: ClassNames = Field(default=None, validate_default=False, examples=[["cat", "dog"]])
     """The class folders, each once, in the order of the network's outputs."""
     channels: Literal[1, 3] | None = None
-    """What images are converted to: grey or RGB; None: RGB in folders."""
+    """Whether images are converted to grey or RGB; None: to RGB in folders."""
     layout: Literal["NCHW", "NHWC"] | None = None
     """The axes of `images`; None: as their lengths say."""
 
@@ -75,7 +75,16 @@ class DataSource(StrictModel):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> DataSource:
+    def _checked(self) -> DataSource:
+        self.check_fields()
+        return self
+
+    def check_fields(self) -> None:
+        """Refuse fields that do not go together.
+
+        Raises:
+            ValueError: which ones.
+        """
         given = [kind for kind in KINDS if getattr(self, kind)]
         if len(given) != 1:
             came = " and ".join(given) or "none"
@@ -88,11 +97,10 @@ class DataSource(StrictModel):
                 )
         if self.classes and self.class_order:
             raise ValueError("expected `classes` or `class_order`, got both")
-        return self
 
     @property
     def kind(self) -> str:
-        """Which of the fields names the source: name, torchvision, folder or npz."""
+        """The field that names the source: name, torchvision, folder or npz."""
         return next(kind for kind in KINDS if getattr(self, kind))
 
     @property
@@ -105,7 +113,7 @@ class DataSource(StrictModel):
         return self.name or str(self.torchvision).lower()
 
     def relative_to(self, folder: Path) -> DataSource:
-        """Return the same source with relative paths taken from `folder`."""
+        """Return the same source with paths relative to `folder`."""
         changes = {
             field: folder / path
             for field in ("folder", "npz")

@@ -1,4 +1,4 @@
-"""A class of torchvision.datasets as it stands, downloaded where it is missing."""
+"""Data sets of torchvision.datasets, downloaded if they are missing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from bench.errors import InputError
 def load(source: DataSource, request: Request) -> Dataset:
     """Return samples of a torchvision data set.
 
-    Grey images stay grey unless some images of the data set have colours.
+    Grey images stay grey, unless other images of the data set have colors.
 
     Raises:
-        InputError: no such class, wrong arguments, a failed download, images of different sizes or
-            labels that are no classes.
+        InputError: the class does not exist, its arguments are wrong, the download failed, images
+            have several sizes, or labels are no classes.
     """
     import torch
 
@@ -60,7 +60,7 @@ def _open(source: DataSource, directory: Path) -> Any:
     except RuntimeError:
         arguments = {**source.arguments, "download": True}
         download(lambda: kind(str(directory), **arguments), name, directory)
-    except Exception as error:  # each class raises its own kinds for wrong arguments
+    except Exception as error:  # each class raises its own errors for wrong arguments
         raise InputError(f"torchvision.datasets.{name}: field arguments: {error}") from error
     return kind(str(directory), **source.arguments)
 
@@ -122,11 +122,11 @@ def _labels(given: Sequence[Any], origin: str) -> Any:
     for place, label in enumerate(given):
         try:
             array = np.asarray(label)
-        except ValueError:  # of parts that make no array
+        except ValueError:  # its parts make no array
             array = np.empty((0, 0))
         if array.ndim > 1 or array.dtype.kind not in "biufU" or array.shape != np.shape(given[0]):
             raise InputError(
-                f"{origin}: expected one class an image, got a label of type "
+                f"{origin}: expected one class for each image, got a label of type "
                 f"{type(label).__name__} for image {place}"
             )
         arrays.append(array)
@@ -134,7 +134,7 @@ def _labels(given: Sequence[Any], origin: str) -> Any:
 
 
 def _names(items: Any) -> tuple[str, ...] | None:
-    """Return the class names that a data set gives; a class of several names has them joined."""
+    """Return the class names of a data set; several names of one class are joined."""
     names = getattr(items, "classes", None)
     if not names:
         return None

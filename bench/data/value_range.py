@@ -1,4 +1,4 @@
-"""Arrays of pixels into floats in [0, 1], by their type and range."""
+"""Convert arrays of pixels to floats in [0, 1] by type and range."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from bench.data.pixels import Pixels
 from bench.errors import InputError
 
 ROUNDING = 1e-6
-"""How far a float may lie outside [0, 1]: what float32 makes of a value that was inside."""
+"""How far a float may lie outside [0, 1], as by rounding to float32."""
 DARK = 0.1
-"""Images whose largest value is below this look as if they had been divided twice."""
+"""Images whose largest value is smaller were probably divided by 255 twice."""
 
 
 def scale(images: npt.NDArray[Any], origin: str) -> Pixels:
     """Return images as float32 in [0, 1].
 
-    uint8 is divided by 255, and so are other integers from 0 to 255; uint16 by 65535. Floats and
-    booleans are taken as they are.
+    uint8 and other integers from 0 to 255 are divided by 255, uint16 by 65535. Floats and booleans
+    keep their values.
 
     Args:
-        images: of any shape, not empty.
+        images: array of any shape, not empty.
         origin: for messages.
 
     Raises:
-        InputError: another type, values outside the range, or integers whose range is ambiguous.
+        InputError: the type is another, values are out of range, or integers have an ambiguous
+            range.
     """
     kind = images.dtype.kind
     if kind == "b":

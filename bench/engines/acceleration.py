@@ -1,6 +1,6 @@
 """Faster passes with equal results: folded batch norms, channels_last, lower precision.
 
-Nothing here changes what counts: successes are confirmed on the candidate's own module in float32.
+No result depends on it: successes are confirmed on the candidate's own module in float32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.precision import tensor_cores
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 TRIED_IMAGES = 16
-"""Enough to try things on."""
+"""Images on which each step is tried."""
 
 
 def default_precision(device: torch.device) -> str:
@@ -58,7 +58,7 @@ class Accelerated:
 
 
 def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated:
-    """Make a candidate's passes faster where it can take it; the process keeps freed memory.
+    """Make a candidate's passes faster where that works; let the process keep freed memory.
 
     Each step is tried on its own; where answers or gradients change, or the module fails, it is
     undone, and the record says so.
@@ -73,7 +73,7 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
     """
     keep_freed_memory(images.device)
     record: dict[str, str] = {"precision": precision}
-    # Compared in float32: rounded to TF32, equal networks with other weights seem to differ.
+    # The comparison is in float32: in TF32, equal networks with other weights seem to differ.
     with tensor_cores(False):
         expected = Expected(module, images)
         fast, problem = _copied(module, expected)
@@ -81,7 +81,7 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
             record["passes"] = f"as they are: {problem}"
             if precision == "bfloat16":
                 raise _not_in_bfloat16(problem)
-            return Accelerated(_as_it_is(module), record, module, module)
+            return Accelerated(called(module), record, module, module)
         problem = _without_gradients_of_weights(fast, expected)
         if problem:
             record["gradients of weights"] = f"computed too: {problem}"
@@ -89,10 +89,12 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
         fast, record["channels_last"] = _channels_last(fast, expected)
     if precision == "bfloat16":
         _lower_all(fast, images)
-    return Accelerated(_as_it_is(fast), record, fast, fast)
+    return Accelerated(called(fast), record, fast, fast)
 
 
-def _as_it_is(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def called(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the calls of a module as attacks make them: of a copy, in the images' dtype."""
+
     def call(images: Tensor) -> Tensor:
         # A clone, since a candidate may change its input in place.
         logits: Tensor = module(images.clone())
@@ -117,7 +119,7 @@ def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, st
 
 
 def _without_gradients_of_weights(module: nn.Module, expected: Expected) -> str:
-    """Spare passes the gradients that no attack asks for; returns why they are not, or nothing."""
+    """Turn off gradients of weights, which no attack needs; return why not, or an empty text."""
     changed = [each for each in module.parameters() if each.requires_grad]
     try:
         for parameter in changed:
@@ -171,7 +173,11 @@ def _lower(module: nn.Module) -> None:
 
 
 def _lower_all(module: nn.Module, images: Tensor) -> None:
-    """Lower each part. Raises an InputError if it no longer runs, such as one that casts inside."""
+    """Lower each part.
+
+    Raises:
+        InputError: it no longer runs, such as a part that casts inside.
+    """
     try:
         for part in _parts(module):
             _lower(part)

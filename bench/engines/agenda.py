@@ -26,8 +26,8 @@ class Sample:
         row: its place within the task.
         started: how many of its rounds were started.
         searching: the rounds that were started and have not ended.
-        in_batch: how many of those are searched on; the others wait for what is said of them.
-        steps: of each round that ended.
+        in_batch: how many of those are in the batch; the others wait to be confirmed.
+        steps: steps of each round that ended.
         broke: the first round, in their order, that broke the sample; None: none so far.
     """
 
@@ -56,7 +56,7 @@ class Agenda:
 
     Attributes:
         done: samples that are done and were not taken yet, in the order in which they ended.
-        rounds_ended: of the samples that are not done.
+        rounds_ended: the number of ended rounds of samples that are not done.
     """
 
     def __init__(self, rows: Iterable[int], rounds: int) -> None:
@@ -73,7 +73,7 @@ class Agenda:
         self.rounds_ended = 0
 
     def start(self, most: int) -> list[Item]:
-        """Return the next items to search, at most so many; none where none is left.
+        """Return the next items to search, at most `most`; none if none is left.
 
         Rounds whose turn it is come first, then rounds ahead of their turn, the earliest first.
         """
@@ -85,7 +85,7 @@ class Agenda:
         return items
 
     def wait(self, items: Iterable[Item]) -> None:
-        """Take items out of the batch: what they came to has still to be confirmed."""
+        """Take items out of the batch: their results have yet to be confirmed."""
         for sample, _ in items:
             sample.in_batch -= 1
             if not sample.in_batch:
@@ -101,7 +101,7 @@ class Agenda:
 
         Args:
             item: the round.
-            steps: that it took.
+            steps: the number of steps that it took.
             broken: whether it succeeded; that counts if no earlier round did.
         """
         sample = item.sample

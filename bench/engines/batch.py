@@ -1,4 +1,4 @@
-"""The batch of a search: one place a work item, filled and emptied item by item."""
+"""The batch of a search: one place for each work item, filled and emptied item by item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.engines.agenda import Item
 
 @dataclass
 class Batch:
-    """The batch: a state with one row a place, and who sits there; places are filled from 0."""
+    """The batch: a state with one row for each place, and the items in them; places fill from 0."""
 
     capacity: int
     state: State | None = None
@@ -24,7 +24,7 @@ class Batch:
         return self.capacity - len(self.items)
 
     def add(self, state: State, items: list[Item]) -> None:
-        """Seat items, whose rows are those of `state`, in the first empty places."""
+        """Put items, whose rows are those of `state`, into the first empty places."""
         count = len(self.items)
         if self.state is None:
             spare = torch.arange(self.capacity) % len(items)

@@ -13,14 +13,16 @@ from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.modules import uncompiled
 
 USUAL = {"cpu": 128, "cuda": 1024}
-"""Fills the device with networks of usual size; a processor's cache holds no more."""
+"""Images that fill the device with networks of usual size; a processor's cache holds no more."""
 LARGEST = {"cpu": 512, "cuda": 8192}
 FILLING_OPERATIONS = {"cpu": 2e9, "cuda": 1e12}
-"""In one pass: with fewer, the calls of a tiny network cost more than its work."""
+"""Operations in one pass: with fewer, a tiny network's calls cost more than its arithmetic."""
 WITHOUT_GRADIENTS = 4
-"""Times as large may the batches of a tiny network be that keeps no layer's output."""
+"""Without gradients no layer's output is kept, so a tiny network's batches may be this many times
+as large."""
 ENOUGH_OPERATIONS = {"cpu": 2e12, "cuda": 5e13}
-"""In one pass: with more, a huge network, or one that asks itself often, only needs more memory."""
+"""Operations in one pass: with more, a huge network, or one with many inner passes, only needs more
+memory."""
 
 
 def operations(module: nn.Module, images: Tensor) -> float | None:

@@ -1,8 +1,8 @@
-"""Compiled passes, where a run is long enough to win back what compiling costs.
+"""Compiled passes, for runs that are long enough to pay for the compilation.
 
-`torch.compile` fuses what lies between the convolutions. Some networks gain a third from it, others
-nothing, some do not compile at all: so it is tried, checked and measured, and what came of it
-stands in the run's record. An interrupted run goes on as it began.
+`torch.compile` fuses the operations between convolutions. Some networks gain a third from it,
+others nothing, and some do not compile at all. So it is tried, checked and measured, and the run's
+record says what was found. An interrupted run goes on as it began.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from bench.precision import tensor_cores
 from bench.store.records import Block
 
 WORTH_SECONDS = 180.0
-"""Shorter runs are over before the compiler has paid for itself. What is expected is an upper
-bound: as if every sample stood all attacks."""
+"""Expected seconds below which a run does not compile. What is expected is an upper bound: as if
+every sample survived all attacks."""
 FORWARD_WORTH_SECONDS = 30.0
-"""Likewise where only forward passes are compiled, which takes seconds."""
+"""The same where only forward passes are compiled, which takes seconds."""
 LEAST_GAIN = 1.1
 TIMINGS = 5
 TOLERANCE = {"float32": 1e-4, "tf32": 2e-3, "bfloat16": 3e-2}
-"""Largest relative change, of a logit or of a gradient, by which a compiled pass is an equal one:
-where a lower precision rounds, rounding in another order changes that much."""
+"""Largest relative change of a logit or of a gradient with which a compiled pass counts as equal.
+A lower precision rounds more, so that another order of operations changes more."""
 RECORD = "compiled"
 _MEASURED = "times as fast"
 """In the record wherever the compiler worked."""
@@ -157,7 +157,7 @@ def _call(module: nn.Module, uncompiled: Model) -> Callable[[Tensor], Tensor]:
 
 
 def _difference(ours: Tensor | None, theirs: Tensor | None) -> float:
-    """Largest relative to the largest value; infinite if one of the two is missing."""
+    """Return the largest difference, relative to the largest value; infinite if one is missing."""
     if ours is None or theirs is None:
         return float("inf")
     largest = theirs.detach().abs().max().clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Attacking what survives with ever larger budgets, until more would change next to nothing.
+"""Attack survivors with ever larger budgets, until a larger one would change next to nothing.
 
 Standard AutoAttack stops at a fixed budget. Here the gradient attacks go on: each doubling spends
 twice the passes of the one before, by turns on more restarts and on more steps. From the shares of
@@ -18,7 +18,7 @@ UNTIL_CONVERGED = "until-converged"
 ATTACKS = ("apgd-ce", "apgd-t")
 MOST_DOUBLINGS = 6
 SETTLED_SHARE = 0.001
-"""The search ends when another doubling would break a smaller share of the survivors."""
+"""The search ends when another doubling is expected to break a smaller share of the survivors."""
 STEPS = 100
 
 
@@ -39,7 +39,7 @@ def harder_plans(task: AttackTask, doubling: int) -> list[AttackPlan]:
 
 
 def doubled_name(attack: str, doubling: int) -> str:
-    """Name of an attack at 2^doubling times its standard budget; names key random streams."""
+    """Return the name of an attack at 2^doubling times its budget; names key random streams."""
     return f"{attack}-x{2**doubling}"
 
 

@@ -1,4 +1,4 @@
-"""Whether a changed module still answers as the candidate does, and still shows attacks the way."""
+"""Whether a changed module still has the candidate's logits and gradients."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 LOGIT_TOLERANCE = 1e-4
 """Largest change of a logit, relative to the largest one, by which answers count as equal."""
 GRADIENT_TOLERANCE = 1e-2
-"""Likewise of an image's gradient, by its length: where a ReLU or a maximum is near its kink,
+"""The same for an image's gradient, by its length: where a ReLU or a maximum is near its kink,
 rounding decides about single entries."""
 _FEW = 4
 
 
 class Expected:
-    """What a candidate says of a few images, to hold changed modules against.
+    """A candidate's answers to a few images, with which changed modules are compared.
 
     Attributes:
-        repeats: whether it says the same when asked again, drawing the same random numbers.
+        repeats: whether a second call with the same random numbers gives the same answers.
     """
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
@@ -35,11 +35,12 @@ class Expected:
         Raises:
             Exception: whatever the candidate raises.
         """
-        # Negatives too, in a batch of another size: a copy that shares what its original keeps of
-        # a pass would give the answers to the last images whatever it is shown.
+        # The second batch holds negatives, and is of another size: a copy that shares with its
+        # original what a pass leaves behind would answer for the last images, whatever it is given.
         self._batches = (images, 1 - images[:_FEW])
         self._gradient = _gradient_if_any(module, self._batches[1])
-        # Last without gradients: layers that keep a weight from their pass can then be copied.
+        # The last passes are without gradients, so that layers that keep a weight of their pass
+        # can be copied.
         self._logits = [_logits(module, each) for each in self._batches]
         again = _logits(module, self._batches[0])
         self.repeats = _largest_change(again, self._logits[0]) <= LOGIT_TOLERANCE
@@ -103,7 +104,7 @@ def _gradient_if_any(module: nn.Module, images: Tensor) -> Tensor | None:
 
 @contextlib.contextmanager
 def _same_draws(device: torch.device) -> Iterator[None]:
-    """Let PyTorch's own generators start anew in this context, and go on as before after it."""
+    """Seed PyTorch's own generators within this context; restore them after it."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         yield
@@ -118,7 +119,10 @@ def _silent() -> Iterator[None]:
 
 
 def _largest_change(ours: Tensor, theirs: Tensor) -> float:
-    """Relative to the largest finite value; infinite where one has no number and the other one."""
+    """Return the largest change, relative to the largest finite value.
+
+    It is infinite where only one of the two is a number.
+    """
     if ours.shape != theirs.shape:
         return float("inf")
     same = (ours == theirs) | (ours.isnan() & theirs.isnan())
@@ -129,7 +133,7 @@ def _largest_change(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _turned(ours: Tensor | None, theirs: Tensor) -> float:
-    """Largest distance of an image's two gradients, relative to the longest gradient."""
+    """Return the largest distance of an image's two gradients, relative to the longest one."""
     if ours is None:
         return float("inf")
     distance = (ours - theirs).flatten(1).norm(dim=1).max()

@@ -44,6 +44,7 @@ from bench.engines.sharing import processes, share_out
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.store.records import AttackBlock, Attempts
+from bench.store.tables import concatenate
 
 
 @dataclass
@@ -74,11 +75,11 @@ class FastEngine:
         self.precision = precision
 
     def default_batch_size(self, module: nn.Module, images: Tensor) -> int:
-        """Return enough to keep the device busy, and little enough for a processor's cache."""
+        """Return a size that keeps the device busy and fits into a processor's cache."""
         return filling_size(module, images)
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
-        """Return nothing, since batches change no result; for a random candidate, what does."""
+        """Return nothing, since batches change no result; those of a randomized candidate do."""
         if not task.randomized:
             return {}
         return {"batch_size": task.batch_size, "confirmation_draws": MOST_CONFIRMATION_DRAWS}
@@ -181,7 +182,7 @@ def _clean(
     finished: Mapping[str, AttackBlock],
     report: Callable[[Progress], None],
 ) -> Generator[AttackBlock, None, Tensor]:
-    """Predict all samples; returns which (N,) are right."""
+    """Predict all samples; return which (N,) are right."""
     standing = torch.zeros(len(task.labels), dtype=torch.bool)
     known = torch.zeros(len(task.labels), dtype=torch.bool)
     place = {index: row for row, index in enumerate(task.indices.tolist())}
@@ -195,12 +196,7 @@ def _clean(
     for rows in batches((~known).nonzero().flatten(), max(size, 1000)):
         start = time.perf_counter()
         parts = [clean_results(task, part) for part in batches(rows, size)]
-        clean = type(parts[0])(
-            **{
-                name: np.concatenate([getattr(part, name) for part in parts])
-                for name in ("index", "label", "prediction")
-            }
-        )
+        clean = concatenate(parts)
         yield AttackBlock(
             key=f"00-clean-{number:05d}", seconds=time.perf_counter() - start, clean=clean
         )

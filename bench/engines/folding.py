@@ -17,15 +17,16 @@ from bench.engines.equality import Expected
 from bench.modules import uncompiled
 
 MOST_ATTEMPTS = 24
-"""At single parts, where not all of them can be folded at once: each attempt takes passes."""
+"""Attempts to fold single parts, if not all can be folded at once: each attempt takes passes."""
 Replace = Callable[[nn.Module, str, nn.Module, int], bool]
-"""Puts the trace of a child, with so many batch norms folded, into its place; whether it stays."""
+"""Puts the trace of a child, with a number of batch norms folded, into its place; returns whether
+it stays there."""
 _NORMS: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
 }
-"""Exactly these classes: what others inherit from them may do more."""
+"""Exactly these classes, not their subclasses, which may do more."""
 
 
 def folded(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
@@ -33,7 +34,7 @@ def folded(module: nn.Module, expected: Expected) -> tuple[nn.Module, str]:
 
     Args:
         module: may be changed; of a mix each network is folded on its own, so that it stays a mix.
-        expected: what it has to go on answering.
+        expected: the answers that it must keep.
     """
     if not expected.repeats:
         return module, "none: the candidate's answers change by themselves"
@@ -69,7 +70,7 @@ class _Folding:
         self.problems: list[str] = []
 
     def fold_at_once(self, places: Sequence[tuple[nn.Module, str]]) -> bool:
-        """Fold everything and look at the answers once; False: all of it was undone."""
+        """Fold everything and compare the answers once; return False if all of it was undone."""
         done: list[tuple[nn.Module, str, nn.Module]] = []
 
         def replace(parent: nn.Module, name: str, traced: nn.Module, count: int) -> bool:
@@ -88,7 +89,7 @@ class _Folding:
         return not problem
 
     def fold_one_by_one(self, places: Sequence[tuple[nn.Module, str]]) -> None:
-        """Fold part by part, and look at the answers after each."""
+        """Fold part by part, and compare the answers after each."""
         for parent, name in places:
             self._fold(parent, name, self._replace)
 
@@ -114,7 +115,7 @@ class _Folding:
             self._fold(child, grandchild, replace)
 
     def _replace(self, parent: nn.Module, name: str, traced: nn.Module, count: int) -> bool:
-        """Put the trace into the child's place, if all goes on as before."""
+        """Put the trace into the child's place, if the answers stay the same."""
         if self.attempts >= MOST_ATTEMPTS:
             return False
         self.attempts += 1
@@ -144,7 +145,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 class _RefusedSwitches(TorchFunctionMode):
-    """Within this context turning gradients on or off fails: a trace would not do it."""
+    """Refuse to turn gradients on or off within this context: a trace would leave it out."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -182,7 +183,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def fold_batch_norms(traced: fx.GraphModule) -> int:
-    """Fold batch norms into the convolutions before them, in place; returns how many.
+    """Fold batch norms into the convolutions before them, in place; return how many.
 
     A pair that cannot be folded (no running statistics, weights that are computed, hooks) is kept.
     """
@@ -199,7 +200,7 @@ def fold_batch_norms(traced: fx.GraphModule) -> int:
             continue
         try:
             fused = fuse_conv_bn_eval(convolution, norm)
-        except Exception:  # layers of unusual make
+        except Exception:  # unusual layers
             continue
         parent, _, name = target.rpartition(".")
         setattr(modules[parent], name, fused)
@@ -212,7 +213,7 @@ def fold_batch_norms(traced: fx.GraphModule) -> int:
 
 
 def _pair(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[fx.Node, Any, Any] | None:
-    """Return the convolution before a batch norm, if both are as PyTorch has them."""
+    """Return the convolution before a batch norm, if both are PyTorch's own, without hooks."""
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return None
     before = node.args[0]

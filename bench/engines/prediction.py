@@ -1,4 +1,4 @@
-"""What counts as a candidate's answer: in float32, and for a randomized one on average."""
+"""A candidate's answer that counts: in float32, and the mean of a randomized candidate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ DECIDING_DRAWS = 32
 
 FIRST_CONFIRMATION_DRAWS = 128
 MOST_CONFIRMATION_DRAWS = 1024
-"""Further draws that a randomized candidate's witness must fool as well: as many as it takes."""
+"""Further draws on which a randomized candidate's witness must succeed too: at least, at most."""
 
 BEYOND_DOUBT = 4.0
-"""Standard errors by which a wrong class must lead on them. A search shows many images and stops at
-the first that counts: without a margin, luck with the draws would pass for a witness."""
+"""Standard errors by which a wrong class must lead on them. A search tries many images and stops at
+the first that counts: without a margin, a lucky draw would pass for a witness."""
 
 
 class Purpose(enum.IntEnum):
-    """What a randomized candidate's draws are for: one purpose's are never another's."""
+    """What a randomized candidate's draws are for; no two purposes share draws."""
 
     SEARCH = 0
     DECISION = 1
@@ -77,7 +77,7 @@ def leads(
 ) -> tuple[Tensor, Tensor]:
     """Return by how much a randomized candidate prefers some classes to the labels.
 
-    Draws until the lead is beyond doubt, or too small to wait for.
+    It draws until the lead is beyond doubt, or too small to wait for.
 
     Args:
         module: images (n, C, H, W) -> logits (n, K), other ones in each call.
@@ -147,7 +147,7 @@ def own_randomness(task: Task, purpose: Purpose, *keys: int) -> Iterator[None]:
 def keyed_randomness(
     device: torch.device, seed: int, purpose: Purpose, *keys: int
 ) -> Iterator[None]:
-    """Key torch's own generators by the arguments in this context; then go on as before."""
+    """Seed torch's own generators by the arguments within this context; restore them after it."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         for key in (purpose, *keys):

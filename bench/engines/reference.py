@@ -42,10 +42,11 @@ MINIMUM_CLASSES = 4
 
 
 class FiniteModule(nn.Module):
-    """Shows pyautoattack finite logits and gradients only; finite ones are passed on bit for bit.
+    """Gives pyautoattack finite logits and gradients only; finite ones are passed on bit for bit.
 
-    It takes NaN for class 0, and after a gradient of NaN goes on from images of NaN. It is shown
-    equal logits where they are not finite, and 0 in such places of a gradient, as our own attacks.
+    pyautoattack takes NaN for class 0, and after a gradient of NaN goes on from images of NaN. Here
+    it gets equal logits where they are not finite, and 0 in such places of a gradient, as the
+    package's own attacks do.
 
     Attributes:
         unanswered_images: images passed whose logits were not finite.
@@ -69,7 +70,7 @@ class FiniteModule(nn.Module):
         return torch.where(is_answer.unsqueeze(1), logits, 0.0)
 
     def meet_unanswered(self, images: Tensor) -> None:
-        """Do something about images (m, C, H, W) whose logits are not finite; here nothing."""
+        """Handle images (m, C, H, W) whose logits are not finite; here, do nothing."""
 
 
 class WatchedModule(FiniteModule):
@@ -203,7 +204,7 @@ class ReferenceEngine:
 
 
 def _check_gradient(task: AttackTask) -> None:
-    """Refuse candidates without a gradient, on which pyautoattack's attacks fail halfway."""
+    """Refuse candidates without a gradient, on which pyautoattack fails in the middle of a run."""
     needing = [attack.name for attack in task.attacks if plan(task, attack).needs_gradient]
     if needing and not is_differentiable(task.module, task):
         raise EvaluationError(
@@ -227,11 +228,11 @@ def attack_batch(task: AttackTask, attack: str, rows: Tensor, key: str) -> Attac
     with _isolated(), tensor_cores(False):
         adversary = make_adversary(watched, task)
         adversarial = perturb(adversary, attack, clean, labels.to(task.device), task.seed)
-    # As everywhere: a pass with a gradient counts once, as forward-backward.
+    # A pass with a gradient counts once, as forward-backward.
     counts = watched.forward_images - watched.backward_images, watched.backward_images
     found = adversarial.detach().float()
     prediction, broken = _confirmed(task, found, images, labels)
-    # What pyautoattack cannot see as a success: images without an answer, of samples of class 0.
+    # pyautoattack does not see a success in an image without an answer of a sample of class 0.
     missed = [row for row in watched.unanswered if not broken[row]]
     if missed:
         found[missed] = torch.stack([watched.unanswered[row] for row in missed]).float()
@@ -333,7 +334,7 @@ def _check(task: AttackTask) -> None:
 def _isolated() -> Iterator[None]:
     """Keep the caller's random state and log: pyautoattack seeds globally and logs warnings.
 
-    What it warns of (zero gradients, randomness) is measured by `bench.flags` and kept.
+    `bench.flags` measures and records what it warns of (zero gradients, randomness).
     """
     logger = logging.getLogger("auto-attack")
     level = logger.level

@@ -46,11 +46,11 @@ from bench.store.records import AttackBlock
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
 STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
-"""How often the host asks the device which items are done; asking stops a GPU."""
+"""Steps after which the host asks which items are done; asking makes a GPU wait."""
 MOST_CONFIRMED_TOGETHER = 32
 WAITING_SHARE = 8
-"""One in so many of the batch's items may wait to be confirmed: while one waits, later rounds of
-its sample that were started ahead of their turn go on in vain."""
+"""At most one in this many of the batch's items waits to be confirmed: while it waits, later rounds
+of its sample that were started ahead of their turn go on in vain."""
 
 
 Rank = Callable[[Tensor, int], Tensor]
@@ -59,7 +59,7 @@ first: (n, at most that many) int64, on the CPU."""
 
 
 class Search:
-    """One attack on all samples that stand."""
+    """One attack on all samples that still stand."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class Search:
         attack = self.plan.attack
         claimed = state.broken
         images = attack.images(state).float()
-        # What a search in lower precision ended with is tried in float32, claimed or not.
+        # After a search in lower precision every result is tried in float32, claimed or not.
         tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
         wrong = torch.zeros_like(claimed)
         predictions = state.labels.clone()
@@ -260,7 +260,7 @@ class Search:
             wrong[part] = (predicted != state.labels[part]) & good
             predictions[part] = predicted
         budget_spent = (state.iteration >= attack.steps).tolist()
-        # All that is asked item by item, off the device at once.
+        # One transfer from the device, instead of one for each item.
         is_claimed, is_wrong = claimed.tolist(), wrong.tolist()
         classes, steps = predictions.tolist(), state.iteration.tolist()
         witnesses = iter(images[wrong].cpu())
@@ -311,10 +311,10 @@ class Search:
 
 
 def evenly(items: int, most: int) -> int:
-    """Return the size that takes items in as few batches as the largest, and fills the last one.
+    """Return the batch size that needs no more batches than the largest, and fills the last one.
 
     Args:
-        items: as long as each other.
+        items: their number; all take equally long.
         most: the largest batch, at least 1.
     """
     return -(-items // max(1, -(-items // most)))

@@ -1,4 +1,4 @@
-"""What a search writes down of the samples that it is done with."""
+"""The records of the samples that a search has finished."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def search_block(
     record: Mapping[str, float | str],
     margins: Mapping[int, tuple[float, float]],
 ) -> AttackBlock:
-    """Return the attempts on samples that an attack is done with, and its witnesses.
+    """Return a block of the attempts on finished samples, and of their witnesses.
 
     Args:
-        samples: that the attack is done with.
+        samples: those that the attack has finished.
         found: what broke samples, by their rows.
         key: of the block.
         seconds: since the last one; shared out by the steps that were made.
@@ -115,7 +115,7 @@ def _margins(
 
 
 def _iteration(plan: AttackPlan, sample: Sample) -> int:
-    """At which step of its rounds, one after the other, a sample broke; -1 if it did not."""
+    """Return the step, counted over all its rounds, at which a sample broke; -1 if it did not."""
     if sample.broke is None:
         return -1
     return sample.broke * plan.attack.steps + sample.steps[sample.broke]

@@ -1,9 +1,9 @@
-"""Samples shared out among processes, one a core.
+"""Samples shared out among processes, one for each core.
 
-The operations of a small network are so short that cores which share out each one of them are
-hardly faster than one. Samples are independent: so on a CPU each core attacks samples of its own,
-in a process forked off when all is prepared. Blocks are those of one process in another grouping;
-the process that asked for them gives them their keys.
+The operations of a small network are so short that several cores that work on the same operation
+are hardly faster than one. Samples are independent, so on a CPU each core attacks its own samples,
+in a process that is forked when everything is prepared. The blocks are those of one process, in
+another grouping; the parent process gives them their keys.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -31,7 +32,7 @@ from bench.store.records import AttackBlock
 LEAST_SAMPLES = 8
 """A process with fewer samples has batches that are too small."""
 WORTH_SECONDS = 5.0
-"""With less work expected, starting processes does not pay."""
+"""Expected seconds of work below which starting processes does not pay."""
 
 Work = Callable[[AttackTask, Tensor, Callable[[Progress], None]], Iterator[AttackBlock]]
 """Blocks of attacks on a task's samples, of which those in a mask (N,) stand."""
@@ -42,7 +43,7 @@ _PARENT_DEATH_SIGNAL = 1
 
 
 def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:
-    """Return how many processes are to share a task's samples; 1: none but this one.
+    """Return how many processes share a task's samples; 1: this one alone.
 
     Args:
         task: to be done.
@@ -55,10 +56,12 @@ def processes(task: AttackTask, standing: int, expected_seconds: float) -> int:
         # A random candidate's draws belong to its batch; convergence is judged on all samples.
         and not (task.randomized or task.until_converged)
         and not multiprocessing.current_process().daemon
+        # Beside a thread that forks, others may hold locks which the child then waits for.
+        and threading.current_thread() is threading.main_thread()
     )
     cores = torch.get_num_threads()
     count = min(cores, standing // LEAST_SAMPLES)
-    # Each has one thread: more of OpenMP's cannot be had in a process that was forked off.
+    # Each has one thread: OpenMP cannot start more of them in a forked process.
     pays = expected_seconds >= WORTH_SECONDS and count > max(1, cores // 2)
     return count if possible and pays and _forked_take_gradients() else 1
 
@@ -105,7 +108,7 @@ def share_out(
         standing: (N,) bool, which of them are attacked.
         count: of the processes, at least 1.
         finished: blocks of an earlier, interrupted run: their keys are taken.
-        report: told how far all processes together are.
+        report: called with the progress of all processes together.
         work: what each does with its part of the task.
 
     Raises:
@@ -156,8 +159,8 @@ def share_out(
 
 
 def _run(connection: Connection, work: Work, task: AttackTask) -> None:
-    """Do a process's part, until it is done or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    """Do a process's part, until it is finished or the parent has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent terminates this process
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     torch.set_num_threads(1)
     try:
@@ -174,7 +177,7 @@ def _run(connection: Connection, work: Work, task: AttackTask) -> None:
 
 
 def _timed(block: AttackBlock, count: int) -> AttackBlock:
-    """With the time that passed, of which each of `count` processes had a share."""
+    """Return a block with its share of the time that passed: `count` processes ran at once."""
     attempts = block.attempts
     if attempts is not None:
         attempts = replace(attempts, seconds=attempts.seconds / count)
@@ -182,7 +185,7 @@ def _timed(block: AttackBlock, count: int) -> AttackBlock:
 
 
 class _Keys:
-    """Numbers blocks on: several processes begin from the same number."""
+    """Numbers blocks anew: all processes begin from the same number."""
 
     def __init__(self, finished: Mapping[str, AttackBlock]) -> None:
         self._next: dict[str, int] = {}

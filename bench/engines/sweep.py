@@ -38,7 +38,7 @@ from bench.store.records import Attempts, SweepBlock, SweepResults, SweepStarts,
 from bench.store.tables import concatenate
 
 NEIGHBOURS = "neighbours"
-"""What an image counts as that was found at another weight."""
+"""The attack that an image found at another weight counts as."""
 
 
 class SweepEngine:
@@ -134,7 +134,7 @@ class _SweptSamples:
 
 
 class _RunningSweep:
-    """A sweep under way: the samples, what the bases say of them, and what was found."""
+    """A sweep under way: the samples, the bases' answers, and the images found so far."""
 
     def __init__(self, task: AttackTask, precision: str) -> None:
         mix = as_mix(task.module)
@@ -158,7 +158,7 @@ class _RunningSweep:
         return self.clean.predictions(alpha) == self.task.labels
 
     def take(self, block: SweepBlock) -> None:
-        """Know what a finished block of one weight found; starts are the same after any restart."""
+        """Take in a finished block of one weight; starts are the same after any restart."""
         if block.witnesses is not None:
             rows = self._rows(block.witnesses.index)
             images = torch.from_numpy(block.witnesses.images)
@@ -171,7 +171,7 @@ class _RunningSweep:
             self.starts[rows], self.has_start[rows] = self._into_ball(points, clean), True
 
     def attack(self, key: str, alpha: float, standing: Tensor) -> SweepBlock:
-        """Do everything at one weight; `standing` (N,) is updated."""
+        """Run all attacks at one weight; update `standing` (N,)."""
         begin = time.perf_counter()
         outcome = _SweptSamples(len(standing))
         attempts = [self._try_found(alpha, standing, outcome)]
@@ -241,7 +241,7 @@ class _RunningSweep:
         return SweepBlock(key=key, seconds=time.perf_counter() - begin, results=concatenate(final))
 
     def _try_found(self, alpha: float, standing: Tensor, outcome: _SweptSamples) -> Attempts:
-        """Try the images of other weights; it takes no pass."""
+        """Try the images of other weights, which takes no pass."""
         start = time.perf_counter()
         tried = torch.zeros_like(standing)
         tried[self.found.row] = True
@@ -263,7 +263,7 @@ class _RunningSweep:
         return good, predictions[good]
 
     def _ask(self, images: Tensor) -> BaseAnswers:
-        """Ask the candidate's own bases, in float32; one pass through each."""
+        """Return the answers of the candidate's own bases in float32; one pass through each."""
         rows = torch.arange(len(images))
         parts = []
         for part in batches(rows, self.task.batch_size):

@@ -1,4 +1,4 @@
-"""What a sweep knows of images: both bases' answers, which tell the mix's at every weight."""
+"""What a sweep keeps of images: both bases' answers, from which follow the mix's at all weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.decision import classes_of
 
 @dataclass(frozen=True)
 class BaseAnswers:
-    """What both bases say of m images: log-probabilities (m, K) on the CPU, as they are mixed."""
+    """Both bases' answers to m images: log-probabilities (m, K) on the CPU, as they are mixed."""
 
     accurate: Tensor
     robust: Tensor

@@ -23,11 +23,11 @@ KEY = f"00-{WITNESSES}-00000"
 
 
 def try_images(task: Task, trials: Trials, standing: Tensor) -> AttackBlock:
-    """Try all images of the samples that stand, in float32; `standing` (N,) is updated.
+    """Try all images of the samples that stand, in float32; update `standing` (N,).
 
-    A sample is broken by its first image that is inside the ball and misclassified. What that saves
-    stands in the block's record: the passes that it took to find the images that broke a sample,
-    less the tries.
+    A sample is broken by its first image that is inside the ball and misclassified. The block's
+    record says how many passes that saved: those that it took to find the images that broke a
+    sample, less the tries.
     """
     start = time.perf_counter()
     row_of = {int(task.indices[row]): int(row) for row in standing.nonzero().flatten()}

@@ -1,4 +1,4 @@
-"""What attacks are shown of a candidate, beside its logits."""
+"""What attacks get of a candidate, beside its logits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bench.attacks.expectation import expectation
 from bench.attacks.registry import View
 from bench.attacks.straight_through import straight_through, through
 from bench.candidates.mix import MixAnswer, MixedClassifier, as_mix
-from bench.engines.acceleration import Accelerated
+from bench.engines.acceleration import Accelerated, called
 from bench.engines.engine import AttackTask
 
 
 @dataclass(frozen=True)
 class MixView:
-    """A mix as attacks on its parts call it; called like a model it gives its logits."""
+    """A mix as attacks on its parts call it; called like a model, it returns its logits."""
 
     mix: MixedClassifier
     uncompiled: MixedClassifier
@@ -52,6 +52,8 @@ def view(name: View, fast: Accelerated, task: AttackTask) -> Model:
         if task.surrogate is not None:
             return through(task.module, task.surrogate)
         return straight_through(task.module)
+    if name == "uncompiled":
+        return called(fast.uncompiled)
     if name == "expectation":
         return expectation(fast.model)
     return fast.model

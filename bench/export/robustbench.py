@@ -1,8 +1,8 @@
-"""A run as RobustBench asks for it: its `model_info` file, and the form for a new model.
+"""A run in RobustBench's formats: the `model_info` file, and the form for a new model.
 
-Field names and string formats are those of the files in RobustBench's repository: accuracies as
-percent with two decimals in a string, the radius as "8/255" or "0.5", `external` only where an
-evaluation beyond AutoAttack went lower.
+Field names and string formats are those of the files in RobustBench's repository. Accuracies are
+strings in percent with two decimals, the radius is "8/255" or "0.5", and `external` is given only
+if another evaluation than AutoAttack found a lower accuracy.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from bench.store.summary import AttackedSummary
 
 @dataclass(frozen=True)
 class Details:
-    """What RobustBench asks for and no run records.
+    """What RobustBench asks for and runs do not record.
 
     Attributes:
         identifier: the model's id; empty: the published one, or the candidate's name.
-        authors: of the paper; empty: as the candidate names them.
-        forward_passes: of a network that one prediction takes.
+        authors: the paper's authors; empty: those that the candidate names.
+        forward_passes: number of forward passes for one prediction.
         checkpoint: where weights and code can be found.
     """
 
@@ -46,7 +46,7 @@ def model_info(summary: AttackedSummary, joined: BestKnown, details: Details) ->
         joined: best-known robust accuracy on its samples.
 
     Raises:
-        InputError: a run that RobustBench has no place for.
+        InputError: RobustBench has no leaderboard for the run.
     """
     _check(summary)
     manifest = summary.manifest
@@ -177,11 +177,11 @@ def _check(summary: AttackedSummary) -> None:
 
 
 def _architecture(summary: AttackedSummary) -> str:
-    """Return the architecture's name; for a module:function, the function's name."""
+    """Return the architecture's name; for module:function, the name of the function."""
     return str(summary.manifest.information.get("architecture") or "N/A").rpartition(":")[2]
 
 
 def _strongest(summary: AttackedSummary) -> str:
-    """Name what went below AutoAttack: attacks of the run beyond it, or other runs."""
+    """Name the further attacks, or other runs, that found a lower accuracy than AutoAttack."""
     beyond = [attack.name for attack in summary.attacks[4:] if attack.broken]
     return ", ".join(beyond) or "witnesses of other evaluations"

@@ -59,7 +59,7 @@ class Row:
 
 
 def leaderboard_rows(board: Leaderboard) -> list[Row]:
-    """Return the ranked candidates by best-known robust accuracy, as RobustBench ranks.
+    """Return the ranked candidates, sorted by best-known robust accuracy as on RobustBench.
 
     Raises:
         InputError: no run of the suite is ranked.

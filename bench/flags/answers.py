@@ -36,10 +36,10 @@ def check_logits(name: str, logits: object, shape: tuple[int, int]) -> None:
 
 
 def check_some_answered(name: str, logits: Tensor) -> Tensor:
-    """Return which images (n,) the logits (n, K) answer; the others are counted in the records.
+    """Return for which images (n,) the logits (n, K) are finite; records count the others.
 
     Raises:
-        InputError: none of them: the weights or the network are broken.
+        InputError: there are none: the weights or the network are broken.
     """
     finite = answered(logits)
     if not bool(finite.any()):
@@ -151,12 +151,12 @@ def low_precision(logits: Tensor) -> Flag | None:
 def _relative_difference(first: Tensor, second: Tensor) -> float:
     """Return the largest distance of two answers (n, K), relative to the first one's length.
 
-    The whole length, 1, where one of the two is finite and the other is not.
+    The distance is 1 where one of the two is finite and the other is not.
     """
     both = answered(first)
     if not torch.equal(both, answered(second)):
         return 1.0
-    # In float64: squares of large logits overflow.
+    # In float32 the squares of large logits overflow.
     first, second = first[both].double(), second[both].double()
     distance = (first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)
     return float(distance.amax()) if len(distance) else 0.0

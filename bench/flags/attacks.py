@@ -12,14 +12,14 @@ from bench.store.summary import AttackSummary, Convergence, Flag
 SQUARE_THRESHOLD = 0.002
 ITERATION_THRESHOLD = 0.01
 CHANCE = 0.01
-"""How probable an honest model's excess may be before it counts as more than chance."""
+"""The largest p-value of an excess that counts as more than chance."""
 
 
 def beyond_chance(broken: int, n: int, threshold: float) -> bool:
-    """Return whether so many of n samples are more than a share of `threshold` explains.
+    """Return whether the count among n samples is significantly above a share of `threshold`.
 
-    On few samples an honest model passes a threshold by a single lucky step, so the excess must
-    also be more than chance (exact binomial test at `CHANCE`).
+    On few samples one lucky step takes an honest model above a threshold, so the excess must also
+    be more than chance (exact binomial test at `CHANCE`).
     """
     return bool(binom.sf(broken - 1, n, threshold) < CHANCE)
 
@@ -94,6 +94,6 @@ def unconverged(convergence: Convergence, standing: int) -> Flag | None:
     """
     last = convergence.shares_broken[-1] if convergence.shares_broken else 0.0
     if last >= 1:
-        return None  # nothing stands any more
+        return None  # no sample is left
     before = round(standing / (1 - last))
     return more_iterations_break(before - standing, before)

@@ -33,9 +33,9 @@ VOTES = 1000
 VOTES_A_BATCH = 250
 MOST_WITNESSES = 32
 FAILURE_PROBABILITY = 0.001
-"""For a single certificate, as the suites ask for it, and for the votes that contradict it."""
+"""The probability of an error in one certificate, as in the suites, and in the votes against it."""
 SEED_OFFSET = 0x5EED
-"""Added to the run's seed: the draws that certified must not judge."""
+"""Added to the run's seed: the draws of the certificate must not judge it."""
 SIGMA_TOLERANCE = 1e-9
 
 
@@ -65,8 +65,8 @@ def unsound_certificates(
     """Flag certificates that votes at witnesses inside the certified radii contradict.
 
     Args:
-        candidate: None is found of one that is no smoothed classifier, nor of a mix with one, whose
-            certificate does not rest on half of the votes.
+        candidate: only a smoothed classifier can be flagged; not a mix with one, whose certificate
+            does not rest on half of the votes.
         dataset: whose samples count.
         manifest: of a run that is about to be complete; the candidate's others of its suite are
             joined to it.
@@ -110,7 +110,7 @@ def contradicted(
 ) -> int:
     """Return how many certified classes have less than half of the votes at their witness.
 
-    Each by an exact binomial test that errs with probability `FAILURE_PROBABILITY`.
+    Each is tested by an exact binomial test that errs with probability `FAILURE_PROBABILITY`.
 
     Args:
         vote: noisy images (n, C, H, W) -> classes (n,).

@@ -1,4 +1,4 @@
-"""A clean accuracy that guessing reaches too: data and network probably do not fit."""
+"""A clean accuracy at chance level: data and network probably do not fit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bench.store.summary import Flag
 def chance_level(correct: int, n: int, classes: int) -> Flag | None:
     """Flag a clean accuracy that is not significantly above one in K (exact binomial test).
 
-    Few samples say nothing: the test must be one that a classifier halfway between guessing and
-    perfection passes with a probability of 99%.
+    Few samples raise no flag: a classifier halfway between guessing and perfection must pass the
+    test with a probability of 99%.
 
     Args:
         correct: samples that are right without attack.

@@ -1,4 +1,4 @@
-"""Flags that need attacks of their own, on a few dozen samples of a run that is finished.
+"""Flags that need attacks of their own, on a few dozen samples of a finished run.
 
 Sources: Carlini et al. 2019 (arXiv 1902.06705), sections 4.2 to 4.9: unbounded attacks reach 0,
 iterations converge, transfer attacks are weaker than white-box ones.
@@ -44,7 +44,7 @@ def extra_flags(task: AttackTask, tables: Tables, trials: Trials | None) -> list
     if not white_box:
         return []
     known = torch.tensor(tables.samples["index"].tolist())
-    task = _keep(task, torch.isin(task.indices, known))  # a run may stop before it has seen all
+    task = _keep(task, torch.isin(task.indices, known))  # a run may stop before all were attacked
     samples = tables.samples.set_index("index").loc[task.indices.tolist()]
     right = torch.tensor(samples["clean_correct"].to_numpy(bool))
     names = [choice.name for choice in white_box]
@@ -93,7 +93,7 @@ def more_iterations(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag |
 
     Args:
         task: a few samples that stood all attacks.
-        attacks: that they stood.
+        attacks: those that they stood.
     """
     n = len(task.labels)
     longer = []

@@ -1,4 +1,4 @@
-"""A flag on answers that are none, counted in the finished records."""
+"""Flags on logits that are not finite, which the finished records count."""
 
 from __future__ import annotations
 

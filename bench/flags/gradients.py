@@ -1,4 +1,4 @@
-"""Flags on a candidate's gradients: missing, vanishing, cut off, or used by itself."""
+"""Flags on a candidate's gradients: missing, vanishing, stopped, or used by the candidate."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bench.store.summary import Flag
 ZERO_GRADIENT_THRESHOLD = 0.01
 VANISHING_RATIO = 1e-12
 """Ratio of the gradient of the cross-entropy to that of the logits' margin, which is about the
-probability of all wrong classes together. Where it is so small, the cross-entropy itself has long
-been rounded to 0, and no attack can tell by it which of two images is the better one."""
+probability of all wrong classes together. Where it is so small, the cross-entropy itself is
+rounded to 0, so that it no longer tells an attack which of two images is better."""
 VANISHING_THRESHOLD = 0.5
 
 
@@ -58,7 +58,7 @@ def zero_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | 
 def non_finite_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Flag | None:
     """Flag images on which a gradient of cross-entropy or margin holds NaN or infinity.
 
-    Attacks take such entries for 0; elsewhere they may stop an attack for good.
+    The package's attacks take such entries for 0; in other programs they may stop an attack.
     """
     gradients = [image_gradient(module, images, labels, loss) for loss in (cross_entropy, margin)]
     bad = [~torch.isfinite(each.flatten(1)).all(dim=1) for each in gradients if each is not None]
@@ -82,7 +82,7 @@ def vanishing_gradients(module: nn.Module, images: Tensor, labels: Tensor) -> Fl
     of_logits = image_gradient(module, images, labels, margin)
     if gradient is None or of_logits is None:
         return None  # no gradient at all: the flag for zero gradients says so
-    # In float64: squares of float32 numbers below 1e-19 are zero.
+    # In float32 the squares of numbers below 1e-19 are zero.
     size, expected = (norms(each.double(), "L2") for each in (gradient, of_logits))
     vanishes = (expected > 0) & (size <= VANISHING_RATIO * expected)
     share = float(vanishes.float().mean())
@@ -121,7 +121,7 @@ def stopped_gradients(module: nn.Module, images: Tensor) -> Flag | None:
 
 
 class _CountedGradients(TorchFunctionMode):
-    """Counts the gradients that are computed within this context."""
+    """Count the gradients that are computed within this context."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is looked at on a batch before anything is attacked."""
+"""Inspect a batch before anything is attacked."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def inspect(
     # Batches shrink as samples break: some modules drop the dimension of a single image.
     check_logits(name, _answer(name, module, images[:1].clone(), source), (1, classes))
     finite = check_some_answered(name, first)
-    # Images without an answer are counted in the finished records; here they tell nothing.
+    # The finished records count images without an answer; here they are left out.
     if not bool(finite.all()):
         images, given, labels = images[finite], given[finite], labels[finite]
         first, second = first[finite], second[finite]

@@ -1,9 +1,9 @@
-"""The reliability flags that are looked for; a new one is a function and one call.
+"""The register of reliability flags; a new one is a function and one call.
 
 Two kinds of functions raise flags. An inspection looks at a batch and the candidate's answers to
 it before anything is attacked (`register_inspection`). A review looks at a finished run's summary
 and tables, whatever kind of run it is (`register_review`). Both return None where there is nothing
-to say.
+to flag.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ _reviews: list[Review] = []
 
 
 def register_inspection(inspection: Inspection) -> Inspection:
-    """Look for a flag before anything is attacked; returns the function, as a decorator does."""
+    """Register an inspection, which runs before any attack; return it, as a decorator does."""
     if inspection not in _inspections:
         _inspections.append(inspection)
     return inspection
 
 
 def register_gradient_inspection(inspection: Inspection) -> Inspection:
-    """Look for a flag by gradients before anything is attacked; returns the function.
+    """Register an inspection of gradients, which runs before any attack; return it.
 
     A `GradientError` that it raises becomes the flag on gradients that cannot be computed; other
     inspections of gradients are then left out.
@@ -89,7 +89,7 @@ def register_gradient_inspection(inspection: Inspection) -> Inspection:
 
 
 def register_review(review: Review) -> Review:
-    """Look for a flag in every finished run; returns the function, as a decorator does.
+    """Register a review of finished runs; return it, as a decorator does.
 
     It must pass over runs whose summary or tables lack what it reads.
     """

@@ -33,8 +33,8 @@ def train_substitute(
     """Train a small convolutional network on a candidate's answers.
 
     Args:
-        answer: images (n, C, H, W) -> the candidate's classes (n,); of images where it has none,
-            nothing is learnt.
+        answer: images (n, C, H, W) -> the candidate's classes (n,); images without a class
+            are left out.
         images: (N, C, H, W) in [0, 1], which are queried with noise on them.
         classes: K.
         reach: the noise is uniform in [-reach, reach].
@@ -68,8 +68,8 @@ def transfer_images(
 ) -> Tensor:
     """Return images inside the ball that the substitute gets wrong by far.
 
-    The iterated gradient method with momentum, made for transfer (Y. Dong et al., "Boosting
-    Adversarial Attacks with Momentum", 2018, arXiv 1710.06081), on the margin.
+    The attack is the iterated gradient method with momentum, made for transfer (Y. Dong et al.,
+    "Boosting Adversarial Attacks with Momentum", 2018, arXiv 1710.06081), on the margin.
 
     Args:
         network: the substitute.

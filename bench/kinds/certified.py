@@ -62,7 +62,7 @@ class ImportedLogRecords(CertifiedRecords):
 
 
 def _in_linf(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what a certificate at the threat model's radius, in L2, proves in Linf."""
+    """Return what a certificate at the threat model's L2 radius proves in Linf."""
     shape = image_shape(manifest.dataset.name)
     if shape is None:
         return []

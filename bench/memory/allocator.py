@@ -1,4 +1,4 @@
-"""Memory: how much a network takes, and keeping what a pass gives back for the next pass."""
+"""How much memory a network takes, and how to keep what a pass frees for the next pass."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def keep_freed_memory(device: torch.device) -> bool:
         device: where the passes are made; memory on a GPU is kept by PyTorch itself.
 
     Returns:
-        whether it is so now; other allocators are left as they are.
+        whether freed memory is kept now; other allocators are left as they are.
     """
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return False

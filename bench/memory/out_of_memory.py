@@ -1,4 +1,4 @@
-"""Telling out-of-memory errors from other failures, and doing with less."""
+"""Tell out-of-memory errors from other failures, and retry with fewer images."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ anything else, it could end in fewer attacks and a number that is too high."""
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether a pass failed, or may have failed, because it ran out of memory.
 
-    PyTorch has no error of its own for it on a CPU, and on a GPU its libraries have theirs. What
-    the error was raised from counts too: candidates wrap what their layers raise.
+    On a CPU, PyTorch has no error class for it; on a GPU its libraries have their own. The error's
+    causes count too, since candidates wrap what their layers raise.
     """
     return any(_says_so(each) for each in _chain(error))
 

@@ -1,4 +1,4 @@
-"""What each attack took: one bar a candidate, from the robust samples to those wrong anyway."""
+"""Draw what each attack broke: one bar for each candidate, from robust to misclassified samples."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MOST_BARS = 30
 
 
 def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: str) -> Markup:
-    """Draw the share of samples that stood, that fell to each attack, and that were wrong before.
+    """Draw the shares of samples that are robust, broken by each attack, and wrong without attack.
 
-    Read from the right, a bar shows the attacks in their order; its first part is the robust
+    From right to left, a bar shows the attacks in their order; its leftmost part is the robust
     accuracy.
 
     Args:
-        entries: at least one, in the order of the rows; at most `MOST_BARS` are drawn.
-        attacks: names of all their attacks, in the order in which they ran.
+        entries: at least one entry, in the order of the rows; at most `MOST_BARS` are drawn.
+        attacks: names of all attacks of the entries, in the order in which they ran.
         identifier: unique on the page.
 
     Returns:

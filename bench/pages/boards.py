@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 def leaderboards(store: Store) -> list[Leaderboard]:
     """Return the leaderboard of each suite with complete runs, by name.
 
-    A run that cannot be read is left out, logged, and named among the notices.
+    A run that cannot be read is left out, logged, and listed among the notices.
     """
     summaries: dict[str, list[Summary]] = {}
     notices: dict[str, list[str]] = {}
@@ -53,7 +53,7 @@ def leaderboards(store: Store) -> list[Leaderboard]:
 def _best_known(
     store: Store, runs: Sequence[Summary], everything: Sequence[Summary]
 ) -> dict[str, BestKnown]:
-    """Return what is known of the samples of each run, by run; a damaged one is left out."""
+    """Return the best-known accuracy of each run, by run; damaged runs are left out."""
     found = {}
     for run in runs:
         if run.kind.is_ranked:
@@ -63,7 +63,7 @@ def _best_known(
 
 
 def _notice(store: Store, folder: RunFolder, error: InputError) -> str:
-    # Where the store lies on this disk is nothing for readers of the page.
+    # Readers of the page need not know where the store lies on this disk.
     return str(error).replace(str(folder.path), str(folder.path.relative_to(store.root)))
 
 

@@ -1,4 +1,4 @@
-"""Pages from the store: one a suite and an index, each a single file that needs no network."""
+"""Build one page for each suite and an index; each is a single file that needs no network."""
 
 from __future__ import annotations
 
@@ -47,23 +47,22 @@ FILTERS = (
 
 
 def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -> Path:
-    """Write `<suite>.html` for each suite with complete runs, and `index.html` over all of them.
+    """Write `<suite>.html` for each suite with complete runs, and an `index.html` that lists them.
 
-    Reads the store and the published numbers only. A run that cannot be read is left out, logged,
-    and named on its suite's page.
+    This reads the store and the published numbers only. A run that cannot be read is left out,
+    logged, and listed on its suite's page.
 
     Args:
-        store: where the results are.
-        out: the folder to write into; it is made if needed.
-        suites: whose pages to write, by name or path; None: all of the store. The index lists all
-            in any case and links those that have a page in `out`.
+        store: the store with the results.
+        out: the folder to write to; it is created if needed.
+        suites: names or paths of the suites whose pages are written; None: all suites of the store.
+            The index always lists all suites, and links those that have a page in `out`.
 
     Returns:
         the path of the index.
 
     Raises:
-        InputError: there is no complete run, of all suites or of one that is named; or `out`
-            cannot be written.
+        InputError: there is no complete run at all or of a named suite, or `out` cannot be written.
     """
     wanted = None if suites is None else {suite_name(each) for each in suites}
     boards = leaderboards(store)
@@ -114,7 +113,7 @@ def _environment() -> jinja2.Environment:
         "bench_version": bench.__version__,
         "style": Markup(_static("style.css")),
         "script": Markup(script),
-        # The page allows this very script and no other, whatever a record holds.
+        # The page allows exactly this script and no other, whatever a record holds.
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "provenance": provenance,
         "differences": differences,
@@ -152,5 +151,5 @@ def _index_page(environment: jinja2.Environment, boards: Sequence[Leaderboard], 
 
 
 def _encoded(text: str) -> bytes:
-    # Records are JSON, which may hold halves of characters that UTF-8 cannot encode.
+    # JSON records may hold unpaired surrogates, which UTF-8 cannot encode.
     return text.encode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The certified leaderboard: each classifier's certified beside its attacked accuracy."""
+"""The certified leaderboard: the certified accuracy of each classifier beside its attacked one."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CertifiedEntry:
-    """A certification, or an imported log: the newest of its kind.
+    """An entry: the newest certification or imported log of a classifier.
 
     Attributes:
         summary: the run's summary.
         radii: (n_right,) certified radii of the samples that are right, ascending.
-        attacked: the newest full evaluation of the same weights by attacks, under the suite's
+        attacked: the newest full evaluation by attacks of the same weights, under the suite's
             threat model; None: there is none.
     """
 
@@ -91,11 +91,11 @@ class CertifiedEntry:
 
 @dataclass(frozen=True)
 class CertifiedBoard:
-    """All certifications of a suite.
+    """The certifications of a suite.
 
     Attributes:
         eps: radius of the suite's threat model, in the [0, 1] pixel scale.
-        entries: at least one, largest average certified radius first.
+        entries: at least one entry, sorted by descending average certified radius.
     """
 
     eps: float
@@ -121,7 +121,7 @@ class CertifiedBoard:
 
     @property
     def labels(self) -> list[str]:
-        """The name of each entry's curve, with a distinction if several share it."""
+        """The name of each entry's curve, with a distinction if several have the same name."""
         names = [
             f"{entry.method}, \N{GREEK SMALL LETTER SIGMA} {entry.summary.certified.sigma:g}"
             for entry in self.entries
@@ -154,7 +154,7 @@ class CertifiedBoard:
 def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | None:
     """Return the certified leaderboard of a suite; None if nothing was certified.
 
-    A run whose tables cannot be read is left out and logged.
+    Runs whose tables cannot be read are left out and logged.
 
     Args:
         eps: radius of the suite's threat model.
@@ -201,7 +201,7 @@ def _draws(entry: CertifiedEntry) -> str:
 
 
 def _key(summary: Summary) -> str:
-    """Return what puts two runs in two rows: everything but repetition, time and machine."""
+    """Return the key of a run's row: everything but repetition, time and machine."""
     manifest, settings = summary.manifest, summary.manifest.engine_settings
     what = (
         manifest.candidate,
@@ -230,7 +230,7 @@ def _attacked(summary: Summary, evaluations: Sequence[Summary]) -> Summary | Non
 
 
 def describe(board: CertifiedBoard) -> str:
-    """Describe the board in one sentence, as the drawing's text alternative."""
+    """Describe the board in one sentence, the text alternative of the drawing."""
     names = ", ".join(
         f"{entry.manifest.candidate} (sigma {entry.summary.certified.sigma:g}) ACR "
         f"{entry.summary.certified.average_certified_radius:.3f}, "

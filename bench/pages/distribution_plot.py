@@ -42,10 +42,10 @@ def alpha_plot(samples: MixSamples, identifier: str) -> Markup:
 
 
 def margin_plot(samples: MixSamples, names: Sequence[str | None], identifier: str) -> Markup:
-    """Draw each base's confidence margins where it is right, and where an attack made it wrong.
+    """Draw each base's confidence margins on images that it classifies correctly, and wrongly.
 
     Args:
-        names: of the accurate and the robust base, where they are known.
+        names: names of the accurate and the robust base; None if unknown.
         identifier: unique on the page.
 
     Returns:

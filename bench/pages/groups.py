@@ -1,8 +1,8 @@
-"""Which neighbours on a leaderboard cannot be told apart.
+"""Group the neighbours on a leaderboard that cannot be told apart.
 
-From the best robust accuracy downwards, each candidate is compared with the first one of the
-current group, on the samples that both have, by McNemar's exact paired test. One that differs
-beyond chance begins the next group. Within a group the order of ranks may be luck.
+From the best robust accuracy downwards, McNemar's exact paired test compares each candidate with
+the first one of the current group, on the samples that both have. A candidate that differs beyond
+chance begins the next group. Within a group the order of ranks may be due to chance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.store.summary import AttackedSummary
 def with_groups(board: Leaderboard, store: Store) -> Leaderboard:
     """Return a leaderboard whose ranked entries carry the letters of their groups.
 
-    Where a run's table is damaged, or everything is one candidate, there are no groups.
+    There are no groups if a run's table is damaged, or if there is only one candidate.
     """
     if len(board.ranked) < 2:
         return board
@@ -43,11 +43,11 @@ def with_groups(board: Leaderboard, store: Store) -> Leaderboard:
 def group_letters(
     ordered: Sequence[AttackedSummary], robust: Mapping[str, pd.Series[bool]]
 ) -> dict[str, str]:
-    """Return the letter of each run's group: A for the first one, and so on; after Z, AA.
+    """Return the letter of each run's group: A, B, ..., Z, AA, ...
 
     Args:
-        ordered: best robust accuracy first.
-        robust: by run: whether each sample stood, by its index in the data set.
+        ordered: the runs, best robust accuracy first.
+        robust: for each run, whether each sample is robust, by its index in the data set.
     """
     letters: dict[str, str] = {}
     first: pd.Series[bool] | None = None

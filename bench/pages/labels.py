@@ -1,4 +1,4 @@
-"""Names beside points, where there is room for them."""
+"""Place labels beside points where there is room for them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from bench.pages.axes import Point
 from bench.pages.svg import Drawing
-
-Point = tuple[float, float]
-"""In the units of the axes."""
 
 Horizontal = Literal["left", "center", "right"]
 Vertical = Literal["bottom", "center", "top"]
@@ -41,9 +39,9 @@ PLACES: tuple[Place, ...] = (
 """Offsets of a label from its point, in points of 1/72 inch, and its alignment; best first."""
 
 NO_ROOM = 1000.0
-"""Cost of covering a labelled point or another label, or of leaving the axes."""
+"""Cost of covering a labelled point or another label, or of extending beyond the axes."""
 CROSSED_BAR = 10.0
-"""Cost of touching an error bar: more than that of the last place."""
+"""Cost of touching an error bar: more than the cost of the last place."""
 COVERED_DOT = 1.0
 LATER_PLACE = 0.4
 
@@ -60,9 +58,9 @@ class Label:
     """A label to place.
 
     Attributes:
-        point: what it names.
-        name: what it says where there is room.
-        short: what it says where there is not; if it is empty, the label is then left out.
+        point: the labelled point.
+        name: its text where there is room.
+        short: its text where there is no room; if it is empty, the label is left out there.
     """
 
     point: Point
@@ -81,9 +79,9 @@ def place_labels(
 
     Args:
         sketch: the drawing; the limits of its axes are final.
-        labels: those that matter most first: they find the most room.
-        bars: horizontal or vertical lines, by their ends, that labels had better not cross.
-        dots: points that labels had better not cover.
+        labels: the labels, the most important first, which find the most room.
+        bars: both ends of horizontal and vertical lines that labels should not touch.
+        dots: points that labels should not cover.
     """
     canvas = sketch.figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)

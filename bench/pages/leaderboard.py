@@ -20,18 +20,18 @@ from bench.suites import Suite, ThreatModel
 
 @dataclass(frozen=True)
 class Entry:
-    """A run on the page: the newest of its candidate, with the older ones behind it.
+    """An entry of the page: the newest run of a candidate, with its older runs.
 
     Attributes:
-        rank: from 1, equal for equal robust accuracy; None: not ranked.
+        rank: rank from 1, equal for equal robust accuracy; None: not ranked.
         on_front: whether no ranked candidate is better in clean and in robust accuracy.
         claim: the published numbers of this model under the run's threat model.
-        distant_claim: its published numbers at another radius, which are not compared.
-        standing: which place it would take by robust accuracy among the published models; None
-            for a variant, a flagged run, or one that is published itself.
-        older: earlier complete runs of the same, newest first.
+        distant_claim: the published numbers at another radius, which are not compared.
+        standing: the place that it would take among the published models by robust accuracy; None
+            for a variant, a flagged run, or a published model.
+        older: earlier complete runs of the same candidate, newest first.
         best_known: the joined result of all runs of the candidate; None: not computed.
-        group: the letter shared by entries that cannot be told apart; empty: not computed.
+        group: letter of the entries that cannot be told apart from this one; empty: not computed.
     """
 
     summary: AttackedSummary
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def accuracies(self) -> list[Accuracy]:
-        """Clean, AutoAttack's and robust accuracy, each with what is published about it."""
+        """Clean, AutoAttack and robust accuracy, each with the published number."""
         claim, summary = self.claim, self.summary
         return [
             Accuracy(
@@ -94,7 +94,7 @@ class Entry:
 
     @property
     def additional_data(self) -> bool:
-        """Whether data beyond the training set was used, by the candidate's or the claim's word."""
+        """Whether the candidate or the claim says that data beyond the training set was used."""
         claims = [claim for claim in (self.claim, self.distant_claim) if claim is not None]
         own = self.manifest.information.get("additional_data") is True
         return own or any(claim.additional_data for claim in claims)
@@ -140,13 +140,13 @@ class Leaderboard:
 
     Attributes:
         suite: the suite's name.
-        definition: the suite as it ships; None: a user's own, known by its runs only.
-        reference: the manifest of the newest run that is ranked, or of the newest one.
-        ranked: one entry a candidate, best robust accuracy first.
-        variants: runs with something that differs from the suite, newest first.
+        definition: the suite as it ships; None: a user's own suite, known only by its runs.
+        reference: the manifest of the newest ranked run, or else of the newest run.
+        ranked: one entry for each candidate, best robust accuracy first.
+        variants: runs that differ from the suite as defined, newest first.
         outdated: full runs under another version of the suite, newest first.
         published: claims under the suite's threat model, best known accuracy first.
-        published_elsewhere: claims at other radii, which are shown but not compared with.
+        published_elsewhere: claims at other radii, which are shown but not compared.
         notices: runs that could not be read, and why.
         others: runs of other kinds: certifications, imported logs and witnesses, sweeps.
     """
@@ -229,9 +229,9 @@ def make_leaderboard(
     """Sort a suite's complete runs into ranked ones, variants and outdated ones.
 
     Args:
-        summaries: at least one, oldest first.
-        definition: the suite as it ships, if it does.
-        best_known: by run.
+        summaries: at least one summary, oldest first.
+        definition: the suite as it ships; None: it is a user's own.
+        best_known: best-known accuracies, by run.
     """
     runs = ranked(summaries)
     full = [run for run in runs if not run.is_variant]
@@ -271,7 +271,7 @@ def _meaning(run: Summary) -> tuple[object, ...]:
 def _newest_first(
     runs: Sequence[AttackedSummary], best_known: Mapping[str, BestKnown]
 ) -> list[Entry]:
-    """Return one entry for each candidate and set of overrides, led by its newest run."""
+    """Return one entry for each candidate and set of overrides, with the newest run first."""
     groups: dict[tuple[str, str, str], list[AttackedSummary]] = {}
     for run in reversed(runs):
         what = json.dumps(run.manifest.overrides, sort_keys=True)

@@ -14,12 +14,12 @@ from bench.store import Store
 
 @dataclass(frozen=True)
 class MixFigures:
-    """What the page shows of a family of mixes; figures are <svg> elements.
+    """The figures of a family of mixes, as <svg> elements.
 
     Attributes:
-        tradeoff: robust against clean accuracy along the weight; None without a curve or a base.
-        alphas: of each adaptive mix, its name and its weights' distribution.
-        margins: of the bases, with the mix against which the images were made; None: not recorded.
+        tradeoff: robust against clean accuracy along the weight; None if there is no curve or base.
+        alphas: name of each adaptive mix, and the distribution of its weights.
+        margins: margins of the bases, with the mix that was attacked; None: not recorded.
     """
 
     family: Family

@@ -1,4 +1,4 @@
-"""A family of mixes: from the accurate to the robust base, and what lies beside that curve."""
+"""Draw a family of mixes: the curve from the accurate to the robust base, and other mixes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from markupsafe import Markup
 from matplotlib.lines import Line2D
 
 from bench.formatting import percent
-from bench.pages.axes import percent_limits
-from bench.pages.labels import Label, Point, place_labels
+from bench.pages.axes import Point, draw_legend, interval_bars, measured_point, percent_limits
+from bench.pages.labels import Label, place_labels
 from bench.pages.mixes import Family, mix_of, weight_of
 from bench.pages.svg import ROLES, Drawing, drawing, printable
 from bench.store.summary import Summary, SweepPoint, SweepSummary
 
 LABEL_DISTANCE = 0.1
-"""Between labelled points of a curve, in parts of the axes' lengths."""
+"""Least distance of labelled points of a curve, as a fraction of the axes' lengths."""
 CHEAP = "fixed mixes, cheap attack: an upper bound"
 Mark = tuple[Summary, str, str, str]
-"""A run, its label, its color's role, and its marker."""
+"""A run, its label, the role of its color, and its marker."""
 
 
 def mix_plot(family: Family, identifier: str) -> Markup:
     """Draw robust against clean accuracy along the weight, with the bases and the other mixes.
 
     Args:
-        family: with a sweep or at least one base's run.
+        family: a family with a sweep or at least one base's run.
         identifier: unique on the page.
 
     Returns:
@@ -35,7 +35,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
     """
     marks = _marks(family)
     curves = [[_point(each) for each in run.sweep] for run in family.sweeps]
-    bars = [bar for run, *_ in marks for bar in _interval_bars(run)]
+    bars = [bar for run, *_ in marks for bar in interval_bars(run)]
     with drawing(12.6, 6.2) as sketch:
         axes = sketch.axes
         sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.088, top=0.9)
@@ -49,7 +49,8 @@ def mix_plot(family: Family, identifier: str) -> Markup:
         for mark in marks:
             _draw_mark(sketch, mark)
         labels = [
-            Label(_measured(run), printable(text), "", ROLES[role]) for run, text, role, _ in marks
+            Label(measured_point(run), printable(text), "", ROLES[role])
+            for run, text, role, _ in marks
         ]
         labels += [label for run in family.sweeps for label in _curve_labels(sketch, run)]
         place_labels(sketch, labels, bars, [point for curve in curves for point in curve])
@@ -58,7 +59,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
 
 
 def _marks(family: Family) -> list[Mark]:
-    """Return the marks, those first that must not be overlooked."""
+    """Return the marks, the most important first."""
     marks: list[Mark] = []
     marks += [(run, run.manifest.candidate, "adaptive", "D") for run in family.adaptive]
     for run, name in zip(family.bases, family.names, strict=True):
@@ -74,21 +75,6 @@ def _weight(alpha: float) -> str:
 
 def _point(point: SweepPoint) -> Point:
     return 100 * point.clean_accuracy, 100 * point.attacked_accuracy
-
-
-def _measured(run: Summary) -> Point:
-    return 100 * run.clean_accuracy, 100 * run.robust_accuracy
-
-
-def _interval_bars(run: Summary) -> list[list[Point]]:
-    """Return both ends of the clean and of the robust accuracy's interval."""
-    x, y = _measured(run)
-    clean = run.confidence_intervals["clean_accuracy"]
-    robust = run.confidence_intervals["robust_accuracy"]
-    return [
-        [(100 * clean.low, y), (100 * clean.high, y)],
-        [(x, 100 * robust.low), (x, 100 * robust.high)],
-    ]
 
 
 def _set_limits(sketch: Drawing, ends: Sequence[Point], curves: Sequence[Sequence[Point]]) -> None:
@@ -128,7 +114,7 @@ def _scales(run: Summary) -> str:
 
 
 def _curve_labels(sketch: Drawing, run: SweepSummary) -> list[Label]:
-    """Label both ends, and points between them as far apart as text needs."""
+    """Label both ends, and points between them that are far enough apart for text."""
     points = run.sweep
     (left, right), (bottom, top) = sketch.axes.get_xlim(), sketch.axes.get_ylim()
 
@@ -147,11 +133,11 @@ def _curve_labels(sketch: Drawing, run: SweepSummary) -> list[Label]:
 def _draw_mark(sketch: Drawing, mark: Mark) -> None:
     run, label, role, marker = mark
     color = ROLES[role]
-    for ends in _interval_bars(run):
+    for ends in interval_bars(run):
         x, y = zip(*ends, strict=True)
         sketch.axes.plot(x, y, color=color, linewidth=1.2, alpha=0.6)
     (dot,) = sketch.axes.plot(
-        *_measured(run), marker=marker, markersize=8.0, color=color, linestyle="none", zorder=5
+        *measured_point(run), marker=marker, markersize=8.0, color=color, linestyle="none", zorder=5
     )
     sketch.set_title(
         dot,
@@ -181,17 +167,7 @@ def _draw_legend(sketch: Drawing, family: Family) -> None:
         handles.append((handle("adaptive", marker="D"), "adaptive mixes, full protocol"))
     if any(family.bases):
         handles.append((handle("ink", marker="s"), "the bases"))
-    sketch.axes.legend(
-        [each for each, _ in handles],
-        [text for _, text in handles],
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=4,
-        fontsize=9,
-        handletextpad=0.4,
-        columnspacing=1.6,
-        borderaxespad=0.2,
-    )
+    draw_legend(sketch.axes, handles)
 
 
 def _describe(family: Family) -> str:

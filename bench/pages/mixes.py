@@ -22,10 +22,10 @@ class Family:
     """Mixes of the same two bases, measured on the same samples under one threat model.
 
     Attributes:
-        names: names of the accurate and the robust base; None if they are no candidates.
-        bases: runs of the two bases themselves, None where there is none.
-        sweeps: the newest one for each pair of base scales.
-        fixed: runs of mixes with one weight, by that weight.
+        names: names of the accurate and the robust base; None for a base that is no candidate.
+        bases: runs of the two bases; None where there is none.
+        sweeps: the newest sweep for each pair of base scales.
+        fixed: runs of mixes with a fixed weight, by weight.
         adaptive: runs of mixes with a mixing network, by name.
     """
 
@@ -53,8 +53,8 @@ class Margins:
     """One base's confidence margins, in [0, 1].
 
     Attributes:
-        clean_right: (n,) on the clean images that it classifies correctly.
-        attacked_wrong: (m,) on the adversarial images that it classifies wrongly.
+        clean_right: (n,) margins on the clean images that it classifies correctly.
+        attacked_wrong: (m,) margins on the adversarial images that it classifies wrongly.
     """
 
     clean_right: FloatArray
@@ -63,7 +63,7 @@ class Margins:
 
 @dataclass(frozen=True)
 class MixSamples:
-    """The records of a mix's run about its samples.
+    """Weights and margins that a mix's run recorded.
 
     Attributes:
         candidate: the mix's name.
@@ -79,7 +79,7 @@ class MixSamples:
 
 
 def families(summaries: Iterable[Summary]) -> list[Family]:
-    """Sort a suite's runs into families, those with the most mixes first."""
+    """Sort a suite's runs into families; families with the most mixes come first."""
     runs = list(summaries)
     groups: dict[tuple[object, ...], list[Summary]] = {}
     for run in runs:
@@ -130,7 +130,7 @@ def _known(samples: pd.DataFrame, column: str) -> FloatArray:
 
 def _key(run: Summary) -> tuple[object, ...]:
     weights = [tuple(sorted(_base_weights(run, role).items())) for role in ROLES]
-    # Names too: mixes of the same networks have the same digests.
+    # Names count too, because mixes of the same networks have the same digests.
     names = [mix_of(run).get(role) for role in ROLES]
     names += [_definition(run, role) for role in ROLES]
     who = [*weights, *names] if all(weights) else [run.manifest.candidate]
@@ -138,7 +138,7 @@ def _key(run: Summary) -> tuple[object, ...]:
 
 
 def _circumstances(run: Summary) -> tuple[object, ...]:
-    """Return what must agree for accuracies to stand on the same axes."""
+    """Return what must be equal for accuracies to be drawn on the same axes."""
     manifest = run.manifest
     threat = manifest.threat_model
     samples = (manifest.dataset.sha256, run.n_examples)
@@ -177,7 +177,7 @@ def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
 
 
 def _definition(mix: Summary, role: str) -> str | None:
-    """Return the digest of what else decides a base's answers; None if not recorded."""
+    """Return the digest of a base's definition; None if not recorded."""
     definition: str | None = (mix_of(mix).get("definitions") or {}).get(role)
     return definition
 
@@ -190,7 +190,7 @@ def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> AttackedSummary |
             for run in ranked(runs)
             if weights
             and run.manifest.weights_sha256 == weights
-            # Mixes of the same networks have the same digests, whatever their weight.
+            # Mixes of the same networks have the same digests at every weight.
             and (name is None or run.manifest.candidate == name)
             and _definition(mix, role) in (None, run.manifest.definition_sha256)
             and _circumstances(run) == _circumstances(mix)
@@ -200,7 +200,7 @@ def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> AttackedSummary |
 
 
 def _best(runs: Sequence[AttackedSummary]) -> list[AttackedSummary]:
-    """Return one run a candidate, by name: the run with the lowest accuracy, then the newest."""
+    """Return the run with the lowest accuracy, then the newest, of each candidate, by name."""
     chosen: dict[str, AttackedSummary] = {}
     for run in sorted(runs, key=lambda run: run.finished, reverse=True):
         name = run.manifest.candidate

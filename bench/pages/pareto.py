@@ -1,4 +1,4 @@
-"""The Pareto front: the points of which no other is better in both respects."""
+"""The Pareto front: the points that no other point dominates."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the indices of the points that no other point dominates.
 
     A point dominates another if it is at least as large in both coordinates and larger in one.
-    Equal points stand or fall together.
+    Equal points do not dominate each other.
 
     Args:
         points: (first, second) coordinates; larger is better in both.
 
     Returns:
-        indices, by ascending first coordinate; the second then never ascends.
+        indices, sorted by ascending first coordinate; the second coordinate then never ascends.
     """
     by_first = sorted(range(len(points)), key=lambda i: (points[i], -i), reverse=True)
     front: list[int] = []

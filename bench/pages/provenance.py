@@ -27,13 +27,13 @@ from bench.suites import Suite
 
 @dataclass(frozen=True)
 class Fact:
-    """One row.
+    """One row of a run's provenance.
 
     Attributes:
-        name: what it is.
-        lines: its value, one or several lines.
+        name: heading of the row.
+        lines: the value, in one or several lines.
         link: web address of the first line, if it has one.
-        is_code: whether it is something to copy exactly, such as a digest.
+        is_code: whether the value is to be copied exactly, such as a digest.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Group:
 
 
 def provenance(entry: Entry) -> list[Group]:
-    """Return what decided a run's result, how it was made, and what is said of its candidate."""
+    """Return what decided a run's result, how it was made, and information about its candidate."""
     groups = [
         Group("Run", tuple(_run(entry.summary))),
         Group("Candidate", tuple(_candidate(entry))),

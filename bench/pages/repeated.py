@@ -1,4 +1,4 @@
-"""Trainings that differ in their seed alone: means and standard deviations."""
+"""Means and standard deviations of trainings that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RepeatedTraining:
     """One recipe under one setting, trained with several seeds and certified alike.
 
     Attributes:
-        entries: at least two, by seed.
+        entries: at least two entries, sorted by seed.
     """
 
     entries: tuple[CertifiedEntry, ...]
@@ -61,8 +61,8 @@ class RepeatedTraining:
 def repeated_trainings(entries: Sequence[CertifiedEntry]) -> list[RepeatedTraining]:
     """Return the trainings repeated with other seeds, largest mean radius first.
 
-    What belongs together has the same recipe and settings, as the submissions record them, and was
-    certified in the same way on the same samples.
+    Trainings belong together if their submissions record the same recipe and settings, and if they
+    were certified in the same way on the same samples.
     """
     groups: dict[str, dict[int, CertifiedEntry]] = {}
     for entry in entries:

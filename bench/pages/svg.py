@@ -1,4 +1,4 @@
-"""Drawings by matplotlib as inline SVG that takes its colours and its font from the page."""
+"""Drawings by matplotlib as inline SVG that takes its colors and its font from the page."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ ROLES = {
     "attack-11": "#7a5a45",
     "attack-12": "#c9ac93",
 }
-"""Colours of a light page, all different: each stands for the style sheet's variable --chart-NAME,
-which a dark page or a printer sets otherwise."""
+"""Colors of a light page, all different. Each stands for the style sheet's variable --chart-NAME,
+for which dark pages and printers have other values."""
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
@@ -75,9 +75,9 @@ class Drawing:
     """A figure being drawn.
 
     Attributes:
-        figure: in points, 72 an inch.
+        figure: the figure; its units are points, 72 to the inch.
         axes: its only axes.
-        titles: what is shown when the pointer rests on a part, by the part's group id.
+        titles: texts that are shown when the pointer rests on a part, by the part's group id.
         halos: group ids of texts that lines must not cross.
     """
 
@@ -102,8 +102,8 @@ class Drawing:
         """Return the drawing as an <svg> element; the same drawing gives the same text.
 
         Args:
-            identifier: unique on the page; the ids inside begin with it.
-            alternative: what the drawing shows, for those who do not see it.
+            identifier: unique on the page; all ids in the drawing begin with it.
+            alternative: text alternative of the drawing.
         """
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -120,7 +120,7 @@ class Drawing:
         root.set("style", f"max-width: {width * 4 / 3:.0f}px")
         root.set("role", "img")
         root.set("aria-label", printable(alternative, limit=2000))
-        # Every text in it is escaped by ElementTree.
+        # ElementTree escapes every text in it.
         return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -129,10 +129,10 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
     """Make a drawing in the report's style.
 
     Args:
-        width, height: in inches; text is 10 points.
+        width, height: size in inches; text has 10 points.
     """
     with style.context(["default", _STYLE]), warnings.catch_warnings():
-        # The page's fonts may have characters that matplotlib's measuring font lacks.
+        # The page's fonts may have characters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(width, height), dpi=72)
         FigureCanvasAgg(figure)
@@ -140,7 +140,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
 
 
 def printable(text: str, limit: int = 36) -> str:
-    """Return text for a label: one line, at most `limit` characters, only what SVG may hold."""
+    """Return text for a label: one line of at most `limit` characters that SVG may contain."""
     line = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
@@ -148,7 +148,7 @@ def printable(text: str, limit: int = 36) -> str:
 
 
 def _simplify(root: ElementTree.Element) -> None:
-    """Drop namespaces, metadata and the style sheet, which would hold for the whole page."""
+    """Drop namespaces, metadata and the style sheet, which would apply to the whole page."""
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         for name in list(element.attrib):
@@ -171,14 +171,14 @@ def _add_titles(root: ElementTree.Element, titles: dict[str, str]) -> None:
 def _add_halos(root: ElementTree.Element, halos: set[str]) -> None:
     for element in root.iter():
         if element.get("id") in halos:
-            # matplotlib's own way, a path effect, would turn the text into shapes.
+            # A path effect of matplotlib would turn the text into shapes.
             element.set(
                 "style", f"paint-order: stroke; stroke: {ROLES['surface']}; stroke-width: 3px"
             )
 
 
 def _rename_ids(root: ElementTree.Element, identifier: str) -> None:
-    """Keep the ids that something refers to, and make them unique on the page."""
+    """Keep the ids that other elements refer to, and make them unique on the page."""
     used: dict[str, str] = {}
     for element in root.iter():
         for value in element.attrib.values():

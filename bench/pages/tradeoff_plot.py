@@ -1,4 +1,4 @@
-"""The trade-off: robust against clean accuracy, measured candidates before published models."""
+"""Draw the trade-off: robust against clean accuracy of measured candidates and published models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from bench.claims import Claim
 from bench.formatting import percent
-from bench.pages.axes import percent_limits
-from bench.pages.labels import Label, Point, place_labels
+from bench.pages.axes import Point, draw_legend, interval_bars, measured_point, percent_limits
+from bench.pages.labels import Label, place_labels
 from bench.pages.leaderboard import Entry
 from bench.pages.pareto import pareto_front
 from bench.pages.svg import ROLES, Drawing, drawing, printable
@@ -23,7 +23,7 @@ def tradeoff_plot(entries: Sequence[Entry], claims: Sequence[Claim], identifier:
     """Draw ranked candidates with their 95% intervals over the published models.
 
     Args:
-        entries: at least one.
+        entries: at least one entry.
         claims: published models under the same threat model.
         identifier: unique on the page.
 
@@ -34,8 +34,8 @@ def tradeoff_plot(entries: Sequence[Entry], claims: Sequence[Claim], identifier:
         axes = sketch.axes
         sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=0.915)
         published = [_published_point(claim) for claim in claims]
-        measured = [_measured_point(entry) for entry in entries]
-        bars = [bar for entry in entries for bar in _interval_bars(entry)]
+        measured = [measured_point(entry.summary) for entry in entries]
+        bars = [bar for entry in entries for bar in interval_bars(entry.summary)]
         _set_limits(axes, [end for bar in bars for end in bar], published)
         axes.grid(visible=True)
         axes.set_axisbelow(True)
@@ -55,24 +55,8 @@ def _published_point(claim: Claim) -> Point:
     return 100 * (claim.clean_accuracy or 0), 100 * (claim.best_known_accuracy or 0)
 
 
-def _measured_point(entry: Entry) -> Point:
-    return 100 * entry.summary.clean_accuracy, 100 * entry.summary.robust_accuracy
-
-
-def _interval_bars(entry: Entry) -> list[list[Point]]:
-    """Return both ends of the clean and of the robust accuracy's interval."""
-    clean, robust = entry.interval("clean_accuracy"), entry.interval("robust_accuracy")
-    assert clean is not None  # both accuracies are there in every summary
-    assert robust is not None
-    x, y = _measured_point(entry)
-    return [
-        [(100 * clean.low, y), (100 * clean.high, y)],
-        [(x, 100 * robust.low), (x, 100 * robust.high)],
-    ]
-
-
 def _set_limits(axes: Axes, measured: Sequence[Point], published: Sequence[Point]) -> None:
-    """Show everything measured, and what is published but for outliers far below the rest."""
+    """Show all measured points, and published ones except outliers far below the rest."""
     for axis, set_limits in ((0, axes.set_xlim), (1, axes.set_ylim)):
         values = [point[axis] for point in measured]
         others = [point[axis] for point in published]
@@ -131,7 +115,7 @@ def _draw_front(axes: Axes, points: Sequence[Point], role: str, style: object) -
 
 def _draw_measured(sketch: Drawing, entry: Entry, point: Point) -> None:
     color = _color(entry)
-    for ends, cap in zip(_interval_bars(entry), "|_", strict=True):
+    for ends, cap in zip(interval_bars(entry.summary), "|_", strict=True):
         sketch.axes.plot(
             [x for x, _ in ends],
             [y for _, y in ends],
@@ -164,11 +148,11 @@ def _color(entry: Entry) -> str:
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
-    """Return the labels, names or else ranks; the most important ones first, to find room."""
+    """Return the labels, the most important first; ranks replace names where there is no room."""
     ordered = sorted(entries, key=lambda entry: (not entry.on_front, not entry.summary.flags))
     return [
         Label(
-            _measured_point(entry),
+            measured_point(entry.summary),
             name=printable(entry.manifest.candidate.removeprefix("robustbench:")),
             short=str(entry.rank),
             color=_color(entry),
@@ -209,17 +193,7 @@ def _draw_legend(
             handles.append((cross, "published, called unreliable"))
         line = handle(color=ROLES["published-front"], linestyle=(0, (4, 3)), linewidth=1.2)
         handles.append((line, "published Pareto front"))
-    sketch.axes.legend(
-        [each for each, _ in handles],
-        [text for _, text in handles],
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=4,
-        fontsize=9,
-        handletextpad=0.4,
-        columnspacing=1.6,
-        borderaxespad=0.2,
-    )
+    draw_legend(sketch.axes, handles)
 
 
 def _describe(entries: Sequence[Entry], claims: Sequence[Claim]) -> str:

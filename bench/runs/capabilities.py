@@ -1,4 +1,4 @@
-"""What a candidate has that adaptive attacks can use, and which attacks that leaves."""
+"""Which properties of a candidate adaptive attacks can use, and which attacks apply to it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TRIED_IMAGES = 4
 
 
 def capabilities(candidate: Candidate, images: Tensor) -> frozenset[Need]:
-    """Return what attacks may ask of a candidate.
+    """Return the properties of a candidate that attacks may need.
 
     Args:
-        images: (n, C, H, W) a few, on the candidate's device.
+        images: (n, C, H, W), a few images on the candidate's device.
     """
     found: set[Need] = set()
     if candidate.mix is not None:
@@ -37,7 +37,7 @@ def capabilities(candidate: Candidate, images: Tensor) -> frozenset[Need]:
 def applicable(
     attacks: Sequence[AttackChoice], candidate: Candidate, images: Tensor
 ) -> tuple[AttackChoice, ...]:
-    """Return the attacks of a protocol that the candidate can run; unknown ones stay."""
+    """Return the attacks of a protocol that apply to the candidate; unknown ones stay."""
     needs = {choice.name: ATTACKS[choice.name].need for choice in attacks if choice.name in ATTACKS}
     if not any(needs.values()):
         return tuple(attacks)

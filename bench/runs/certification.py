@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.certification.accuracy import certified_counts, summarise
@@ -16,15 +14,12 @@ from bench.data import Dataset
 from bench.engines import CertificationTask, Engine
 from bench.engines.certification import CertificationEngine
 from bench.errors import InputError
-from bench.flags.certificates import unsound_certificates
 from bench.kinds.certified import CertificationRecords, CertifiedRecords
 from bench.runs.estimate import Estimate, estimate_votes
-from bench.runs.kind import MadeKind, RunnableKind, present, task_of
+from bench.runs.kind import MadeKind, RunnableKind, common_fields, task_of
 from bench.runs.settings import Settings
-from bench.store import Store
 from bench.store.manifest import Manifest
 from bench.store.records import CertificationBlock
-from bench.store.selection import interval_of
 from bench.store.summary import CertifiedSummary, Flag
 from bench.store.tables import (
     CERTIFICATE_COLUMNS,
@@ -41,7 +36,7 @@ class CertifyingKind(CertifiedRecords, MadeKind):
     """What a certification and an imported log have in common."""
 
     def join(self, blocks: Sequence[CertificationBlock]) -> Tables:  # type: ignore[override]
-        """Return the tables: certificates by index, no attempts, no witnesses."""
+        """Return the tables: certificates by index, without attempts and witnesses."""
         samples = frame(block.certificates for block in blocks)
         samples = samples.sort_values("index", ignore_index=True)
         for name in ("certified_count", "noise_samples"):
@@ -62,20 +57,8 @@ class CertifyingKind(CertifiedRecords, MadeKind):
         clean = int((certificates.prediction == certificates.label).sum())
         (proved,) = certified_counts(certificates, [manifest.threat_model.eps])
         return CertifiedSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=clean / n,
-            robust_accuracy=proved / n,
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, clean, n),
-                "robust_accuracy": interval_of(manifest.selection, proved, n),
-            },
-            flags=list(raised),
-            engine_record=dict(record),
+            **common_fields(manifest, n, clean, proved, raised, record, finished),
             seconds=float(record.get("seconds", 0.0)),
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
             certified=summarise(certificates, manifest.engine_settings["sigma"]),
         )
 
@@ -119,18 +102,6 @@ class Certification(CertificationRecords, CertifyingKind, RunnableKind):
         usual = settings.chosen_protocol.certification
         given = task.smoothing.noise_samples
         return {} if usual is None or given == usual.noise_samples else {"noise_samples": given}
-
-    def closing_flags(
-        self,
-        candidate: Candidate,
-        dataset: Dataset,
-        manifest: Manifest,
-        tables: Tables,
-        store: Store,
-        device: torch.device,
-    ) -> list[Flag]:
-        """Return the flag for a certificate that a witness contradicts."""
-        return present(unsound_certificates(candidate, dataset, manifest, tables, store, device))
 
 
 def smoothing_of(candidate: Candidate, settings: Settings) -> Smoothing:

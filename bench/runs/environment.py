@@ -55,5 +55,5 @@ def processor() -> str:
 
 
 def now() -> str:
-    """Return the time in UTC, fine enough to tell which of two short runs is the newer one."""
+    """Return the time in UTC, precise enough to order two short runs."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

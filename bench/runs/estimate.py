@@ -1,4 +1,4 @@
-"""How long an evaluation will take, from a few measured passes."""
+"""Estimate how long an evaluation will take from a few measured passes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Estimate:
     """Bounds on the time of an evaluation, in seconds.
 
     Attributes:
-        low: if the first attack broke every sample.
-        high: if every sample that is right without attack survived all attacks.
+        low: the time if the first attack broke every sample.
+        high: the time if every sample that is right without attack survived all attacks.
     """
 
     low: float
@@ -57,7 +57,7 @@ def estimate_attacks(task: AttackTask) -> Estimate:
 
 
 def estimate_votes(task: CertificationTask) -> Estimate:
-    """Measure a few batches and extrapolate to all draws, which a sequential one seldom needs."""
+    """Measure a few batches and extrapolate to all draws; a sequential run seldom needs them."""
     images, _ = _few(task)
 
     def forward() -> None:

@@ -1,4 +1,4 @@
-"""An evaluation: attack after attack on the samples that still stand."""
+"""An evaluation: one attack after the other on the samples that survived the earlier ones."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ from bench.engines.convergence import (
 from bench.engines.prediction import decide
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
-from bench.flags.certificates import unsound_certificates
 from bench.flags.extra import extra_flags
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
 from bench.runs.estimate import Estimate, estimate_attacks
-from bench.runs.kind import RunnableKind, present, task_of
+from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
@@ -42,7 +41,6 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.manifest import Manifest
 from bench.store.records import AttackBlock
-from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
     Tables,
@@ -64,7 +62,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
     def task(
         self, candidate: Candidate, dataset: Dataset, settings: Settings, engine: Engine[Any]
     ) -> AttackTask:
-        """Return the candidate with those attacks of the protocol that apply to it."""
+        """Return the candidate with the attacks of the protocol that apply to it."""
         common = task_of(candidate.module, dataset, settings, engine)
         images = dataset.images[:4].to(settings.device)
         surrogate = candidate.surrogate
@@ -101,7 +99,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
         )
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
-        """Return the protocol's attacks, with what the settings add before and after them."""
+        """Return the protocol's attacks, with those that settings add before and after them."""
         return [
             *([{"name": WITNESSES}] if settings.seed_witnesses else []),
             *(attack.model_dump(mode="json") for attack in task.attacks),
@@ -118,7 +116,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
     ) -> None:
         """Stop before the attacks if the clean accuracy contradicts the published one.
 
-        A clean accuracy at chance level is only told.
+        A clean accuracy at chance level is only reported.
         """
         if not settings.allow_clean_mismatch:
             check_clean_accuracy(settings.suite, manifest, blocks)
@@ -142,24 +140,12 @@ class AttackingKind(AttackedRecords, RunnableKind):
         return Tables(samples, attempt_table(attempts), first_witnesses(witnesses), self.columns)
 
     def measured(self, task: AttackTask, tables: Tables) -> Tables:
-        """Return the tables with the columns that take passes of their own.
+        """Return the tables with the columns that need passes of their own.
 
-        They say which samples stand if witnesses are kept as 8-bit images, and what a mix says of
-        clean images and witnesses.
+        They record which samples survive if witnesses are rounded to 8-bit images, and a mix's
+        weights and margins on clean images and witnesses.
         """
         return with_mix_records(task, _with_eight_bit(task, tables))
-
-    def closing_flags(
-        self,
-        candidate: Candidate,
-        dataset: Dataset,
-        manifest: Manifest,
-        tables: Tables,
-        store: Store,
-        device: torch.device,
-    ) -> list[Flag]:
-        """Return the flag for a certificate that a witness contradicts."""
-        return present(unsound_certificates(candidate, dataset, manifest, tables, store, device))
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
@@ -184,24 +170,14 @@ class AttackingKind(AttackedRecords, RunnableKind):
         convergence = _convergence(manifest, attacks, n)
         seconds = float(attempts["seconds"].sum())
         return AttackedSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=clean / n,
+            **common_fields(
+                manifest, n, clean, robust, raised, _with_rates(record, n, seconds), finished
+            ),
             autoattack_accuracy=None if skipped else _autoattack_accuracy(attacks),
-            robust_accuracy=robust / n,
             eight_bit_robust_accuracy=float(samples["eight_bit_robust"].mean()),
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, clean, n),
-                "robust_accuracy": interval_of(manifest.selection, robust, n),
-            },
             attacks=attacks,
-            flags=list(raised),
-            engine_record=_with_rates(record, n, seconds),
             convergence=convergence,
             seconds=seconds,
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
         )
 
 
@@ -212,7 +188,7 @@ class Evaluation(EvaluationRecords, AttackingKind):
 def _chance_level_so_far(
     manifest: Manifest, classes: int, blocks: Collection[AttackBlock]
 ) -> Flag | None:
-    """Flag a clean accuracy at chance level, once the clean predictions of a round are there."""
+    """Flag a clean accuracy at chance level, once all clean predictions of a round are finished."""
     clean = [block.clean for block in blocks if block.clean is not None]
     n = sum(len(part.index) for part in clean)
     selection = manifest.selection
@@ -274,7 +250,7 @@ def _with_eight_bit(task: Task, tables: Tables) -> Tables:
 def _with_rates(
     record: Mapping[str, float | str], n: int, seconds: float
 ) -> dict[str, float | str]:
-    """Return the engine's record with how full its batches were, and how fast it was."""
+    """Return the engine's record with its batch fill and its samples per second."""
     rates: dict[str, float | str] = dict(record)
     filled, slots = record.get("filled_steps"), record.get("slot_steps")
     if isinstance(filled, int | float) and isinstance(slots, int | float) and slots:
@@ -293,7 +269,7 @@ def _autoattack_accuracy(attacks: Sequence[AttackSummary]) -> float | None:
 def _convergence(
     manifest: Manifest, attacks: Sequence[AttackSummary], n: int
 ) -> Convergence | None:
-    """Return what the doublings brought, for a run that attacked until convergence."""
+    """Return the results of the doublings; None for a run that did not attack until convergence."""
     if all(choice["name"] != UNTIL_CONVERGED for choice in manifest.attacks):
         return None
     passes, curve = 0, []

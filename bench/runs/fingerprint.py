@@ -1,9 +1,10 @@
 """The fingerprint of a candidate's answers: its logits on fixed probe images.
 
-A digest can be right and the answers another's all the same: a library was updated, a file outside
-the folder or an environment variable changed, a module reads something at every pass. The images
-are keyed draws, the same for all candidates of one input shape: half of them noise pixel by pixel,
-half of it smooth, since networks pass these on in different ways.
+A candidate can answer differently although its digests are the same: a library was updated, a file
+outside the folder or an environment variable changed, or a module reads something at every pass.
+The probe images are keyed draws, the same for all candidates of one input shape. Half of them are
+noise in each pixel, the other half is smooth noise, because networks respond differently to the
+two.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from bench.store.same_candidate import same_answers
 
 PROBES = 4
 COARSE = 3
-"""Pixels a side of the smooth images, before they are enlarged."""
+"""Height and width of the smooth images before they are enlarged."""
 
 
 def fingerprint(
     candidate: Candidate, shape: tuple[int, ...], device: torch.device
 ) -> list[str] | None:
-    """Return a candidate's logits on the probe images, a line an image, to six digits.
+    """Return a candidate's logits on the probe images, one line for each image, to six digits.
 
-    None where they are not the same at every pass, so that they tell nothing: of a candidate that
-    is declared to be randomized, and of one that turns out to be. None too where a pass fails;
-    what is wrong is then found by the checks that a run begins with.
+    The result is None if they vary from pass to pass and so identify nothing: for a candidate that
+    is declared to be randomized, or that turns out to be. It is also None if a pass fails; the
+    checks at the beginning of a run then find the reason.
 
     Args:
         shape: (C, H, W) of an image.
-        device: where the candidate is.
+        device: the device that the candidate is on.
     """
     if candidate.randomized:
         return None
@@ -64,7 +65,7 @@ def probe_images(shape: tuple[int, ...]) -> Tensor:
 
 
 def _answers(module: nn.Module, images: Tensor) -> list[str]:
-    """Return a line of logits for each image, computed one by one so that no batch matters."""
+    """Return a line of logits for each image, computed one by one, so that no batch matters."""
     lines = []
     with torch.no_grad(), tensor_cores(False):
         for image in images:

@@ -1,4 +1,4 @@
-"""Keeping what others made as a run of its own: all of it or nothing, and each file once."""
+"""Keep results that others made as a run of its own, completely or not at all, each file once."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def keep(
     """Keep a run that was made elsewhere.
 
     Args:
-        kind: of the run.
-        dataset: its samples.
-        read: the tables and the flags that they raise; called once the run is locked.
-        notice: is told what the user should know that is no error.
+        kind: kind of the run.
+        dataset: samples of the run.
+        read: returns the tables and the flags that they raise; called when the run is locked.
+        notice: called with messages for the user that are no errors.
 
     Returns:
         the run; reused if the same file was imported before.

@@ -1,4 +1,4 @@
-"""Published certification logs as runs, so that they stand beside our own."""
+"""Published certification logs as runs, to be compared with our own."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def import_certification_log(
     store: Store,
     source: str = "",
 ) -> RunResult:
-    """Take a certification log into the store, all of it or nothing.
+    """Import a certification log into the store, completely or not at all.
 
     Args:
-        dataset: the suite's, whole.
-        candidate: what the log's classifier is called.
-        sigma: of its noise.
-        source: where the log comes from.
+        dataset: the suite's whole data set.
+        candidate: name of the log's classifier.
+        sigma: standard deviation of its noise.
+        source: origin of the log.
 
     Raises:
-        InputError: the log is wrong (which line), sigma is not above 0, or the suite certifies
-            nothing, or its norm is not L2.
+        InputError: a line of the log is wrong, sigma is not above 0, the suite certifies nothing,
+            or its norm is not L2.
     """
     protocol = suite.certifying_protocol
     check_certifiable(suite.threat_model, f"suite {suite.name}")

@@ -1,9 +1,9 @@
-"""Adversarial images that others found, checked like those of attacks and kept as a separate run.
+"""Adversarial images that others found, checked like those of attacks and kept as a run.
 
-RobustBench's external evaluations come as a tensor of the test images, perturbed. An image counts
-if it lies in the eps-ball and in [0, 1], the candidate is right on the clean image and errs on this
-one. The run adds to the best-known robust accuracy (`bench.store.best_known`); no other run
-changes.
+RobustBench's external evaluations come as a tensor of perturbed test images. An image counts if it
+lies in the eps-ball and in [0, 1], and if the candidate classifies the clean image correctly and
+this one wrongly. The run adds to the best-known robust accuracy (`bench.store.best_known`); no
+other run changes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ADVERSARIAL_KEYS = (
 )
 """Names of adversarial images in archives that may also hold clean ones."""
 IMAGE_KEYS = ("images", "x")
-"""Their names in archives where no name says that they are adversarial."""
+"""Names of the images in archives where no name says that they are adversarial."""
 INDEX_KEYS = ("index", "indices", "idx")
 LABEL_KEYS = ("labels",)
 
@@ -69,11 +69,11 @@ class ImportedImages:
     """A file with adversarial images.
 
     Attributes:
-        path: where it was read from.
+        path: path of the file.
         sha256: digest of the file.
-        images: (n, C, H, W) float32; perhaps (n, H, W, C), which the data set decides.
-        index: (n,) places in the data set, ascending; None: the first n.
-        labels: (n,) the file's own, if it has any.
+        images: (n, C, H, W) or (n, H, W, C) float32; the data set's shape decides which.
+        index: (n,) places in the data set, ascending; None: the images are the first n.
+        labels: (n,) labels of the file; None: it has none.
     """
 
     path: Path
@@ -84,15 +84,15 @@ class ImportedImages:
 
 
 def read_images(path: Path) -> ImportedImages:
-    """Read adversarial images from a file of tensors or arrays, told by its content.
+    """Read adversarial images from a file of tensors or arrays; its content tells the format.
 
-    The file holds one array of images, alone or with arrays of fewer dimensions, or several arrays
-    by name: the images under one of the usual names, and their indices in the data set as `index`
-    unless they are its first ones. Images of whole numbers from 0 to 255 are divided by 255.
+    The file holds one array of images, alone or with arrays of fewer dimensions, or several named
+    arrays. Then the images have one of the usual names. Their places in the data set are named
+    `index`, unless they are its first images. Images of integers from 0 to 255 are divided by 255.
 
     Raises:
-        InputError: a file that cannot be read, that needs code to be run, that holds no images, or
-            several of which none is known to be the adversarial ones.
+        InputError: the file cannot be read, runs code, holds no images, or holds several arrays of
+            images of which none has a usual name.
     """
     arrays = _arrays(path)
     images = _as_floats(path, arrays.pop(_image_key(path, arrays)))
@@ -106,12 +106,12 @@ def read_images(path: Path) -> ImportedImages:
     numbers = index.dtype in {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
     if index.shape != images.shape[:1] or not numbers:
         raise InputError(
-            f"{path}: expected `index` of {len(images)} whole numbers, one an image, got "
+            f"{path}: expected `index` of {len(images)} integers, one for each image, got "
             f"{index.dtype} of shape {tuple(index.shape)}"
         )
     index, order = index.long().sort()
     if bool((index.diff() == 0).any()):
-        raise InputError(f"{path}: expected each sample once in `index`, got some twice")
+        raise InputError(f"{path}: expected each sample once in `index`, got repeated ones")
     return ImportedImages(
         path, digest, images[order], index, None if labels is None else labels[order]
     )
@@ -130,13 +130,16 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     for key, value in dict.items(content):
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta:
-                raise InputError(f"{path}: expected dense tensors, got another kind as {key!r}")
+                raise InputError(
+                    f"{path}: expected dense tensors, got a sparse, quantized or meta tensor "
+                    f"as {key!r}"
+                )
             found[str(key)] = value.detach()
     return found
 
 
 def _image_key(path: Path, arrays: Mapping[str, Tensor]) -> str:
-    """Return the name of the adversarial images: the only array, or the one called so."""
+    """Return the name of the adversarial images: the only array, or the one with a usual name."""
     images = [key for key, value in arrays.items() if value.dim() == 4]
     named = [key for key in images if key in ADVERSARIAL_KEYS]
     for chosen in (images, named, [key for key in images if key in IMAGE_KEYS and not named]):
@@ -152,19 +155,19 @@ def _image_key(path: Path, arrays: Mapping[str, Tensor]) -> str:
 
 
 def _as_floats(path: Path, images: Tensor) -> Tensor:
-    """Return images in float32; whole numbers are read as 8-bit values.
+    """Return images in float32; integers are read as 8-bit values.
 
     Raises:
-        InputError: whole numbers outside 0..255 or no more than 0 and 1, or of another kind.
+        InputError: integers outside 0..255, integers of 0 and 1 only, or another type.
     """
     if images.is_floating_point():
         return images.float()
     if images.is_complex() or images.dtype == torch.bool:
-        raise InputError(f"{path}: expected images of numbers, got {images.dtype}")
+        raise InputError(f"{path}: expected numbers as pixels, got {images.dtype}")
     low, high = (int(images.min()), int(images.max())) if images.numel() else (0, 255)
     if low < 0 or not 1 < high <= 255:
         raise InputError(
-            f"{path}: expected whole numbers from 0 to 255 as pixels, got {images.dtype} from "
+            f"{path}: expected integers from 0 to 255 as pixels, got {images.dtype} from "
             f"{low} to {high}; save floating-point numbers in [0, 1]"
         )
     return images.float() / 255
@@ -192,7 +195,7 @@ def import_witnesses(
         the run; reused if the same file was imported before.
 
     Raises:
-        InputError: images of another shape, for samples that do not exist, or outside the ball.
+        InputError: images have another shape, belong to no sample, or lie outside the ball.
     """
     if not source.strip():
         raise InputError("--source: expected who found the images and how, got nothing")
@@ -277,7 +280,7 @@ def _check_ball(imported: ImportedImages, samples: Dataset, task: Task) -> None:
 
 
 def _advice(imported: ImportedImages, samples: Dataset) -> str:
-    """Say what to do about images that are not near the data set's."""
+    """Return advice about images that are far from the data set's."""
     labels, highest = imported.labels, float(imported.images.max())
     if 2 < highest <= 255:
         return "Are the pixels from 0 to 255? Divide them by 255."
@@ -292,7 +295,7 @@ def _advice(imported: ImportedImages, samples: Dataset) -> str:
 
 
 def _blocks(images: Tensor, task: Task) -> list[AttackBlock]:
-    """Return blocks of clean predictions and of the images' outcomes, batch by batch."""
+    """Return a block for each batch: clean predictions and the images' outcomes."""
     blocks = []
     rows = torch.arange(len(images))
     for number, part in enumerate(torch.split(rows, task.batch_size)):

@@ -14,6 +14,7 @@ from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.errors import InputError
+from bench.flags.certificates import unsound_certificates
 from bench.runs.estimate import Estimate
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
@@ -21,6 +22,7 @@ from bench.store import Store
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import Manifest
 from bench.store.records import Block
+from bench.store.selection import interval_of
 from bench.store.summary import Flag, Summary
 from bench.store.tables import Tables
 
@@ -44,9 +46,9 @@ class MadeKind(Kind):
         """Sum a run up.
 
         Args:
-            raised: flags so far.
-            record: of the engine, see `Block.record`.
-            finished: when the run ended.
+            raised: the flags raised so far.
+            record: the engine's record, see `Block.record`.
+            finished: time when the run ended.
         """
 
 
@@ -61,7 +63,7 @@ class RunnableKind(MadeKind):
 
     @abstractmethod
     def engine(self, settings: Settings) -> Engine[Any]:
-        """Return what does the work.
+        """Return the engine that does the work.
 
         Raises:
             InputError: the settings ask for an engine or a precision that does not exist.
@@ -81,15 +83,15 @@ class RunnableKind(MadeKind):
         """Refuse a candidate or its samples before anything runs.
 
         Raises:
-            InputError: they cannot be used in a run of this kind.
+            InputError: it cannot be used in a run of this kind.
         """
 
     def estimate(self, task: Any) -> Estimate | None:
-        """Return how long the work will take; None if that is not known."""
+        """Return how long the work will take; None if unknown."""
         return None
 
     def averages(self, settings: Settings) -> bool:
-        """Return whether randomness of a candidate is accounted for, so that it needs no flag."""
+        """Return whether a candidate's randomness is averaged over, so that it needs no flag."""
         return False
 
     def attacks(self, task: Any, settings: Settings) -> list[dict[str, Any]]:
@@ -108,18 +110,18 @@ class RunnableKind(MadeKind):
         blocks: Collection[Any],
         observer: Observer,
     ) -> None:
-        """Stop a run whose first blocks show a fault, or report what they show.
+        """Stop a run whose first blocks show a fault, or report what the user should know.
 
         Raises:
             EvaluationError: the run would be useless; the message says why.
         """
 
     def prepared(self, task: Any, settings: Settings, manifest: Manifest, store: Store) -> Any:
-        """Return the task with what earlier runs bring to it."""
+        """Return the task with what it takes from earlier runs."""
         return task
 
     def measured(self, task: Any, tables: Tables) -> Tables:
-        """Return the tables with what passes after the last block measure."""
+        """Return the tables with columns that are measured after the last block."""
         return tables
 
     def closing_flags(
@@ -131,8 +133,14 @@ class RunnableKind(MadeKind):
         store: Store,
         device: torch.device,
     ) -> list[Flag]:
-        """Return flags that follow from the finished records and from other runs."""
-        return []
+        """Return flags that follow from the finished records and from other runs.
+
+        By default this is the flag for a certificate that a witness contradicts.
+        """
+        if not (self.certifies or self.has_witnesses):
+            return []
+        flag = unsound_certificates(candidate, dataset, manifest, tables, store, device)
+        return [] if flag is None else [flag]
 
     def extra_flags(
         self, task: Any, summary: Summary, tables: Tables, dataset: Dataset, store: Store
@@ -182,13 +190,42 @@ def task_of(module: nn.Module, dataset: Dataset, settings: Settings, engine: Eng
     )
 
 
-def present(*flags: Flag | None) -> list[Flag]:
-    """Return the flags that were raised."""
-    return [flag for flag in flags if flag is not None]
+def common_fields(
+    manifest: Manifest,
+    n: int,
+    clean: int,
+    robust: int,
+    raised: Sequence[Flag],
+    record: Mapping[str, float | str],
+    finished: str,
+) -> dict[str, Any]:
+    """Return the fields that the summaries of all kinds have, but for `seconds`.
+
+    Args:
+        n: number of samples.
+        clean: number of samples that count for the clean accuracy.
+        robust: number of samples that count for the robust accuracy.
+        raised, record, finished: as in `MadeKind.summarise`.
+    """
+    return {
+        "manifest": manifest,
+        "run": manifest.run,
+        "n_examples": n,
+        "clean_accuracy": clean / n,
+        "robust_accuracy": robust / n,
+        "confidence_intervals": {
+            "clean_accuracy": interval_of(manifest.selection, clean, n),
+            "robust_accuracy": interval_of(manifest.selection, robust, n),
+        },
+        "flags": list(raised),
+        "engine_record": dict(record),
+        "started": str(manifest.environment.get("started", "")),
+        "finished": finished,
+    }
 
 
 def join_records(blocks: Collection[Block]) -> dict[str, float | str]:
-    """Return the engine's record of a run: numbers of its blocks added up, texts as they are."""
+    """Return the engine's record of a run: the sums of its blocks' numbers, and their texts."""
     joined: dict[str, float | str] = {}
     for block in blocks:
         for name, value in block.record.items():

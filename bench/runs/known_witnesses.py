@@ -1,4 +1,4 @@
-"""Adversarial images that earlier runs of a suite found, to be tried on a candidate first."""
+"""Adversarial images from earlier runs of a suite, to be tried on a candidate first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bench.store.same_candidate import same_candidate
 def known_witnesses(manifest: Manifest, task: Task, store: Store) -> Trials | None:
     """Return the witnesses of the suite's complete runs on the same data, newest first.
 
-    Runs of this candidate are left out, so that its result depends on its own attacks; runs of its
-    earlier versions, with other weights, are included.
+    Runs of this candidate are left out, so that its result depends on its own attacks. Runs of its
+    earlier versions with other weights are included.
     """
     images, indices = task.images.numpy(), task.indices.tolist()
     found = []

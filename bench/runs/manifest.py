@@ -1,4 +1,4 @@
-"""The manifest of a run: what decides its result, worked out from settings, candidate and data."""
+"""Make the manifest of a run, which decides its result, from settings, candidate and data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.store.selection import rows_of
 from bench.suites import Suite
 
 SAMPLES_A_ROUND = 100
-"""Samples in a round; a selection that may stop early is checked after each round."""
+"""Samples in a round. A selection that may stop early is checked after each round."""
 
 
 def make_selection(settings: Settings, size: int) -> Selection:
@@ -82,7 +82,7 @@ def make_manifest(
     engine: Engine[Any],
     task: Task,
 ) -> Manifest:
-    """Return what decides the result of a run of this candidate, and where it is made."""
+    """Return what decides the result of a run of this candidate, and the machine it is made on."""
     suite = settings.suite
     return Manifest(
         kind=kind.name,
@@ -125,7 +125,7 @@ def next_repetition(manifest: Manifest) -> Manifest:
 
 
 def _selection(dataset: Dataset, settings: Settings) -> Selection:
-    """Return the selection as the run made it: whole where all samples are taken."""
+    """Return the selection of a run's samples; it is `all` where it takes all samples."""
     whole = settings.suite.n_examples or dataset.size
     selection = make_selection(settings, dataset.size)
     if selection.kind not in ("all", "first"):
@@ -155,7 +155,7 @@ def _overrides(dataset: Dataset, settings: Settings, task: Task) -> dict[str, An
 
 
 def _information(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
-    """Return what is said about a candidate and its data, as plain data."""
+    """Return information about a candidate and its data, as plain data."""
     information = candidate.information
     content = {
         "architecture": information.architecture,

@@ -24,10 +24,10 @@ from bench.store import Store
 from bench.store.summary import Flag
 
 Checked = tuple[Candidate, list[Flag]]
-"""A candidate that is loaded, and the flags that a first look at it raised."""
+"""A loaded candidate, and the flags that its inspection raised."""
 
 MOST_BYTES_HELD = 2 << 30
-"""In loaded candidates that wait for their turn; others are loaded once more."""
+"""Most memory for loaded candidates that wait for their turn; others are loaded again."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Turn:
     """The result of one candidate's turn; exactly one of the three is set.
 
     Attributes:
-        result: the run.
-        unavailable: what could not be fetched.
-        failure: why there is no run.
+        result: the result of the run.
+        unavailable: why the candidate is unavailable.
+        failure: why the run failed.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prospect:
-    """What running a candidate would take.
+    """What evaluating a candidate would need.
 
     Attributes:
-        missing: what is not on this disk; empty if all is.
-        estimate: of the time; None where something is missing.
+        missing: what has to be downloaded; empty if nothing.
+        estimate: the estimated time; None if something is missing.
     """
 
     name: str
@@ -68,10 +68,10 @@ def evaluate_each(
     observer: Observer,
     checked: Mapping[str, Checked] = MappingProxyType({}),
 ) -> Iterator[Turn]:
-    """Evaluate one candidate after the other; one that fails does not end the others' turns.
+    """Evaluate one candidate after the other; if one fails, the others go on.
 
     Args:
-        checked: candidates that are loaded already, by name; each is let go after its turn.
+        checked: candidates that are already loaded, by name; each is released after its turn.
 
     Raises:
         BenchError: the only candidate cannot be evaluated.
@@ -97,10 +97,10 @@ def evaluate_each(
 def check_each(
     references: Iterable[CandidateReference], settings: Settings, samples: Samples
 ) -> dict[str, Checked]:
-    """Load and try what is on this disk, so that wrong input is found before anything runs.
+    """Load and inspect the candidates on this disk, to find wrong input before anything runs.
 
     Returns:
-        the candidates by name, with the flags that they raised, as far as memory should hold them.
+        the candidates by name, with the flags that they raised; not more than memory should hold.
 
     Raises:
         InputError: a candidate cannot be evaluated.
@@ -130,7 +130,7 @@ def check_each(
 def prospects(
     references: Iterable[CandidateReference], settings: Settings, data_dir: Path | None
 ) -> list[Prospect]:
-    """Return what running each candidate would take, by a few measured passes."""
+    """Return what evaluating each candidate would need, estimated from a few measured passes."""
     absent = data.missing(settings.suite.data, data_dir)
     samples = Samples(settings, data_dir)
     found = []
@@ -147,10 +147,10 @@ def prospects(
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Make a folder, and refuse one that cannot be written.
+    """Create a folder, or refuse one that cannot be written.
 
     Raises:
-        InputError: it cannot be made or written; `option` is named.
+        InputError: it cannot be created or written; the message names `option`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

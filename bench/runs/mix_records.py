@@ -1,4 +1,4 @@
-"""Records of a mix beside its answers: its weights and its bases' confidence margins.
+"""Record a mix's weights and its bases' confidence margins.
 
 The paper's explanation of why a mix can be both (Bai et al., arXiv 2301.12554, section 3): a robust
 base is more confident where it is right on clean images than where an attack made it wrong, so that
@@ -26,7 +26,7 @@ from bench.store.tables import Tables
 
 
 def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
-    """Return how a mix is made, for the manifest; None for another candidate."""
+    """Return the description of a mix for the manifest; None for another candidate."""
     mix = candidate.mix
     if mix is None:
         return None
@@ -45,9 +45,9 @@ def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
 def with_mix_records(task: Task, tables: Tables) -> Tables:
     """Add to a run's tables the mix's weights on clean images and on witnesses.
 
-    This takes one pass over each. The columns are the weights `alpha_clean` and
+    This takes one pass over each image. The columns are the weights `alpha_clean` and
     `alpha_adversarial`, and both bases' `signed_margins` on both images. They are null for other
-    candidates, and those of the adversarial image are null if there is none.
+    candidates; those of the adversarial image are null if there is none.
     """
     mix = as_mix(task.module)
     if mix is None:
@@ -80,8 +80,8 @@ def with_mix_records(task: Task, tables: Tables) -> Tables:
 def signed_margins(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return confidence margins (n,), in [-1, 1]: negative where the prediction is wrong.
 
-    The size is the paper's margin, the difference of the two highest probabilities. It is NaN where
-    the base has no answer, its probabilities not being finite.
+    Their absolute value is the paper's margin, the difference of the two highest probabilities. A
+    margin is NaN where the base's probabilities are not finite.
 
     Args:
         log_probabilities: (n, K).

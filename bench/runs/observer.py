@@ -14,4 +14,4 @@ class Observer(Protocol):
         """Take note that a block is finished, or that a stage begins."""
 
     def notice(self, text: str) -> None:
-        """Take note of something the user should know that is no error."""
+        """Take a message for the user that is no error."""

@@ -1,4 +1,4 @@
-"""Going on with a run where it stopped: which folder it has, and what of it is sound."""
+"""Resume a run where it stopped: find its folder, and check which of its files are sound."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bench.store.same_candidate import same_candidate
 def choose_folder(
     manifest: Manifest, store: Store, again: bool, notice: Callable[[str], None]
 ) -> tuple[RunFolder, Manifest]:
-    """Return the run to finish or to show, or a new one, and its manifest.
+    """Return the folder of the run to finish or to show, or of a new one, and its manifest.
 
-    It is the newest repetition that has begun and is of this very candidate; a new one if there is
-    none, or if that is complete and `again` asks for another.
+    It is the newest repetition of exactly this candidate that has begun. It is a new one if there
+    is none, or if that one is complete and `again` asks for another.
 
     Args:
-        notice: is told why a run is not taken up.
+        notice: called with the reason why a run is not resumed.
     """
     found: tuple[RunFolder, Manifest] | None = None
     others: list[str] = []
@@ -62,7 +62,7 @@ def _recorded(folder: RunFolder) -> Manifest | None:
 
 
 def _before_a_change(manifest: Manifest, store: Store) -> str | None:
-    """Return the name of a complete run that differs from this one in the candidate alone."""
+    """Return the name of a complete run that differs from this one only in the candidate."""
     for folder in store.runs(manifest.suite, manifest.candidate):
         other = _recorded(folder) if folder.is_complete else None
         if other is None:

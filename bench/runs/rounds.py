@@ -1,9 +1,9 @@
-"""Random selections that grow round by round, and stop as soon as enough is known.
+"""Random selections that grow round by round and stop as soon as the interval is narrow enough.
 
-Each round is an ordinary call of the engine on the next samples of the draw, taken through all
-attacks; its blocks carry the round's number before their own keys, so that a run that was killed
-is resumed where it stopped. Whether to stop is decided between rounds, from the blocks alone: the
-same blocks lead to the same decision.
+Each round is an ordinary call of the engine with the next samples of the draw and all attacks. The
+round's number precedes the keys of its blocks, so that an interrupted run is resumed where it
+stopped. Between rounds, the blocks alone decide whether to stop: the same blocks lead to the same
+decision.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def run_in_rounds(
     finished: Mapping[str, Any],
     observer: Observer,
 ) -> Iterator[Any]:
-    """Take the samples of a task through all attacks, one round after the other.
+    """Attack the samples of a task, one round after the other.
 
     Args:
         task: all samples that may be taken, in the order of the draw.
-        finished: blocks of an earlier, interrupted run by key; they are not computed again.
+        finished: blocks of an interrupted run by key; they are not computed again.
     """
     assert selection.round is not None
     assert selection.population is not None
@@ -89,7 +89,7 @@ def _robust(blocks: Mapping[str, AttackBlock]) -> int:
 def _shifted(
     report: Callable[[Progress], None], examples: int, robust: int
 ) -> Callable[[Progress], None]:
-    """Return a callback that adds the samples of earlier rounds to what it reports."""
+    """Return a callback that adds the samples of earlier rounds to the reported progress."""
 
     def shifted(progress: Progress) -> None:
         report(

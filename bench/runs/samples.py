@@ -12,7 +12,7 @@ from bench.runs.settings import Settings
 
 
 class Samples:
-    """The suite's samples, loaded once unless a model has its own preprocessing."""
+    """The suite's samples, loaded once, unless a model has its own preprocessing."""
 
     def __init__(self, settings: Settings, data_dir: Path | None) -> None:
         self.settings = settings

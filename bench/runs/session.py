@@ -1,4 +1,4 @@
-"""Makes one run: begins or resumes it, hands blocks to the store, sums up."""
+"""Make one run: begin or resume it, store its blocks, and sum it up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunResult:
     """The result of a run.
 
     Attributes:
-        reused: a complete run was there already; nothing was computed.
+        reused: whether a complete run existed, so that nothing was computed.
     """
 
     summary: Summary
@@ -45,7 +45,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """A planned run that has not begun: its kind, its engine, its task, its name."""
+    """A planned run: its kind, its engine, its task and its manifest."""
 
     kind: RunnableKind
     engine: Engine[Any]
@@ -54,7 +54,7 @@ class Plan:
 
 
 def make_plan(candidate: Candidate, dataset: Dataset, settings: Settings) -> Plan:
-    """Plan what is to be done; move the candidate to the device.
+    """Plan a run; move the candidate to the device.
 
     Raises:
         InputError: the settings or the candidate cannot be used with the protocol.
@@ -78,10 +78,10 @@ def evaluate(
     observer: Observer,
     inspected: Sequence[Flag] | None = None,
 ) -> RunResult:
-    """Evaluate a candidate, or finish an interrupted run, or show a complete one.
+    """Evaluate a candidate: finish an interrupted run, reuse a complete one, or make a new one.
 
     Args:
-        inspected: what `inspect` said of it under these settings; None: it was not asked yet.
+        inspected: flags that `inspect` raised under these settings; None: it was not called yet.
 
     Raises:
         InputError: the candidate's logits are unusable, the run is being written by another
@@ -123,12 +123,12 @@ def complete(
     raised: Sequence[Flag] = (),
     record: dict[str, float | str] | None = None,
 ) -> Summary:
-    """Sum a run up and write what makes it complete; the folder is locked.
+    """Sum a run up and write its tables and summary; the folder must be locked.
 
     Args:
         dataset: the samples of the run.
         raised: flags that were raised so far; those that follow from the records are added.
-        record: of the engine.
+        record: the engine's record.
     """
     summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
     found = flags.flags_of_records(summary, tables, len(dataset.classes))
@@ -145,10 +145,10 @@ def inspect(
     """Check a candidate's answers on a few samples before anything is attacked.
 
     Raises:
-        InputError: unusable logits, or nothing that the kind of run can be made of.
+        InputError: the logits are unusable, or the kind of run cannot use the candidate.
     """
     kind.check(candidate, dataset, settings)
-    # Declared randomness that something averages over needs no flag.
+    # Declared randomness needs no flag if the attacks or votes average over it.
     averages = kind.averages(settings)
     module = candidate.module.to(settings.device)
 
@@ -169,7 +169,7 @@ def inspect(
 def _tables(
     plan: Plan, settings: Settings, folder: RunFolder, store: Store, observer: Observer
 ) -> tuple[Tables, dict[str, float | str]]:
-    """Return the tables and the engine's record: from the blocks, or as they were written."""
+    """Return the tables and the engine's record, from the blocks or from the files."""
     task, manifest = plan.task, folder.manifest()
     if folder.has_tables:
         observer.notice("summed up again from its tables; how the engine made them is lost")
@@ -187,7 +187,7 @@ def _tables(
 def _run_blocks(
     plan: Plan, settings: Settings, folder: RunFolder, observer: Observer
 ) -> list[Block]:
-    """Return all blocks by key: those of an interrupted run, and those that are made now."""
+    """Return all blocks, sorted by key: those of an interrupted run and new ones."""
     manifest = folder.manifest()
     finished = finished_blocks(folder, observer)
     blocks = dict(finished)
@@ -213,7 +213,7 @@ def _check_fully(
     store: Store,
     observer: Observer,
 ) -> Summary:
-    """Measure the flags that need attacks of their own; nothing else of the run changes."""
+    """Measure the flags that need attacks of their own; the rest of the run stays."""
     observer.notice("running the attacks of the reliability checks")
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
     raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)

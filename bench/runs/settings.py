@@ -1,11 +1,12 @@
-"""How a suite is run: one field an option, from which the command line makes its own options.
+"""How a suite is run: each field is an option, also of the command line.
 
-The settings are plain data as users write them. What they mean for a suite and a data set is worked
-out by `bench.runs.manifest` and by the kind of run.
+Settings are plain data, as users write them. `bench.runs.manifest` and the kind of run work out
+what they mean for a suite and a data set.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
     from bench.candidates import Candidate
 
-# The names that `bench.engines` knows, here so that --help imports no torch.
+# The names that `bench.engines` knows. They are repeated here so that --help imports no torch.
 ENGINES = ("fast", "reference")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 PROCEDURES = ("fixed", "sequential")
 
 SWEEP_STEPS = 20
-"""Steps of each search of a sweep's cheap attack, unless the user says otherwise."""
+"""Default number of steps of each search of a sweep's cheap attack."""
 SWEEP_TARGETS = 3
-"""Target classes of a sweep's targeted APGD, unless the user says otherwise."""
+"""Default number of target classes of a sweep's targeted APGD."""
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -38,12 +39,12 @@ class Option:
     """What the command line needs to know about a setting beyond its name and default.
 
     Attributes:
-        text: for --help.
+        text: help text.
         kind: type of the value.
-        choices: the values that there are.
-        minimum, maximum: of a number; None: no bound.
-        above_minimum: whether the minimum itself is left out.
-        shown_default: for --help, where the default depends on other settings.
+        choices: the allowed values; empty: any.
+        minimum, maximum: bounds of a number; None: no bound.
+        above_minimum: whether the minimum itself is not allowed.
+        shown_default: the default in --help, if it depends on other settings.
     """
 
     text: str
@@ -53,6 +54,31 @@ class Option:
     maximum: float | None = None
     above_minimum: bool = False
     shown_default: str = ""
+
+    def allows(self, value: Any) -> bool:
+        """Return whether a value is of the kind and within its bounds; texts are read later."""
+        if self.choices:
+            return value in self.choices
+        if self.kind is str:
+            return isinstance(value, str | int | float) and not isinstance(value, bool)
+        if isinstance(value, bool) or self.kind is bool:
+            return isinstance(value, bool) and self.kind is bool
+        if not isinstance(value, self.kind if self.kind is int else int | float):
+            return False
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return low <= value <= high and not (self.above_minimum and value == low)
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+        words = kinds[self.kind]
+        if self.minimum is not None:
+            words += f" {'>' if self.above_minimum else '>='} {self.minimum:g}"
+        return words if self.maximum is None else f"{words} and at most {self.maximum:g}"
 
 
 def _cpu() -> torch.device:
@@ -69,8 +95,8 @@ def _option(default: Any, text: str, kind: type = str, **more: Any) -> Any:
 class Settings:
     """How a suite is run; the text of each field's option explains the field.
 
-    Accuracies' widths are in points, radii in the [0, 1] pixel scale, times in seconds or as text
-    such as 30m.
+    Widths of intervals are in percentage points, radii in the [0, 1] pixel scale, times in seconds
+    or as text such as 30m.
     """
 
     suite: Suite
@@ -116,7 +142,10 @@ class Settings:
         choices=PROCEDURES, shown_default="fixed",
     )  # fmt: skip
     noise_samples: int | None = _option(
-        None, "With protocol certified: at most N draws a sample (a variant).", int, minimum=1
+        None,
+        "With protocol certified: at most N draws for each sample (a variant).",
+        int,
+        minimum=1,
     )
     batch_size: int | None = _option(
         None, "Samples in one pass. Default: chosen by the engine.", int, minimum=1
@@ -135,7 +164,7 @@ class Settings:
     )
     until_converged: bool = _option(
         False,
-        "Attack what survives with ever larger budgets, until they change next to nothing.",
+        "Attack what survives with ever larger budgets until they change almost nothing.",
         bool,
     )
     flags: Literal["basic", "full"] = _option(
@@ -144,7 +173,7 @@ class Settings:
         "samples, also to a run that is complete.",
         choices=("basic", "full"),
     )
-    again: bool = _option(False, "Make a new run although a complete one is there.", bool)
+    again: bool = _option(False, "Make a new run although a complete one exists.", bool)
     allow_clean_mismatch: bool = _option(
         False, "Attack although the clean accuracy contradicts the published one.", bool
     )
@@ -161,14 +190,14 @@ class Settings:
         return self.suite.protocol(self.protocol)
 
     def of_candidate(self, candidate: Candidate) -> Settings:
-        """Return the settings with a protocol: the candidate's default where none is named."""
+        """Return the settings with a protocol: the candidate's default if none is set."""
         if self.protocol is not None:
             return self
         return replace(self, protocol=default_protocol(candidate, self.suite))
 
     @property
     def threat_model(self) -> ThreatModel:
-        """The suite's, with the radius of `eps` where one is given.
+        """The suite's threat model, with the radius `eps` if it is set.
 
         Raises:
             InputError: the radius is no number above 0, or its ball holds every image.
@@ -204,6 +233,20 @@ class Settings:
             )
         return number * SECONDS[unit]
 
+    def check_values(self) -> None:
+        """Refuse values of a wrong type or out of their range, as the command line does.
+
+        Raises:
+            InputError: which setting, what was expected, what came.
+        """
+        for each in fields(self):
+            option: Option | None = each.metadata.get("option")
+            value = getattr(self, each.name)
+            if option is not None and value != each.default and not option.allows(value):
+                raise InputError(
+                    f"{option_name(each.name)}: expected {option.expected}, got {value!r}"
+                )
+
     def check_for(self, supported: frozenset[str], protocol: str) -> None:
         """Refuse settings that contradict each other, or that the kind of run does not support.
 
@@ -220,7 +263,7 @@ class Settings:
                 raise InputError(
                     f"{option_name(each.name)} cannot be used with protocol {protocol}"
                 )
-        # Texts are read when they are asked for; a wrong one is found before anything runs.
+        # These properties read texts; asking for them finds a wrong text before anything runs.
         _ = self.threat_model, self.budget_seconds
         if self.sample_seed is not None and self.sample == "first":
             raise InputError("--sample-seed can only be used with --sample random")
@@ -249,7 +292,7 @@ def option_name(setting: str) -> str:
 
 
 def default_protocol(candidate: Candidate, suite: Suite) -> str:
-    """Return the protocol of a candidate for which the user names none.
+    """Return the default protocol of a candidate.
 
     A mix is attacked adaptively.
 

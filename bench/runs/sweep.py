@@ -1,4 +1,4 @@
-"""A sweep: two candidates mixed at many weights, under a cheap attack and in part the full one."""
+"""A sweep: two candidates mixed at many weights, under a cheap attack."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from bench.engines.acceleration import default_precision
 from bench.engines.sweep import SweepEngine
 from bench.errors import InputError
 from bench.kinds.sweep import SweepRecords
-from bench.runs.kind import RunnableKind, task_of
+from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.records import SweepBlock
-from bench.store.selection import interval_of
 from bench.store.summary import Flag, SweepPoint, SweepSummary, best_point
 from bench.store.tables import (
     Tables,
@@ -37,14 +36,15 @@ MOST_ALPHAS = 1000
 SYNTAX = "<first>:<last>:<step> or <number>,<number>,..., all in [0, 1]"
 
 INSPECTED_ALPHA = 0.5
-"""The weight at which a sweep's candidate is checked: both bases run."""
+"""The weight at which a sweep's candidate is inspected, so that both bases run."""
 
 
 def read_alphas(text: str, option: str) -> tuple[float, ...]:
-    """Return the weights that `0:1:0.05` (ends included) or `0.5,0.7` mean, ascending, unique.
+    """Return the weights in `0:1:0.05` (ends included) or `0.5,0.7`, ascending and unique.
 
     Raises:
-        InputError: another form, or a weight outside [0, 1]; `option` is named.
+        InputError: the text has another form, or a weight is outside [0, 1]; the message names
+            `option`.
     """
     is_range = ":" in text
     try:
@@ -99,15 +99,15 @@ def sweep_candidate(reference: CandidateReference, name: str) -> Candidate:
         name: the sweep's name.
 
     Raises:
-        InputError: the bases do not fit together, or one is randomized.
+        InputError: the bases do not fit together, or one of them is randomized.
     """
     candidate = reference.load()
     if candidate.randomized:
         raise InputError(
-            f"{name}: expected deterministic bases, since a sweep runs them once an image; got a "
-            "randomized one. Run its mixes one by one with `bench run`"
+            f"{name}: expected deterministic bases, since a sweep runs them once on each image; "
+            "got a randomized one. Run its mixes one by one with `bench run`"
         )
-    # The sweep covers all weights: a mix at one weight is a different candidate.
+    # The sweep covers all weights; a mix at one weight is another candidate.
     definition = digest({"sweep": candidate.definition_sha256})
     return replace(candidate, name=name, definition_sha256=definition)
 
@@ -118,10 +118,10 @@ def sweep_settings(
     """Return the settings of a sweep under a suite.
 
     Args:
-        settings: of the full protocol's runs.
-        alphas: ascending.
-        steps: of each search.
-        targets: of targeted APGD.
+        settings: settings of the runs under the full protocol.
+        alphas: the weights, ascending.
+        steps: number of steps of each search.
+        targets: number of target classes of targeted APGD.
     """
     cheap = Protocol(
         kind=Sweep.name,
@@ -157,10 +157,11 @@ class Sweep(SweepRecords, RunnableKind):
         return [attack.model_dump(mode="json") for attack in task.attacks]
 
     def join(self, blocks: Sequence[SweepBlock]) -> Tables:  # type: ignore[override]
-        """Return the last block's results at all weights, and every witness.
+        """Return the last block's results at all weights, and all witnesses.
 
-        `samples` has one row a sample at one weight, by weight and index; `witness` is a row of the
-        witnesses, which stand in the order in which they were found.
+        `samples` has one row for each sample and weight, sorted by weight and index. Its column
+        `witness` is a row number among the witnesses, which are in the order in which they were
+        found.
         """
         samples = frame([blocks[-1].results])
         attempts = [attempt_table([]).assign(alpha=None)]
@@ -178,7 +179,7 @@ class Sweep(SweepRecords, RunnableKind):
         samples["robust"] = samples["clean_correct"] & (samples["broken_by"] == "")
         samples["broken_by"] = samples["broken_by"].where(samples["broken_by"] != "", None)
         predicted = samples["adversarial_prediction"].astype("Int64")
-        # -1 is no class where there is a witness, and nothing where there is none.
+        # -1 means no class if there is a witness, and is replaced by null if there is none.
         samples["adversarial_prediction"] = predicted.where(samples["broken_by"].notna())
         found = [block.witnesses for block in blocks if block.witnesses is not None]
         return Tables(
@@ -206,19 +207,7 @@ class Sweep(SweepRecords, RunnableKind):
         best = best_point(points)
         clean, robust = round(best.clean_accuracy * n), round(best.attacked_accuracy * n)
         return SweepSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=best.clean_accuracy,
-            robust_accuracy=best.attacked_accuracy,
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, clean, n),
-                "robust_accuracy": interval_of(manifest.selection, robust, n),
-            },
-            flags=list(raised),
-            engine_record=dict(record),
+            **common_fields(manifest, n, clean, robust, raised, record, finished),
             sweep=points,
             seconds=float(tables.attempts["seconds"].sum()),
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
         )

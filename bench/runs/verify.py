@@ -1,9 +1,9 @@
 """Check a run's robust accuracy by its witnesses, in minutes instead of days.
 
-A sample counts as not robust if the candidate errs on the clean image, or on a witness that lies in
-the eps-ball and in [0, 1]. The candidate runs on both again, once (as often as needed if it is
-randomized); no attack is run. The result is an upper bound: no check of witnesses can show that a
-sample *is* robust.
+A sample is confirmed as not robust if the candidate misclassifies the clean image, or a witness
+that lies in the eps-ball and in [0, 1]. The candidate runs once on both (as often as needed if it
+is randomized), and no attack is run. The result is an upper bound: no check of witnesses can show
+that a sample *is* robust.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Verification:
     """The result of checking a run.
 
     Attributes:
-        n_examples: samples of the run.
-        claimed: its robust accuracy.
-        confirmed: upper bound of the robust accuracy that the witnesses prove.
-        eight_bit: the same with the witnesses on the 8-bit grid.
-        witnesses: how many there are.
-        witness_bytes: size of their file.
-        failures: one line for each failed check; empty: the claim is confirmed.
-        passes: forward passes that checking took, of one image each, without those for `eight_bit`.
-        run_passes: forward passes and gradients that making the run took.
-        seconds, run_seconds: the same in time.
+        n_examples: number of samples of the run.
+        claimed: robust accuracy of the run.
+        confirmed: upper bound of the robust accuracy, as the witnesses prove it.
+        eight_bit: the same bound with witnesses rounded to 8-bit images.
+        witnesses: number of witnesses.
+        witness_bytes: size of the file with the witnesses.
+        failures: one line for each failed check; the claim is confirmed if there is none.
+        passes: forward passes of the check, of one image each, without those for `eight_bit`.
+        run_passes: forward passes and gradients of the run itself.
+        seconds, run_seconds: time of the check and of the run.
     """
 
     n_examples: int
@@ -130,19 +130,19 @@ def verify(
     device: torch.device,
     batch_size: int = 250,
 ) -> Verification:
-    """Run a candidate once on each witness of a run; a randomized one as often as needed.
+    """Run a candidate once on each witness of a run, or as often as needed if it is randomized.
 
-    For a randomized candidate, the mean over draws that no attack has seen decides about a
-    witness. The claim that a sample is wrong without attack is refuted if the label leads beyond
-    doubt.
+    For a randomized candidate, the mean over draws that no attack has seen decides about a witness.
+    The claim that a sample is wrong without attack is refuted if the label leads significantly.
 
     Args:
         folder: the folder of a complete run.
-        candidate: as it was when the run was made.
+        candidate: the same candidate as when the run was made.
         dataset: the samples of the run.
 
     Raises:
-        InputError: another candidate than the run's, or files that are damaged or of another shape.
+        InputError: it is another candidate than the run's, or files are damaged or of another
+            shape.
     """
     summary = folder.summary()
     check_candidate(candidate, summary.manifest)
@@ -195,7 +195,7 @@ def verify(
 
 
 def check_kind(manifest: Manifest) -> None:
-    """Refuse runs whose claim does not rest on witnesses.
+    """Refuse a run whose robust accuracy does not rest on witnesses.
 
     Raises:
         InputError: the run is of such a kind.
@@ -227,10 +227,10 @@ def _contradictions(
 
 
 class _Judge:
-    """A candidate, asked in float32, on a GPU too, as when its witnesses were confirmed.
+    """A candidate that predicts in full float32, also on a GPU, as when witnesses are confirmed.
 
     Attributes:
-        passes: forward passes so far, of one image each; without those of `classes`.
+        passes: forward passes so far, of one image each, without those of `classes`.
     """
 
     def __init__(
@@ -246,9 +246,9 @@ class _Judge:
     def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
         """Return by how much the candidate prefers another class to the labels (n,).
 
-        For images (n, C, H, W) this is the highest other logit minus the label's, infinite where
-        the logits are no answer. For a randomized candidate it is the recorded prediction (n,)
-        minus the label, in standard errors.
+        For images (n, C, H, W) it is the highest other logit minus the label's, and infinite where
+        the logits are not finite. For a randomized candidate it is the difference of the recorded
+        prediction (n,) and the label, in standard errors.
         """
 
         def ask(some: Tensor, theirs: Tensor, recorded: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ class _Judge:
             lead = torch.where(
                 is_wrong, (others - own).clamp_min(torch.finfo(own.dtype).tiny), others - own
             )
-            # Logits that are no answer count as wrong by an infinite margin.
+            # Logits that are not finite count as wrong by an infinite margin.
             return torch.where(answered(logits), lead, float("inf"))
 
         return self._in_batches(ask, images, labels, predictions)
@@ -292,7 +292,7 @@ class _Judge:
 def _check_clean(
     dataset: Dataset, wrong: pd.DataFrame, judge: _Judge
 ) -> tuple[list[str], list[int]]:
-    """Check as `_check_images` does the samples that are said to be wrong without attack."""
+    """Check the samples that are wrong without attack by the records; as `_check_images`."""
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
     indices = wrong["index"].tolist()
     if not indices:
@@ -304,7 +304,9 @@ def _check_clean(
     failures, proofs = [], []
     for index, refuted in zip(indices, is_right.tolist(), strict=True):
         if refuted:
-            failures.append(f"sample {index}: said to be wrong without attack, is right")
+            failures.append(
+                f"sample {index}: recorded as wrong without attack, but classified correctly"
+            )
         else:
             proofs.append(index)
     return failures, proofs

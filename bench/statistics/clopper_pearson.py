@@ -1,10 +1,9 @@
 """Exact one-sided bounds of a proportion, for many counts at once.
 
-They are the quantiles of the beta distribution as scipy computes them. `binomtest(k, n)
-.proportion_ci(method="exact")` has the same bounds by a root search: to 12 digits after the point
-instead of all of them, one count at a time, and some 500 times as slow (2.6 ms against 5
-microseconds). A certified radius is taken from the bound, and the sequential procedure asks for
-bounds at every look, so the closed form is used here and `binomtest` checks it in the tests.
+They are quantiles of the beta distribution, computed by scipy. scipy's `binomtest(k, n)` has the
+same bounds with 12 digits by a root search, one count at a time, in 2.6 ms instead of 5
+microseconds. The sequential procedure asks for many bounds, so this closed form is used; the tests
+compare it with `binomtest`.
 
 Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of
 the binomial", Biometrika 26 (1934).

@@ -1,4 +1,4 @@
-"""Intervals of an accuracy from a number of samples that was fixed in advance.
+"""Intervals of an accuracy if the number of samples was fixed in advance.
 
 The interval of a binomial proportion is scipy's; scipy has none for the hypergeometric
 distribution.

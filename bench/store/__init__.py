@@ -1,9 +1,9 @@
-"""The only module that knows the files under the results folder.
+"""The only package that knows the files below the results folder.
 
-`<results>/<suite>/<candidate>/<run>/` holds, in the order of their writing: `manifest.json`, one
-file a block in `parts/`, then `samples.parquet`, `attempts.parquet`, `witnesses.npz` and
-`run.json`. Every file appears whole: it is written under another name, synced and renamed. A run is
-complete when `run.json` is there; the parts are removed after it.
+A run's files are in `<results>/<suite>/<candidate>/<run>/`. They are written in this order:
+`manifest.json`, one file for each block in `parts/`, then `samples.parquet`, `attempts.parquet`,
+`witnesses.npz` and `run.json`. Every file appears whole: it is written under another name, synced
+and renamed. A run is complete when `run.json` exists; then its `parts/` are removed.
 """
 
 from bench.store.files import safe_name

@@ -1,8 +1,8 @@
 """Best-known robust accuracy: the result of all runs of one candidate together.
 
-A sample that any run broke counts as broken. Runs are joined if they are of the same candidate
-(`bench.store.same_candidate`), on the same data, under the same norm at the same radius or a
-smaller one: a witness of the smaller ball lies in the larger.
+A sample counts as broken if any run broke it. Two runs are joined if they evaluated the same
+candidate (`bench.store.same_candidate`) on the same data under the same norm, at the same radius or
+a smaller one: a witness in a smaller ball also lies in a larger one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class BestKnown:
     """The lowest robust accuracy known on the samples of a run.
 
     Attributes:
-        run: whose samples they are.
-        own_accuracy: what the run alone found.
-        robust_accuracy: after all joined runs.
-        lowered: samples that survived this run and were broken by another.
-        runs: names of the runs that broke those, most first.
+        run: name of the run.
+        own_accuracy: robust accuracy by this run alone.
+        robust_accuracy: robust accuracy by all joined runs.
+        lowered: number of samples that survived this run and were broken in another.
+        runs: names of the runs that broke them; the run that broke the most comes first.
     """
 
     run: str
@@ -41,13 +41,13 @@ class BestKnown:
 def best_known(
     store: Store, summary: Summary, others: Sequence[Summary] | None = None
 ) -> BestKnown:
-    """Join a run with all others of its candidate; one that cannot be read adds nothing.
+    """Join a run with all other runs of its candidate; unreadable runs are skipped.
 
-    A certification is joined with no other run, since it is about another classifier: the votes
+    A certification is joined with no other run, because it is about another classifier: the vote
     under noise.
 
     Args:
-        others: the runs to look at; None: all of the store.
+        others: the runs to join; None: all runs of the store.
 
     Raises:
         InputError: the run's own table of samples is damaged.
@@ -108,6 +108,6 @@ def _joins(other: Summary, summary: Summary) -> bool:
 
 
 def _same_labels(own: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Return whether two runs mean the same samples, as far as labels tell."""
+    """Return whether two runs have the same label for every sample that both evaluated."""
     shared = own[["index", "label"]].merge(other[["index", "label"]], on="index")
     return bool((shared["label_x"] == shared["label_y"]).all())

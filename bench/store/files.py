@@ -23,7 +23,7 @@ from bench.store.manifest import SCHEMA_VERSION
 from bench.validation import explain
 
 LONGEST_NAME = 150
-"""Characters of a folder or file, with room for endings: file systems take 255 bytes."""
+"""Most characters in a file's name. File systems allow 255 bytes; the rest is left for endings."""
 
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
@@ -40,9 +40,9 @@ UNREADABLE = (
 
 
 def safe_name(name: str) -> str:
-    """Return a name as one for folders and files, with - for what is no letter, digit, ., _ or -.
+    """Return a name that is safe for a file: other characters than letters, digits, ._- become -.
 
-    A name that is too long for file systems is cut and ends in a digest of the whole.
+    A name that is too long for file systems is cut, and a digest of the whole name is appended.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".") or "-"
     if len(safe) <= LONGEST_NAME:
@@ -62,7 +62,7 @@ def set_aside(path: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file as a whole: under another name, synced, renamed.
+    """Write a file as a whole: under another name, which is synced and then renamed.
 
     A device or a pipe, such as /dev/stdout, is written to directly.
     """
@@ -131,7 +131,7 @@ def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table, integers as nullable ones.
+    """Read a table; integer columns become nullable.
 
     Raises:
         InputError: the file is missing or damaged.

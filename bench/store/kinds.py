@@ -35,10 +35,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Overview:
-    """A run for people: what stands between the accuracies and the flags.
+    """What `bench show` prints of a run between its accuracies and its flags.
 
     Attributes:
-        headline: what the robust accuracy of such a run is called.
+        headline: name of the robust accuracy in such a run.
         results: name and text of each result, such as ("AutoAttack", "64.17%").
         columns: headings of the table.
         rows: texts of the table.
@@ -54,19 +54,19 @@ class Kind(ABC):
     """One kind of run, as readers know it.
 
     Attributes:
-        name: as manifests record it.
-        maker: module:class of the `bench.runs.kind.RunnableKind` that makes such runs, where it is
-            another class, so that readers need not import it.
-        block: what its engine hands over.
-        summary: the type of its summary.
-        columns: of its tables.
-        is_ranked: its accuracies stand on the leaderboard, beside published ones.
-        has_witnesses: a sample that it broke is broken for the candidate, whoever asks: there is an
-            image that proves it.
-        certifies: it proves radii instead of attacking.
-        is_imported: others made it; it was read from a file.
-        has_section: a suite's page has a section for such runs; others are listed by their
-            overview.
+        name: the name in manifests.
+        maker: module:class of the `bench.runs.kind.RunnableKind` that makes such runs, if it is
+            another class. Readers do not import it.
+        block: type of the blocks that its engine yields.
+        summary: type of its summary.
+        columns: the columns of its tables.
+        is_ranked: whether its accuracies are on the leaderboard, beside published ones.
+        has_witnesses: whether it keeps an adversarial image for each broken sample, so that the
+            sample is broken in other runs of the candidate too.
+        certifies: whether it proves radii instead of attacking.
+        is_imported: whether its results come from a file that others made.
+        has_section: whether a suite's page has a section for such runs; other runs are listed by
+            their overview.
     """
 
     name: str

@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 
 
 class Record(BaseModel):
-    """The base of what is kept as JSON: fixed fields, never changed in place."""
+    """The base of records kept as JSON: their fields are fixed and never change in place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,21 +90,23 @@ class Manifest(Record):
     seed: int
     selection: Selection
     overrides: dict[str, Any]
-    """What differs from the suite as defined; empty: ranked, otherwise a variant."""
+    """What differs from the suite as defined. If it is empty, the run is ranked; otherwise the run
+    is a variant."""
     weights_sha256: dict[str, str]
     definition_sha256: str
     repetition: int = 0
-    """Counts runs that were made again: for --again, or since the same digests do not make the
-    candidate the same (`bench.store.same_candidate`)."""
+    """Counts repeated runs: those made with --again, and those of candidates with equal digests but
+    other answers (`bench.store.same_candidate`)."""
     suite_title: str = ""
     environment: dict[str, Any] = {}
     information: dict[str, Any] = {}
     """Architecture, paper, training of the candidate."""
     unidentified: list[str] | None = None
-    """Parts of the candidate that could not be digested, one a line; None: not checked, as for an
-    imported log."""
+    """Parts of the candidate that could not be digested, each with its reason; None: not checked,
+    as for an imported log."""
     fingerprint: list[str] | None = None
-    """The candidate's logits on the probe images, a line an image; None: they vary."""
+    """The candidate's logits on the probe images, one line for each image; None: they vary from
+    pass to pass."""
 
     @model_validator(mode="after")
     def _certificates_are_in_l2(self) -> Manifest:
@@ -117,7 +119,7 @@ class Manifest(Record):
         """The short digest of everything that decides the result: the run's name."""
         content = self.model_dump(
             mode="json",
-            # Where a run is made, and what depends on it: logits are rounded in many ways.
+            # These depend on the machine: logits are rounded differently from one to another.
             exclude={"suite_title", "environment", "information", "unidentified", "fingerprint"},
         )
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

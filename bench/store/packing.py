@@ -51,7 +51,7 @@ def block_of(arrays: Mapping[str, Any], key: str, kind: type[BlockType]) -> Bloc
 
 
 def _parts(kind: type[Block]) -> dict[str, type[Any]]:
-    """Return the records of arrays that a kind of block may have, by name."""
+    """Return the types of the array records that a block of this type may have, by name."""
     parts = {}
     for name, annotation in get_type_hints(kind).items():
         types = [each for each in get_args(annotation) or (annotation,) if is_dataclass(each)]
@@ -74,10 +74,10 @@ def pack_witnesses(witnesses: Witnesses, clean_images: ImageArray) -> bytes:
 
 
 def difference(clean: ImageArray, images: ImageArray) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the difference of bit patterns: exact whatever the rounding, and compressible.
+    """Return the difference of bit patterns, which is exact and compresses well.
 
-    The four bytes of each difference are kept apart (one plane a byte), since the high ones are
-    mostly alike.
+    The four bytes of each difference are stored in separate planes, because the high bytes are
+    mostly equal.
     """
     bits = images.view(np.int32) - clean.view(np.int32)
     return np.ascontiguousarray(np.moveaxis(bits[..., None].view(np.uint8), -1, 0))

@@ -1,7 +1,7 @@
-"""Results that engines return block by block: plain arrays, one entry a sample or an attempt.
+"""Results that engines return block by block: plain arrays, one entry for each sample or attempt.
 
-In blocks an unknown whole number is `UNKNOWN` and an absent text is empty, since
-arrays have no null. The tables of a run (`bench.store.tables`) hold nulls instead.
+Arrays have no null: in blocks an unknown integer is `UNKNOWN`, and an absent text is empty. The
+tables of a run (`bench.store.tables`) have nulls instead.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ ABSTAINED = -1
 """The prediction where the draws do not determine the smoothed classifier's class."""
 
 DRAWS_WITHOUT_CLASS = "draws_without_class"
-"""In a certification's engine record: draws whose logits were not finite, if there were any."""
+"""Key in a certification's engine record: the number of draws whose logits were not finite."""
 
 
 @dataclass(frozen=True)
 class CleanResults:
-    """Predictions without attack, one entry a sample.
+    """Predictions without attack, one entry for each sample.
 
     Attributes:
         index: (n,) places in the data set.
         label: (n,) true classes.
-        prediction: (n,) predicted classes; -1: none, the logits are not finite.
+        prediction: (n,) predicted classes; -1 where the logits are not finite.
     """
 
     index: IntArray
@@ -46,16 +46,17 @@ class CleanResults:
 
 @dataclass(frozen=True)
 class Attempts:
-    """One attack on one sample an entry.
+    """Attempts: each entry is one attack on one sample.
 
     Attributes:
         index: (n,) places in the data set.
         attack: (n,) names.
-        outcome: (n,) of `AttemptOutcome`.
-        iteration: (n,) step at which the sample broke, -1 where that is not known.
-        forward_passes: (n,) passes without gradient; for engines that count by batch, its share.
-        backward_passes: (n,) gradients.
-        seconds: (n,) share of the wall-clock time.
+        outcome: (n,) values of `AttemptOutcome`.
+        iteration: (n,) steps at which the samples broke, -1 where unknown.
+        forward_passes: (n,) passes without gradient; engines that count batches divide each count
+            among the batch's samples.
+        backward_passes: (n,) numbers of gradients.
+        seconds: (n,) shares of the wall-clock time.
     """
 
     index: IntArray
@@ -85,14 +86,14 @@ class Margins:
 
 @dataclass(frozen=True)
 class Witnesses:
-    """Adversarial images, each the proof that a sample is not robust.
+    """Adversarial images; each proves that a sample is not robust.
 
     Attributes:
         index: (n,) places in the data set.
         attack: (n,) names of the attacks that found them.
-        prediction: (n,) what the candidate says of the image; never the label; -1: no class, the
-            logits are not finite.
-        images: (n, C, H, W) float32, exactly the images that were confirmed.
+        prediction: (n,) classes predicted for the images, never the labels; -1 where the logits are
+            not finite.
+        images: (n, C, H, W) float32, bit for bit the images that were confirmed.
     """
 
     index: IntArray
@@ -103,15 +104,15 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Certificates, one entry a sample.
+    """Certificates, one entry for each sample.
 
     Attributes:
         index: (n,) places in the data set.
         label: (n,) true classes.
         prediction: (n,) the smoothed classifier's classes; -1 where it abstained.
         radius: (n,) L2 radii within which the prediction cannot change; 0 where it abstained.
-        certified_count: (n,) votes for the predicted class; -1 where that is not known.
-        noise_samples: (n,) of how many votes; -1 where that is not known.
+        certified_count: (n,) votes for the predicted class; -1 where unknown.
+        noise_samples: (n,) votes in all; -1 where unknown.
     """
 
     index: IntArray
@@ -124,16 +125,16 @@ class Certificates:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """Results of a sweep, one entry a sample at one weight.
+    """Results of a sweep; each entry is one sample at one weight.
 
     Attributes:
         alpha: (n,) weights of the robust base.
         index: (n,) places in the data set.
         label: (n,) true classes.
-        clean_prediction: (n,) predicted classes without attack; -1: none, the mix is not finite.
+        clean_prediction: (n,) predicted classes without attack; -1 where the mix is not finite.
         broken_by: (n,) names of attacks; empty where nothing broke the sample.
-        adversarial_prediction: (n,) what the mix says of the witness; -1: no class, or there is no
-            witness (`broken_by` is empty).
+        adversarial_prediction: (n,) classes that the mix predicts for the witnesses; -1 where it
+            predicts none, or there is no witness (`broken_by` is empty).
         found_at: (n,) the weight at which the witness was found; NaN where there is none.
     """
 
@@ -148,11 +149,11 @@ class SweepResults:
 
 @dataclass(frozen=True)
 class SweepStarts:
-    """The best points of searches that broke nothing: where those at the next weight start.
+    """The best points of searches that broke nothing; searches at the next weight start from them.
 
     Attributes:
         index: (n,) places in the data set.
-        perturbation: (n, C, H, W) float16, from the clean image.
+        perturbation: (n, C, H, W) float16, differences from the clean images.
     """
 
     index: IntArray
@@ -163,12 +164,13 @@ class SweepStarts:
 class Block:
     """The results of one finished piece of work; it is saved whole or not at all.
 
-    A kind of run adds its own parts: fields that are records of arrays, or None.
+    A kind of run adds its own fields: records of arrays, or None.
 
     Attributes:
-        key: names the piece within its run, e.g. "01-apgd-ce-00003".
+        key: name of the piece within its run, e.g. "01-apgd-ce-00003".
         seconds: wall-clock time of the piece.
-        record: the engine's own figures; over a run's blocks numbers add up, and texts are equal.
+        record: the engine's own figures. Over a run's blocks, numbers are added up and texts are
+            equal.
     """
 
     key: str

@@ -55,14 +55,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the lock ends with the process, however it ends.
+        """Lock the run for this process; the lock ends when the process does, even if it is killed.
 
         Raises:
             InputError: another process holds it, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Beside the folder, so that it stays held when a damaged folder is set aside.
+            # It lies beside the folder, so that it stays locked when the folder is renamed.
             lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
             with lock:
                 yield
@@ -116,7 +116,7 @@ class RunFolder:
         """Return the finished blocks by key, and the damaged files, which are set aside.
 
         Returns:
-            blocks, and the new paths of the files that could not be read.
+            the blocks, and the new paths of the files that could not be read.
         """
         blocks: dict[str, Block] = {}
         damaged: list[Path] = []
@@ -132,7 +132,7 @@ class RunFolder:
         """Write the tables and the summary, then remove the parts.
 
         Args:
-            clean_images: (n, C, H, W), one for each witness, against which it is packed.
+            clean_images: (n, C, H, W), the clean image of each witness.
         """
         write_table(self.path / SAMPLES, tables.samples, tables.columns.samples)
         write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
@@ -142,7 +142,7 @@ class RunFolder:
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
     def write_summary(self, summary: Summary) -> None:
-        """Replace the summary of a complete run, whose tables stay, as a whole."""
+        """Replace the summary of a complete run; its tables stay."""
         write_json(self.path / SUMMARY, summary)
 
     def samples(self) -> pd.DataFrame:
@@ -169,7 +169,8 @@ class RunFolder:
         Args:
             images: (N, C, H, W) clean images, float32.
             indices: (N,) their places in the data set.
-            others: whether the run may have witnesses of other samples too; they are left out.
+            others: whether to leave out witnesses of samples that are not in `indices`, instead of
+                refusing them.
 
         Raises:
             InputError: the file is damaged.
@@ -212,7 +213,7 @@ class RunFolder:
 
     @property
     def has_tables(self) -> bool:
-        """Whether the tables are written, all of them: then only the summary can be missing."""
+        """Whether all tables are written, so that only the summary can be missing."""
         names = (SAMPLES, ATTEMPTS)
         return not (self.path / "parts").is_dir() and all((self.path / n).is_file() for n in names)
 
@@ -226,7 +227,7 @@ class RunFolder:
         return Tables(self.samples(), self.attempts(), self.witnesses(images, indices), columns)
 
     def set_aside_damaged(self, damaged: Sequence[Path]) -> list[Path]:
-        """Rename what is damaged: the summary alone if only it is, else the whole run.
+        """Rename what is damaged: the summary if only that is damaged, otherwise the whole run.
 
         Returns:
             the new paths.

@@ -1,9 +1,9 @@
-"""Tell whether two runs are of one candidate, so that their results can be joined.
+"""Tell whether two runs evaluated the same candidate, so that their results can be joined.
 
-Digests of its weights and of everything else that decides its answers must agree. Changes that no
-digest covers, such as another version of a library or a setting outside the program, show in the
-fingerprint: the answers on fixed probe images. Names are ignored: a copy of a folder is the same
-candidate.
+The digests of its weights and of everything else that decides its answers must agree. The
+fingerprint, the candidate's answers on fixed probe images, shows changes that no digest covers,
+such as another version of a library or a setting outside the program. Names are ignored: a copy of
+a folder is the same candidate.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bench.store.manifest import Manifest
 from bench.store.records import FloatArray
 
 FINGERPRINT_TOLERANCE = 0.01
-"""Differences between logits, in units of how far the logits of an image lie apart (their standard
-deviation). Other machines, devices and numbers of threads round by a tenth of it or less."""
+"""Largest difference between logits that counts as rounding, in standard deviations of the logits.
+Other machines, devices and numbers of threads change logits by a tenth of it or less."""
 
 
 def same_candidate(one: Manifest, other: Manifest) -> bool:
-    """Return whether two runs are of the same candidate; never if one is not identified.
+    """Return whether two runs evaluated the same candidate; False if one of them is not identified.
 
-    Runs made before candidates were identified (`unidentified` is None) are joined with none.
+    A run that did not check its candidate (`unidentified` is None) is joined with no other run.
     """
     return (
         one.unidentified == other.unidentified == []
@@ -36,7 +36,7 @@ def same_candidate(one: Manifest, other: Manifest) -> bool:
 def same_answers(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
     """Return whether two fingerprints agree, up to rounding.
 
-    Missing fingerprints, as for candidates whose answers vary, count as equal.
+    Two missing fingerprints, as for candidates whose answers vary, count as equal.
     """
     if one is None or other is None:
         return one is other

@@ -1,4 +1,4 @@
-"""Which samples a run takes, and the same samples again."""
+"""Which samples a run takes, and how to load them again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def permutation(size: int, seed: int) -> list[int]:
-    """Return a random order of 0 ... size - 1 that depends on `seed` and no library's generator."""
+    """Return a random order of 0 ... size - 1 that depends on `seed` and on no library."""
     return sorted(
         range(size), key=lambda place: hashlib.sha256(f"{seed}/{place}".encode()).digest()
     )
@@ -34,13 +34,14 @@ def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -
     """Return the indices (n,) in the data set that a selection means.
 
     Args:
-        population: how many samples the protocol takes in all; they are the first of the data set.
+        population: number of samples that the protocol takes in all, the first ones of the data
+            set.
         listed: the places of a `listed` selection.
 
     Raises:
         InputError: more samples than there are.
     """
-    import torch  # slow, and readers of the store need none of it
+    import torch  # slow to import, and readers of the store do not need it
 
     if (selection.n - 1) * (selection.step or 1) >= population:
         raise InputError(
@@ -58,16 +59,16 @@ def rows_of(selection: Selection, population: int, listed: Sequence[int] = ()) -
 
 
 def interval_of(selection: Selection, successes: int, n: int) -> Interval:
-    """Return the 95% interval that a selection allows of an accuracy.
+    """Return the 95% interval of an accuracy that a selection of samples allows.
 
-    The whole test set, and its first samples, count as a sample of the population of images: an
-    exact binomial interval, which says nothing about the rest of the test set. A random part tells
-    of the test set itself; where it was not fixed in advance how many are drawn, an interval that
-    holds whenever one stops.
+    The whole test set, and its first samples, count as a sample from the population of images. They
+    get an exact binomial interval, which says nothing about the rest of the test set. A random part
+    gets an interval of the test set's accuracy: an exact hypergeometric interval if its size was
+    fixed in advance, otherwise an interval that holds whenever the drawing stops.
 
     Args:
-        successes: samples of the n for which the accuracy counts.
-        n: samples that were evaluated; fewer than the selection's if it stopped early.
+        successes: number of the n samples that count for the accuracy.
+        n: number of samples that were evaluated; fewer than the selection's if it stopped early.
     """
     if selection.kind != "random":
         return exact_binomial_interval(successes, n)
@@ -84,7 +85,7 @@ def dataset_of(
     preprocessing: Callable[[Any], Tensor] | None,
     listed: Sequence[int] = (),
 ) -> Dataset:
-    """Return the samples that a run was made for, equal by digest.
+    """Return the samples that a run evaluated, checked by their digest.
 
     Args:
         listed: places of the samples, if the run's selection is `listed`.

@@ -18,7 +18,7 @@ class Store:
     """The results folder.
 
     Args:
-        root: the folder; it is made when the first run is opened.
+        root: the folder; it is created when the first run begins.
     """
 
     def __init__(self, root: Path) -> None:
@@ -65,8 +65,8 @@ class Store:
     ) -> Summary:
         """Return the summary that SUITE/CANDIDATE[@RUN] names.
 
-        Without @RUN the newest complete one, of a preferred kind if there is one, and an imported
-        one only if there is no other.
+        Without @RUN it is the newest complete run: of a preferred kind if there is one, and an
+        imported run only if there is no other.
 
         Raises:
             InputError: no such run, or one that is not finished.

@@ -1,4 +1,4 @@
-"""A finished run in short, derived from its tables; accuracies are fractions in [0, 1]."""
+"""Summaries of finished runs, derived from their tables; accuracies are fractions in [0, 1]."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Convergence(Record):
     """Share of the survivors that another doubling would break, extrapolated."""
     converged: bool
     curve: list[tuple[float, float]]
-    """Passes a sample (a gradient counts as one) spent so far, and the accuracy they left."""
+    """Passes for each sample so far (a gradient counts as one), and the accuracy after them."""
 
 
 class Summary(Record):
@@ -53,15 +53,15 @@ class Summary(Record):
     n_examples: int
     clean_accuracy: float
     robust_accuracy: float
-    """After every attack of the run; of a certification, what is certified at the threat model's
-    radius, which no attack can undo."""
+    """Accuracy after every attack of the run; for a certification, certified accuracy at the threat
+    model's radius."""
     confidence_intervals: dict[str, Interval]
     flags: list[Flag]
     flags_checked: Literal["basic", "full"] = "basic"
-    """Which flags were measured: `full` includes those that need attacks of their own. They may be
-    added to a finished run; its numbers stay."""
+    """Which flags were measured: `full` includes those that need attacks of their own. They can be
+    added to a finished run, whose numbers stay."""
     engine_record: dict[str, float | str] = {}
-    """The engine's own figures: passes the reference would have used, batch fill, and the like."""
+    """The engine's own figures, such as batch fill and the passes of the reference."""
     seconds: float
     """Time spent on blocks, added up over restarts."""
     started: str
@@ -82,9 +82,9 @@ class AttackedSummary(Summary):
     """A run that attacked, or tried the adversarial images of others."""
 
     autoattack_accuracy: float | None
-    """After standard AutoAttack alone; None if an attack that it does not have ran before it."""
+    """Accuracy after standard AutoAttack; None if another attack ran before its end."""
     eight_bit_robust_accuracy: float
-    """After every attack, if a witness counts only as an image file of 8 bits would hold it."""
+    """Accuracy after every attack, if witnesses are rounded to 8-bit images."""
     attacks: list[AttackSummary]
     convergence: Convergence | None = None
     """Set for runs that attacked until convergence."""
@@ -108,7 +108,7 @@ class ExpressSummary(AttackedSummary):
 
 
 def ranked(summaries: Iterable[Summary]) -> list[AttackedSummary]:
-    """Return the runs that stand on leaderboards beside published numbers."""
+    """Return the runs that are ranked on leaderboards, beside published numbers."""
     return [each for each in summaries if isinstance(each, AttackedSummary) and each.kind.is_ranked]
 
 
@@ -117,13 +117,14 @@ class Certified(Record):
 
     sigma: float
     average_certified_radius: float
-    """Mean over all samples of the radius where the prediction is right, else of 0."""
+    """Mean over all samples of the certified radius, which counts as 0 where the prediction is
+    wrong."""
     accuracy_at_radius: dict[str, float]
     """Right with at least this radius, written with two decimals."""
     abstained: float
-    """Share of the samples for which the draws did not tell the class."""
+    """Share of the samples for which the draws did not determine the class."""
     mean_noise_samples: float | None
-    """Draws that bounded a sample's probability; None where a log does not say."""
+    """Mean number of draws that bound a sample's class probability; None if a log does not say."""
 
 
 class CertifiedSummary(Summary):
@@ -138,7 +139,7 @@ class SweepPoint(Record):
     alpha: float
     clean_accuracy: float
     attacked_accuracy: float
-    """After the sweep's own attack, which is a cheap one: an upper bound."""
+    """Accuracy after the sweep's cheap attack: an upper bound."""
 
 
 def best_point(points: Sequence[SweepPoint]) -> SweepPoint:

@@ -64,10 +64,10 @@ class Tables:
     """A run's records, joined from its blocks.
 
     Attributes:
-        samples: one row a sample, or what the kind of run says, by index.
-        attempts: one row an attack on a sample, in the order of the blocks.
+        samples: one row for each sample, by index, unless the kind of run says otherwise.
+        attempts: one row for each attack on a sample, in the order of the blocks.
         witnesses: None if there are none.
-        columns: of both tables.
+        columns: the columns of both tables.
     """
 
     samples: pd.DataFrame
@@ -77,7 +77,7 @@ class Tables:
 
 
 def frame(parts: Iterable[object], columns: pa.Schema | None = None) -> pd.DataFrame:
-    """Return records of one type as one table; with no records, an empty one of `columns`."""
+    """Return records of one type as one table; without records, an empty table with `columns`."""
     tables = [pd.DataFrame(vars(part)) for part in parts]
     if not tables:
         return pd.DataFrame(columns=columns.names if columns is not None else [])
@@ -116,8 +116,8 @@ def first_witnesses(parts: Sequence[Witnesses]) -> Witnesses | None:
 def attacked_samples(blocks: Sequence[AttackBlock]) -> pd.DataFrame:
     """Return what attacks made of each sample, by index.
 
-    Columns: `index`, `label`, `clean_prediction`, `clean_correct`, `robust`, `broken_by` and
-    `adversarial_prediction`, the last two null where nothing broke the sample. A sample's first
+    The columns are `index`, `label`, `clean_prediction`, `clean_correct`, `robust`, `broken_by` and
+    `adversarial_prediction`. The last two are null where nothing broke the sample. A sample's first
     witness counts.
     """
     samples = frame(block.clean for block in blocks if block.clean is not None)

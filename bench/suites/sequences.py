@@ -1,7 +1,7 @@
 """Sequences of attacks that suites name instead of listing them.
 
-They are fixed, and no list of whatever is registered: a suite must ask for the same attacks on
-every machine. Whoever adds an attack here raises the version of the suites that use the sequence.
+They are fixed lists, not whatever is registered: a suite must ask for the same attacks on every
+machine. Whoever adds an attack here raises the version of the suites that use the sequence.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ SEQUENCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
     }
 )
-"""By name: standard AutoAttack's attacks, and those that know how a candidate is built. Of the
-latter a run takes those that its candidate has everything for."""
+"""By name: standard AutoAttack's attacks, and those that know how a candidate is built. A run takes
+those of the latter that apply to its candidate."""

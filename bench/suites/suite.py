@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.data import DataSource, image_shape
+from bench.data.in_hand import PREFIX as IN_HAND
 from bench.errors import InputError
 from bench.suites.sequences import SEQUENCES
 from bench.validation import Number, StrictModel, read_yaml, validate
@@ -61,6 +62,34 @@ class ThreatModel(StrictModel):
     def _in_the_pixel_scale(self) -> ThreatModel:
         _check_scale(self.norm, self.eps)
         return self
+
+
+def Linf(eps: float | str) -> ThreatModel:  # the norm's name
+    """Return the threat model of an Linf ball.
+
+    Args:
+        eps: radius in the [0, 1] pixel scale, in (0, 1], such as 8 / 255 or "8/255".
+
+    Raises:
+        InputError: no such radius.
+    """
+    return _ball("Linf", eps)
+
+
+def L2(eps: float | str) -> ThreatModel:  # the norm's name
+    """Return the threat model of an L2 ball.
+
+    Args:
+        eps: radius in the [0, 1] pixel scale, > 0, such as 0.5 or "128/255".
+
+    Raises:
+        InputError: no such radius.
+    """
+    return _ball("L2", eps)
+
+
+def _ball(norm: str, eps: float | str) -> ThreatModel:
+    return validate(ThreatModel, {"norm": norm, "eps": eps}, norm)
 
 
 class DeclaredThreatModel(StrictModel):
@@ -124,9 +153,9 @@ class AttackChoice(StrictModel):
 
 
 class CertificationSettings(StrictModel):
-    """How many noisy draws a certificate takes, and how sure it is.
+    """How many noisy draws a certificate takes, and its failure probability.
 
-    Of which classifier: `bench.certification.smoothing.Smoothing`.
+    `bench.certification.smoothing.Smoothing` adds the classifier's noise to it.
     """
 
     selection_samples: Annotated[int, Field(ge=1)] = 100
@@ -355,6 +384,11 @@ def read_suite(name_or_path: str) -> Suite:
         path = Path(name_or_path)
     else:
         near = difflib.get_close_matches(name_or_path, suite_names(), n=3, cutoff=0.5)
+        if name_or_path.startswith(IN_HAND):
+            raise InputError(
+                f"suite {name_or_path}: its images were given in Python and are not kept beside "
+                "the records; call `bench.load(...).verify(model, images=..., labels=...)` there"
+            )
         hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list suites`"
         raise InputError(f"unknown suite {name_or_path!r}: {hint}")
     suite = validate(Suite, read_yaml(path), path)

@@ -86,10 +86,10 @@ class NoisyBatch:
     def ascent_direction(self, images: Tensor) -> Tensor:
         """Return the unit L2 direction (N, C, H, W) in which -log F of the label grows fastest.
 
-        F is the mean softmax over the copies. This is the attack of H. Salman et al., "Provably Robust Deep Learning via Adversarially
-        Trained Smoothed Classifiers", 2019 (arXiv 1906.04584, equation 6): through the mean
-        softmax, not through the mean of the losses. An image without a gradient gets a direction of
-        zeros.
+        F is the mean softmax over the copies. This is the attack of H. Salman et al., "Provably
+        Robust Deep Learning via Adversarially Trained Smoothed Classifiers", 2019 (arXiv
+        1906.04584, equation 6): through the mean softmax, not through the mean of the losses. An
+        image without a gradient gets a direction of zeros.
         """
         attacked = images.detach().requires_grad_()
         loss = -log_mean_softmax(self.scores(attacked)).gather(1, self.labels[:, None]).sum()
@@ -181,10 +181,21 @@ def noisy_batch(
     epoch: int,
 ) -> NoisyBatch:
     """Return a batch with freshly drawn noise; see ``BatchLoss`` for the arguments."""
-    source = on_device(generator, images.device)
-    shape = settings.noise_draws, *images.shape
-    noise = torch.randn(shape, generator=source, device=images.device).mul_(settings.sigma)
+    noise = draw_noise(images, settings.sigma, settings.noise_draws, generator)
     return NoisyBatch(network, settings.precision, images, labels, noise, generator, epoch)
+
+
+def draw_noise(images: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
+    """Return Gaussian noise (m, N, C, H, W) for images (N, C, H, W), on their device.
+
+    Args:
+        images: On any device.
+        sigma: Standard deviation, in the [0, 1] pixel scale.
+        draws: m.
+        generator: Source of the draws; on the CPU.
+    """
+    source = on_device(generator, images.device)
+    return torch.randn(draws, *images.shape, generator=source, device=images.device).mul_(sigma)
 
 
 def log_mean_softmax(scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files into validated models; a wrong field is named with file, expectation, example and value."""
+"""Validate files as models; errors name the file, the field, what was expected, and what came."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StrictModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # Else `eps: yes` would be a radius of 1.
+        # Without this, `eps: yes` would be a radius of 1.
         annotation = cls.model_fields[str(info.field_name)].annotation
         parts = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(part, bool) for part in parts) and takes_numbers(annotation):
@@ -84,7 +84,8 @@ def validate(model: type[ModelType], content: Any, origin: str | Path) -> ModelT
     """Validate `content` as `model`.
 
     Raises:
-        InputError: one line a wrong field: origin, field, what was expected, an example, what came.
+        InputError: for each wrong field one line: origin, field, what was expected, an example and
+            what came.
     """
     try:
         return model.model_validate(content)
@@ -147,7 +148,7 @@ def _unknown(model: type[BaseModel], place: Sequence[str | int], came: str) -> s
 
 
 def _advice(detail: ErrorDetails) -> str:
-    """Say what to do where YAML reads a name as something else: `no`, `123`."""
+    """Return advice where YAML reads a name as something else: `no`, `123`."""
     is_text = isinstance(detail["input"], bool | int | float)
     if detail["type"] == "string_type" and is_text:
         return ": write it in quotes"

@@ -1,4 +1,4 @@
-"""What may stand in a field of a model, in words and with an example, as its type says."""
+"""What a field of a model takes, in words and with an example, from its type."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def form_of(annotation: Any, metadata: Sequence[Any] = ()) -> Form:
 
 
 def form_of_field(model: type[BaseModel], place: Sequence[str | int]) -> Form | None:
-    """Return what stands at a place in a model; None where nothing may.
+    """Return the type at a place in a model; None if the model has no such place.
 
     Args:
         model: of the whole.

@@ -1,4 +1,4 @@
-"""YAML as users mean it: no field twice, no number read as another one, no endless aliases."""
+"""YAML without surprises: no field twice, no number read as another one, no endless aliases."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import yaml
 from bench.errors import InputError
 
 MOST_NODES = 100_000
-"""In a file, with what its aliases stand for: a few of these can stand for more than any memory."""
+"""The most nodes of a file, with aliases expanded: a few aliases can exceed any memory."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with what of YAML 1.2 keeps text and numbers apart as people read them.
+    """YAML's safe loader, with those rules of YAML 1.2 that tell text from numbers as people do.
 
     `1e-3` is a number; `0100`, `1:30` and `2024-01-31` are text, where YAML 1.1 has 64, 90 and a
     date. `yes` and `no` stay what they are in YAML 1.1: nothing says which was meant.

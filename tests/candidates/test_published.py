@@ -1,4 +1,4 @@
-"""The published networks against RobustBench's, in small; in full size in tests/test_slow.py."""
+"""The published networks against RobustBench's, small; `test_slow_published.py` has full sizes."""
 
 from __future__ import annotations
 

@@ -46,11 +46,14 @@ def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
     save_run(store, make_manifest("digits-linf", "mine", 20), 19, (12, 11, 11, 10))
     save_run(store, make_manifest("cifar10-linf", "mine", 20), 19, (12, 11, 11, 10))
     results = ["--results-dir", str(store.root)]
+    own = tmp_path / "own.yaml"  # a user's suite, whose attacks readers do not look up
+    own.write_text(Path("bench/suites/digits-linf.yaml").read_text(encoding="utf-8"))
     _call_all(
         ["show", "digits-linf/mine", *results],
         ["show", "digits-linf/mine", "--json", *results],
         ["check", "--suite", "digits-linf", *results],
-        ["export", "csv", "--suite", "digits-linf", *results],
+        ["check", "--suite", str(own), *results],
+        ["export", "csv", "--suite", str(own), *results],
         ["export", "robustbench", "cifar10-linf/mine", "--out", str(tmp_path / "out"), *results],
         ["list", "suites"],
         ["report", "--out", str(tmp_path / "reports"), *results],

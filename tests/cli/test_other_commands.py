@@ -68,7 +68,7 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     for arguments, message in (
         (["report"], "no complete run in"),
         (["show", "digits-linf/digits-standard"], "expected SUITE/CANDIDATE[@RUN]"),
-        (["show", "digits"], "expected SUITE/CANDIDATE[@RUN], got 'digits'"),
+        (["show", "digits"], "no complete run 'digits'"),
         (["check", "--results-dir", "nowhere"], "expected a folder with results, got nowhere"),
     ):
         folder = [] if "--results-dir" in arguments else ["--results-dir", str(tmp_path)]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,6 +286,26 @@ def test_unwritable_results(
     assert "--results-dir" in result.output
 
 
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from bench.cli import main
+
+files_left, replace = int(sys.argv.pop(1)), Path.replace
+
+def replace_or_die(self, target):
+    global files_left
+    files_left -= 1
+    if files_left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = replace_or_die
+main()
+"""
+"""Runs the command, and kills it when a file is written but does not have its name yet."""
+
+
 def test_killed_runs_end_as_if_left_alone(
     write_submission: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -295,32 +313,21 @@ def test_killed_runs_end_as_if_left_alone(
     suite = tmp_path / "quick.yaml"
     suite.write_text(yaml.safe_dump(SUITE | {"n_examples": 60}))
 
-    def start(results: str) -> subprocess.Popen[bytes]:
+    def run(results: str, files: int) -> int:
         arguments = ["--suite", str(suite), "--candidate", str(folder), "--batch-size", "5"]
-        folders = ["--results-dir", results, "--report-dir", f"{tmp_path}/reports"]
-        command = [sys.executable, "-W", "ignore", "-m", "bench", "run", "--engine", "reference"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [*command, *arguments, *folders], env=environment, stdout=subprocess.DEVNULL
-        )
+        folders = ["--results-dir", f"{tmp_path}/{results}", "--report-dir", f"{tmp_path}/reports"]
+        command = [sys.executable, "-W", "ignore", "-c", DYING, str(files), "run"]
+        return subprocess.run(
+            [*command, "--engine", "reference", *arguments, *folders],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            check=False,
+        ).returncode
 
-    alone = start(f"{tmp_path}/alone")
-    assert alone.wait() == 0
-    moments = random.Random(4)
-    killed = 0
-    results = tmp_path / "killed"
-    for _ in range(3):
-        process = start(str(results))
-        parts_before = len(list(results.rglob("*.npz")))
-        while process.poll() is None and len(list(results.rglob("*.npz"))) <= parts_before:
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, 0.5))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
-    assert killed >= 2
-    assert start(str(results)).wait() == 0
+    assert run("alone", files=1000) == 0
+    for files in (3, 9):
+        assert run("killed", files) == -signal.SIGKILL
+    assert run("killed", files=1000) == 0
     left, resumed = (Store(tmp_path / name).runs("quick")[0] for name in ("alone", "killed"))
     assert left.samples().equals(resumed.samples())
     untimed = [name for name in left.attempts().columns if name != "seconds"]

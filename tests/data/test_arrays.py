@@ -184,10 +184,10 @@ IMAGES = np.full((3, 1, 4, 4), 255, np.uint8)
         (["a", "b", "c"], None, "labels are names; expected their classes"),
         (["a", "b", "x"], ["a", "b"], "expected classes among a, b.*got x"),
         ([0, 1, 1], ["a", "a"], "`classes`: expected each name once"),
-        ([0, 1, 1], [[1.5]], "one text a class"),
+        ([0, 1, 1], [[1.5]], "one text for each class"),
         (np.array([0, 1, "x"], object), None, r"`labels`.*Python objects.*np\.array\(labels"),
         ([0, 1, 1], np.array(["a", "b"], object), r"save np\.array\(classes, dtype=str\)"),
-        ([0, 1], None, "one label an image"),
+        ([0, 1], None, "one label for each image"),
         ([1j, 0, 0], None, "integers >= 0, got complex128"),
     ],
 )

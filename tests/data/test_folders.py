@@ -60,7 +60,7 @@ def test_the_two_orders_are_shown_where_they_differ() -> None:
 def test_names_are_looked_up_by_text_and_by_value() -> None:
     assert outputs_of(["002", "10"], [str(number) for number in range(11)], "it") == [2, 10]
     assert outputs_of(["b"], ["a", "b"], "it") == [1]
-    with pytest.raises(InputError, match="one name a class, got 1 and 01"):
+    with pytest.raises(InputError, match="one name for each class, got 1 and 01"):
         outputs_of(["1", "01"], ["0", "1"], "it")
 
 
@@ -95,8 +95,8 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path: Path) -> None:
     assert [path.name for path in found.files] == ["a.png", "b.PNG", "c.png"]
     assert found.labels == (0, 1, 1)
     assert found.notices == (
-        "own: left out files that have no ending of an image: .gif (1)",
-        "own: left out 1 images that lie in no class folder",
+        "own: left out files without the ending of an image: .gif (1)",
+        "own: left out 1 images that are in no class folder",
     )
 
 
@@ -105,7 +105,9 @@ def test_other_layouts_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=expected):
             data.load_source(DataSource(folder=folder))
 
-    refuse(tmp_path / "none", "expected a folder with one subfolder of images a class; No such")
+    refuse(
+        tmp_path / "none", "expected a folder with one subfolder of images for each class; No such"
+    )
     refuse(_write(tmp_path / "flat", "a.png", "b.png"), "got no subfolder and 2 images")
     parts = _write(tmp_path / "parts", "train/a/0.png", "test/a/0.png")
     refuse(parts, "got the parts of a data set: test, train; name one")

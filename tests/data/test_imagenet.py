@@ -15,7 +15,7 @@ from bench.suites import DataSource
     ("places", "came"),
     [
         (["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG"], "2 files and no folder"),
-        (["000/a.JPEG", "999/b.JPEG"], r"2 folders called otherwise \(000 to 999\)"),
+        (["000/a.JPEG", "999/b.JPEG"], r"2 folders with other names \(000 to 999\)"),
         (["n01440764/a.JPEG"], r"1 of the 1,000 \(n01443537 and others are missing\)"),
         ([], "0 files and no folders"),
     ],

@@ -28,6 +28,7 @@ from bench.runs.session import make_plan
 from bench.runs.settings import Settings
 from bench.store.records import AttackBlock, CertificationBlock
 from bench.suites import load_suite
+from bench.suites.suite import AttackChoice
 
 
 def _network() -> nn.Module:
@@ -106,6 +107,17 @@ def test_a_traced_network_is_compiled_in_bfloat16_too() -> None:
     if "InvalidCxxCompiler" in record:
         _skip_without_compiler()
     assert record.startswith("yes"), record
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_attack_that_goes_back_more_than_once_takes_passes_that_are_not_compiled() -> None:
+    task = _task(_network())
+    choice = AttackChoice(name="fab", parameters={"steps": 3})
+    blocks = _run(replace(task, attacks=(task.attacks[0], choice)))
+    if any("InvalidCxxCompiler" in record for record in _record(blocks)):
+        _skip_without_compiler()
+    assert all(record.startswith("yes") for record in _record(blocks))
+    assert any(key.startswith("02-fab") for key in blocks)
 
 
 @pytest.mark.usefixtures("eager")

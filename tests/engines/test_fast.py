@@ -92,7 +92,13 @@ def _tables(blocks: dict[str, AttackBlock]) -> Tables:
     return Evaluation().join([blocks[key] for key in sorted(blocks)])
 
 
-def _same(ours: Tables, theirs: Tables) -> None:
+def _same(ours: Tables, theirs: Tables, norm: str = "Linf") -> None:
+    """Compare samples and attempts as they are, witnesses bit for bit where that is possible.
+
+    The last bits of a gradient depend on how many images share its pass. In Linf, Auto-PGD takes
+    only its signs and Square takes no gradient. In L2, and in FAB, points follow those bits: they
+    differed by 2e-6 at most when this was measured.
+    """
     assert ours.samples.equals(theirs.samples)
     columns = ["index", "attack", "outcome", "iteration"]
     order = ["attack", "index"]
@@ -103,7 +109,15 @@ def _same(ours: Tables, theirs: Tables) -> None:
     )
     assert ours.witnesses is not None
     assert theirs.witnesses is not None
-    np.testing.assert_allclose(ours.witnesses.images, theirs.witnesses.images, atol=1e-4)
+    follows_gradients = (theirs.witnesses.attack == "fab-t") | (norm == "L2")
+    signs = ~follows_gradients
+    np.testing.assert_array_equal(ours.witnesses.images[signs], theirs.witnesses.images[signs])
+    np.testing.assert_allclose(
+        ours.witnesses.images[follows_gradients],
+        theirs.witnesses.images[follows_gradients],
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.06), ("L2", 0.35)])
@@ -112,7 +126,7 @@ def test_batch_size_and_order_change_nothing(network: nn.Module, norm: str, eps:
     whole = _tables(_run(task))
     assert 0 < int(whole.samples["robust"].sum()) < int(whole.samples["clean_correct"].sum())
     for size in (1, 5, 200):
-        _same(_tables(_run(replace(task, batch_size=size))), whole)
+        _same(_tables(_run(replace(task, batch_size=size))), whole, norm)
     order = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(1))
     shuffled = replace(
         task,
@@ -120,7 +134,7 @@ def test_batch_size_and_order_change_nothing(network: nn.Module, norm: str, eps:
         labels=task.labels[order],
         indices=task.indices[order],
     )
-    _same(_tables(_run(shuffled)), whole)
+    _same(_tables(_run(shuffled)), whole, norm)
 
 
 def test_interrupted_anywhere_it_ends_the_same(

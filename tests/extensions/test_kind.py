@@ -23,14 +23,13 @@ from bench.data import Dataset
 from bench.engines import Task
 from bench.engines.progress import Progress
 from bench.formatting import percent
-from bench.runs.kind import RunnableKind, task_of
+from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.best_known import best_known
 from bench.store.kinds import Columns, Overview, register_kind
 from bench.store.manifest import Manifest
 from bench.store.records import Block, IntArray
-from bench.store.selection import interval_of
 from bench.store.summary import Flag, Summary
 from bench.store.tables import ATTEMPT_COLUMNS, Tables, attempt_table, frame
 from tests.extensions.runs import call, page, run, write_suite
@@ -145,21 +144,9 @@ class Corruption(RunnableKind):
         n = len(samples) // len(counts)
         names = ["clean", *(f"{each:g}" for each in manifest.engine_settings["deviations"])]
         return CorruptionSummary(
-            manifest=manifest,
-            run=manifest.run,
-            n_examples=n,
-            clean_accuracy=counts[0] / n,
-            robust_accuracy=counts[-1] / n,
-            confidence_intervals={
-                "clean_accuracy": interval_of(manifest.selection, counts[0], n),
-                "robust_accuracy": interval_of(manifest.selection, counts[-1], n),
-            },
-            flags=list(raised),
-            engine_record=dict(record),
+            **common_fields(manifest, n, counts[0], counts[-1], raised, record, finished),
             by_severity={name: count / n for name, count in zip(names, counts, strict=True)},
             seconds=0.0,
-            started=str(manifest.environment.get("started", "")),
-            finished=finished,
         )
 
     def overview(self, summary: CorruptionSummary) -> Overview:

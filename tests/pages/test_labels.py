@@ -7,7 +7,8 @@ import itertools
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from bench.pages.labels import Label, Point, place_labels
+from bench.pages.axes import Point
+from bench.pages.labels import Label, place_labels
 from bench.pages.svg import drawing
 
 POINTS: list[Point] = [(30.0, 50.0), (33.0, 46.0), (38.0, 51.0), (34.0, 55.0), (70.0, 20.0)]

@@ -379,9 +379,9 @@ def test_pixels_of_8_bits_are_divided(dtype: torch.dtype, tmp_path: Path) -> Non
     [
         ((torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)), "which are the adversarial ones"),
         ({"x_adv": torch.zeros(2, 1, 8, 8), "adv": torch.ones(2, 1, 8, 8)}, "which are the adv"),
-        (torch.ones(2, 1, 8, 8, dtype=torch.uint8), "whole numbers from 0 to 255.*from 1 to 1"),
-        (torch.full((2, 1, 8, 8), 300), "whole numbers from 0 to 255.*from 300 to 300"),
-        (torch.zeros(2, 1, 8, 8, dtype=torch.complex64), "images of numbers, got torch.complex64"),
+        (torch.ones(2, 1, 8, 8, dtype=torch.uint8), "integers from 0 to 255.*from 1 to 1"),
+        (torch.full((2, 1, 8, 8), 300), "integers from 0 to 255.*from 300 to 300"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.complex64), "numbers as pixels, got torch.complex64"),
         (torch.zeros(2, 1, 8, 8).to_sparse(), "expected dense tensors"),
         (torch.full((2, 1, 8, 8), 200.0), "Are the pixels from 0 to 255"),
         (torch.full((2, 1, 8, 8), torch.nan), "2 of 2 that are not"),

@@ -1,1 +1,1 @@
-"""The data sets that are known by name: each module here registers its own."""
+"""The named data sets; each module here registers its own."""

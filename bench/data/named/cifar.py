@@ -18,7 +18,7 @@ DOWNLOAD_MEGABYTES = {"cifar10": 170, "cifar100": 169}
 
 
 def load(name: str, request: Request) -> Dataset:
-    """Return samples from the official files, downloading them where the folder is missing.
+    """Return samples from the official files, which are downloaded if their folder is missing.
 
     Raises:
         InputError: the download failed, or a file is missing or damaged.
@@ -41,7 +41,7 @@ def load(name: str, request: Request) -> Dataset:
 
 
 def missing(name: str, directory: Path) -> str | None:
-    """Return what would be downloaded; None if the files' folder is there."""
+    """Return what has to be downloaded; None if the folder of the files exists."""
     if (directory / _torchvision_class(name).base_folder).is_dir():
         return None
     return f"{name}: a download of {DOWNLOAD_MEGABYTES[name]} MB to {directory}"

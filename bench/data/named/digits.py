@@ -1,4 +1,4 @@
-"""The 8x8 grey images of handwritten digits that scikit-learn brings."""
+"""The 8x8 grey images of handwritten digits in scikit-learn."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def load(request: Request) -> Dataset:
     """Return validation images, after the candidate's own preprocessing.
 
     Raises:
-        InputError: the images are missing, or lie in other folders than one a WordNet id.
+        InputError: images are missing, or there is not one folder for each WordNet id.
     """
     import torch
 
@@ -29,7 +29,7 @@ def load(request: Request) -> Dataset:
     synsets, files = _listing()
     _check_layout(folder, sorted({synset for synset, _ in files}))
     rows = request.choose(len(files))
-    chosen = [files[row] for row in rows.tolist()]  # only what is wanted is decoded
+    chosen = [files[row] for row in rows.tolist()]  # only the chosen files are decoded
     paths = [folder / synset / name for synset, name in chosen]
     images, _ = read_images(paths, "imagenet", preprocessing=request.preprocessing)
     labels = torch.tensor([synsets.index(synset) for synset, _ in chosen])
@@ -44,7 +44,7 @@ def missing(directory: Path) -> str | None:
 
 @cache
 def _listing() -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return the thousand WordNet ids in the order of classes, and (id, file) of the images."""
+    """Return the 1,000 WordNet ids in the order of classes, and (id, file) of each image."""
     from bench.robustbench import helper_file
 
     classes: dict[str, int] = json.loads(helper_file("imagenet_class_to_id_map.json"))
@@ -55,7 +55,7 @@ def _listing() -> tuple[tuple[str, ...], list[tuple[str, str]]]:
 
 
 def _check_layout(folder: Path, needed: list[str]) -> None:
-    expected = f"{folder}: expected ImageNet's validation images, one folder a class"
+    expected = f"{folder}: expected ImageNet's validation images, one folder for each class"
     if not folder.is_dir():
         raise InputError(
             f"{expected}. They cannot be downloaded without an account: get them from "
@@ -73,7 +73,7 @@ def _check_layout(folder: Path, needed: list[str]) -> None:
             came = f"none called {lacking[0]}"
     elif folders:
         others = f"{folders[0]} to {folders[-1]}" if len(folders) > 1 else folders[0]
-        came = f"{len(folders):,} folders called otherwise ({others})"
+        came = f"{len(folders):,} folders with other names ({others})"
     else:
         files = sum(1 for path in folder.iterdir() if path.is_file())
         came = f"{files:,} files and no folders"

@@ -26,14 +26,17 @@ of reach."""
 
 BANDS = len(EDGES) + 1
 
-PRIOR_RATES = (0.08, 0.04, 0.015, 0.005, 0.001, 0.0002)
+PRIOR_RATES = (0.1, 0.06, 0.03, 0.015, 0.006, 0.0015)
 """Breaks a pull to expect in each band before anything is known, for the first pull of a sample."""
 
 PRIOR_PULLS = 6.0
 """Pulls whose weight those rates have."""
 
 ARM_PULLS = 6.0
-"""Pulls whose weight the rate of all arms has for one arm."""
+"""Pulls whose weight the rate of all arms has for one arm in one cell."""
+
+ARM_BREAKS = 1.0
+"""Breaks whose weight it has for how much better one arm is than all."""
 
 DEPTHS = 4
 """Samples are told apart by how many pulls they stood, too: 1, 2, 3, or more. Each stands them
@@ -181,38 +184,45 @@ class Planner:
     def rates(self) -> npt.NDArray[np.float64]:
         """Return (arms, `BANDS`, `DEPTHS`) the breaks to expect of a pull.
 
-        An arm's rate starts from that of all arms after the first.
+        An arm's rate starts from that of all arms after the first, times how much better the arm
+        was than they were.
         """
         shared, _ = self._shared_rates()
-        return (self.breaks + ARM_PULLS * shared) / (self.pulls + ARM_PULLS)
+        expected = (self.pulls * shared).sum(axis=(1, 2))
+        better = (self.breaks.sum(axis=(1, 2)) + ARM_BREAKS) / (expected + ARM_BREAKS)
+        start = np.minimum(shared * better[:, None, None], 1.0)
+        rates: npt.NDArray[np.float64] = (self.breaks + ARM_PULLS * start) / (
+            self.pulls + ARM_PULLS
+        )
+        return rates
 
     def remaining(self) -> Remaining:
         """Return how many more samples would break.
 
         The pulls that were not made, and one more of each sample, as a search with a much larger
-        budget would make it, break samples at the rates of their cells of band and depth. Rates
-        have gamma distributions: those of Poisson counts after the prior.
+        budget would make it, break samples at their arms' rates, each next pull of a sample less.
+        Rates have gamma distributions: those of Poisson counts after the prior.
         """
-        mean, variance = self._shared_rates()
+        shared, variance = self._shared_rates()
         bands, depths = self.bands()[self.standing], self.depths()[self.standing]
-        ahead = (~self.pulled[1:, self.standing]).sum(axis=0) + 1
-        exposure = np.zeros((BANDS, DEPTHS))
-        for step in range(int(ahead.max(initial=0))):
-            going_on = ahead > step
-            cells = bands[going_on], np.minimum(depths[going_on] + step, DEPTHS - 1)
-            # Each next pull is weaker, also where depths are told apart no more.
-            beyond = np.maximum(depths[going_on] + step - (DEPTHS - 1), 0)
-            np.add.at(exposure, cells, DECLINE**beyond)
-        expected = float((exposure * mean).sum())
-        spread = float((exposure**2 * variance).sum())
+        ahead = np.where(self.pulled[1:, self.standing], 0.0, self.rates()[1:, bands, depths])
+        ahead = np.vstack([ahead, shared[bands, depths][None]])  # the one more
+        weights = DECLINE ** np.arange(len(ahead))
+        breaks = (-np.sort(-ahead, axis=0) * weights[:, None]).sum(axis=0)
+        expected = float(breaks.sum())
         if expected <= 0:
             return Remaining(0.0, 0.0, 0.0)
+        exposure = np.zeros((BANDS, DEPTHS))
+        np.add.at(exposure, (bands, depths), breaks / shared[bands, depths])
+        spread = float((exposure**2 * variance).sum())
         # Breaks themselves scatter around what is expected of them.
         shape, scale = expected**2 / (spread + expected), (spread + expected) / expected
         low, high = gamma.ppf([0.025, 0.975], shape, scale=scale)
         most = float(self.standing.sum())
         # Samples are whole ones.
-        return Remaining(min(expected, most), min(np.floor(low), most), min(np.ceil(high), most))
+        return Remaining(
+            min(expected, most), float(min(np.floor(low), most)), float(min(np.ceil(high), most))
+        )
 
     def _shared_rates(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return mean and variance (`BANDS`, `DEPTHS`) of the rate of all arms after the first.

@@ -128,6 +128,16 @@ class Attack(ABC, Generic[S]):
         """Return the best images (N, ...), inside the ball: adversarial where items broke."""
         return state.best
 
+    def margins(self, state: S) -> tuple[Tensor, Tensor] | None:
+        """Return by how much each item's class was led by another: at the start, and at best.
+
+        Negative where the right class leads; None: the attack does not measure it.
+
+        Returns:
+            (N,) and (N,), in logits, NaN where they are not known.
+        """
+        return None
+
     def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
         """Return the passes that pyautoattack 0.2.0 takes for the same work.
 

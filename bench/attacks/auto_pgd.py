@@ -7,7 +7,7 @@ diverse parameter-free attacks", arXiv 2003.01690), algorithm 1:
         x(k+1) <- P(x(k) + alpha (z(k+1) - x(k)) + (1 - alpha) (x(k) - x(k-1)))  `Move`
         if f(x(k+1)) > f_max:  x_max <- x(k+1);  f_max <- f(x(k+1))              `APGD.step`
         if k is a checkpoint w_j:                                                `checkpoints`
-            if condition 1 or condition 2:                                       `APGD._checkpoint`
+            if condition 1 or condition 2:                                       `adapt_step_size`
                 eta <- eta / 2;  x(k+1) <- x_max
 
 with P the projection onto the ball and [0, 1], and alpha = 1 in the first step. Condition 1: since
@@ -196,7 +196,7 @@ class APGD(Attack[APGDState]):
         wrong = misclassified(logits, state.labels) & searching
         copy_rows(state.adversarial, wrong, state.point)
         state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
-        back = self._checkpoint(state, losses, first, searching)
+        back = self.adapt_step_size(state, losses, first, searching)
         alpha = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
         move = Move(
             point=state.point,
@@ -255,10 +255,12 @@ class APGD(Attack[APGDState]):
         state.halved.logical_or_(beginning)
         state.step_size.masked_fill_(beginning, 2 * self.eps)
 
-    def _checkpoint(
+    def adapt_step_size(
         self, state: APGDState, losses: Tensor, first: Tensor, searching: Tensor
     ) -> Tensor:
         """Halve step sizes, in place; return (N,) bool: which items go back to their best point.
+
+        Attacks with another schedule override this.
 
         In the reference the first step's loss is compared with 0, not with the start's; `last_loss`
         is left at 0 to do the same.

@@ -56,6 +56,7 @@ class AttackPlan:
         parameters: what was used, for the record.
         note: what differs from what was asked for, and why; empty if nothing does.
         view: what the attack is shown of the candidate.
+        first_target: the place of the first class aimed for among the wrong classes, from 0.
     """
 
     name: str
@@ -65,6 +66,7 @@ class AttackPlan:
     parameters: Mapping[str, Any]
     note: str
     view: View = "logits"
+    first_target: int = 0
 
     @property
     def needs_gradient(self) -> bool:

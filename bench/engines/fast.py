@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,23 @@ from bench.store.records import AttackBlock, Attempts
 from bench.store.tables import concatenate
 
 
+@dataclass
+class Prepared:
+    """What attacks begin from.
+
+    Attributes:
+        task: with a batch size that fits into memory.
+        standing: (N,) bool, samples that are right and that no known image breaks.
+        fast: the candidate as the search calls it.
+        differentiable: whether it has a gradient.
+    """
+
+    task: AttackTask
+    standing: Tensor
+    fast: Accelerated
+    differentiable: bool
+
+
 class FastEngine:
     """Our own attacks on a full batch, confirmed in float32."""
 
@@ -79,26 +96,17 @@ class FastEngine:
             InputError: an attack of the protocol is unknown or its parameters are wrong.
         """
         plans = [plan(task, attack) for attack in task.attacks]
-        standing = yield from _clean(task, task.batch_size, finished, report)
-        if KEY in finished:
-            standing[broken_rows(task, finished[KEY])] = False
-        elif task.trials is not None:
-            yield try_images(task, task.trials, standing)
-        if not bool(standing.any()):
+        prepared = yield from self.prepared(task, plans, finished, report)
+        if prepared is None:
             return
-        rows = standing.nonzero().flatten()[: min(TRIED_IMAGES, task.batch_size)]
-        fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
-        differentiable = _has_gradient(fast.model, task, plans)
-        size = fitting_size(fast.model, task, task.batch_size, differentiable)
-        if size < task.batch_size:
-            fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
-        task = replace(task, batch_size=size)
+        task, standing, differentiable = prepared.task, prepared.standing, prepared.differentiable
+        fast = prepared.fast
         outlook = Outlook(survivor_costs(task))
         expected = _expected_seconds(task, fast, int(standing.sum()), outlook, differentiable)
         count = processes(task, int(standing.sum()), expected) if differentiable else 1
         if differentiable and count == 1:
             fast = _compiled_if_worth(task, fast, expected, finished)
-        attacks = partial(self._attacks, plans, fast, differentiable, outlook, finished)
+        attacks = partial(self.attacks, plans, fast, differentiable, outlook, finished)
         if count > 1:
             fast.record["processes"] = str(count)
             yield from share_out(task, standing, count, finished, report, attacks)
@@ -118,7 +126,34 @@ class FastEngine:
                 yield from search.run(standing, finished, report)
             shares.append(1 - int(standing.sum()) / before)
 
-    def _attacks(
+    def prepared(
+        self,
+        task: AttackTask,
+        plans: Sequence[AttackPlan],
+        finished: Mapping[str, AttackBlock],
+        report: Callable[[Progress], None],
+    ) -> Generator[AttackBlock, None, Prepared | None]:
+        """Predict the clean images, try known ones, and make passes faster.
+
+        Returns:
+            what the attacks begin from; None if nothing stands.
+        """
+        standing = yield from _clean(task, task.batch_size, finished, report)
+        if KEY in finished:
+            standing[broken_rows(task, finished[KEY])] = False
+        elif task.trials is not None:
+            yield try_images(task, task.trials, standing)
+        if not bool(standing.any()):
+            return None
+        rows = standing.nonzero().flatten()[: min(TRIED_IMAGES, task.batch_size)]
+        fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
+        differentiable = _has_gradient(fast.model, task, plans)
+        size = fitting_size(fast.model, task, task.batch_size, differentiable)
+        if size < task.batch_size:
+            fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
+        return Prepared(replace(task, batch_size=size), standing, fast, differentiable)
+
+    def attacks(
         self,
         plans: Sequence[AttackPlan],
         fast: Accelerated,

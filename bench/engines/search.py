@@ -53,6 +53,11 @@ WAITING_SHARE = 8
 of its sample that were started ahead of their turn go on in vain."""
 
 
+Rank = Callable[[Tensor, int], Tensor]
+"""From rows (n,) of the task and a number to so many of their wrong classes, first to be tried
+first: (n, at most that many) int64, on the CPU."""
+
+
 class Search:
     """One attack on all samples that still stand."""
 
@@ -65,19 +70,23 @@ class Search:
         stage: int,
         precision: str,
         outlook: Outlook,
+        rank: Rank | None = None,
     ) -> None:
         self.task = task
         self.plan = plan
         self.fast = fast
         self.stage = stage
+        self.prefix = f"{stage + 1:02d}-{plan.name}-"
         self.precision = precision
         self.outlook = outlook
+        self.rank = rank or self._by_logits
         self.size = size
         self.batch = Batch(size)
         self.agenda = Agenda((), plan.items)
         self.waiting: list[tuple[State, list[Item]]] = []
         self.returning: list[tuple[State, list[Item]]] = []
         self.found: dict[int, Finding] = {}
+        self.margins: dict[int, tuple[float, float]] = {}
         self.targets = torch.empty(0, 0, dtype=torch.int64)
         self.target_row: dict[int, int] = {}
         self.model = view(plan.view, fast, task)
@@ -93,7 +102,7 @@ class Search:
         report: Callable[[Progress], None],
     ) -> Iterator[AttackBlock]:
         """Attack all samples that stand; `standing` (N,) is updated as they break."""
-        prefix = f"{self.stage + 1:02d}-{self.plan.name}-"
+        prefix = self.prefix
         earlier = {key: block for key, block in finished.items() if key.startswith(prefix)}
         total = int(standing.sum())
         attempted: set[int] = set()
@@ -130,15 +139,19 @@ class Search:
         report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
 
     def _rank_targets(self, rows: Tensor) -> None:
-        """Rank wrong classes by the logits of the candidate's own module on the clean images."""
-        parts = []
-        for part in batches(rows, self.size):
-            with torch.no_grad(), tensor_cores(False):
-                logits = self.task.module(self.task.images[part].to(self.task.device)).float()
-            labels = self.task.labels[part].to(self.task.device)
-            parts.append(likeliest_wrong_classes(logits, labels, self.plan.targets).cpu())
-        self.targets = torch.cat(parts)
+        """Rank the wrong classes of samples."""
+        ranked = self.plan.first_target + self.plan.targets
+        parts = [self.rank(part, ranked) for part in batches(rows, self.size)]
+        self.targets = torch.cat(parts)[:, self.plan.first_target :]
         self.target_row = {row: position for position, row in enumerate(rows.tolist())}
+
+    def _by_logits(self, rows: Tensor, count: int) -> Tensor:
+        """Rank by the logits of the candidate's own module on the clean images."""
+        with torch.no_grad(), tensor_cores(False):
+            logits = self.task.module(self.task.images[rows].to(self.task.device)).float()
+        return likeliest_wrong_classes(
+            logits, self.task.labels[rows].to(logits.device), count
+        ).cpu()
 
     def _advance(self) -> bool:
         """Fill the batch, step it, and let go what is done; False when nothing is left."""
@@ -212,7 +225,7 @@ class Search:
         if self.plan.targets:
             position = torch.tensor([self.target_row[sample.row] for sample, _ in items])
             targets = self.targets[position, ranks].to(device)
-            draws_target = (ranks + 1).to(device)
+            draws_target = (self.plan.first_target + ranks + 1).to(device)
         draws = keyed_draws(
             self.task.seed,
             self.task.indices[rows].to(device),
@@ -251,6 +264,7 @@ class Search:
         is_claimed, is_wrong = claimed.tolist(), wrong.tolist()
         classes, steps = predictions.tolist(), state.iteration.tolist()
         witnesses = iter(images[wrong].cpu())
+        self._note_margins(state, items)
         going_on: list[int] = []
         for place, item in enumerate(items):
             witness = next(witnesses).clone() if is_wrong[place] else None
@@ -267,6 +281,15 @@ class Search:
             reopen(again, torch.arange(len(going_on), device=claimed.device))
             self.returning.append((again, [items[place] for place in going_on]))
 
+    def _note_margins(self, state: State, items: list[Item]) -> None:
+        """Keep how near each sample's rounds came: the first start, and the best of all rounds."""
+        margins = self.plan.attack.margins(state)
+        if margins is None:
+            return
+        for item, start, best in zip(items, margins[0].tolist(), margins[1].tolist(), strict=True):
+            first, so_far = self.margins.get(item.sample.row, (start, best))
+            self.margins[item.sample.row] = first, max(so_far, best)
+
     def _under_way(self) -> float:
         """Return how much of the samples that are not done is done, in samples."""
         steps = float(self.batch.view().iteration.sum()) if self.batch.items else 0.0
@@ -275,13 +298,16 @@ class Search:
     def _block(self, key: str, seconds: float, standing: Tensor) -> AttackBlock:
         samples = self.agenda.take_done()
         found = {each.row: self.found.pop(each.row) for each in samples if each.broke is not None}
+        margins = {
+            each.row: self.margins.pop(each.row) for each in samples if each.row in self.margins
+        }
         standing[list(found)] = False
         record: dict[str, float | str] = {**self.fast.record, **self.fill.taken()}
         if self.plan.note:
             record[self.plan.name] = self.plan.note
         if problem := self.plan.attack.compile_problem:
             record[f"arithmetic of {self.plan.name} not compiled"] = problem
-        return search_block(self.task, self.plan, samples, found, key, seconds, record)
+        return search_block(self.task, self.plan, samples, found, key, seconds, record, margins)
 
 
 def evenly(items: int, most: int) -> int:

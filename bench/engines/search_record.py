@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.attacks import AttackPlan
 from bench.engines.agenda import Sample
 from bench.engines.engine import Task
-from bench.store.records import AttackBlock, Attempts, Witnesses
+from bench.store.records import AttackBlock, Attempts, Margins, Witnesses
 
 
 @dataclass
@@ -60,6 +60,7 @@ def search_block(
     key: str,
     seconds: float,
     record: Mapping[str, float | str],
+    margins: Mapping[int, tuple[float, float]],
 ) -> AttackBlock:
     """Return a block of the attempts on finished samples, and of their witnesses.
 
@@ -69,6 +70,7 @@ def search_block(
         key: of the block.
         seconds: since the last one; shared out by the steps that were made.
         record: of the engine; what the reference would have used is added to it.
+        margins: of samples at the start and at best, by their rows; empty: not measured.
     """
     n = len(samples)
     passes = plan.attack.passes
@@ -94,9 +96,22 @@ def search_block(
             images=torch.stack([each.witness for each in findings]).numpy(),
         )
     joined = {**record, **_reference_passes(plan, samples)}
+    measured = [sample.row for sample in samples if sample.row in margins]
     return AttackBlock(
-        key=key, seconds=seconds, attempts=attempts, witnesses=witnesses, record=joined
+        key=key,
+        seconds=seconds,
+        attempts=attempts,
+        witnesses=witnesses,
+        record=joined,
+        margins=None if not measured else _margins(task, measured, margins),
     )
+
+
+def _margins(
+    task: Task, rows: Sequence[int], margins: Mapping[int, tuple[float, float]]
+) -> Margins:
+    start, best = np.array([margins[row] for row in rows]).T
+    return Margins(index=task.indices[torch.tensor(rows)].numpy(), start=start, best=best)
 
 
 def _iteration(plan: AttackPlan, sample: Sample) -> int:

@@ -6,11 +6,13 @@ that makes runs of the kind is in `bench.runs`; `Kind.maker` names it.
 
 from bench.kinds.attacked import EvaluationRecords, ImportedWitnessesRecords
 from bench.kinds.certified import CertificationRecords, ImportedLogRecords
+from bench.kinds.express import ExpressRecords
 from bench.kinds.sweep import SweepRecords
 from bench.store.kinds import register_kind
 
 for _kind in (
     EvaluationRecords(),
+    ExpressRecords(),
     CertificationRecords(),
     SweepRecords(),
     ImportedLogRecords(),

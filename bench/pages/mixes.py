@@ -92,8 +92,8 @@ def families(summaries: Iterable[Summary]) -> list[Family]:
 def mix_of(run: Summary) -> Mapping[str, Any]:
     """Return what the manifest says of the mix; empty for other candidates and kinds of runs."""
     described = run.manifest.information.get("mix")
-    attacks = isinstance(run, AttackedSummary | SweepSummary) and not run.kind.is_imported
-    return described if attacks and isinstance(described, Mapping) else {}
+    is_drawn = run.kind.is_ranked or isinstance(run, SweepSummary)
+    return described if is_drawn and isinstance(described, Mapping) else {}
 
 
 def weight_of(run: Summary) -> float:

@@ -69,6 +69,22 @@ class Attempts:
 
 
 @dataclass(frozen=True)
+class Margins:
+    """How near attempts came to breaking their samples, one entry an attempt.
+
+    Attributes:
+        index: (n,) places in the data set.
+        start: (n,) the margin of another class over the right one where the search began, in
+            logits: negative where the right class leads.
+        best: (n,) the largest margin that the search found.
+    """
+
+    index: IntArray
+    start: FloatArray
+    best: FloatArray
+
+
+@dataclass(frozen=True)
 class Witnesses:
     """Adversarial images; each proves that a sample is not robust.
 
@@ -169,6 +185,7 @@ class AttackBlock(Block):
     clean: CleanResults | None = None
     attempts: Attempts | None = None
     witnesses: Witnesses | None = None
+    margins: Margins | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

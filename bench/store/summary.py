@@ -90,6 +90,23 @@ class AttackedSummary(Summary):
     """Set for runs that attacked until convergence."""
 
 
+class Left(Record):
+    """How much more passes would break, as shares of all samples, with a 95% interval."""
+
+    expected: float
+    low: float
+    high: float
+
+
+class ExpressSummary(AttackedSummary):
+    """An express evaluation; its robust accuracy is an upper bound of AutoAttack's."""
+
+    left: Left | None = None
+    """None where the protocol's own attacks followed."""
+    escalated: str = ""
+    """Why they followed; empty: they did not."""
+
+
 def ranked(summaries: Iterable[Summary]) -> list[AttackedSummary]:
     """Return the runs that are ranked on leaderboards, beside published numbers."""
     return [each for each in summaries if isinstance(each, AttackedSummary) and each.kind.is_ranked]

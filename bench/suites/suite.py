@@ -38,6 +38,9 @@ EPS_TOLERANCE = 1e-6
 """Radii closer than this are one threat model; 0.031 and 8/255 are two."""
 STANDARD_PROTOCOL = "standard"
 CERTIFIED_PROTOCOL = "certified"
+ADAPTIVE_PROTOCOL = "adaptive"
+EXPRESS_PROTOCOL = "express"
+"""Every suite whose threat model is attacked has it, without a word in its file."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -276,7 +279,14 @@ class Suite(StrictModel):
         """
         if name in self.protocols:
             return self.protocols[name]
-        names = ", ".join(self.protocols)
+        attacking = [each for each, one in self.protocols.items() if one.attacks]
+        if name == EXPRESS_PROTOCOL and attacking:
+            richest = ADAPTIVE_PROTOCOL if ADAPTIVE_PROTOCOL in attacking else attacking[0]
+            # Of its attacks, those that know how a candidate is built become arms; all of them
+            # follow where gradients mislead.
+            attacks = self.protocols[richest].attacks
+            return Protocol(kind="express", attacks=attacks)
+        names = ", ".join([*self.protocols, *([EXPRESS_PROTOCOL] if attacking else [])])
         raise InputError(f"suite {self.name}: expected a protocol of {names}; got {name!r}")
 
     @property

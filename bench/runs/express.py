@@ -1,0 +1,53 @@
+"""An express evaluation: short attacks where they break something, at a fraction of the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.engines import AttackTask, Engine
+from bench.engines.acceleration import default_precision
+from bench.engines.express import ExpressEngine, arms
+from bench.kinds.express import ExpressRecords
+from bench.runs.estimate import Estimate
+from bench.runs.evaluation import AttackingKind
+from bench.runs.settings import Settings
+from bench.store.manifest import Manifest
+from bench.store.summary import ExpressSummary, Flag, Left
+from bench.store.tables import Tables
+
+
+class Express(ExpressRecords, AttackingKind):
+    """Short attacks where they break something; the protocol's own ones where gradients mislead."""
+
+    supported_settings = frozenset({"flags", "seed_witnesses"})
+
+    def engine(self, settings: Settings) -> Engine[AttackTask]:
+        """Return the express engine, the only one that does this."""
+        return ExpressEngine(settings.precision or default_precision(settings.device))
+
+    def estimate(self, task: AttackTask) -> Estimate:
+        """Return how long it will take: the budget's share of the protocol's own attacks."""
+        full = super().estimate(task)
+        return Estimate(full.low, full.low + ExpressEngine.budget_share * (full.high - full.low))
+
+    def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
+        """Return the arms."""
+        return [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
+
+    def summarise(
+        self,
+        manifest: Manifest,
+        tables: Tables,
+        raised: Sequence[Flag],
+        record: Mapping[str, float | str],
+        finished: str,
+    ) -> ExpressSummary:
+        """Sum up attack by attack, with what is left to break."""
+        summary = super().summarise(manifest, tables, raised, record, finished)
+        left = {key: record.get(f"express_left_{key}") for key in ("expected", "low", "high")}
+        return ExpressSummary(
+            **{name: getattr(summary, name) for name in type(summary).model_fields},
+            left=None if None in left.values() else Left.model_validate(left),
+            escalated=str(record.get("express_escalated", "")),
+        )

@@ -16,6 +16,7 @@ from bench.import_hook import make_importable
 if TYPE_CHECKING:
     from bench import attacks as attacks
     from bench import autoattack as autoattack
+    from bench import data as data
     from bench import errors as errors
     from bench import robustbench as robustbench
     from bench.api.evaluation import Evaluation as Evaluation
@@ -55,7 +56,7 @@ _PLACES = {
 }
 """The modules from which names are imported when they are first used."""
 
-_MODULES = ("attacks", "autoattack", "errors", "robustbench")
+_MODULES = ("attacks", "autoattack", "data", "errors", "robustbench")
 """Modules of the interface, imported like the names."""
 
 __all__ = ["__version__", *_PLACES, *_MODULES]

@@ -75,3 +75,9 @@ def test_the_site_asks_no_other_server() -> None:
     configuration = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert configuration["theme"]["font"] is False
     assert "mermaid" not in "".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_every_example_is_shown_on_a_page(example: Path) -> None:
+    line = f'--8<-- "examples/{example.name}"'
+    assert any(line in page.read_text(encoding="utf-8").splitlines() for page in PAGES)

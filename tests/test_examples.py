@@ -52,6 +52,16 @@ def test_mix_tradeoff(tmp_path: Path) -> None:
     assert plot.stat().st_size > 0
 
 
+def test_monitor_training() -> None:
+    printed = _run("monitor_training.py", "--epochs", "3", "--n-examples", "64")
+    clean, attacked = (
+        [float(each) for each in re.findall(r"robust ([\d.]+)%", part)]
+        for part in printed.split("trained on adversarial images")
+    )
+    assert len(clean) == len(attacked) == 3
+    assert clean[-1] < attacked[-1]
+
+
 def test_evaluate_timm_model(tmp_path: Path) -> None:
     checkpoint = _photos_and_checkpoint(tmp_path)
     printed = _run(

@@ -57,6 +57,7 @@ LOADED_BY_NAME = {
     ),
     ("bench.kinds.attacked", "bench.runs.evaluation"): "what makes evaluations imports torch",
     ("bench.kinds.certified", "bench.runs.certification"): "so does what makes certifications",
+    ("bench.kinds.express", "bench.runs.express"): "so does what makes express evaluations",
     ("bench.kinds.sweep", "bench.runs.sweep"): "and what makes sweeps",
     ("bench.attacks", "bench.api.attacks"): (
         "attacks as functions are offered where users look for them, and scheduled by an engine"

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol, cast
 from urllib.parse import urlparse
 
 import torch
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, field_validator, model_validator
 from torch import Tensor, nn
 
 from bench.candidates.bases import (
@@ -84,6 +84,28 @@ class Normalize(StrictModel):
         return {"mean": value, "std": value} if isinstance(value, str) else value
 
 
+def _size(value: Any) -> Any:
+    sides = tuple(value) if isinstance(value, list | tuple) else (value,)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if not whole or len(sides) > 2 or not sides:
+        raise ValueError("expected a whole number, or height and width")
+    return value if isinstance(value, int) else sides
+
+
+def _output(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("expected a key, or a position from 0")
+    return value
+
+
+Size = Annotated[
+    int | tuple[int, int], PlainValidator(_size), Field(description="a size", examples=[224])
+]
+OutputChoice = Annotated[
+    int | str, PlainValidator(_output), Field(description="an output", examples=["logits"])
+]
+
+
 class Submission(StrictModel):
     """The fields of a `submission.yaml`."""
 
@@ -112,14 +134,14 @@ class Submission(StrictModel):
     randomized: bool = False
     normalize: Normalize | None = None
     """What the network expects to be subtracted from its images, and what they are divided by."""
-    resize: Annotated[int | tuple[int, int], Field(examples=[224])] | None = None
+    resize: Size | None = None
     """Height and width that the network takes; images of another size are resized inside."""
     interpolation: Literal["bilinear", "bicubic", "nearest-exact"] = "bilinear"
     grayscale: bool = False
     """Whether the network takes one grey channel of RGB images."""
     input_range: Annotated[tuple[float, float], Field(examples=[[-1, 1]])] | None = None
     """What pixels in [0, 1] become before the network, and before `normalize`."""
-    output: Annotated[int | str, Field(examples=["logits"])] | None = None
+    output: OutputChoice | None = None
     """Which part of what the network returns is the logits: a key or a position."""
     bases: Bases | None = None
     """For a mix: the candidates that the architecture gets as `accurate` and `robust`."""

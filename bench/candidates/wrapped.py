@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.candidates.mix import as_mix
 from bench.candidates.outputs import OutputKey, describe_logits, logits_of
+from bench.candidates.smoothed import Smoothed
 from bench.data import named_datasets
 from bench.errors import FOREIGN_ERRORS, InputError
 
@@ -225,6 +227,8 @@ def read_outputs(
     Raises:
         InputError: it is not obvious which output is meant.
     """
+    if isinstance(module, Smoothed) or as_mix(module) is not None:
+        return module, ()  # their outputs are our own; what they stand for is asked of them
     size = module.resize if isinstance(module, Wrapped) else None
     example = torch.zeros(PROBES, *(shape or (3, *(size or USUAL_SIZE))))
     try:

@@ -118,7 +118,7 @@ def test_image_files_are_read_as_they_are_stored(own: Own, kind: str) -> None:
     assert result.exit_code == 0, result.output
     assert own.summary().clean_accuracy == pytest.approx(float(own.right.float().mean()))
     assert own.summary().manifest.dataset.classes == tuple("0123456789")
-    assert ("composed on black" in result.output) == (kind == "alpha")
+    assert ("composited on black" in result.output) == (kind == "alpha")
 
 
 def test_the_order_of_class_folders_decides_and_is_recorded(own: Own) -> None:

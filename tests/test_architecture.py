@@ -36,6 +36,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "runs": frozenset({"certification", "claims", "engines", "flags", "kinds"}) | LIBRARY,
     "api": frozenset({"claims", "engines", "kinds", "pages", "runs"}) | LIBRARY,
     "monitor": frozenset({"api"}) | LIBRARY - {"formatting", "store"},
+    "testing": frozenset({"api", "formatting"}),
     "autoattack": frozenset({"api", "engines"}) | LIBRARY,
     "cli": frozenset({"claims", "engines", "export", "pages", "runs", "training"}) | LIBRARY,
     "__main__": frozenset({"cli"}),

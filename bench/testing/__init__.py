@@ -1,0 +1,1 @@
+"""What a project's own tests use: the pytest plugin with the fixture `robustness`."""

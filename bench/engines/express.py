@@ -2,7 +2,7 @@
 
 It pulls the arms of `arms`, as `bench.engines.express_planner` says, on the search of the fast
 engine: every success is confirmed in float32 and has its witness. Where gradients mislead, few
-steps along them say nothing. So a short random search looks at the samples that came nearest; if it
+steps along them say nothing. So a short random search looks at some samples that stand; if it
 breaks what gradients could not, or there is no gradient, or answers are random, the task's own
 attacks follow on all that stands.
 """
@@ -51,8 +51,8 @@ LEAST_ROWS = 32
 ROWS_SHARE = 8
 """One in so many of the standing samples is in a pull, and at least `LEAST_ROWS`."""
 
-LOOKED_AT = 24
-QUERIES = 100
+LOOKED_AT = 32
+QUERIES = 150
 MASKED_BREAKS = 2
 """A random search of so many queries on so many samples breaks at most one that gradients left."""
 
@@ -62,7 +62,7 @@ LEFT = "express-left"
 
 
 def arms(task: AttackTask) -> list[AttackPlan]:
-    """Return the arms for a task, the first one for all samples.
+    """Return the arms for a task, the first two for all samples.
 
     Those that know how a candidate is built are the task's own attacks with fewer steps.
     """
@@ -70,8 +70,8 @@ def arms(task: AttackTask) -> list[AttackPlan]:
     dlr = loss_for("dlr", task.classes)
     return [
         _arm("express-margin", CosinePGD(norm, eps, steps=10)),
-        *_targeted(task, "express-near-targets", steps=10, first=0, count=2),
-        *_targeted(task, "express-next-targets", steps=10, first=2, count=3),
+        *_targeted(task, "express-nearest-target", steps=10, first=0, count=1),
+        *_targeted(task, "express-next-targets", steps=10, first=1, count=4),
         *_targeted(task, "express-far-targets", steps=10, first=5, count=4),
         *_targeted(task, "express-long-targets", steps=50, first=0, count=3),
         _arm("express-long-margin", CosinePGD(norm, eps, steps=50)),
@@ -196,21 +196,21 @@ class ExpressEngine(FastEngine):
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
     ) -> Generator[AttackBlock, None, str]:
-        """Search at random around the samples that came nearest; returns why to escalate, if so."""
+        """Search at random around some samples that stand; returns why to escalate, if so."""
         task = prepared.task
-        nearest = planner.nearest(LOOKED_AT)
-        if not len(nearest):
+        looked_at = planner.nearest_and_others(LOOKED_AT)
+        if not len(looked_at):
             return ""
         threat = task.threat_model
         attack = square_for(threat.norm, threat.eps, queries=QUERIES)
         if task.images.shape[2] < attack.least_height:
             return ""
         look = _arm(LOOK, attack)
-        blocks = yield from self._pulled(prepared, look, nearest, 97, None, finished, report)
+        blocks = yield from self._pulled(prepared, look, looked_at, 97, None, finished, report)
         broken = sum(len(each.witnesses.index) for each in blocks if each.witnesses is not None)
         if broken < MASKED_BREAKS:
             return ""
-        return f"a random search broke {broken} of {len(nearest)} samples that gradients left"
+        return f"a random search broke {broken} of {len(looked_at)} samples that gradients left"
 
     def _pulled(
         self,

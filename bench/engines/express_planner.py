@@ -38,6 +38,9 @@ ARM_PULLS = 6.0
 ARM_BREAKS = 1.0
 """Breaks whose weight it has for how much better one arm is than all."""
 
+ARMS_FOR_ALL = 2
+"""Arms that every sample gets: one against all classes, one against the nearest."""
+
 DEPTHS = 4
 """Samples are told apart by how many pulls they stood, too: 1, 2, 3, or more. Each stands them
 better than the one before."""
@@ -94,7 +97,7 @@ class Planner:
     """Keeps what every pull did, and says what comes next.
 
     Attributes:
-        arms: the first is pulled for every sample before anything else.
+        arms: the first two are pulled for every sample before anything else.
         samples: how many there are; the estimate is a share of them.
         standing: (N,) bool, samples that no attack has broken and that were right at first.
         budget: in forward passes, of all pulls together, for each sample that stands.
@@ -123,8 +126,10 @@ class Planner:
 
     def next_pull(self) -> Pull | None:
         """Return what to do next; None: nothing is worth it, or the budget is spent."""
-        if not self.pulled[0].any():
-            return Pull(0, self.standing.nonzero()[0]) if self.standing.any() else None
+        for arm in range(min(ARMS_FOR_ALL, len(self.arms))):
+            rows = (self.standing & ~self.pulled[arm]).nonzero()[0]
+            if len(rows):
+                return Pull(arm, rows)
         if (
             self.spent >= self.budget * self.standing.sum()
             or self.remaining().expected <= self.goal
@@ -165,11 +170,18 @@ class Planner:
             if start < 0:
                 self.left[row] = np.fmin(self.left[row], min(max(best / start, 0.0), 1.0))
 
-    def nearest(self, count: int) -> npt.NDArray[np.int64]:
-        """Return the standing samples that came nearest to breaking, at most so many, ascending."""
+    def nearest_and_others(self, count: int) -> npt.NDArray[np.int64]:
+        """Return samples that stand, at most so many, ascending.
+
+        Half of them came nearest to breaking; the others are spread over the rest, since margins
+        mean nothing where gradients mislead.
+        """
         rows = self.standing.nonzero()[0]
         order = np.argsort(np.nan_to_num(self.left[rows], nan=1.0), kind="stable")
-        return np.sort(rows[order[:count]])
+        half = count // 2
+        rest = order[half:]
+        spread = rest[:: max(1, -(-len(rest) // max(1, count - half)))]
+        return np.sort(rows[np.concatenate([order[:half], spread[: count - half]])])
 
     def bands(self) -> npt.NDArray[np.int64]:
         """Return (N,) the band of each sample's margin left."""

@@ -73,6 +73,8 @@ def test_certificates_are_asked_for(tmp_path: Path) -> None:
     options = {"n_examples": 8, "noise_samples": 150, "eps": 0.25}
     robustness.certified_at_least("digits-smoothmix", "digits-l2", 0.2, **options)
     with pytest.raises(AssertionError, match=r"certified at radius 0\.5, got"):
-        robustness.certified_at_least("digits-smoothmix", "digits-l2", 1.0, **(options | {"eps": 0.5}))
+        robustness.certified_at_least(
+            "digits-smoothmix", "digits-l2", 1.0, **(options | {"eps": 0.5})
+        )
     with pytest.raises(InputError, match="accuracy: expected a number"):
         robustness.at_least("digits-smoothmix", "digits-l2")

@@ -52,7 +52,7 @@ class Case:
 CASES = {
     "residual-small": Case("cifar10-linf", str(OWN / "residual-small"), 1000, "2/255", tuned=True),
     "residual-silu": Case("cifar10-linf", str(OWN / "residual-silu"), 1000, "2/255"),
-    "cifar10-robust": Case("cifar10-linf", "cifar10-robust", 1000),
+    "cifar10-robust": Case("cifar10-linf", "cifar10-robust", 1000, tuned=True),
     "cifar100-robust": Case("cifar100-linf", "cifar100-robust", 1000, tuned=True),
     "cifar100-adaptive-mix": Case(
         "cifar100-linf", "cifar100-adaptive-mix", 1000, protocol="adaptive"

@@ -54,6 +54,7 @@ class Robustness:
         """
         import bench
 
+        __tracebackhide__ = True
         result = self._evaluated(bench.evaluate, model, suite, accuracy, options)
         assert accuracy is not None
         measured = result.interval.high if beyond_chance else result.robust_accuracy
@@ -62,7 +63,7 @@ class Robustness:
             raise AssertionError(
                 f"{result.name} under {result.suite}: expected a robust accuracy of at least "
                 f"{percent(accuracy)}%, got {text} on {result.n_examples:,} samples"
-                f"{_worst_attack(result)}{_again(result)}"
+                f"{_worst_attack(result)}{_again(result, suite, options)}"
             )
         return result
 
@@ -81,6 +82,7 @@ class Robustness:
         """
         import bench
 
+        __tracebackhide__ = True
         result = self._evaluated(bench.evaluate, model, suite, accuracy, options)
         assert accuracy is not None
         interval = result.summary.confidence_intervals["clean_accuracy"]
@@ -89,7 +91,7 @@ class Robustness:
             raise AssertionError(
                 f"{result.name} under {result.suite}: expected a clean accuracy of at least "
                 f"{percent(accuracy)}%, got {accuracy_text(result.clean_accuracy, interval)} on "
-                f"{result.n_examples:,} samples{_again(result)}"
+                f"{result.n_examples:,} samples{_again(result, suite, options)}"
             )
         return result
 
@@ -110,6 +112,7 @@ class Robustness:
         """
         import bench
 
+        __tracebackhide__ = True
         result = self._evaluated(bench.certify, model, suite, accuracy, options)
         assert accuracy is not None
         if result.robust_accuracy < accuracy:
@@ -118,7 +121,7 @@ class Robustness:
             raise AssertionError(
                 f"{result.name} under {result.suite}: expected at least {percent(accuracy)}% "
                 f"certified at radius {radius:g}, got {text} on {result.n_examples:,} samples"
-                f"{_again(result)}"
+                f"{_again(result, suite, options)}"
             )
         return result
 
@@ -154,9 +157,19 @@ def _worst_attack(result: Evaluation) -> str:
     return f"; {worst.name} broke most, {worst.broken:,} of {worst.attempted:,}"
 
 
-def _again(result: Evaluation) -> str:
-    """Return how to make the evaluation again, as lines of their own."""
-    lines = [f"run: {result.path}"]
-    if result.command:
-        lines.insert(0, f"again: {result.command}")
-    return "".join(f"\n  {line}" for line in lines)
+def _again(result: Evaluation, suite: Any, options: dict[str, Any]) -> str:
+    """Return how to make the evaluation again, and where it lies, as lines of their own."""
+    again = result.command or _call(result, suite, options)
+    return f"\n  again: {again}\n  run: {result.path}"
+
+
+def _call(result: Evaluation, suite: Any, options: dict[str, Any]) -> str:
+    """Return the call in Python that evaluates a live model as the test did."""
+    function = "certify" if result.summary.kind.certifies else "evaluate"
+    short = {
+        name: repr(value) if isinstance(value, str | int | float | bool) else name
+        for name, value in options.items()
+    }
+    given = ["model", *([repr(suite)] if suite is not None else [])]
+    given += [f"{name}={value}" for name, value in short.items()]
+    return f"bench.{function}({', '.join(given)})"

@@ -47,6 +47,7 @@ def test_a_project_is_told_what_broke_and_how_to_see_it_again(pytester: pytest.P
         [
             "*expected a robust accuracy of at least 90.00%, got *% ?* on 24 samples; "
             "apgd-ce broke most, * of 24*",
+            "*again: bench.evaluate(model, images=images, labels=labels, threat_model=*)",
             "*run: *",
             "*accuracy: expected a number in ?0, 1?, got 90; did you mean 0.9?*",
         ]

@@ -14,10 +14,11 @@ def write_report(store: Store, out: Path, suite: str) -> None:
     """Write a suite's page and the index, and print where, if the suite has a complete run."""
     if not any(run.is_complete for run in store.runs(suite)):
         return
-    from bench.pages.build import build_report, page_name  # matplotlib: slow to import
+    from bench.pages.addresses import suite_page
+    from bench.pages.build import build_report  # matplotlib: slow to import
 
     build_report(store, out, [suite])
-    click.echo(f"report: {(out / page_name(suite)).resolve()}")
+    click.echo(f"report: {(out / suite_page(suite)).resolve()}")
 
 
 @click.command("report")

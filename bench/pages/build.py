@@ -14,6 +14,7 @@ from markupsafe import Markup
 import bench
 from bench import formatting
 from bench.errors import InputError
+from bench.pages.addresses import INDEX, link, suite_page
 from bench.pages.attack_plot import attack_plot
 from bench.pages.boards import leaderboards
 from bench.pages.certified import certified_board
@@ -23,11 +24,10 @@ from bench.pages.mix_figures import mix_figures
 from bench.pages.provenance import differences, provenance
 from bench.pages.repeated import repeated_trainings
 from bench.pages.tradeoff_plot import tradeoff_plot
-from bench.store import Store, safe_name
+from bench.store import Store
 from bench.store.files import write
 from bench.suites import suite_name, suite_names
 
-INDEX = "index.html"
 FILTERS = (
     formatting.percent,
     formatting.points,
@@ -84,19 +84,13 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         for board in boards:
             if wanted is None or board.suite in wanted:
                 page = _suite_page(environment, board, store)
-                write(out / page_name(board.suite), _encoded(page))
+                write(out / suite_page(board.suite), _encoded(page))
         write(out / INDEX, _encoded(_index_page(environment, boards, out)))
     except OSError as error:
         raise InputError(
             f"{out}: the report cannot be written: {error.strerror}; choose another folder"
         ) from error
     return out / INDEX
-
-
-def page_name(suite: str) -> str:
-    """Return the file name of a suite's page."""
-    page = f"{safe_name(suite)}.html"
-    return f"suite-{page}" if page == INDEX else page
 
 
 def _environment() -> jinja2.Environment:
@@ -117,7 +111,9 @@ def _environment() -> jinja2.Environment:
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "provenance": provenance,
         "differences": differences,
-        "page_name": page_name,
+        "suite_page": suite_page,
+        "index": INDEX,
+        "link": link,
     }
     return environment
 
@@ -134,6 +130,7 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
     certified = certified_board(store, leaderboard.suite, leaderboard.threat_model.eps)
     return environment.get_template("suite.html.jinja").render(
+        address=suite_page(leaderboard.suite),
         board=leaderboard,
         tradeoff=tradeoff,
         attacks=attacks,
@@ -146,8 +143,10 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
 
 
 def _index_page(environment: jinja2.Environment, boards: Sequence[Leaderboard], out: Path) -> str:
-    written = {board.suite for board in boards if (out / page_name(board.suite)).is_file()}
-    return environment.get_template("index.html.jinja").render(boards=boards, written=written)
+    written = {board.suite for board in boards if (out / suite_page(board.suite)).is_file()}
+    return environment.get_template("index.html.jinja").render(
+        address=INDEX, boards=boards, written=written
+    )
 
 
 def _encoded(text: str) -> bytes:

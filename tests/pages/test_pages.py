@@ -13,7 +13,8 @@ import matplotlib
 import pytest
 
 from bench.errors import InputError
-from bench.pages.build import build_report, page_name
+from bench.pages.addresses import candidate_page, comparison_page, link, suite_page
+from bench.pages.build import build_report
 from bench.pages.svg import ROLES, drawing
 from bench.store import Store
 from bench.store.manifest import Selection
@@ -200,8 +201,8 @@ def test_nothing_to_show_is_said(reports: Path, tmp_path: Path) -> None:
 
 
 def test_names_that_would_collide_or_leave_the_folder() -> None:
-    assert page_name("index") == "suite-index.html"
-    assert page_name("../../x") == "-..-x.html"
+    assert suite_page("index") == "suite-index.html"
+    assert suite_page("../../x") == "-..-x.html"
 
 
 def test_drawings_do_not_follow_a_users_matplotlib_settings() -> None:
@@ -226,3 +227,12 @@ def test_records_with_broken_unicode_are_written(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     build_report(store, tmp_path / "reports")
     assert "half" in (tmp_path / "reports" / "digits-linf.html").read_text(encoding="utf-8")
+
+
+def test_addresses_stay_inside_the_site_and_tell_names_apart() -> None:
+    assert candidate_page("digits", "a b") != candidate_page("digits", "a-b")
+    assert candidate_page("digits", "../../x").startswith("digits/")
+    assert ".." not in candidate_page("digits", "../../x").split("/")
+    pair = comparison_page("digits", ["b", "a"])
+    assert pair == comparison_page("digits", ["a", "b"]) == "digits/compare/a--b.html"
+    assert link(pair, "index.html") == "../../index.html"

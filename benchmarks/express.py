@@ -68,16 +68,16 @@ class Case:
 
 
 CASES = {
-    "residual-small": Case("cifar10-linf", str(OWN / "residual-small"), 300, "2/255", tuned=True),
-    "residual-relu": Case("cifar10-linf", str(OWN / "residual-relu"), 300, "2/255"),
-    "residual-silu": Case("cifar10-linf", str(OWN / "residual-silu"), 300, "2/255"),
-    "residual-gelu": Case("cifar10-linf", str(OWN / "residual-gelu"), 300, "2/255"),
-    "residual-small L2": Case("cifar10-l2", str(OWN / "residual-small"), 300, "0.1", tuned=True),
+    "residual-small": Case("cifar10-linf", str(OWN / "residual-small"), 100, "2/255", tuned=True),
+    "residual-relu": Case("cifar10-linf", str(OWN / "residual-relu"), 100, "2/255"),
+    "residual-silu": Case("cifar10-linf", str(OWN / "residual-silu"), 100, "2/255"),
+    "residual-gelu": Case("cifar10-linf", str(OWN / "residual-gelu"), 100, "2/255"),
+    "residual-small L2": Case("cifar10-l2", str(OWN / "residual-small"), 100, "0.1", tuned=True),
     "cifar10-robust": Case("cifar10-linf", "cifar10-robust", 1000, tuned=True),
-    "cifar10-robust 200": Case("cifar10-linf", "cifar10-robust", 200, tuned=True),
-    "cifar10-robust L2": Case("cifar10-l2", "cifar10-robust", 200),
+    "cifar10-robust 100": Case("cifar10-linf", "cifar10-robust", 100, tuned=True),
+    "cifar10-robust L2": Case("cifar10-l2", "cifar10-robust", 100),
     "cifar100-robust": Case("cifar100-linf", "cifar100-robust", 1000, tuned=True),
-    "cifar100-robust 200": Case("cifar100-linf", "cifar100-robust", 200, tuned=True),
+    "cifar100-robust 100": Case("cifar100-linf", "cifar100-robust", 100, tuned=True),
     "cifar100-adaptive-mix": Case(
         "cifar100-linf", "cifar100-adaptive-mix", 1000, protocol="adaptive"
     ),

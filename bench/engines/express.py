@@ -109,14 +109,30 @@ class ExpressEngine(FastEngine):
     """Short attacks where they break something; the task's own ones where gradients mislead."""
 
     name = "express"
-    budget_share = BUDGET_SHARE
+
+    def __init__(
+        self, precision: str = "float32", *, goal: float = GOAL, budget_share: float = BUDGET_SHARE
+    ) -> None:
+        """Make an engine.
+
+        Args:
+            precision: of the search.
+            goal: share of the samples; with fewer expected to be left, the search ends.
+            budget_share: of what the task's own attacks would cost on the samples that stand.
+
+        Raises:
+            InputError: the precision is none of the known ones.
+        """
+        super().__init__(precision)
+        self.goal = goal
+        self.budget_share = budget_share
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
         """Return what decides where passes go, and the attacks that follow an escalation."""
         return {
             **super().settings(task),
-            "goal": GOAL,
-            "budget_share": BUDGET_SHARE,
+            "goal": self.goal,
+            "budget_share": self.budget_share,
             "escalation": [attack.model_dump(mode="json") for attack in task.attacks],
         }
 
@@ -175,8 +191,8 @@ class ExpressEngine(FastEngine):
             arms=[Arm(each.name, survivor_cost(each)) for each in plans],
             samples=len(standing),
             standing=standing.numpy().copy(),
-            budget=BUDGET_SHARE * sum(survivor_costs(task)),
-            goal=GOAL * len(standing),
+            budget=self.budget_share * sum(survivor_costs(task)),
+            goal=self.goal * len(standing),
             most_rows=max(LEAST_ROWS, survivors // ROWS_SHARE),
         )
         stage = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
-from bench.engines.express import ExpressEngine, arms
+from bench.engines.express import BUDGET_SHARE, ExpressEngine, arms
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
 from bench.runs.evaluation import AttackingKind
@@ -29,7 +29,7 @@ class Express(ExpressRecords, AttackingKind):
     def estimate(self, task: AttackTask) -> Estimate:
         """Return how long it will take: the budget's share of the protocol's own attacks."""
         full = super().estimate(task)
-        return Estimate(full.low, full.low + ExpressEngine.budget_share * (full.high - full.low))
+        return Estimate(full.low, full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
         """Return the arms."""

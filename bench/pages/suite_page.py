@@ -13,6 +13,7 @@ from bench.pages.certified_plot import certified_plot, envelope_plot
 from bench.pages.leaderboard import Leaderboard
 from bench.pages.mix_figures import mix_figures
 from bench.pages.repeated import repeated_trainings
+from bench.pages.rows import families, leaderboard_rows
 from bench.pages.site import Page
 from bench.pages.tradeoff_plot import tradeoff_plot
 from bench.store import Store
@@ -22,24 +23,33 @@ def suite_pages(
     environment: jinja2.Environment, store: Store, board: Leaderboard
 ) -> Iterator[Page]:
     """Yield the page of a suite."""
-    ranked = board.ranked
-    tradeoff = attacks = None
-    if ranked:
-        tradeoff = tradeoff_plot(ranked, board.published, "tradeoff")
-        attacks = attack_plot(ranked, board.attacks, "attacks")
     certified = certified_board(store, board.suite, board.threat_model.eps)
+    rows = leaderboard_rows(board, certified)
+    mixes = mix_figures(store, board.suite)
+    sweeps = [
+        run
+        for figures in mixes
+        for run in figures.family.sweeps
+        if run.sweep and run.manifest.threat_model == board.threat_model
+    ]
+    attacked = [*board.ranked] or [*board.partial, *board.express]
     address = suite_page(board.suite)
     yield (
         address,
         environment.get_template("suite.html.jinja").render(
             address=address,
             board=board,
-            tradeoff=tradeoff,
-            attacks=attacks,
+            rows=rows,
+            families=families(rows),
+            tradeoff=tradeoff_plot(board.suite, rows, sweeps, "tradeoff")
+            if rows or sweeps
+            else None,
+            attacked=attacked,
+            attacks=attack_plot(attacked, "attacks") if attacked else None,
             certified=certified,
             repeated=repeated_trainings(certified.entries) if certified else [],
             certified_curves=certified_plot(certified, "certified-curves") if certified else None,
             envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
-            mixes=mix_figures(store, board.suite),
+            mixes=mixes,
         ),
     )

@@ -19,6 +19,7 @@ from bench.pages.attack_plot import attack_plot
 from bench.pages.boards import leaderboards
 from bench.pages.certified import certified_board
 from bench.pages.certified_plot import certified_plot, envelope_plot
+from bench.pages.comparison_page import comparison_pages
 from bench.pages.leaderboard import Leaderboard
 from bench.pages.mix_figures import mix_figures
 from bench.pages.provenance import differences, provenance
@@ -85,6 +86,9 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
             if wanted is None or board.suite in wanted:
                 page = _suite_page(environment, board, store)
                 write(out / suite_page(board.suite), _encoded(page))
+                for address, page in comparison_pages(environment, store, board):
+                    (out / address).parent.mkdir(parents=True, exist_ok=True)
+                    write(out / address, _encoded(page))
         write(out / INDEX, _encoded(_index_page(environment, boards, out)))
     except OSError as error:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from bench.errors import InputError
 from bench.pages.addresses import INDEX, link, suite_page
 from bench.pages.attack_plot import attack_plot
 from bench.pages.boards import leaderboards
+from bench.pages.candidate_page import candidate_pages
 from bench.pages.certified import certified_board
 from bench.pages.certified_plot import certified_plot, envelope_plot
 from bench.pages.comparison_page import comparison_pages
@@ -86,7 +88,10 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
             if wanted is None or board.suite in wanted:
                 page = _suite_page(environment, board, store)
                 write(out / suite_page(board.suite), _encoded(page))
-                for address, page in comparison_pages(environment, store, board):
+                for address, page in itertools.chain(
+                    candidate_pages(environment, store, board),
+                    comparison_pages(environment, store, board),
+                ):
                     (out / address).parent.mkdir(parents=True, exist_ok=True)
                     write(out / address, _encoded(page))
         write(out / INDEX, _encoded(_index_page(environment, boards, out)))

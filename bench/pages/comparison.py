@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,12 +121,16 @@ class RunComparison:
         mixed = (number > 0) & (number < len(self.runs))
         return [int(index) for index in self.standing.index[mixed]]
 
-    def differing(self, most: int) -> list[Differing]:
-        """Return up to `most` samples on which not all agree, ways to differ taking turns."""
+    def differing(self, most: int, wanted: Collection[int] = ()) -> list[Differing]:
+        """Return up to `most` samples on which not all agree, ways to differ taking turns.
+
+        Args:
+            wanted: places in the data set of samples that come before others.
+        """
         places = range(len(self.runs))
         ways: dict[tuple[bool, ...], list[int]] = {}
         mixed = self.standing.loc[self.differing_index, list(places)]
-        for index, *stands in mixed.itertuples():
+        for index, *stands in sorted(mixed.itertuples(), key=lambda row: row[0] not in wanted):
             ways.setdefault(tuple(map(bool, stands)), []).append(int(index))
         turns = itertools.chain.from_iterable(itertools.zip_longest(*ways.values()))
         chosen = list(itertools.islice((index for index in turns if index is not None), most))

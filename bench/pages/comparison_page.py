@@ -11,9 +11,11 @@ import jinja2
 from bench.errors import InputError
 from bench.pages.addresses import comparison_page
 from bench.pages.comparison import RunComparison, compare_runs
+from bench.pages.comparison_pictures import comparison_pictures, read_galleries
 from bench.pages.comparison_plot import comparison_plot
 from bench.pages.leaderboard import Leaderboard
 from bench.store import Store
+from bench.store.manifest import Manifest
 from bench.store.summary import CertifiedSummary, Summary
 
 BEST = 8
@@ -45,7 +47,7 @@ def comparison_pages(
             _logger.info("no page compares them: %s", error)
             continue
         written.add(address)
-        yield address, render_comparison(environment, comparison, address, board)
+        yield address, _render(environment, comparison, store, address, board)
 
 
 def compared_pairs(board: Leaderboard) -> list[tuple[Summary, Summary]]:
@@ -70,32 +72,46 @@ def compared_pairs(board: Leaderboard) -> list[tuple[Summary, Summary]]:
     return list(reversed(unique.values()))
 
 
-def render_comparison(
-    environment: jinja2.Environment,
-    comparison: RunComparison,
-    address: str,
-    board: Leaderboard | None = None,
+def render_alone(
+    environment: jinja2.Environment, comparison: RunComparison, store: Store, name: str
 ) -> str:
-    """Return the text of a page.
+    """Return the text of a page that belongs to no site and links to no other page.
 
     Args:
-        address: where the page lies in its site.
-        board: the leaderboard of the suite whose site has the page; None: the page stands alone
-            and links to no other.
+        name: the name of its file.
     """
+    return _render(environment, comparison, store, name, None)
+
+
+def _render(
+    environment: jinja2.Environment,
+    comparison: RunComparison,
+    store: Store,
+    address: str,
+    board: Leaderboard | None,
+) -> str:
+    galleries = read_galleries(store, comparison)
+    pictured = {index for gallery in galleries.values() for index in gallery.index.tolist()}
+    differing = comparison.differing(MOST_ROWS, pictured)
     alone = {"index": "#main"} if board is None else {}
+    classes = (name for run in comparison.runs if (name := _classes(run.manifest)))
     return environment.get_template("comparison.html.jinja").render(
         address=address,
         comparison=comparison,
         board=board,
         suite=comparison.runs[0].manifest.suite,
         curves=comparison_plot(comparison, "curves"),
-        differing=comparison.differing(MOST_ROWS),
-        pictures=None,
-        classes={},
+        differing=differing,
+        pictures=comparison_pictures(galleries, differing),
+        classes=dict(enumerate(next(classes, ()))),
         certified=[isinstance(run, CertifiedSummary) for run in comparison.runs],
         **alone,
     )
+
+
+def _classes(manifest: Manifest) -> Sequence[str]:
+    """Return the names of the classes, as far as they are recorded."""
+    return manifest.dataset.classes or manifest.information.get("classes") or ()
 
 
 def _best_certified(runs: Sequence[Summary]) -> list[Summary]:

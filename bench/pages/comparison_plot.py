@@ -92,9 +92,9 @@ def _draw(
         linewidth=1.6,
         label=printable(name, 48),
     )
-    ends = np.log(x[[0, -1]]) if axis == "passes" else x[[0, -1]]
-    wanted = np.linspace(*ends, MARKS)
-    at = np.searchsorted(x, np.exp(wanted) if axis == "passes" else wanted, side="right") - 1
+    first, last = float(x[0]), float(x[-1])
+    wanted = np.geomspace(first, last, MARKS) if axis == "passes" else np.linspace(0, last, MARKS)
+    at = np.searchsorted(x, wanted, side="right") - 1
     for position in np.unique(np.clip(at, 0, len(x) - 1)):
         value, share = float(x[position]), float(shares[position])
         (mark,) = sketch.axes.plot(

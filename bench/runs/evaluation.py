@@ -32,6 +32,7 @@ from bench.errors import InputError
 from bench.flags.extra import extra_flags
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
+from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
 from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
@@ -142,10 +143,10 @@ class AttackingKind(AttackedRecords, RunnableKind):
     def measured(self, task: AttackTask, tables: Tables) -> Tables:
         """Return the tables with the columns that need passes of their own.
 
-        They record which samples survive if witnesses are rounded to 8-bit images, and a mix's
-        weights and margins on clean images and witnesses.
+        They record which samples survive if witnesses are rounded to 8-bit images, how confident
+        the candidate is on clean images and witnesses, and a mix's weights and margins on them.
         """
-        return with_mix_records(task, _with_eight_bit(task, tables))
+        return with_mix_records(task, with_confidences(task, _with_eight_bit(task, tables)))
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store

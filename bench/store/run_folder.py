@@ -23,6 +23,7 @@ from bench.store.files import (
     write_json,
     write_table,
 )
+from bench.store.gallery import Gallery, pack_gallery, read_gallery
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import Manifest
 from bench.store.packing import apply_difference, block_arrays, pack_witnesses, read_block
@@ -32,6 +33,7 @@ from bench.store.tables import Tables
 
 MANIFEST, SUMMARY = "manifest.json", "run.json"
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
+GALLERY = "gallery.npz"
 
 
 class RunFolder:
@@ -138,6 +140,7 @@ class RunFolder:
         write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
         if tables.witnesses is not None:
             write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
+            write(self.path / GALLERY, pack_gallery(tables.witnesses, clean_images))
         write_json(self.path / SUMMARY, summary)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
@@ -202,6 +205,22 @@ class RunFolder:
                 prediction=arrays["prediction"],
                 images=apply_difference(images[[place[i] for i in index.tolist()]], difference),
             )
+        except UNREADABLE as error:
+            raise damage_error(path, error) from error
+
+    def gallery(self) -> Gallery | None:
+        """Return some broken samples with their clean images; None if none are stored.
+
+        Runs of earlier releases have none, nor has a run that broke nothing.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        path = self.path / GALLERY
+        if not path.exists():
+            return None
+        try:
+            return read_gallery(path, self.path / WITNESSES)
         except UNREADABLE as error:
             raise damage_error(path, error) from error
 

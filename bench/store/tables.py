@@ -36,6 +36,15 @@ MIX_COLUMNS = (
 )
 """Columns of a mix's samples, see `bench.runs.mix_records`; null for other candidates."""
 
+CONFIDENCE_COLUMNS = (
+    "clean_confidence",
+    "clean_label_probability",
+    "adversarial_confidence",
+    "adversarial_label_probability",
+)
+"""A candidate's confidence, see `bench.runs.confidence_records`. Runs of earlier releases lack
+these columns."""
+
 OUTCOME_COLUMNS = (
     ("index", pa.int64()),
     ("label", pa.int64()),

@@ -17,7 +17,9 @@ COUNTS = st.tuples(*[st.integers(0, 3000)] * 4).filter(any)
 
 
 @given(COUNTS)
-def test_the_interval_holds_the_difference_and_turns_with_the_order(counts: tuple[int, ...]) -> None:
+def test_the_interval_holds_the_difference_and_turns_with_order(
+    counts: tuple[int, ...],
+) -> None:
     both, first, second, neither = counts
     paired = PairedCounts(both, first, second, neither)
     low, high = paired.interval()

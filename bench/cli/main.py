@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "Mix two candidates at many weights.",
     "list": "List suites, candidates, attacks or recipes.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
+    "diff": "Compare candidates on the same samples.",
     "report": "Write the HTML pages.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Import adversarial images that others found.",

@@ -78,12 +78,14 @@ class AttackTask(Task):
         surrogate: a differentiable stand-in for `module`, on `device`; None: there is none.
         trials: images to try first; None: none.
         until_converged: whether what survives is attacked on with ever larger budgets.
+        eps_curve: whether each sample's smallest perturbation is looked for at the end.
     """
 
     attacks: tuple[AttackChoice, ...]
     surrogate: nn.Module | None = None
     trials: Trials | None = None
     until_converged: bool = False
+    eps_curve: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

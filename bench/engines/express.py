@@ -136,17 +136,13 @@ class ExpressEngine(FastEngine):
             "escalation": [attack.model_dump(mode="json") for attack in task.attacks],
         }
 
-    def run(
+    def attacked(
         self,
         task: AttackTask,
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
     ) -> Iterator[AttackBlock]:
-        """Predict the clean images, pull arms until little is left, and say how much that is.
-
-        Raises:
-            InputError: an attack of the protocol is unknown or its parameters are wrong.
-        """
+        """Predict the clean images, pull arms until little is left, and say how much that is."""
         own = [plan(task, attack) for attack in task.attacks]
         prepared = yield from self.prepared(task, own, finished, report)
         if prepared is None:

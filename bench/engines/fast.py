@@ -41,6 +41,7 @@ from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, clean_results
 from bench.engines.progress import Progress
 from bench.engines.search import Search
 from bench.engines.sharing import processes, share_out
+from bench.engines.smallest import find_smallest
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
 from bench.store.records import AttackBlock, Attempts
@@ -90,11 +91,26 @@ class FastEngine:
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
     ) -> Iterator[AttackBlock]:
-        """Predict the clean images, then attack by attack what still stands.
+        """Do the attacks; then, if asked for, look for each sample's smallest perturbation.
 
         Raises:
             InputError: an attack of the protocol is unknown or its parameters are wrong.
         """
+        blocks = list(finished.values()) if task.eps_curve else []
+        for block in self.attacked(task, finished, report):
+            yield block
+            if task.eps_curve:
+                blocks.append(block)
+        if task.eps_curve:
+            yield from find_smallest(task, self.precision, blocks, report)
+
+    def attacked(
+        self,
+        task: AttackTask,
+        finished: Mapping[str, AttackBlock],
+        report: Callable[[Progress], None],
+    ) -> Iterator[AttackBlock]:
+        """Predict the clean images, then attack by attack what still stands; see `run`."""
         plans = [plan(task, attack) for attack in task.attacks]
         prepared = yield from self.prepared(task, plans, finished, report)
         if prepared is None:

@@ -10,7 +10,7 @@ from bench.engines.acceleration import default_precision
 from bench.engines.express import BUDGET_SHARE, ExpressEngine, arms
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
-from bench.runs.evaluation import AttackingKind
+from bench.runs.evaluation import AttackingKind, curve_attack
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.summary import ExpressSummary, Flag, Left
@@ -20,7 +20,7 @@ from bench.store.tables import Tables
 class Express(ExpressRecords, AttackingKind):
     """Short attacks where they break something; the protocol's own ones where gradients mislead."""
 
-    supported_settings = frozenset({"flags", "seed_witnesses"})
+    supported_settings = frozenset({"eps_curve", "flags", "seed_witnesses"})
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the express engine, the only one that does this."""
@@ -32,8 +32,9 @@ class Express(ExpressRecords, AttackingKind):
         return Estimate(full.low, full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
-        """Return the arms."""
-        return [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
+        """Return the arms, and what settings add after them."""
+        pulled = [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
+        return [*pulled, *curve_attack(task)]
 
     def summarise(
         self,

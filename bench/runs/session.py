@@ -135,7 +135,12 @@ def complete(
     summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
     found = flags.flags_of_records(summary, tables, len(dataset.classes))
     summary = summary.model_copy(update={"flags": [*summary.flags, *found]})
-    folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
+    folder.finish(
+        tables,
+        summary,
+        _clean_images(dataset, tables.witnesses),
+        _clean_images(dataset, tables.smallest_images),
+    )
     return summary
 
 

@@ -19,17 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-from express import CASES, task_of
+from express import CASES, RANKING_COST, task_of
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from schedules import SCHEDULES, Course, Point, points_of
 
-from bench.attacks.target_ranking import RANKED_CLASSES
 from bench.engines import AttackTask
-from bench.engines.engine import GRADIENT_COST
 from bench.engines.express import ExpressEngine
-from bench.store.records import AttackBlock
 
 RESULTS = Path(__file__).parent / "results" / "express_curve.jsonl"
 EXPRESS = "express"
@@ -78,8 +75,7 @@ def express_points(task: AttackTask, engine: ExpressEngine) -> list[Point]:
         pull = list(group)
         if "target" in pull[0].key and not ranked:
             # The first arm that aims for a class is for all that stand.
-            classes = min(RANKED_CLASSES, task.classes - 1)
-            cost = (1 + (GRADIENT_COST - 1) * classes) * points[-1].standing
+            cost = RANKING_COST * points[-1].standing
             points.append(Point(points[-1].cost + cost, points[-1].standing))
             ranked = True
         points += points_of(pull, points[-1])

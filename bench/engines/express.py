@@ -44,7 +44,7 @@ from bench.suites.suite import AttackChoice
 GOAL = 0.0005
 """Share of the samples: with fewer expected to be left, the search ends."""
 
-BUDGET_SHARE = 0.02
+BUDGET_SHARE = 0.04
 """Of what the task's own attacks would cost on the samples that stand in the end."""
 
 LEAST_ROWS = 32
@@ -64,11 +64,12 @@ LEFT = "express-left"
 def arms(task: AttackTask) -> list[AttackPlan]:
     """Return the arms for a task, the first two for all samples.
 
-    Those that know how a candidate is built are the task's own attacks with fewer steps.
+    Those that know how a candidate is built are the task's own attacks with fewer steps. Each comes
+    twice: where few samples are left, new random starts break what other losses do not.
     """
     norm, eps = task.threat_model.norm, task.threat_model.eps
     dlr = loss_for("dlr", task.classes)
-    return [
+    once = [
         _arm("express-margin", CosinePGD(norm, eps, steps=10)),
         *_targeted(task, "express-nearest-target", steps=10, first=0, count=1),
         *_targeted(task, "express-next-targets", steps=10, first=1, count=4),
@@ -79,6 +80,7 @@ def arms(task: AttackTask) -> list[AttackPlan]:
         _arm("express-ce", APGD(norm, eps, LOSSES["ce"], steps=25)),
         *(_shortened(task, choice) for choice in task.attacks if ATTACKS[choice.name].need),
     ]
+    return [*once, *(replace(each, name=f"{each.name}-again") for each in once)]
 
 
 def _arm(name: str, attack: Attack[Any], targets: int = 0, first: int = 0) -> AttackPlan:

@@ -31,6 +31,7 @@ from bench.engines.agenda import Agenda, Item
 from bench.engines.batch import Batch
 from bench.engines.engine import (
     GRADIENT_COST,
+    STEPS_BETWEEN_LOOKS,
     AttackTask,
     Outlook,
     broken_rows,
@@ -45,8 +46,6 @@ from bench.store.records import AttackBlock
 
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
-STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
-"""Steps after which the host asks which items are done; asking makes a GPU wait."""
 MOST_CONFIRMED_TOGETHER = 32
 WAITING_SHARE = 8
 """At most one in this many of the batch's items waits to be confirmed: while it waits, later rounds

@@ -13,6 +13,7 @@ from bench.pages.boards import leaderboards
 from bench.pages.candidate_page import candidate_pages
 from bench.pages.comparison_page import comparison_pages
 from bench.pages.figures import saving_figures
+from bench.pages.index_page import index_page
 from bench.pages.leaderboard import Leaderboard
 from bench.pages.site import PageMaker, site_environment
 from bench.pages.suite_page import suite_pages
@@ -65,7 +66,9 @@ def build_report(
         for board in boards:
             if wanted is None or board.suite in wanted:
                 _write_pages(environment, store, board, out, figures)
-        _write(out / INDEX, _index_page(environment, boards, out))
+        written = {board.suite for board in boards if (out / suite_page(board.suite)).is_file()}
+        address, text = index_page(environment, store, boards, written)
+        _write(out / address, text)
     except OSError as error:
         raise InputError(
             f"{error.filename or out}: the report cannot be written: {error.strerror}; choose "
@@ -92,10 +95,3 @@ def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # JSON records may hold unpaired surrogates, which UTF-8 cannot encode.
     write(path, text.encode("utf-8", errors="replace"))
-
-
-def _index_page(environment: jinja2.Environment, boards: Sequence[Leaderboard], out: Path) -> str:
-    written = {board.suite for board in boards if (out / suite_page(board.suite)).is_file()}
-    return environment.get_template("index.html.jinja").render(
-        address=INDEX, boards=boards, written=written
-    )

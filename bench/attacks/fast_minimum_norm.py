@@ -3,8 +3,8 @@ Adaptive Norm Constraints", arXiv 2102.12827, algorithm 1), in Linf and L2.
 
 Each step follows the gradient of the margin inside a ball around the clean image, and the ball's
 radius follows the boundary: it shrinks below the smallest perturbation that is known to be
-adversarial, and grows where the point is not. As long as none is known, the boundary's distance is
-estimated to first order. Step sizes and the radius's changes fall by a cosine.
+adversarial, and grows where the point is not. As long as none is known, it grows at least to the
+boundary's distance as estimated to first order. Step sizes and the radius's changes fall by a cosine.
 
 An item is broken as soon as an adversarial point lies within eps; it is finished then, or searches
 for ever smaller perturbations to the end of its budget (`minimal`).
@@ -221,7 +221,11 @@ def _move(
     size = step_size * (0.01 + 0.99 * cosine)
     slope = norms(gradient, "L1" if norm == "Linf" else "L2")
     unknown = distance + lead.abs() / slope.clamp_min(SMALLEST_NORM)
-    grown = torch.where(best_distance < math.inf, radius * (1 + change), unknown)
+    # Beyond the estimate and ever farther: at its end a linear model is not fooled, and the box may
+    # cut the way to it short.
+    before = torch.where(radius < math.inf, radius, 0.0)
+    estimate = torch.where(best_distance < math.inf, 0.0, unknown)
+    grown = torch.fmax(before, estimate) * (1 + change)
     shrunk = torch.minimum(radius * (1 - change), best_distance)
     radius.copy_(torch.where(wrong, shrunk, grown))
     if norm == "Linf":

@@ -76,8 +76,8 @@ SMALLEST_COLUMNS = pa.schema(
         ("gradients", pa.int64()),
     ]
 )
-"""Each sample's smallest known perturbation. `radius` is 0 where the sample is wrong without attack,
-and infinite where none is known; `attack` is null in both cases."""
+"""Each sample's smallest known perturbation. `radius` is 0 where the sample is wrong without an
+attack, and infinite where none is known; `attack` is null in both cases."""
 
 
 @dataclass(frozen=True)

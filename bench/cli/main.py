@@ -22,6 +22,7 @@ COMMANDS = {
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "diff": "Compare candidates on the same samples.",
     "report": "Write the HTML pages.",
+    "view": "Serve the pages while runs go on.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Import adversarial images that others found.",
     "check": "Compare results with published numbers.",

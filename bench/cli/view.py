@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from pathlib import Path
 
 import click
@@ -41,6 +42,8 @@ def command(results_dir: Path, address: str, port: int, every: float, opens: boo
     """
     from bench.view.server import View  # matplotlib: slow to import
 
+    # A service that is ended by its manager removes its temporary pages, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     view = View(Store(results_dir), address, port, every)
     try:
         click.echo(f"view: {view.url} (Ctrl-C stops it)")

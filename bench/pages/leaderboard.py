@@ -14,8 +14,12 @@ from bench.statistics.intervals import Interval
 from bench.store.best_known import BestKnown
 from bench.store.manifest import Manifest
 from bench.store.selection import interval_of
-from bench.store.summary import AttackedSummary, Summary, ranked
+from bench.store.summary import AttackedSummary, ExpressSummary, Summary, ranked
 from bench.suites import Suite, ThreatModel
+
+
+CHOICE_OF_SAMPLES = {"n_examples", "every", "sample", "until_width", "budget_seconds"}
+"""Overrides that take a part of the images and change nothing else."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Leaderboard:
         published_elsewhere: claims at other radii, which are shown but not compared.
         notices: runs that could not be read, and why.
         others: runs of other kinds: certifications, imported logs and witnesses, sweeps.
+        express: express runs under the suite's threat model, newest first.
     """
 
     suite: str
@@ -161,6 +166,26 @@ class Leaderboard:
     published_elsewhere: tuple[Claim, ...]
     notices: tuple[str, ...] = ()
     others: tuple[Summary, ...] = ()
+    express: tuple[Entry, ...] = ()
+
+    @property
+    def partial(self) -> list[Entry]:
+        """The variants that differ from full runs in the number of images alone."""
+        return [entry for entry in self.variants if self._is_part(entry)]
+
+    @property
+    def otherwise(self) -> list[Entry]:
+        """The variants with other settings, and the runs under another version of the suite."""
+        others = [entry for entry in self.variants if not self._is_part(entry)]
+        return [*others, *self.outdated]
+
+    def _is_part(self, entry: Entry) -> bool:
+        manifest = entry.manifest
+        return (
+            manifest.overrides.keys() <= CHOICE_OF_SAMPLES
+            and manifest.threat_model == self.threat_model
+            and manifest.suite_version == self.reference.suite_version
+        )
 
     @property
     def certified(self) -> int:
@@ -256,6 +281,16 @@ def make_leaderboard(
         published_elsewhere=tuple(claims_at_other_radii(dataset, threat_model)),
         notices=tuple(notices),
         others=tuple(run for run in summaries if not run.kind.is_ranked),
+        express=tuple(
+            _newest_first(
+                [
+                    run
+                    for run in summaries
+                    if isinstance(run, ExpressSummary) and run.manifest.threat_model == threat_model
+                ],
+                best_known,
+            )
+        ),
     )
 
 

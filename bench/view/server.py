@@ -62,7 +62,9 @@ class View(ThreadingHTTPServer):
         try:
             family, *_, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
             self.address_family = family
-            super().__init__(place[:2], _Handler)  # type: ignore[arg-type]
+            super().__init__(place[:2], _Handler, bind_and_activate=False)  # type: ignore[arg-type]
+            self.server_bind()
+            self.server_activate()
         except (OSError, OverflowError) as error:
             raise InputError(
                 f"{address}, port {port}: expected an address of this machine and a free port, "

@@ -17,7 +17,6 @@ from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, ExpressSummary, Summary, ranked
 from bench.suites import Suite, ThreatModel
 
-
 CHOICE_OF_SAMPLES = {"n_examples", "every", "sample", "until_width", "budget_seconds"}
 """Overrides that take a part of the images and change nothing else."""
 
@@ -27,7 +26,7 @@ class Entry:
     """An entry of the page: the newest run of a candidate, with its older runs.
 
     Attributes:
-        rank: rank from 1, equal for equal robust accuracy; None: not ranked.
+        rank: rank from 1, equal for equal best known accuracy; None: not ranked.
         on_front: whether no ranked candidate is better in clean and in robust accuracy.
         claim: the published numbers of this model under the run's threat model.
         distant_claim: the published numbers at another radius, which are not compared.
@@ -52,6 +51,13 @@ class Entry:
     def manifest(self) -> Manifest:
         """The run's manifest."""
         return self.summary.manifest
+
+    @property
+    def best_accuracy(self) -> float:
+        """The lowest robust accuracy known: of this run, or of all runs of the candidate."""
+        if self.best_known is None or not self.best_known.lowered:
+            return self.summary.robust_accuracy
+        return self.best_known.robust_accuracy
 
     @property
     def anchor(self) -> str:
@@ -146,7 +152,7 @@ class Leaderboard:
         suite: the suite's name.
         definition: the suite as it ships; None: a user's own suite, known only by its runs.
         reference: the manifest of the newest ranked run, or else of the newest run.
-        ranked: one entry for each candidate, best robust accuracy first.
+        ranked: one entry for each candidate, best known robust accuracy first.
         variants: runs that differ from the suite as defined, newest first.
         outdated: full runs under another version of the suite, newest first.
         published: claims under the suite's threat model, best known accuracy first.
@@ -341,19 +347,17 @@ def _rank(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     ordered = sorted(
         entries,
         key=lambda entry: (
-            -entry.summary.robust_accuracy,
+            -entry.best_accuracy,
             -entry.summary.clean_accuracy,
             entry.manifest.candidate,
         ),
     )
     front = set(
-        pareto_front(
-            [(entry.summary.clean_accuracy, entry.summary.robust_accuracy) for entry in ordered]
-        )
+        pareto_front([(entry.summary.clean_accuracy, entry.best_accuracy) for entry in ordered])
     )
     ranked: list[Entry] = []
     for place, entry in enumerate(ordered):
-        tied = ranked and ranked[-1].summary.robust_accuracy == entry.summary.robust_accuracy
+        tied = ranked and ranked[-1].best_accuracy == entry.best_accuracy
         ranked.append(
             replace(entry, rank=ranked[-1].rank if tied else place + 1, on_front=place in front)
         )

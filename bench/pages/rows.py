@@ -1,4 +1,4 @@
-"""The rows of a suite's leaderboard: measured and published models, ranked and not, in one order."""
+"""The rows of a suite's leaderboard: measured and published models in one order."""
 
 from __future__ import annotations
 
@@ -298,10 +298,9 @@ def _described(manifest: Manifest) -> dict[str, Any]:
 
 def _best(entry: Entry) -> Value:
     summary = entry.summary
-    if entry.best_known is None or not entry.best_known.lowered:
+    if entry.best_accuracy == summary.robust_accuracy:
         return Value(summary.robust_accuracy, entry.interval("robust_accuracy"))
-    fraction = entry.best_known.robust_accuracy
-    return Value(fraction, _interval(summary, fraction))
+    return Value(entry.best_accuracy, _interval(summary, entry.best_accuracy))
 
 
 def _interval(summary: Summary, fraction: float) -> Interval:
@@ -333,10 +332,9 @@ def _verdict(
     """Return the verdict of `bench check` on this run."""
     summary = entry.summary
     whole = (board.definition and board.definition.n_examples) or entry.manifest.dataset.size
-    best = _best(entry).fraction or 0.0
     return compare_with_sample(
         Published(published, whole, PRINTED_ROUNDING),
-        round(best * summary.n_examples),
+        round(entry.best_accuracy * summary.n_examples),
         summary.n_examples,
         entry.manifest.selection,
         seed_spread(summary, runs),

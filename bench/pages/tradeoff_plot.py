@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from bench.formatting import percent
 from bench.pages.addresses import link, suite_page
-from bench.pages.axes import Point, draw_legend, percent_limits
+from bench.pages.axes import LEGEND_COLUMNS, Point, draw_legend, percent_limits
 from bench.pages.labels import Label, place_labels
 from bench.pages.mixes import mix_of
 from bench.pages.pareto import pareto_front
@@ -63,7 +64,9 @@ def tradeoff_plot(
     measured, published = _measured(rows), _published(rows)
     with drawing(12.6, 6.8) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=0.885)
+        handles = _legend(measured, published, sweeps)
+        top = 1 - (0.12 + 0.22 * math.ceil(len(handles) / LEGEND_COLUMNS)) / 6.8
+        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=top)
         curves = [[_sweep_point(point) for point in run.sweep] for run in sweeps]
         points = [point for curve in curves for point in curve]
         _set_limits(axes, measured, points, [_point(row) for row in published])
@@ -79,8 +82,25 @@ def tradeoff_plot(
         labels += [label for run in sweeps for label in _base_labels(run)]
         bars = [bar for row in measured for bar in _bars(row)]
         place_labels(sketch, labels, bars, [*map(_point, published), *points])
-        _draw_legend(sketch, measured, published, sweeps)
+        draw_legend(axes, handles)
+        _note_hidden(axes, published)
         return sketch.to_svg(identifier, _describe(measured, published))
+
+
+def _note_hidden(axes: Axes, published: Sequence[Row]) -> None:
+    """Say how many published models lie outside of the axes."""
+    hidden = sum(not _in_view(axes, _point(row)) for row in published)
+    if hidden:
+        text = f"{hidden} published not shown: far below the others"
+        axes.annotate(
+            text,
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(6, 6),
+            textcoords="offset points",
+            fontsize=9,
+            color=ROLES["muted"],
+        )
 
 
 def thumbnail(rows: Sequence[Row], identifier: str) -> Markup:
@@ -311,12 +331,11 @@ def _labels(rows: Sequence[Row]) -> list[Label]:
     ]
 
 
-def _draw_legend(
-    sketch: Drawing,
-    measured: Sequence[Row],
-    published: Sequence[Row],
-    sweeps: Sequence[SweepSummary],
-) -> None:
+def _legend(
+    measured: Sequence[Row], published: Sequence[Row], sweeps: Sequence[SweepSummary]
+) -> list[tuple[Line2D, str]]:
+    """Return a mark and a text for each kind of mark that is drawn."""
+
     def handle(**style: Any) -> Line2D:
         return Line2D([], [], **{"linestyle": "none", **style})
 
@@ -347,16 +366,14 @@ def _draw_legend(
         )
         handles.append((line, "sweep of a mix (upper bound)"))
     if published:
-        hidden = sum(not _in_view(sketch.axes, _point(row)) for row in published)
-        outside = f", {hidden} of them outside" if hidden else ""
         dot = handle(marker="o", color=ROLES["published"], markersize=4.5)
-        handles.append((dot, f"published (RobustBench{outside})"))
+        handles.append((dot, "published (RobustBench)"))
         if any(row.unreliable for row in published):
             cross = handle(marker="x", color=ROLES["published"], markersize=5)
             handles.append((cross, "published, called unreliable"))
         line = handle(color=ROLES["published-front"], linestyle=(0, (4, 3)), linewidth=1.2)
         handles.append((line, "published Pareto front"))
-    draw_legend(sketch.axes, handles)
+    return handles
 
 
 def _describe(measured: Sequence[Row], published: Sequence[Row]) -> str:

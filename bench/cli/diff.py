@@ -107,10 +107,9 @@ def _print_differing(comparison: RunComparison) -> None:
 
 
 def _write_page(comparison: RunComparison, store: Store, out: Path) -> Path:
-    from bench.pages.site import site_environment  # matplotlib: slow to import
-    from bench.pages.comparison_page import render_alone
+    from bench.pages.comparison_page import render_alone  # matplotlib: slow to import
 
-    text = render_alone(site_environment(), comparison, store, out.name)
+    text = render_alone(comparison, store, out.name)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write(out, text.encode("utf-8", errors="replace"))

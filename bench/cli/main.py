@@ -23,6 +23,7 @@ COMMANDS = {
     "diff": "Compare candidates on the same samples.",
     "report": "Write the HTML pages.",
     "images": "Write a run's adversarial images as PNG files.",
+    "view": "Serve the pages while runs go on.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Import adversarial images that others found.",
     "check": "Compare results with published numbers.",

@@ -14,6 +14,7 @@ from bench.pages.comparison import RunComparison, compare_runs
 from bench.pages.comparison_pictures import comparison_pictures, read_galleries
 from bench.pages.comparison_plot import comparison_plot
 from bench.pages.leaderboard import Leaderboard
+from bench.pages.site import Page, site_environment
 from bench.store import Store
 from bench.store.manifest import Manifest
 from bench.store.summary import CertifiedSummary, Summary
@@ -31,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 def comparison_pages(
     environment: jinja2.Environment, store: Store, board: Leaderboard
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Page]:
     """Yield the address and the text of a page for each pair of `compared_pairs`.
 
     Pairs without a shared sample, or with a damaged table, have no page.
@@ -72,15 +73,13 @@ def compared_pairs(board: Leaderboard) -> list[tuple[Summary, Summary]]:
     return list(reversed(unique.values()))
 
 
-def render_alone(
-    environment: jinja2.Environment, comparison: RunComparison, store: Store, name: str
-) -> str:
+def render_alone(comparison: RunComparison, store: Store, name: str) -> str:
     """Return the text of a page that belongs to no site and links to no other page.
 
     Args:
         name: the name of its file.
     """
-    return _render(environment, comparison, store, name, None)
+    return _render(site_environment(), comparison, store, name, None)
 
 
 def _render(

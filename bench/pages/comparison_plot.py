@@ -43,6 +43,7 @@ def _passes_plot(comparison: RunComparison, identifier: str) -> Markup:
     with drawing(12.6, 5.2) as sketch:
         axes = sketch.axes
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, position: count(value))
         axes.set_xlim(1, farthest * 1.05)
         axes.set_xlabel("Passes of attacks on an image (a gradient counts as one)")
         axes.set_ylabel("Images that stand (%)")

@@ -56,6 +56,12 @@ class RunFolder:
         """Whether a manifest was written."""
         return (self.path / MANIFEST).is_file()
 
+    @property
+    def lock_path(self) -> Path:
+        """The file that the process which writes the run has locked."""
+        # It lies beside the folder, so that it stays locked when the folder is renamed.
+        return self.path.with_name(f".{self.path.name}.lock")
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for this process; the lock ends when the process does, even if it is killed.
@@ -65,8 +71,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # It lies beside the folder, so that it stays locked when the folder is renamed.
-            lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+            lock = filelock.FileLock(self.lock_path, timeout=0)
             with lock:
                 yield
         except filelock.Timeout as error:

@@ -186,11 +186,8 @@ class Search:
             for _ in range(looks):
                 self.plan.attack.step(self.model, state)
         finished = self.plan.attack.finished(state)
-        superseded = [place for place, item in enumerate(self.batch.items) if item.superseded]
-        if superseded:
-            finished = finished.clone()
-            finished[torch.tensor(superseded, device=finished.device)] = True
-        leaving = finished.nonzero().flatten().tolist()
+        superseded = torch.tensor([item.superseded for item in self.batch.items])
+        leaving = (finished.cpu() | superseded).nonzero().flatten().tolist()
         # A GPU has only now made the steps.
         seconds = time.perf_counter() - start
         passes = self.plan.attack.passes
@@ -270,22 +267,21 @@ class Search:
             predictions[part] = predicted
 
         self.at_once.in_parts(tried.nonzero().flatten(), confirm_part)
-        budget_spent = (state.iteration >= attack.steps).tolist()
         # One transfer from the device, instead of one for each item.
-        is_claimed, is_wrong = claimed.tolist(), wrong.tolist()
-        classes, steps = predictions.tolist(), state.iteration.tolist()
-        witnesses = iter(images[wrong].cpu())
+        told = torch.stack((claimed.long(), wrong.long(), predictions, state.iteration))
+        is_claimed, is_wrong, classes, steps = told.tolist()
+        witnesses = iter(images[[place for place, each in enumerate(is_wrong) if each]].cpu())
         # From here on nothing can run out of memory, after which the items would be tried again.
         self.waiting.clear()
         self._note_margins(state, items)
         going_on: list[int] = []
         for place, item in enumerate(items):
             witness = next(witnesses).clone() if is_wrong[place] else None
-            unconfirmed = is_claimed[place] and not is_wrong[place] and not budget_spent[place]
+            unconfirmed = is_claimed[place] and not is_wrong[place] and steps[place] < attack.steps
             if unconfirmed and not item.superseded:
                 going_on.append(place)
                 continue
-            if self.agenda.end(item, steps[place], broken=is_wrong[place]):
+            if self.agenda.end(item, steps[place], broken=bool(is_wrong[place])):
                 assert witness is not None
                 self.found[item.sample.row] = Finding(witness, classes[place])
         if going_on:

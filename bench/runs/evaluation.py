@@ -26,12 +26,14 @@ from bench.engines.convergence import (
     doubled_name,
     expected_share,
 )
+from bench.engines.fast import FastEngine
 from bench.engines.prediction import decide
 from bench.engines.smallest import ATTACK as SMALLEST_ATTACK
 from bench.engines.smallest import EPS_CURVE, curve_settings
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
 from bench.flags.extra import extra_flags
+from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
 from bench.runs.confidence_records import with_confidences
@@ -44,6 +46,7 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.eps_curve import eps_curve_of
 from bench.store.manifest import Manifest
+from bench.store.power import AttackPower
 from bench.store.records import AttackBlock
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
@@ -167,6 +170,10 @@ class AttackingKind(AttackedRecords, RunnableKind):
     ) -> list[Flag]:
         """Return flags from attacks in other ways on a few samples."""
         return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+
+    def attack_power(self, task: AttackTask) -> AttackPower:
+        """Return which planted weaknesses express, then the run's own attacks find."""
+        return attack_power(task, own=FastEngine())
 
     def summarise(
         self,

@@ -8,11 +8,13 @@ from typing import Any
 from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
 from bench.engines.express import BUDGET_SHARE, ExpressEngine, arms
+from bench.flags.power import attack_power
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
 from bench.runs.evaluation import AttackingKind, curve_attack
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
+from bench.store.power import AttackPower
 from bench.store.summary import ExpressSummary, Flag, Left
 from bench.store.tables import Tables
 
@@ -35,6 +37,10 @@ class Express(ExpressRecords, AttackingKind):
         """Return the arms, and what settings add after them."""
         pulled = [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
         return [*pulled, *curve_attack(task)]
+
+    def attack_power(self, task: AttackTask) -> AttackPower:
+        """Return which planted weaknesses express finds."""
+        return attack_power(task)
 
     def summarise(
         self,

@@ -21,6 +21,7 @@ COMMANDS = {
     "list": "List suites, candidates, attacks or recipes.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "report": "Write the HTML pages.",
+    "audit": "Test what is claimed of a candidate, within a time.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Import adversarial images that others found.",
     "check": "Compare results with published numbers.",

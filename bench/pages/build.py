@@ -78,7 +78,7 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
         raise InputError(
             f"no complete run in {store.root}; `bench run --suite digits-linf` makes one"
         )
-    environment = _environment()
+    environment = page_environment()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for board in boards:
@@ -93,7 +93,8 @@ def build_report(store: Store, out: Path, suites: Sequence[str] | None = None) -
     return out / INDEX
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Return the templates of all pages, with the filters and the style that they share."""
     script = _static("page.js")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.pages"),

@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "Write the HTML pages.",
     "images": "Write a run's adversarial images as PNG files.",
     "view": "Serve the pages while runs go on.",
+    "audit": "Test what is claimed of a candidate, within a time.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Import adversarial images that others found.",
     "check": "Compare results with published numbers.",

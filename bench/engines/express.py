@@ -157,7 +157,7 @@ class ExpressEngine(FastEngine):
         if not reason:
             planner = yield from self._pull_arms(prepared, finished, report)
             reason = yield from self._look(prepared, planner, finished, report)
-            record = _left(planner.remaining(), len(standing))
+            record = _left(planner.remaining())
         if reason:
             record = {"express_escalated": reason}
             outlook = Outlook(survivor_costs(task))
@@ -294,10 +294,10 @@ def _outcome(
     return np.array([row in broken for row in pull.rows.tolist()], dtype=bool), margins
 
 
-def _left(remaining: Remaining, samples: int) -> dict[str, float | str]:
-    """Return the record of what is left to break, as shares of all samples."""
+def _left(remaining: Remaining) -> dict[str, float | str]:
+    """Return the record of what is left to break, in samples, so that rounds add up."""
     return {
-        "express_left_expected": remaining.expected / samples,
-        "express_left_low": remaining.low / samples,
-        "express_left_high": remaining.high / samples,
+        "express_breakable_expected": remaining.expected,
+        "express_breakable_low": remaining.low,
+        "express_breakable_high": remaining.high,
     }

@@ -203,7 +203,9 @@ def _run_blocks(
     work = (
         plan.engine.run(plan.task, finished, observer.progress)
         if manifest.selection.round is None
-        else run_in_rounds(plan.task, plan.engine, manifest.selection, finished, observer)
+        else run_in_rounds(
+            plan.task, plan.engine, manifest.selection, finished, observer, settings.audit
+        )
     )
     for block in work:
         folder.append(block)

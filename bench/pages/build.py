@@ -10,6 +10,8 @@ import jinja2
 from bench.errors import InputError
 from bench.pages.addresses import INDEX, suite_page
 from bench.pages.boards import leaderboards
+from bench.pages.candidate_page import candidate_pages
+from bench.pages.comparison_page import comparison_pages
 from bench.pages.figures import saving_figures
 from bench.pages.index_page import index_page
 from bench.pages.leaderboard import Leaderboard
@@ -19,7 +21,7 @@ from bench.store import Store
 from bench.store.files import write
 from bench.suites import suite_name, suite_names
 
-PAGE_MAKERS: tuple[PageMaker, ...] = (suite_pages,)
+PAGE_MAKERS: tuple[PageMaker, ...] = (suite_pages, candidate_pages, comparison_pages)
 """Each yields the address and the text of pages about one leaderboard."""
 
 

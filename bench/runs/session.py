@@ -136,7 +136,12 @@ def complete(
     summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
     found = flags.flags_of_records(summary, tables, len(dataset.classes))
     summary = summary.model_copy(update={"flags": [*summary.flags, *found]})
-    folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
+    folder.finish(
+        tables,
+        summary,
+        _clean_images(dataset, tables.witnesses),
+        _clean_images(dataset, tables.smallest_images),
+    )
     return summary
 
 
@@ -198,7 +203,9 @@ def _run_blocks(
     work = (
         plan.engine.run(plan.task, finished, observer.progress)
         if manifest.selection.round is None
-        else run_in_rounds(plan.task, plan.engine, manifest.selection, finished, observer)
+        else run_in_rounds(
+            plan.task, plan.engine, manifest.selection, finished, observer, settings.audit
+        )
     )
     for block in work:
         folder.append(block)

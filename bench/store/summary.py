@@ -45,6 +45,21 @@ class Convergence(Record):
     """Passes for each sample so far (a gradient counts as one), and the accuracy after them."""
 
 
+class EpsCurve(Record):
+    """Robust accuracy against eps, from each sample's smallest known perturbation.
+
+    The exact steps are in the run's table of smallest perturbations.
+    """
+
+    points: list[tuple[float, float]]
+    """Radii, in eighths of the threat model's from 0 to twice it, and the accuracy at each."""
+    median_radius: float | None
+    """Half of the samples are wrong at this radius, those that are wrong without attack among them;
+    None: at no radius that is known."""
+    not_broken: int
+    """Samples of which no adversarial image is known at any radius."""
+
+
 class Summary(Record):
     """The fields of every finished run; a kind of run may add its own."""
 
@@ -89,6 +104,8 @@ class AttackedSummary(Summary):
     attacks: list[AttackSummary]
     convergence: Convergence | None = None
     """Set for runs that attacked until convergence."""
+    eps_curve: EpsCurve | None = None
+    """Set for runs that looked for each sample's smallest perturbation."""
     attack_power: AttackPower | None = None
     """Which planted weaknesses the attacks found; set with `--flags full`."""
 

@@ -355,7 +355,7 @@ def _check_smallest(
     smallest: pd.DataFrame,
     samples: pd.DataFrame,
     dataset: Dataset,
-    judge: _Judge,
+    judge: Judge,
     manifest: Manifest,
 ) -> list[str]:
     """Check the smallest known perturbations: their images, their radii, and the table itself."""

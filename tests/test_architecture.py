@@ -36,10 +36,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": frozenset({"data", "formatting", "pages", "store"}),
     "runs": frozenset({"certification", "claims", "engines", "flags", "kinds"}) | LIBRARY,
     "api": frozenset({"claims", "engines", "kinds", "pages", "runs"}) | LIBRARY,
+    "auditing": frozenset({"claims", "engines", "pages", "runs"}) | LIBRARY,
     "monitor": frozenset({"api"}) | LIBRARY - {"formatting", "store"},
     "testing": frozenset({"api", "formatting"}),
     "autoattack": frozenset({"api", "engines"}) | LIBRARY,
-    "cli": frozenset({"claims", "engines", "export", "pages", "runs", "training", "view"})
+    "cli": frozenset(
+        {"auditing", "claims", "engines", "export", "pages", "runs", "training", "view"}
+    )
     | LIBRARY,
     "__main__": frozenset({"cli"}),
 }

@@ -58,7 +58,9 @@ def _panel(sketch: Drawing, axes: Axes, found: Reliability, role: str) -> None:
             f"mean confidence {confidence:.1f}%, accuracy {accuracy:.1f}%",
         )
         axes.plot([confidence] * 2, [accuracy, confidence], color=ROLES[role], linewidth=1.6)
-        axes.plot([confidence], [accuracy], marker="o", markersize=5, color=ROLES[role])
+        axes.plot(
+            [confidence], [accuracy], marker="o", markersize=5, color=ROLES[role], clip_on=False
+        )
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.grid(visible=True)

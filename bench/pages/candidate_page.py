@@ -24,7 +24,7 @@ from bench.pages.calibration_plot import confidence_plot, reliability_plot
 from bench.pages.candidate_records import CandidateRecords
 from bench.pages.certified import CertifiedEntry, certified_board
 from bench.pages.certified_band_plot import certified_band_plot
-from bench.pages.class_plot import class_plot, confusion_plot
+from bench.pages.class_plot import class_plot, confusion_plot, matrix_height
 from bench.pages.command import command_of
 from bench.pages.distribution_plot import alpha_plot, margin_plot
 from bench.pages.gallery import Cards, make_cards
@@ -194,14 +194,16 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
         numbers["passes"] = {"passes": curve.passes, "accuracy": curve.accuracy}
     classes = class_accuracies(records)
     content["classes"] = classes
-    content["class_figure"] = class_plot(classes, "classes")
     content["confusions"] = top_confusions(records)
     numbers["classes"] = [vars(each) for each in classes]
     if records.class_count <= MOST_IN_MATRIX:
         matrix = confusion_matrix(records)
         names = [records.class_name(label) for label in range(records.class_count)]
         content["confusion"] = confusion_plot(matrix, names, "confusion")
+        content["class_figure"] = class_plot(classes, "classes-plot", matrix_height(names))
         numbers["confusion"] = {"classes": names, "counts": matrix}
+    else:
+        content["class_figure"] = class_plot(classes, "classes-plot")
     if records.has_confidences:
         clean, attacked = clean_reliability(records), attacked_reliability(records)
         content["calibration"] = (clean, attacked)

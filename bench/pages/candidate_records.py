@@ -124,4 +124,5 @@ def class_name(classes: Sequence[str], label: int) -> str:
 
 
 def _whole(column: pd.Series[int]) -> IntArray:
-    return column.fillna(-1).to_numpy(dtype=np.int64)
+    values: IntArray = column.fillna(-1).to_numpy().astype(np.int64)
+    return values

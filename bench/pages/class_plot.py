@@ -16,12 +16,13 @@ SHOWN_AT_EACH_END = 12
 WIDTH = 6.2
 
 
-def class_plot(rows: Sequence[ClassAccuracy], identifier: str) -> Markup:
+def class_plot(rows: Sequence[ClassAccuracy], identifier: str, least_height: float = 0.0) -> Markup:
     """Draw clean and robust accuracy of each class, the least robust at the top.
 
     Args:
         rows: at least one; of more than can be read, both ends are drawn.
         identifier: unique on the page.
+        least_height: in inches, to stand beside another figure.
 
     Returns:
         an <svg> element.
@@ -31,11 +32,15 @@ def class_plot(rows: Sequence[ClassAccuracy], identifier: str) -> Markup:
         ends = [*rows[:SHOWN_AT_EACH_END], *rows[-SHOWN_AT_EACH_END:]]
     gap = SHOWN_AT_EACH_END if len(ends) < len(rows) else len(rows)
     places = [place + (place >= gap) for place in range(len(ends))]
-    height = 0.28 * (places[-1] + 1) + 0.95
+    height = max(0.28 * (places[-1] + 1) + 0.95, least_height)
+    longest = max(len(printable(row.name, 18)) + len(count(row.n)) for row in ends)
     with drawing(WIDTH, height) as sketch:
         axes = sketch.axes
         sketch.figure.subplots_adjust(
-            left=0.26, right=0.97, bottom=0.5 / height, top=1 - 0.36 / height
+            left=(0.4 + 0.085 * longest) / WIDTH,
+            right=0.97,
+            bottom=0.5 / height,
+            top=1 - 0.36 / height,
         )
         for place, row in zip(places, ends, strict=True):
             ends_of_line = [100 * row.robust, 100 * row.clean]
@@ -56,7 +61,7 @@ def class_plot(rows: Sequence[ClassAccuracy], identifier: str) -> Markup:
                     clip_on=False,
                 )
                 sketch.set_title(dot, f"{row.name}: {name} {percent(value)}%, n = {row.n}")
-        labels = [f"{printable(row.name, 18)}  {count(row.n)}" for row in ends]
+        labels = [f"{printable(row.name, 18)} ({count(row.n)})" for row in ends]
         if gap < len(ends):
             hidden = len(rows) - len(ends)
             axes.text(50, gap, f"{count(hidden)} classes between", ha="center", va="center",
@@ -95,10 +100,16 @@ def confusion_plot(matrix: IntArray, names: Sequence[str], identifier: str) -> M
         matrix = matrix[:, :-1]
     columns = [*names, "no answer"][: matrix.shape[1]]
     rows = len(names)
-    height = WIDTH * (rows + 3.2) / (rows + 4.2)
+    height = matrix_height(names)
+    top = _label_room(names) * 0.64 + 0.42
     with drawing(WIDTH, height) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.22, right=0.985, bottom=0.02, top=0.79)
+        sketch.figure.subplots_adjust(
+            left=(_label_room(names) + 0.4) / WIDTH,
+            right=0.96,
+            bottom=0.02,
+            top=1 - top / height,
+        )
         for row in range(rows):
             total = max(int(matrix[row].sum()), 1)
             for column, number in enumerate(matrix[row].tolist()):
@@ -122,7 +133,7 @@ def confusion_plot(matrix: IntArray, names: Sequence[str], identifier: str) -> M
         axes.xaxis.set_label_position("top")
         axes.set_xticks(range(len(columns)), labels=[printable(name, 14) for name in columns],
                         rotation=40, ha="left", rotation_mode="anchor")  # fmt: skip
-        axes.set_yticks(range(rows), labels=[printable(name, 16) for name in names])
+        axes.set_yticks(range(rows), labels=[printable(name, 14) for name in names])
         axes.tick_params(length=0, labelcolor=ROLES["ink"], labelsize=9 if rows <= 12 else 7.5)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -130,3 +141,13 @@ def confusion_plot(matrix: IntArray, names: Sequence[str], identifier: str) -> M
         axes.set_ylabel("True class")
         text = f"Confusion matrix under attack of {rows} classes; the largest entries are listed."
         return sketch.to_svg(identifier, text)
+
+
+def matrix_height(names: Sequence[str]) -> float:
+    """Return the height of a confusion matrix of these classes, in inches."""
+    room = _label_room(names)
+    return (0.96 * WIDTH - room - 0.4) * 0.86 + room * 0.64 + 0.42
+
+
+def _label_room(names: Sequence[str]) -> float:
+    return 0.12 + 0.082 * max(len(printable(name, 14)) for name in [*names, ""])

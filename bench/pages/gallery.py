@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from bench.pages.candidate_records import CandidateRecords
+from bench.pages.pixels import data_address, levels, magnified
 from bench.store.gallery import Gallery
 from bench.store.records import ImageArray
 
@@ -20,8 +17,6 @@ MOST_BYTES = 1_900_000
 
 LARGEST_LOSSLESS = 96
 """Images of more rows are compressed with losses in a page; `bench images` writes them exactly."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -128,36 +123,6 @@ def make_cards(records: CandidateRecords, gallery: Gallery) -> Cards | None:
         "white"
     )
     return Cards(tuple(cards), int(records.broken.sum()), height, how, lossless)
-
-
-def levels(image: ImageArray) -> Pixels:
-    """Return an image (C, H, W) in [0, 1] as 8-bit levels (H, W, C)."""
-    return np.rint(np.nan_to_num(image).clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-
-
-def magnified(change: ImageArray, scale: float) -> ImageArray:
-    """Return a change (C, H, W) as an image: grey where it is 0, black or white at ±`scale`."""
-    image: ImageArray = (0.5 + change / (2 * max(scale, 1e-12))).clip(0, 1).astype(np.float32)
-    return image
-
-
-def picture(pixels: Pixels) -> Image.Image:
-    """Return 8-bit levels (H, W, C) as an image: grey for one channel, RGB for three.
-
-    Of other channels the first one is shown.
-    """
-    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-
-
-def data_address(pixels: Pixels, lossless: bool = True) -> str:
-    """Return the address that holds an image itself: as PNG, or as WebP with losses."""
-    buffer = io.BytesIO()
-    if lossless:
-        picture(pixels).save(buffer, "PNG", optimize=True)
-    else:
-        picture(pixels).save(buffer, "WEBP", quality=82)
-    kind = "png" if lossless else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _card(

@@ -38,6 +38,7 @@ FILTERS = (
     formatting.web_link,
     formatting.setting,
     formatting.ordinal,
+    formatting.power_rows,
     formatting.breakable,
     formatting.short_name,
 )

@@ -50,7 +50,7 @@ def waterfall_plot(summary: AttackedSummary, identifier: str) -> Markup:
             label = axes.text(
                 100 * after - 0.6,
                 place,
-                f"{percent(after)}   {lost}" if before > after else percent(after),
+                f"{percent(after)} · {lost}" if before > after else percent(after),
                 ha="right" if after > 0.2 else "left",
                 va="center_baseline",
                 fontsize=9,

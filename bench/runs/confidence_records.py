@@ -76,5 +76,5 @@ def _probabilities(
         both = probabilities.gather(1, asked.clamp_min(0))
         unknown = (asked < 0) | ~answered(logits).unsqueeze(1)
         parts.append(both.masked_fill(unknown, math.nan))
-    both = torch.cat(parts).numpy() if parts else np.zeros((0, 2))
-    return both[:, 0], both[:, 1]
+    found = torch.cat(parts).numpy() if parts else np.zeros((0, 2))
+    return found[:, 0], found[:, 1]

@@ -37,7 +37,8 @@ def make_selection(settings: Settings, size: int) -> Selection:
     whole = settings.suite.n_examples or size
     n = settings.n_examples or whole
     budget = settings.budget_seconds
-    stops = settings.until_width is not None or budget is not None
+    audit = settings.audit
+    stops = settings.until_width is not None or budget is not None or audit is not None
     if settings.every > 1:
         if settings.sample != "first" or stops:
             raise InputError(
@@ -59,9 +60,10 @@ def make_selection(settings: Settings, size: int) -> Selection:
         n=n,
         seed=settings.sample_seed or 0,
         population=whole,
-        round=SAMPLES_A_ROUND if stops else None,
+        round=audit.round if audit else SAMPLES_A_ROUND if stops else None,
         until_width=None if settings.until_width is None else settings.until_width / 100,
         budget_seconds=budget,
+        claims=audit.claims if audit else None,
     )
 
 

@@ -7,13 +7,13 @@ what they mean for a suite and a data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel, check_radius
-from bench.suites.suite import Protocol
+from bench.suites.suite import Protocol as SuiteProtocol
 from bench.validation import parse_fraction
 
 if TYPE_CHECKING:
@@ -89,6 +89,26 @@ def _cpu() -> torch.device:
 
 def _option(default: Any, text: str, kind: type = str, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(text, kind, **more)})
+
+
+class Audit(Protocol):
+    """Says after each round of a growing random selection whether another one is made."""
+
+    @property
+    def claims(self) -> tuple[float, ...]:
+        """The robust accuracies that are tested, fractions."""
+
+    @property
+    def round(self) -> int:
+        """How many samples a round has."""
+
+    def reason_to_stop(self, indices: Sequence[int], standing: Set[int]) -> str:
+        """Return why no further round is made; "" if one is made.
+
+        Args:
+            indices: of the samples attacked so far, in the order of the draw.
+            standing: those of them that are right and that nothing broke.
+        """
 
 
 @dataclass(frozen=True)
@@ -167,6 +187,12 @@ class Settings:
         "Attack what survives with ever larger budgets until they change almost nothing.",
         bool,
     )
+    eps_curve: bool = _option(
+        False,
+        "Look for each sample's smallest perturbation after the attacks, for the whole curve of "
+        "robust accuracy against eps.",
+        bool,
+    )
     flags: Literal["basic", "full"] = _option(
         "basic",
         "Which reliability flags: full adds those that need attacks of their own on a few dozen "
@@ -177,9 +203,11 @@ class Settings:
     allow_clean_mismatch: bool = _option(
         False, "Attack although the clean accuracy contradicts the published one.", bool
     )
+    audit: Audit | None = None
+    """With random samples: decides when to stop. No option of commands that run a suite."""
 
     @property
-    def chosen_protocol(self) -> Protocol:
+    def chosen_protocol(self) -> SuiteProtocol:
         """The protocol that is named.
 
         Raises:
@@ -268,7 +296,7 @@ class Settings:
         if self.sample_seed is not None and self.sample == "first":
             raise InputError("--sample-seed can only be used with --sample random")
         if self.engine == "reference":
-            for name in ("seed_witnesses", "until_converged"):
+            for name in ("seed_witnesses", "until_converged", "eps_curve"):
                 if getattr(self, name):
                     raise InputError(f"{option_name(name)} cannot be used with --engine reference")
 
@@ -280,6 +308,7 @@ OPTIONAL = frozenset(
         "noise_samples",
         "seed_witnesses",
         "until_converged",
+        "eps_curve",
         "flags",
     }
 )

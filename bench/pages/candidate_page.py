@@ -7,9 +7,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from typing import Any
 
@@ -39,6 +39,7 @@ from bench.pages.per_class import (
     top_confusions,
 )
 from bench.pages.sample_columns import sample_columns
+from bench.pages.svg import NARROW, WIDE
 from bench.pages.waterfall_plot import waterfall_plot
 from bench.pages.weight_plot import weight_plot
 from bench.store import Store
@@ -151,7 +152,7 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
     summary = candidate.main
     numbers: dict[str, Any] = {"summary": summary.model_dump(mode="json")}
     if isinstance(summary, AttackedSummary) and summary.attacks:
-        content["waterfall"] = waterfall_plot(summary, "waterfall")
+        content["waterfall"] = _both(partial(waterfall_plot, summary), "waterfall")
     if records is not None and records.n:
         content |= _per_sample(records, numbers)
         content["cards"] = _cards(store, records, notices)
@@ -190,7 +191,7 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
     curve = passes_curve(records)
     if curve is not None:
         content["curve"] = curve
-        content["passes"] = passes_plot(curve, records.summary, "passes")
+        content["passes"] = _both(partial(passes_plot, curve, records.summary), "passes")
         numbers["passes"] = {"passes": curve.passes, "accuracy": curve.accuracy}
     classes = class_accuracies(records)
     content["classes"] = classes
@@ -207,18 +208,26 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
     if records.has_confidences:
         clean, attacked = clean_reliability(records), attacked_reliability(records)
         content["calibration"] = (clean, attacked)
-        content["reliability_figure"] = reliability_plot(clean, attacked, "reliability")
-        content["confidence_figure"] = confidence_plot(
-            records.column("clean_confidence")[records.clean_correct],
-            records.column("adversarial_confidence")[records.broken],
-            "confidence",
+        content["reliability_figure"] = _both(
+            partial(reliability_plot, clean, attacked), "reliability"
         )
+        right = records.column("clean_confidence")[records.clean_correct]
+        wrong = records.column("adversarial_confidence")[records.broken]
+        content["confidence_figure"] = _both(partial(confidence_plot, right, wrong), "confidence")
         numbers["calibration"] = {
             name: {**vars(found), "expected_calibration_error": found.error}
             for name, found in (("clean", clean), ("attacked", attacked))
         }
     numbers["samples"] = sample_columns(records)
     return content
+
+
+def _both(draw: Callable[[str, float], Markup | None], identifier: str) -> Markup | None:
+    """Return a drawing for wide screens and one for narrow ones; the style sheet shows one."""
+    wide, narrow = draw(identifier, WIDE), draw(f"{identifier}-narrow", NARROW)
+    if wide is None or narrow is None:
+        return None
+    return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(wide, narrow)
 
 
 def _mix(store: Store, records: CandidateRecords) -> dict[str, Any]:
@@ -230,7 +239,7 @@ def _mix(store: Store, records: CandidateRecords) -> dict[str, Any]:
     content: dict[str, Any] = {"margins": margin_plot(samples, names, "margins")}
     if mix.get("adaptive"):
         content["alphas"] = alpha_plot(samples, "alphas")
-        content["weights"] = weight_plot(records, "weights")
+        content["weights"] = _both(partial(weight_plot, records), "weights")
     return content
 
 

@@ -32,6 +32,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "flags": frozenset({"certification", "engines"}) | LIBRARY - {"formatting"},
     "training": frozenset({"engines"}) | LIBRARY - {"formatting"},
     "pages": frozenset({"certification", "claims", "data", "formatting", "store", "suites"}),
+    "view": frozenset({"formatting", "pages", "store"}),
     "export": frozenset({"data", "formatting", "pages", "store"}),
     "runs": frozenset({"certification", "claims", "engines", "flags", "kinds"}) | LIBRARY,
     "api": frozenset({"claims", "engines", "kinds", "pages", "runs"}) | LIBRARY,
@@ -39,7 +40,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "monitor": frozenset({"api"}) | LIBRARY - {"formatting", "store"},
     "testing": frozenset({"api", "formatting"}),
     "autoattack": frozenset({"api", "engines"}) | LIBRARY,
-    "cli": frozenset({"auditing", "claims", "engines", "export", "pages", "runs", "training"})
+    "cli": frozenset(
+        {"auditing", "claims", "engines", "export", "pages", "runs", "training", "view"}
+    )
     | LIBRARY,
     "__main__": frozenset({"cli"}),
 }

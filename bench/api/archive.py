@@ -15,14 +15,22 @@ import numpy as np
 from bench.errors import InputError
 from bench.store import RunFolder
 from bench.store.files import UNREADABLE, write
-from bench.store.run_folder import ATTEMPTS, MANIFEST, SAMPLES, SUMMARY, WITNESSES
+from bench.store.run_folder import (
+    ATTEMPTS,
+    MANIFEST,
+    SAMPLES,
+    SMALLEST,
+    SMALLEST_IMAGES,
+    SUMMARY,
+    WITNESSES,
+)
 
 if TYPE_CHECKING:
     from bench.api.evaluation import Evaluation
     from bench.data import Dataset
 
 FORMAT = 1
-RECORDS = (MANIFEST, SUMMARY, SAMPLES, ATTEMPTS, WITNESSES)
+RECORDS = (MANIFEST, SUMMARY, SAMPLES, ATTEMPTS, WITNESSES, SMALLEST, SMALLEST_IMAGES)
 ABOUT, DATA = "evaluation.json", "data.npz"
 
 

@@ -75,6 +75,7 @@ def evaluate(
     eps: str | float | None = None,
     seed_witnesses: bool = False,
     until_converged: bool = False,
+    eps_curve: bool = False,
     flags: Literal["basic", "full"] = "basic",
     again: bool = False,
     allow_clean_mismatch: bool = False,
@@ -118,6 +119,7 @@ def evaluate(
         eps: another radius than the suite's.
         seed_witnesses: try adversarial images of the suite's earlier runs first.
         until_converged: attack on with ever larger budgets.
+        eps_curve: look for each sample's smallest perturbation, for `Evaluation.eps_curve`.
         flags: which reliability flags are measured.
         again: make a new run although a complete one is there.
         allow_clean_mismatch: attack although the clean accuracy contradicts the published one.

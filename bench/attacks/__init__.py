@@ -13,6 +13,7 @@ from bench.attacks.attack import Attack, AttackedSamples, Model, Passes, likelie
 from bench.attacks.auto_pgd import APGD
 from bench.attacks.draws import Draws, GivenDraws, KeyedDraws, keyed_draws
 from bench.attacks.fast_adaptive_boundary import FAB
+from bench.attacks.fast_minimum_norm import FMN
 from bench.attacks.plain import attack_images
 from bench.attacks.registry import (
     ATTACKS,
@@ -26,7 +27,7 @@ from bench.attacks.square_l2 import SquareL2
 from bench.attacks.square_linf import SquareLinf
 from bench.attacks.standard import standard_autoattack
 from bench.attacks.state import State, concatenate, insert, reopen, select
-from bench.attacks.tolerance import inside, tolerance
+from bench.attacks.tolerance import inside, least_radii, tolerance
 
 if TYPE_CHECKING:
     from bench.api.attacks import apgd, autoattack, fab, square
@@ -35,6 +36,7 @@ __all__ = [
     "APGD",
     "ATTACKS",
     "FAB",
+    "FMN",
     "Attack",
     "AttackPlan",
     "AttackRequest",
@@ -56,6 +58,7 @@ __all__ = [
     "insert",
     "inside",
     "keyed_draws",
+    "least_radii",
     "likeliest_wrong_classes",
     "plan_attack",
     "register_attack",

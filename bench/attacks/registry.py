@@ -40,7 +40,7 @@ Need = Literal["mix", "mixing network", "stopped gradient", "randomness"]
 """What a candidate must have for an attack to apply."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_RESERVED = ("clean", "neighbours", "until-converged", "witnesses")
+_RESERVED = ("clean", "eps-curve", "fmn-smallest", "neighbours", "until-converged", "witnesses")
 """Names under which runs record steps that are not attacks."""
 
 

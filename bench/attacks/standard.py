@@ -12,6 +12,7 @@ from bench.attacks.auto_pgd import APGD
 from bench.attacks.distances import Norm
 from bench.attacks.expectation import DRAWS
 from bench.attacks.fast_adaptive_boundary import FAB
+from bench.attacks.fast_minimum_norm import FMN
 from bench.attacks.losses import LOSSES, MINIMUM_CLASSES, is_targeted, loss_for
 from bench.attacks.registry import (
     STANDARD,
@@ -73,6 +74,15 @@ def _targeted_fab(request: AttackRequest) -> AttackPlan:
     return request.plan(FAB(request.norm, request.eps, steps=request.parameters["steps"]))
 
 
+def _fmn(request: AttackRequest) -> AttackPlan:
+    return request.plan(FMN(request.norm, request.eps, steps=request.parameters["steps"]))
+
+
+def _targeted_fmn(request: AttackRequest) -> AttackPlan:
+    steps = request.parameters["steps"]
+    return request.plan(FMN(request.norm, request.eps, targeted=True, steps=steps))
+
+
 def _square(request: AttackRequest) -> AttackPlan:
     queries = request.parameters["queries"]
     return request.plan(square_for(request.norm, request.eps, queries=queries))
@@ -116,6 +126,22 @@ register_attack(
         "Fast adaptive boundary attack, untargeted (Croce and Hein 2020)",
         {"steps": 100, "restarts": 1},
         _fab,
+    ),
+)
+register_attack(
+    "fmn",
+    Definition(
+        "Fast minimum-norm attack (Pintor et al. 2021)",
+        {"steps": 100},
+        _fmn,
+    ),
+)
+register_attack(
+    "fmn-t",
+    Definition(
+        "Fast minimum-norm attack, towards one class after the other",
+        {"steps": 100, "targets": 3},
+        _targeted_fmn,
     ),
 )
 register_attack(

@@ -55,3 +55,25 @@ def inside(images: Tensor, clean: Tensor, norm: Norm, eps: float) -> Tensor:
     distance = norms(flat.double() - clean.detach().flatten(1).double(), norm)
     close = distance <= eps + tolerance(norm, eps, flat.shape[1])
     return close & (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)
+
+
+def least_radii(images: Tensor, clean: Tensor, norm: Norm) -> Tensor:
+    """Return the smallest radius of a ball around the clean image that an image is `inside` of.
+
+    That is its distance less the tolerance; the distance itself where it is no more than that, so
+    that only equal images have radius 0.
+
+    Args:
+        images: (N, ...), as they would be stored.
+        clean: (N, ...), the centres.
+        norm: of the ball.
+
+    Returns:
+        (N,) float64, up to rounding in float64.
+    """
+    flat = images.detach().flatten(1).double()
+    distance = norms(flat - clean.detach().flatten(1).double(), norm)
+    fixed = tolerance(norm, 0.0, flat.shape[1])
+    growth = tolerance(norm, 1.0, flat.shape[1]) - fixed
+    least = (distance - fixed) / (1 + growth)
+    return least.where(least > 0, distance)

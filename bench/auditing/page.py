@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.auditing.form import form
 from bench.auditing.report import Report
 from bench.errors import InputError
-from bench.pages.build import page_environment
+from bench.pages.site import site_environment
 from bench.store.files import write
 
 PAGE, DATA, FORM = "audit.html", "audit.json", "audit.md"
@@ -39,5 +39,5 @@ def write_report(report: Report, out: Path) -> dict[str, Path]:
 
 def page(report: Report) -> str:
     """Return a report as one self-contained page."""
-    template = page_environment().get_template("audit.html.jinja")
+    template = site_environment().get_template("audit.html.jinja")
     return template.render(address=PAGE, report=report)

@@ -78,12 +78,14 @@ class AttackTask(Task):
         surrogate: a differentiable stand-in for `module`, on `device`; None: there is none.
         trials: images to try first; None: none.
         until_converged: whether what survives is attacked on with ever larger budgets.
+        eps_curve: whether each sample's smallest perturbation is looked for at the end.
     """
 
     attacks: tuple[AttackChoice, ...]
     surrogate: nn.Module | None = None
     trials: Trials | None = None
     until_converged: bool = False
+    eps_curve: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,10 @@ class Engine(Protocol[AnyTask]):
 
 GRADIENT_COST = 3.0
 """A forward-backward pass in forward passes, about; for estimates of time only."""
+
+
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
+"""Steps after which the host asks which items are done; asking makes a GPU wait."""
 
 
 @dataclass

@@ -44,7 +44,7 @@ from bench.suites.suite import AttackChoice
 GOAL = 0.0005
 """Share of the samples: with fewer expected to be left, the search ends."""
 
-BUDGET_SHARE = 0.02
+BUDGET_SHARE = 0.04
 """Of what the task's own attacks would cost on the samples that stand in the end."""
 
 LEAST_ROWS = 32
@@ -64,11 +64,12 @@ LEFT = "express-left"
 def arms(task: AttackTask) -> list[AttackPlan]:
     """Return the arms for a task, the first two for all samples.
 
-    Those that know how a candidate is built are the task's own attacks with fewer steps.
+    Those that know how a candidate is built are the task's own attacks with fewer steps. Each comes
+    twice: where few samples are left, new random starts break what other losses do not.
     """
     norm, eps = task.threat_model.norm, task.threat_model.eps
     dlr = loss_for("dlr", task.classes)
-    return [
+    once = [
         _arm("express-margin", CosinePGD(norm, eps, steps=10)),
         *_targeted(task, "express-nearest-target", steps=10, first=0, count=1),
         *_targeted(task, "express-next-targets", steps=10, first=1, count=4),
@@ -79,6 +80,7 @@ def arms(task: AttackTask) -> list[AttackPlan]:
         _arm("express-ce", APGD(norm, eps, LOSSES["ce"], steps=25)),
         *(_shortened(task, choice) for choice in task.attacks if ATTACKS[choice.name].need),
     ]
+    return [*once, *(replace(each, name=f"{each.name}-again") for each in once)]
 
 
 def _arm(name: str, attack: Attack[Any], targets: int = 0, first: int = 0) -> AttackPlan:
@@ -109,28 +111,40 @@ class ExpressEngine(FastEngine):
     """Short attacks where they break something; the task's own ones where gradients mislead."""
 
     name = "express"
-    budget_share = BUDGET_SHARE
+
+    def __init__(
+        self, precision: str = "float32", *, goal: float = GOAL, budget_share: float = BUDGET_SHARE
+    ) -> None:
+        """Make an engine.
+
+        Args:
+            precision: of the search.
+            goal: share of the samples; with fewer expected to be left, the search ends.
+            budget_share: of what the task's own attacks would cost on the samples that stand.
+
+        Raises:
+            InputError: the precision is none of the known ones.
+        """
+        super().__init__(precision)
+        self.goal = goal
+        self.budget_share = budget_share
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
         """Return what decides where passes go, and the attacks that follow an escalation."""
         return {
             **super().settings(task),
-            "goal": GOAL,
-            "budget_share": BUDGET_SHARE,
+            "goal": self.goal,
+            "budget_share": self.budget_share,
             "escalation": [attack.model_dump(mode="json") for attack in task.attacks],
         }
 
-    def run(
+    def attacked(
         self,
         task: AttackTask,
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
     ) -> Iterator[AttackBlock]:
-        """Predict the clean images, pull arms until little is left, and say how much that is.
-
-        Raises:
-            InputError: an attack of the protocol is unknown or its parameters are wrong.
-        """
+        """Predict the clean images, pull arms until little is left, and say how much that is."""
         own = [plan(task, attack) for attack in task.attacks]
         prepared = yield from self.prepared(task, own, finished, report)
         if prepared is None:
@@ -175,8 +189,8 @@ class ExpressEngine(FastEngine):
             arms=[Arm(each.name, survivor_cost(each)) for each in plans],
             samples=len(standing),
             standing=standing.numpy().copy(),
-            budget=BUDGET_SHARE * sum(survivor_costs(task)),
-            goal=GOAL * len(standing),
+            budget=self.budget_share * sum(survivor_costs(task)),
+            goal=self.goal * len(standing),
             most_rows=max(LEAST_ROWS, survivors // ROWS_SHARE),
         )
         stage = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.formatting import accuracy_text, percent
-from bench.kinds.attacked import AttackedRecords
+from bench.kinds.attacked import AttackedRecords, curve_results
 from bench.store.kinds import Overview
 from bench.store.summary import AttackedSummary, ExpressSummary
 
@@ -14,7 +14,6 @@ class ExpressRecords(AttackedRecords):
     name = "express"
     maker = "bench.runs.express:Express"
     summary = ExpressSummary
-    has_section = False
 
     def overview(self, summary: AttackedSummary) -> Overview:
         """Return the accuracy as an upper bound, what is left to break, and a row an attack."""
@@ -36,4 +35,5 @@ class ExpressRecords(AttackedRecords):
             )
         eight_bit = percent(summary.eight_bit_robust_accuracy)
         results.append(("8-bit", f"{eight_bit}% if witnesses are kept as 8-bit images"))
+        results += curve_results(summary)
         return Overview("express", results, common.columns, common.rows)

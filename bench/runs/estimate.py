@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bench.decision import classes_of
 from bench.engines import AttackTask, CertificationTask, Task
 from bench.engines.engine import plan
+from bench.engines.smallest import curve_cost
 
 MEASURED_BATCHES = 3
 
@@ -53,6 +54,9 @@ def estimate_attacks(task: AttackTask) -> Estimate:
         costs.append(passes.forward * forward_seconds + passes.forward_backward * gradient_seconds)
     clean = len(task.labels) * forward_seconds
     attacked = len(task.labels) * right
+    if task.eps_curve:
+        few, gradients = curve_cost(task)
+        clean += attacked * (few * forward_seconds + gradients * gradient_seconds)
     return Estimate(clean + attacked * costs[0], clean + attacked * sum(costs))
 
 

@@ -26,12 +26,17 @@ from bench.engines.convergence import (
     doubled_name,
     expected_share,
 )
+from bench.engines.fast import FastEngine
 from bench.engines.prediction import decide
+from bench.engines.smallest import ATTACK as SMALLEST_ATTACK
+from bench.engines.smallest import EPS_CURVE, curve_settings
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
 from bench.flags.extra import extra_flags
+from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
+from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
 from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
@@ -39,7 +44,9 @@ from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.eps_curve import eps_curve_of
 from bench.store.manifest import Manifest
+from bench.store.power import AttackPower
 from bench.store.records import AttackBlock
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
@@ -47,13 +54,16 @@ from bench.store.tables import (
     attacked_samples,
     attempt_table,
     first_witnesses,
+    smallest_records,
 )
 
 
 class AttackingKind(AttackedRecords, RunnableKind):
     """What evaluations and imported witnesses have in common."""
 
-    supported_settings = frozenset({"engine", "seed_witnesses", "until_converged", "flags"})
+    supported_settings = frozenset(
+        {"engine", "seed_witnesses", "until_converged", "eps_curve", "flags"}
+    )
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the engine that is asked for."""
@@ -70,6 +80,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
             **vars(replace(common, randomized=candidate.randomized)),
             attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
             until_converged=settings.until_converged,
+            eps_curve=settings.eps_curve,
             surrogate=None if surrogate is None else surrogate.to(settings.device),
         )
 
@@ -104,6 +115,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
             *([{"name": WITNESSES}] if settings.seed_witnesses else []),
             *(attack.model_dump(mode="json") for attack in task.attacks),
             *([{"name": UNTIL_CONVERGED}] if task.until_converged else []),
+            *curve_attack(task),
         ]
 
     def check_progress(
@@ -137,21 +149,31 @@ class AttackingKind(AttackedRecords, RunnableKind):
         attempts = [block.attempts for block in blocks if block.attempts is not None]
         witnesses = [block.witnesses for block in blocks if block.witnesses is not None]
         samples = attacked_samples(blocks).reindex(columns=self.columns.samples.names)
-        return Tables(samples, attempt_table(attempts), first_witnesses(witnesses), self.columns)
+        return Tables(
+            samples,
+            attempt_table(attempts),
+            first_witnesses(witnesses),
+            self.columns,
+            *smallest_records(blocks),
+        )
 
     def measured(self, task: AttackTask, tables: Tables) -> Tables:
         """Return the tables with the columns that need passes of their own.
 
-        They record which samples survive if witnesses are rounded to 8-bit images, and a mix's
-        weights and margins on clean images and witnesses.
+        They record which samples survive if witnesses are rounded to 8-bit images, how confident
+        the candidate is on clean images and witnesses, and a mix's weights and margins on them.
         """
-        return with_mix_records(task, _with_eight_bit(task, tables))
+        return with_mix_records(task, with_confidences(task, _with_eight_bit(task, tables)))
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
     ) -> list[Flag]:
         """Return flags from attacks in other ways on a few samples."""
         return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+
+    def attack_power(self, task: AttackTask) -> AttackPower:
+        """Return which planted weaknesses express, then the run's own attacks find."""
+        return attack_power(task, own=FastEngine())
 
     def summarise(
         self,
@@ -177,8 +199,14 @@ class AttackingKind(AttackedRecords, RunnableKind):
             eight_bit_robust_accuracy=float(samples["eight_bit_robust"].mean()),
             attacks=attacks,
             convergence=convergence,
+            eps_curve=eps_curve_of(tables, manifest.threat_model.eps),
             seconds=seconds,
         )
+
+
+def curve_attack(task: AttackTask) -> list[dict[str, Any]]:
+    """Return how a manifest lists the search for the smallest perturbations; nothing without it."""
+    return [{"name": EPS_CURVE, "parameters": curve_settings()}] if task.eps_curve else []
 
 
 class Evaluation(EvaluationRecords, AttackingKind):
@@ -202,7 +230,7 @@ def _attack_summaries(manifest: Manifest, tables: Tables, clean: int) -> list[At
     """Return what each attack did, in the order they ran."""
     attempts, n, standing = tables.attempts, len(tables.samples), clean
     planned = [str(choice["name"]) for choice in manifest.attacks]
-    names = [name for name in planned if name != UNTIL_CONVERGED]
+    names = [name for name in planned if name not in (UNTIL_CONVERGED, EPS_CURVE)]
     summaries = []
     for attack in dict.fromkeys([*names, *attempts["attack"].unique()]):
         rows = attempts[attempts["attack"] == attack]
@@ -211,7 +239,7 @@ def _attack_summaries(manifest: Manifest, tables: Tables, clean: int) -> list[At
         summaries.append(
             AttackSummary(
                 name=attack,
-                attempted=len(rows),
+                attempted=int((rows["outcome"] != "narrowed").sum()),
                 broken=broken,
                 accuracy_after=standing / n,
                 seconds=float(rows["seconds"].sum()),
@@ -270,14 +298,16 @@ def _convergence(
     manifest: Manifest, attacks: Sequence[AttackSummary], n: int
 ) -> Convergence | None:
     """Return the results of the doublings; None for a run that did not attack until convergence."""
-    if all(choice["name"] != UNTIL_CONVERGED for choice in manifest.attacks):
+    planned = [choice["name"] for choice in manifest.attacks]
+    if UNTIL_CONVERGED not in planned:
         return None
     passes, curve = 0, []
+    attacks = [attack for attack in attacks if attack.name != SMALLEST_ATTACK]
     for attack in attacks:
         passes += attack.forward_passes + attack.backward_passes
         curve.append((passes / n, attack.accuracy_after))
     accuracies = {attack.name: attack.accuracy_after for attack in attacks}
-    standing = attacks[len(manifest.attacks) - 2].accuracy_after
+    standing = attacks[planned.index(UNTIL_CONVERGED) - 1].accuracy_after
     shares: list[float] = []
     for doubling in range(1, MOST_DOUBLINGS + 1):
         left = accuracies.get(doubled_name(DOUBLED_ATTACKS[-1], doubling))

@@ -8,15 +8,17 @@ from typing import Any
 from bench.data import Dataset
 from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
-from bench.engines.express import ExpressEngine, arms
+from bench.engines.express import BUDGET_SHARE, ExpressEngine, arms
 from bench.flags.extra import extra_flags
+from bench.flags.power import attack_power
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
-from bench.runs.evaluation import AttackingKind
+from bench.runs.evaluation import AttackingKind, curve_attack
 from bench.runs.known_witnesses import known_witnesses
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.manifest import Manifest
+from bench.store.power import AttackPower
 from bench.store.summary import ExpressSummary, Flag, Left, Summary
 from bench.store.tables import Tables
 
@@ -24,7 +26,7 @@ from bench.store.tables import Tables
 class Express(ExpressRecords, AttackingKind):
     """Short attacks where they break something; the protocol's own ones where gradients mislead."""
 
-    supported_settings = frozenset({"flags", "seed_witnesses"})
+    supported_settings = frozenset({"eps_curve", "flags", "seed_witnesses"})
 
     def engine(self, settings: Settings) -> Engine[AttackTask]:
         """Return the express engine, the only one that does this."""
@@ -33,11 +35,16 @@ class Express(ExpressRecords, AttackingKind):
     def estimate(self, task: AttackTask) -> Estimate:
         """Return how long it will take: the budget's share of the protocol's own attacks."""
         full = super().estimate(task)
-        return Estimate(full.low, full.low + ExpressEngine.budget_share * (full.high - full.low))
+        return Estimate(full.low, full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
-        """Return the arms."""
-        return [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
+        """Return the arms, and what settings add after them."""
+        pulled = [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
+        return [*pulled, *curve_attack(task)]
+
+    def attack_power(self, task: AttackTask) -> AttackPower:
+        """Return which planted weaknesses express finds."""
+        return attack_power(task)
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store

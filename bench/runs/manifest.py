@@ -24,6 +24,9 @@ from bench.suites import Suite
 SAMPLES_A_ROUND = 100
 """Samples in a round. A selection that may stop early is checked after each round."""
 
+MOST_NAMED = 1000
+"""Names of classes that a manifest tells its readers."""
+
 
 def make_selection(settings: Settings, size: int) -> Selection:
     """Return which samples of a data set of `size` a run takes.
@@ -169,6 +172,7 @@ def _information(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
         "conversions": list(information.conversions),
         "mix": describe_mix(candidate),
         "data_notices": list(dataset.notices),
+        "classes": list(dataset.classes[:MOST_NAMED]),
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
     return plain

@@ -12,6 +12,7 @@ from bench.candidates.recomputation import differentiable_checkpoints
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.engines.batch_size import fitting_size
+from bench.flags.power import power_flag
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.runs import environment
@@ -135,7 +136,12 @@ def complete(
     summary = kind.summarise(folder.manifest(), tables, raised, record or {}, environment.now())
     found = flags.flags_of_records(summary, tables, len(dataset.classes))
     summary = summary.model_copy(update={"flags": [*summary.flags, *found]})
-    folder.finish(tables, summary, _clean_images(dataset, tables.witnesses))
+    folder.finish(
+        tables,
+        summary,
+        _clean_images(dataset, tables.witnesses),
+        _clean_images(dataset, tables.smallest_images),
+    )
     return summary
 
 
@@ -221,9 +227,13 @@ def _check_fully(
     observer.notice("running the attacks of the reliability checks")
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
     raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)
-    checked = summary.model_copy(
-        update={"flags": [*summary.flags, *raised], "flags_checked": "full"}
-    )
+    changes: dict[str, Any] = {"flags_checked": "full"}
+    observer.notice("planting known weaknesses, to see whether the attacks find them")
+    power = plan.kind.attack_power(plan.task)
+    if power is not None:
+        changes["attack_power"] = power
+        raised += [flag for flag in [power_flag(power)] if flag is not None]
+    checked = summary.model_copy(update={"flags": [*summary.flags, *raised], **changes})
     folder.write_summary(checked)
     return checked
 

@@ -187,6 +187,12 @@ class Settings:
         "Attack what survives with ever larger budgets until they change almost nothing.",
         bool,
     )
+    eps_curve: bool = _option(
+        False,
+        "Look for each sample's smallest perturbation after the attacks, for the whole curve of "
+        "robust accuracy against eps.",
+        bool,
+    )
     flags: Literal["basic", "full"] = _option(
         "basic",
         "Which reliability flags: full adds those that need attacks of their own on a few dozen "
@@ -290,7 +296,7 @@ class Settings:
         if self.sample_seed is not None and self.sample == "first":
             raise InputError("--sample-seed can only be used with --sample random")
         if self.engine == "reference":
-            for name in ("seed_witnesses", "until_converged"):
+            for name in ("seed_witnesses", "until_converged", "eps_curve"):
                 if getattr(self, name):
                     raise InputError(f"{option_name(name)} cannot be used with --engine reference")
 
@@ -302,6 +308,7 @@ OPTIONAL = frozenset(
         "noise_samples",
         "seed_witnesses",
         "until_converged",
+        "eps_curve",
         "flags",
     }
 )

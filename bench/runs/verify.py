@@ -41,6 +41,9 @@ from bench.store.same_candidate import same_answers
 from bench.store.summary import AttackedSummary
 from bench.suites import ThreatModel
 
+ROUNDING = 1e-12
+"""Relative, of a radius that was computed in float64."""
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -152,7 +155,7 @@ def verify(
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     check_answers(candidate, summary.manifest, tuple(dataset.images.shape[1:]), device)
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    judge = _Judge(candidate, device, summary.manifest.seed, batch_size)
+    judge = Judge(candidate, device, summary.manifest.seed, batch_size)
 
     start = time.perf_counter()
     failures = _contradictions(samples, summary.robust_accuracy, witnesses)
@@ -167,6 +170,9 @@ def verify(
         failed, proofs = _check_images(images, clean, labels, judge, witnesses, threat)
         failures += failed
         proven += len(proofs)
+    smallest = folder.smallest()
+    if smallest is not None:
+        failures += _check_smallest(folder, smallest, samples, dataset, judge, summary.manifest)
     seconds, passes = time.perf_counter() - start, judge.passes
     if witnesses is not None:
         broken = eight_bit_successes(
@@ -226,7 +232,7 @@ def _contradictions(
     return failures
 
 
-class _Judge:
+class Judge:
     """A candidate that predicts in full float32, also on a GPU, as when witnesses are confirmed.
 
     Attributes:
@@ -290,7 +296,7 @@ class _Judge:
 
 
 def _check_clean(
-    dataset: Dataset, wrong: pd.DataFrame, judge: _Judge
+    dataset: Dataset, wrong: pd.DataFrame, judge: Judge
 ) -> tuple[list[str], list[int]]:
     """Check the samples that are wrong without attack by the records; as `_check_images`."""
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
@@ -316,7 +322,7 @@ def _check_images(
     images: Tensor,
     clean: Tensor,
     labels: Tensor,
-    judge: _Judge,
+    judge: Judge,
     witnesses: Witnesses,
     threat: ThreatModel,
 ) -> tuple[list[str], list[int]]:
@@ -342,6 +348,53 @@ def _check_images(
         else:
             proofs.append(index)
     return failures, proofs
+
+
+def _check_smallest(
+    folder: RunFolder,
+    smallest: pd.DataFrame,
+    samples: pd.DataFrame,
+    dataset: Dataset,
+    judge: Judge,
+    manifest: Manifest,
+) -> list[str]:
+    """Check the smallest known perturbations: their images, their radii, and the table itself."""
+    threat = manifest.threat_model
+    radius = dict(zip(smallest["index"].tolist(), smallest["radius"].tolist(), strict=True))
+    robust = set(samples.loc[samples["robust"], "index"].tolist())
+    failures = [
+        f"sample {index}: {'stood' if index in robust else 'wrong at'} {threat.eps:.8g}, but its "
+        f"smallest known perturbation is {radius.get(index, float('nan')):.8g}"
+        for index in samples["index"].tolist()
+        if (radius.get(index, float("nan")) <= threat.eps) != (index not in robust)
+    ]
+    found = folder.smallest_images(dataset.images.numpy(), dataset.indices.tolist())
+    proofs = set() if found is None else set(found.index.tolist())
+    failures += [
+        f"sample {index}: a smallest perturbation of {value:.8g}, but without its image"
+        for index, value in radius.items()
+        if 0 < value < float("inf") and index not in proofs
+    ]
+    if found is None:
+        return failures
+    place = {index: row for row, index in enumerate(dataset.indices.tolist())}
+    rows = torch.tensor([place[index] for index in found.index.tolist()])
+    images, clean = torch.from_numpy(found.images), dataset.images[rows]
+    lead = judge.leads(images, dataset.labels[rows], torch.from_numpy(found.prediction))
+    for row, index in enumerate(found.index.tolist()):
+        name = f"sample {index}, smallest perturbation, of {found.attack[row]}"
+        claimed = radius.get(index, float("nan"))
+        image, centre = images[row : row + 1], clean[row : row + 1]
+        if not bool(inside(image, centre, threat.norm, claimed * (1 + ROUNDING))):
+            failures.append(
+                f"{name}: expected an image in [0, 1] within {threat.norm} {claimed:.8g}, got "
+                f"distance {float(norms((image.double() - centre.double()), threat.norm)):.8g}"
+            )
+        elif lead[row] <= 0:
+            failures.append(
+                f"{name}: the candidate is right on it, by a margin of {-float(lead[row]):.3g}"
+            )
+    return failures
 
 
 def _digests(digests: dict[str, str]) -> str:

@@ -18,7 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 ImageArray = npt.NDArray[np.float32]
 TextArray = npt.NDArray[np.str_]
 
-AttemptOutcome = Literal["broken", "survived", "skipped", "failed"]
+AttemptOutcome = Literal["broken", "survived", "skipped", "failed", "narrowed"]
+"""`narrowed`: the sample was broken before; a smaller perturbation was looked for."""
 
 UNKNOWN = -1
 
@@ -100,6 +101,24 @@ class Witnesses:
     attack: TextArray
     prediction: IntArray
     images: ImageArray
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """The smallest known perturbations, one entry for each sample that is right without attack.
+
+    Attributes:
+        index: (n,) places in the data set.
+        radius: (n,) of the smallest ball around the clean image in which an adversarial image is
+            known; infinite where none is known at any radius.
+        attack: (n,) names of the attacks that found it; empty where none is known.
+        gradients: (n,) passes with a gradient that the search took.
+    """
+
+    index: IntArray
+    radius: FloatArray
+    attack: TextArray
+    gradients: IntArray
 
 
 @dataclass(frozen=True)
@@ -186,6 +205,8 @@ class AttackBlock(Block):
     attempts: Attempts | None = None
     witnesses: Witnesses | None = None
     margins: Margins | None = None
+    smallest: Smallest | None = None
+    smallest_images: Witnesses | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

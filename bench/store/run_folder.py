@@ -23,15 +23,18 @@ from bench.store.files import (
     write_json,
     write_table,
 )
+from bench.store.gallery import Gallery, pack_gallery, read_gallery
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import Manifest
 from bench.store.packing import apply_difference, block_arrays, pack_witnesses, read_block
 from bench.store.records import Block, ImageArray, Witnesses
 from bench.store.summary import Summary
-from bench.store.tables import Tables
+from bench.store.tables import SMALLEST_COLUMNS, Tables
 
 MANIFEST, SUMMARY = "manifest.json", "run.json"
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
+GALLERY = "gallery.npz"
+SMALLEST, SMALLEST_IMAGES = "smallest.parquet", "smallest.npz"
 
 
 class RunFolder:
@@ -53,6 +56,12 @@ class RunFolder:
         """Whether a manifest was written."""
         return (self.path / MANIFEST).is_file()
 
+    @property
+    def lock_path(self) -> Path:
+        """The file that the process which writes the run has locked."""
+        # It lies beside the folder, so that it stays locked when the folder is renamed.
+        return self.path.with_name(f".{self.path.name}.lock")
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for this process; the lock ends when the process does, even if it is killed.
@@ -62,8 +71,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # It lies beside the folder, so that it stays locked when the folder is renamed.
-            lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+            lock = filelock.FileLock(self.lock_path, timeout=0)
             with lock:
                 yield
         except filelock.Timeout as error:
@@ -128,16 +136,29 @@ class RunFolder:
                 damaged.append(set_aside(path))
         return blocks, damaged
 
-    def finish(self, tables: Tables, summary: Summary, clean_images: ImageArray) -> None:
+    def finish(
+        self,
+        tables: Tables,
+        summary: Summary,
+        clean_images: ImageArray,
+        smallest_clean: ImageArray | None = None,
+    ) -> None:
         """Write the tables and the summary, then remove the parts.
 
         Args:
             clean_images: (n, C, H, W), the clean image of each witness.
+            smallest_clean: (m, C, H, W), those of the smallest perturbations, if there are any.
         """
         write_table(self.path / SAMPLES, tables.samples, tables.columns.samples)
         write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
         if tables.witnesses is not None:
             write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
+            write(self.path / GALLERY, pack_gallery(tables.witnesses, clean_images))
+        if tables.smallest is not None:
+            write_table(self.path / SMALLEST, tables.smallest, SMALLEST_COLUMNS)
+        if tables.smallest_images is not None and smallest_clean is not None:
+            packed = pack_witnesses(tables.smallest_images, smallest_clean)
+            write(self.path / SMALLEST_IMAGES, packed)
         write_json(self.path / SUMMARY, summary)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
@@ -175,33 +196,39 @@ class RunFolder:
         Raises:
             InputError: the file is damaged.
         """
-        path = self.path / WITNESSES
+        return _read_images(self.path / WITNESSES, images, indices, others)
+
+    def smallest(self) -> pd.DataFrame | None:
+        """Return the table of smallest known perturbations; None if the run did not look for them.
+
+        Its columns are `bench.store.tables.SMALLEST_COLUMNS`.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.path / SMALLEST
+        return read_table(path) if path.exists() else None
+
+    def smallest_images(self, images: ImageArray, indices: Sequence[int]) -> Witnesses | None:
+        """Return the images of the smallest known perturbations; None if there are none.
+
+        Arguments and errors are those of `witnesses`.
+        """
+        return _read_images(self.path / SMALLEST_IMAGES, images, indices)
+
+    def gallery(self) -> Gallery | None:
+        """Return some broken samples with their clean images; None if none are stored.
+
+        Runs of earlier releases have none, nor has a run that broke nothing.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        path = self.path / GALLERY
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
-            place = {value: position for position, value in enumerate(indices)}
-            if others:
-                wanted = np.array([value in place for value in arrays["index"].tolist()], bool)
-                arrays["difference"] = arrays["difference"][:, wanted]
-                for name in ("index", "attack", "prediction"):
-                    arrays[name] = arrays[name][wanted]
-            index, difference = arrays["index"], arrays["difference"]
-            strange = [value for value in index.tolist() if value not in place]
-            if strange or difference.shape[1:] != (len(index), *images.shape[1:]):
-                raise InputError(
-                    f"{path}: expected witnesses of shape {images.shape[1:]} for samples of the "
-                    f"run, got {difference.shape[2:]}"
-                    + (f" and one for sample {strange[0]}" if strange else "")
-                    + "; these are witnesses of another data set"
-                )
-            return Witnesses(
-                index=index,
-                attack=arrays["attack"],
-                prediction=arrays["prediction"],
-                images=apply_difference(images[[place[i] for i in index.tolist()]], difference),
-            )
+            return read_gallery(path, self.path / WITNESSES)
         except UNREADABLE as error:
             raise damage_error(path, error) from error
 
@@ -224,7 +251,14 @@ class RunFolder:
             InputError: a file is missing or damaged.
         """
         columns = self.kind.columns
-        return Tables(self.samples(), self.attempts(), self.witnesses(images, indices), columns)
+        return Tables(
+            self.samples(),
+            self.attempts(),
+            self.witnesses(images, indices),
+            columns,
+            self.smallest(),
+            self.smallest_images(images, indices),
+        )
 
     def set_aside_damaged(self, damaged: Sequence[Path]) -> list[Path]:
         """Rename what is damaged: the summary if only that is damaged, otherwise the whole run.
@@ -252,14 +286,55 @@ class RunFolder:
             self.summary()
         except InputError:
             damaged.append(self.path / SUMMARY)
-        path = self.path / WITNESSES
-        if path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as archive:
-                    for key in archive.files:
-                        archive[key]
-            except UNREADABLE:
+        found = False
+        try:
+            smallest = self.smallest()
+            found = smallest is not None and bool(smallest["attack"].notna().any())
+        except InputError:
+            damaged.append(self.path / SMALLEST)
+        for name, is_needed in ((WITNESSES, broken), (SMALLEST_IMAGES, found)):
+            path = self.path / name
+            if path.exists():
+                try:
+                    with np.load(path, allow_pickle=False) as archive:
+                        for key in archive.files:
+                            archive[key]
+                except UNREADABLE:
+                    damaged.append(path)
+            elif is_needed:
                 damaged.append(path)
-        elif broken:
-            damaged.append(path)
         return damaged
+
+
+def _read_images(
+    path: Path, images: ImageArray, indices: Sequence[int], others: bool = False
+) -> Witnesses | None:
+    """Return what `pack_witnesses` wrote; see `RunFolder.witnesses`."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        place = {value: position for position, value in enumerate(indices)}
+        if others:
+            wanted = np.array([value in place for value in arrays["index"].tolist()], bool)
+            arrays["difference"] = arrays["difference"][:, wanted]
+            for name in ("index", "attack", "prediction"):
+                arrays[name] = arrays[name][wanted]
+        index, difference = arrays["index"], arrays["difference"]
+        strange = [value for value in index.tolist() if value not in place]
+        if strange or difference.shape[1:] != (len(index), *images.shape[1:]):
+            raise InputError(
+                f"{path}: expected witnesses of shape {images.shape[1:]} for samples of the "
+                f"run, got {difference.shape[2:]}"
+                + (f" and one for sample {strange[0]}" if strange else "")
+                + "; these are witnesses of another data set"
+            )
+        return Witnesses(
+            index=index,
+            attack=arrays["attack"],
+            prediction=arrays["prediction"],
+            images=apply_difference(images[[place[i] for i in index.tolist()]], difference),
+        )
+    except UNREADABLE as error:
+        raise damage_error(path, error) from error

@@ -8,6 +8,7 @@ from typing import Literal
 from bench.statistics import Interval
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import SCHEMA_VERSION, Manifest, Record
+from bench.store.power import AttackPower
 
 
 class Flag(Record):
@@ -42,6 +43,21 @@ class Convergence(Record):
     converged: bool
     curve: list[tuple[float, float]]
     """Passes for each sample so far (a gradient counts as one), and the accuracy after them."""
+
+
+class EpsCurve(Record):
+    """Robust accuracy against eps, from each sample's smallest known perturbation.
+
+    The exact steps are in the run's table of smallest perturbations.
+    """
+
+    points: list[tuple[float, float]]
+    """Radii, in eighths of the threat model's from 0 to twice it, and the accuracy at each."""
+    median_radius: float | None
+    """Half of the samples are wrong at this radius, those that are wrong without attack among them;
+    None: at no radius that is known."""
+    not_broken: int
+    """Samples of which no adversarial image is known at any radius."""
 
 
 class Summary(Record):
@@ -88,6 +104,10 @@ class AttackedSummary(Summary):
     attacks: list[AttackSummary]
     convergence: Convergence | None = None
     """Set for runs that attacked until convergence."""
+    eps_curve: EpsCurve | None = None
+    """Set for runs that looked for each sample's smallest perturbation."""
+    attack_power: AttackPower | None = None
+    """Which planted weaknesses the attacks found; set with `--flags full`."""
 
 
 class Left(Record):

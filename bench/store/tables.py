@@ -36,6 +36,15 @@ MIX_COLUMNS = (
 )
 """Columns of a mix's samples, see `bench.runs.mix_records`; null for other candidates."""
 
+CONFIDENCE_COLUMNS = (
+    "clean_confidence",
+    "clean_label_probability",
+    "adversarial_confidence",
+    "adversarial_label_probability",
+)
+"""A candidate's confidence, see `bench.runs.confidence_records`. Runs of earlier releases lack
+these columns."""
+
 OUTCOME_COLUMNS = (
     ("index", pa.int64()),
     ("label", pa.int64()),
@@ -59,6 +68,18 @@ CERTIFICATE_COLUMNS = pa.schema(
 )
 
 
+SMALLEST_COLUMNS = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("radius", pa.float64()),
+        ("attack", pa.string()),
+        ("gradients", pa.int64()),
+    ]
+)
+"""Each sample's smallest known perturbation. `radius` is 0 where the sample is wrong without an
+attack, and infinite where none is known; `attack` is null in both cases."""
+
+
 @dataclass(frozen=True)
 class Tables:
     """A run's records, joined from its blocks.
@@ -68,12 +89,16 @@ class Tables:
         attempts: one row for each attack on a sample, in the order of the blocks.
         witnesses: None if there are none.
         columns: the columns of both tables.
+        smallest: one row for each sample, by index, with `SMALLEST_COLUMNS`; None: not looked for.
+        smallest_images: the images of those perturbations; None if there are none.
     """
 
     samples: pd.DataFrame
     attempts: pd.DataFrame
     witnesses: Witnesses | None
     columns: Columns
+    smallest: pd.DataFrame | None = None
+    smallest_images: Witnesses | None = None
 
 
 def frame(parts: Iterable[object], columns: pa.Schema | None = None) -> pd.DataFrame:
@@ -135,6 +160,42 @@ def attacked_samples(blocks: Sequence[AttackBlock]) -> pd.DataFrame:
     samples["adversarial_prediction"] = samples["index"].map(adversarial.get).astype("Int64")
     samples["robust"] = samples["clean_correct"] & samples["broken_by"].isna()
     return samples
+
+
+def smallest_records(
+    blocks: Sequence[AttackBlock],
+) -> tuple[pd.DataFrame | None, Witnesses | None]:
+    """Return the smallest known perturbations of a run's samples, and their images.
+
+    Returns:
+        a table with `SMALLEST_COLUMNS`, by index, None if no block of the search is there; the
+        images by index, None if there are none.
+    """
+    searched = [block.smallest for block in blocks if block.smallest is not None]
+    clean = [block.clean for block in blocks if block.clean is not None]
+    wrong = [part.index[part.prediction != part.label] for part in clean]
+    if not searched:
+        return None, None
+    n_wrong = sum(map(len, wrong))
+    zeros = np.zeros(n_wrong, dtype=np.int64)
+    table = pd.concat(
+        [
+            frame(searched, SMALLEST_COLUMNS),
+            pd.DataFrame(
+                {
+                    "index": np.concatenate(wrong),
+                    "radius": zeros.astype(np.float64),
+                    "attack": np.full(n_wrong, ""),
+                    "gradients": zeros,
+                }
+            ),
+        ],
+        ignore_index=True,
+    )
+    table["attack"] = table["attack"].where(table["attack"] != "", None)
+    table = table.sort_values("index", ignore_index=True)
+    images = [block.smallest_images for block in blocks if block.smallest_images is not None]
+    return table, first_witnesses(images)
 
 
 def certificates_of(samples: pd.DataFrame) -> Certificates:

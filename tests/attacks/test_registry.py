@@ -69,7 +69,7 @@ def test_few_classes_are_said(classes: int, targets: int, loss: str, note: str) 
     [
         ("square", {}, "attack square: expected a name that is free, got one that is registered"),
         ("My attack", {}, "expected an attack's name of small letters, .*; got 'My attack'"),
-        ("clean", {}, "other than clean, neighbours, .*; got 'clean'"),
+        ("clean", {}, "other than clean, .*, neighbours, .*; got 'clean'"),
         ("own", {"steps": 0}, "attack own: expected steps >= 1, got 0"),
     ],
 )
@@ -170,7 +170,10 @@ class Counter:
         self.backward += len(gradient)
 
 
-@pytest.mark.parametrize("name", [name for name, each in ATTACKS.items() if not each.need])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, each in ATTACKS.items() if not each.need and not name.startswith("fmn")],
+)
 def test_passes_of_the_reference(name: str) -> None:
     images = some_images(12)
     labels = predictions(small_network(), images)

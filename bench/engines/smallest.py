@@ -1,0 +1,374 @@
+"""The smallest perturbation that is known to fool a candidate, for each sample that it is right on.
+
+It comes after all attacks of a run, on broken samples and on those that stand. What broke a sample
+is shrunk along the line to the clean image; then the fast minimum-norm attack searches from the
+clean image, untargeted and towards a few classes, and from that shrunk image. The nearest image
+that the candidate's own module misclassifies in float32, as it is stored, counts. A sample that
+stood everything before and has one inside its ball is broken by it, with that image as its witness.
+
+Nothing is drawn, and no sample's result depends on another's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.attacks import ATTACKS, FMN, Model, inside, least_radii, likeliest_wrong_classes
+from bench.attacks.distances import Norm, per_image
+from bench.attacks.expectation import DRAWS
+from bench.attacks.image_gradient import GradientError
+from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
+from bench.engines.batch_size import fitting_size
+from bench.engines.compilation import pass_seconds
+from bench.engines.differentiability import is_differentiable
+from bench.engines.engine import GRADIENT_COST, AttackTask, batches
+from bench.engines.prediction import DECIDING_DRAWS, Purpose, confirm, own_randomness
+from bench.engines.progress import Progress
+from bench.engines.sharing import processes, share_out
+from bench.engines.views import view
+from bench.precision import tensor_cores
+from bench.store.records import AttackBlock, Attempts, IntArray, Smallest, Witnesses
+
+EPS_CURVE = "eps-curve"
+"""Its name in manifests, and its blocks' in a run."""
+ATTACK = "fmn-smallest"
+"""The attack that what it finds counts as."""
+STEPS = 100
+TARGETS = 3
+"""Of the likeliest wrong classes, each aimed for by one search of so many steps."""
+BISECTIONS = 12
+"""Halvings of the line from the clean image to the nearest adversarial one."""
+PUSHES = (1.0, 1.002, 1.01, 1.05, 1.2)
+"""Multiples of a perturbation that are tried until the candidate's own module confirms one: a
+search in lower precision, or on the mean of a few draws, may end on the right side of the boundary.
+"""
+MOST_TRIED = 128
+"""Images that are confirmed in one pass."""
+
+_PREFIX = f"99-{EPS_CURVE}-"
+_STAGE = 98
+"""Number of the stage in the key of a randomized candidate's draws."""
+
+
+def curve_settings() -> dict[str, int]:
+    """Return what decides the search's result, for the manifest."""
+    return {"steps": STEPS, "targets": TARGETS, "bisections": BISECTIONS}
+
+
+def curve_cost(task: AttackTask) -> tuple[int, int]:
+    """Return the forward passes and the gradients of the search on one sample, at most."""
+    searches = 2 + min(TARGETS, task.classes - 1)
+    return 2 * (BISECTIONS + len(PUSHES) * searches), searches * STEPS
+
+
+def find_smallest(
+    task: AttackTask,
+    precision: str,
+    blocks: Sequence[AttackBlock],
+    report: Callable[[Progress], None],
+) -> Iterator[AttackBlock]:
+    """Search on all samples that are right without attack; yield what is new, block by block.
+
+    Args:
+        task: all samples.
+        precision: of the search; what it finds is confirmed in float32.
+        blocks: all of the run so far, those of an interrupted search too.
+        report: told how far the work is.
+    """
+    finished = {block.key: block for block in blocks if block.key.startswith(_PREFIX)}
+    right, witnesses = _outcomes(task, blocks)
+    done = [block.smallest.index for block in finished.values() if block.smallest is not None]
+    left = right & ~torch.from_numpy(np.isin(task.indices.numpy(), np.concatenate([[-1], *done])))
+    rows = left.nonzero().flatten()
+    if not len(rows):
+        if not finished:  # the record that there is nothing to search on
+            yield _Search(task, rows, None, precision).block(f"{_PREFIX}00000", (), 0.0)
+        return
+    some = task.images[rows[: min(TRIED_IMAGES, task.batch_size)]].to(task.device)
+    fast = accelerate(task.module, some, precision)
+    model = _model(fast, task)
+    size = fitting_size(fast.model, task, task.batch_size, model is not None)
+    numbers = [int(key.removeprefix(_PREFIX)) for key in finished]
+    first = 1 + max(numbers, default=-1)
+    work = partial(_search, model, precision, witnesses, size, first)
+    expected = 0.0
+    if model is not None:
+        forward, gradients = curve_cost(task)
+        labels = task.labels[rows[: len(some)]].to(task.device)
+        a_pass = pass_seconds(fast.model, some, labels) / (len(some) * (1 + GRADIENT_COST))
+        expected = len(rows) * a_pass * (forward + GRADIENT_COST * gradients)
+    count = processes(task, len(rows), expected) if model is not None else 1
+    if count > 1:
+        yield from share_out(task, left, count, finished, report, work)
+        return
+    yield from work(task, left, report)
+
+
+def _outcomes(
+    task: AttackTask, blocks: Sequence[AttackBlock]
+) -> tuple[Tensor, dict[int, tuple[str, int, Tensor]]]:
+    """Return which samples (N,) are right without attack, and the nearest witnesses by index."""
+    place = {index: row for row, index in enumerate(task.indices.tolist())}
+    right = torch.zeros(len(task.labels), dtype=torch.bool)
+    nearest: dict[int, tuple[str, int, Tensor]] = {}
+    for block in blocks:
+        if block.clean is not None:
+            rows = torch.tensor([place[index] for index in block.clean.index.tolist()])
+            right[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
+        if block.witnesses is None or block.key.startswith(_PREFIX):
+            continue
+        found = block.witnesses
+        for at, index in enumerate(found.index.tolist()):
+            if index not in nearest:
+                image = torch.from_numpy(found.images[at])
+                nearest[index] = (str(found.attack[at]), int(found.prediction[at]), image)
+    return right, nearest
+
+
+def _model(fast: Accelerated, task: AttackTask) -> Model | None:
+    """Return what the search follows the gradient of; None: there is no gradient.
+
+    The mean over a randomized candidate's draws; where gradients stop, and the run has attacks that
+    know it, a stand-in's gradient; else the logits.
+    """
+    if task.randomized:
+        return view("expectation", fast, task) if _has_gradient(fast, task) else None
+    needs = {ATTACKS[choice.name].need for choice in task.attacks if choice.name in ATTACKS}
+    if task.surrogate is not None or "stopped gradient" in needs:
+        return view("straight-through", fast, task)
+    return fast.model if _has_gradient(fast, task) else None
+
+
+def _has_gradient(fast: Accelerated, task: AttackTask) -> bool:
+    try:
+        return is_differentiable(fast.model, task)
+    except GradientError:
+        return False
+
+
+def _search(
+    model: Model | None,
+    precision: str,
+    witnesses: Mapping[int, tuple[str, int, Tensor]],
+    size: int,
+    first: int,
+    task: AttackTask,
+    left: Tensor,
+    report: Callable[[Progress], None],
+) -> Iterator[AttackBlock]:
+    """Yield a block for each batch of the samples in `left` (N,)."""
+    rows, begun, done = left.nonzero().flatten(), time.perf_counter(), 0
+    indices = task.indices.tolist()
+    standing = sum(indices[row] not in witnesses for row in rows.tolist())
+    for number, part in enumerate(batches(rows, min(size, task.batch_size))):
+        start = time.perf_counter()
+        search = _Search(task, part, model, precision)
+        search.begin_with(witnesses)
+        search.shrink()
+        if model is not None:
+            for points, targets in search.starts():
+                search.follow(points, targets)
+            search.shrink()
+        block = search.block(f"{_PREFIX}{first + number:05d}", witnesses, start)
+        yield block
+        done += len(part)
+        standing -= 0 if block.witnesses is None else len(block.witnesses.index)
+        seconds = (time.perf_counter() - begun) / done * (len(rows) - done)
+        report(Progress(EPS_CURVE, done, len(rows), standing, len(task.labels), seconds))
+
+
+class _Search:
+    """The search on a batch of samples, and the nearest adversarial images so far.
+
+    Attributes:
+        rows: (n,) of the task.
+        clean, labels: of those rows, on the CPU.
+        images: (n, C, H, W) float32; the clean image where none is known.
+        radius: (n,) float64, see `least_radii`; infinite where none is known.
+        prediction: (n,) int64, the classes of the images.
+        attack: (n,) the names of the attacks that found them; empty where none is known.
+        forward, gradients: (n,) passes so far.
+    """
+
+    def __init__(self, task: AttackTask, rows: Tensor, model: Model | None, precision: str) -> None:
+        self.task = task
+        self.rows = rows
+        self.model = model
+        self.precision = precision
+        self.clean, self.labels = task.images[rows], task.labels[rows]
+        self.images = self.clean.clone()
+        self.radius = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+        self.prediction = self.labels.clone()
+        self.attack = [""] * len(rows)
+        self.forward = torch.zeros(len(rows), dtype=torch.float64)
+        self.gradients = torch.zeros(len(rows), dtype=torch.float64)
+
+    def begin_with(self, witnesses: Mapping[int, tuple[str, int, Tensor]]) -> None:
+        """Take what the run's attacks found, which was confirmed then."""
+        for place, index in enumerate(self.task.indices[self.rows].tolist()):
+            if index in witnesses:
+                attack, prediction, image = witnesses[index]
+                self._keep(torch.tensor([place]), image[None], torch.tensor([prediction]), attack)
+
+    def starts(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield where searches start (n, C, H, W), and the classes (n,) that they aim for."""
+        with torch.no_grad(), tensor_cores(False):
+            logits = self.task.module(self.clean.to(self.task.device)).float().cpu()
+        self.forward += 1
+        yield self.clean, None
+        for targets in likeliest_wrong_classes(logits, self.labels, TARGETS).unbind(dim=1):
+            yield self.clean, targets
+        yield self.images, None
+
+    def follow(self, points: Tensor, targets: Tensor | None) -> None:
+        """Search from points, and keep what is confirmed and nearer than what is known."""
+        device, threat = self.task.device, self.task.threat_model
+        assert self.model is not None
+        # Where no image is known there is nothing to start from but the clean image again.
+        is_new = targets is not None or points is self.clean
+        chosen = torch.arange(len(self.rows)) if is_new else self._known()
+        if not len(chosen):
+            return
+        attack = FMN(
+            threat.norm, threat.eps, targeted=targets is not None, steps=STEPS, minimal=True
+        )
+        state = attack.start_at(
+            points[chosen].to(device),
+            self.clean[chosen].to(device),
+            self.labels[chosen].to(device),
+            None if targets is None else targets[chosen].to(device),
+        )
+        with (
+            tensor_cores(self.precision == "tf32"),
+            own_randomness(self.task, Purpose.SEARCH, _STAGE, len(chosen)),
+        ):
+            for _ in range(STEPS):
+                attack.step(self.model, state)
+        self.gradients[chosen] += STEPS * (DRAWS if self.task.randomized else 1)
+        is_found = (state.best_distance < torch.inf).cpu()
+        self._try_along(chosen[is_found], state.best.float().cpu()[is_found])
+
+    def shrink(self) -> None:
+        """Halve the line between the clean image and the nearest adversarial one."""
+        chosen = self._known()
+        way = (self.images - self.clean)[chosen]
+        right = torch.zeros(len(chosen))
+        wrong = torch.ones(len(chosen))
+        for _ in range(BISECTIONS):
+            middle = (right + wrong) / 2
+            tried = (self.clean[chosen] + way * per_image(middle, way)).clamp_(0, 1)
+            is_wrong = self._try(chosen, tried, "")
+            wrong = torch.where(is_wrong, middle, wrong)
+            right = torch.where(is_wrong, right, middle)
+
+    def _try_along(self, places: Tensor, images: Tensor) -> None:
+        """Try images, then, where one is not confirmed, what lies beyond it on the line."""
+        way = images - self.clean[places]
+        for push in PUSHES:
+            if not len(places):
+                return
+            tried = (self.clean[places] + way * push).clamp_(0, 1) if push > 1 else images
+            is_done = self._try(places, tried, ATTACK)
+            is_done |= least_radii(tried, self.clean[places], self._norm) >= self.radius[places]
+            places, way, images = places[~is_done], way[~is_done], images[~is_done]
+
+    def _known(self) -> Tensor:
+        """Return the places (m,) of the samples of which an adversarial image is known."""
+        return (self.radius < torch.inf).nonzero().flatten()
+
+    @property
+    def _norm(self) -> Norm:
+        return self.task.threat_model.norm
+
+    def _try(self, places: Tensor, images: Tensor, attack: str) -> Tensor:
+        """Keep images that are nearer than what is known, and misclassified; return which were.
+
+        Args:
+            places: (m,) within the batch.
+            images: (m, C, H, W) float32.
+            attack: that found them; empty: the one that found what is known.
+        """
+        radii = least_radii(images, self.clean[places], self._norm)
+        kept = torch.zeros(len(places), dtype=torch.bool)
+        for part in batches((radii < self.radius[places]).nonzero().flatten(), MOST_TRIED):
+            labels = self.labels[places[part]]
+            predictions = confirm(self.task, images[part], labels).cpu()
+            self.forward[places[part]] += DECIDING_DRAWS if self.task.randomized else 1
+            good = part[predictions != labels]
+            self._keep(places[good], images[good], predictions[predictions != labels], attack)
+            kept[good] = True
+        return kept
+
+    def _keep(self, places: Tensor, images: Tensor, predictions: Tensor, attack: str) -> None:
+        """Take images (m, C, H, W) as the nearest ones of the samples at places (m,)."""
+        clean, threat = self.clean[places], self.task.threat_model
+        # One that counts as inside the ball has at most its radius, any other one more.
+        eps = torch.full((len(places),), threat.eps, dtype=torch.float64)
+        beyond = torch.nextafter(eps, torch.full_like(eps, torch.inf))
+        radii = least_radii(images, clean, threat.norm)
+        is_inside = inside(images, clean, threat.norm, threat.eps)
+        self.radius[places] = torch.where(is_inside, radii.minimum(eps), radii.maximum(beyond))
+        self.images[places] = images
+        self.prediction[places] = predictions
+        if attack:
+            for place in places.tolist():
+                self.attack[place] = attack
+
+    def block(self, key: str, known: Collection[int], start: float) -> AttackBlock:
+        """Return the block of the batch.
+
+        Args:
+            key: of the block.
+            known: indices of samples that the run's attacks broke.
+            start: when the batch began, as `time.perf_counter` says.
+        """
+        index = self.task.indices[self.rows].numpy()
+        attack = np.array(self.attack, dtype=np.str_)
+        stood = ~np.isin(index, list(known))
+        broken = stood & (self.radius.numpy() <= self.task.threat_model.eps)
+        passes = self.forward + self.gradients
+        seconds = time.perf_counter() - start
+        outcome = np.where(stood, np.where(broken, "broken", "survived"), "narrowed")
+        attempts = Attempts(
+            index=index,
+            attack=np.full(len(index), ATTACK),
+            outcome=outcome.astype(np.str_),
+            iteration=np.full(len(index), -1),
+            forward_passes=self.forward.numpy(),
+            backward_passes=self.gradients.numpy(),
+            seconds=(seconds * passes / passes.sum().clamp_min(1)).numpy(),
+        )
+        smallest = Smallest(
+            index=index,
+            radius=self.radius.numpy(),
+            attack=attack,
+            gradients=self.gradients.numpy().astype(np.int64),
+        )
+        record: dict[str, float | str] = {}
+        if self.model is None:
+            record[EPS_CURVE] = "known images shrunk only: the candidate has no gradient"
+        found = self._known().numpy()
+        at = broken.nonzero()[0]
+        return AttackBlock(
+            key=key,
+            seconds=seconds,
+            attempts=attempts,
+            witnesses=self._witnesses(at) if len(at) else None,
+            smallest=smallest,
+            smallest_images=self._witnesses(found) if len(found) else None,
+            record=record,
+        )
+
+    def _witnesses(self, places: IntArray) -> Witnesses:
+        return Witnesses(
+            index=self.task.indices[self.rows].numpy()[places],
+            attack=np.array([self.attack[place] for place in places.tolist()], dtype=np.str_),
+            prediction=self.prediction.numpy()[places],
+            images=self.images.numpy()[places],
+        )

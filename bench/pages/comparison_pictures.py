@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from bench.errors import InputError
 from bench.pages.comparison import Differing, RunComparison
-from bench.pages.gallery import LARGEST_LOSSLESS, data_address, levels
+from bench.pages.gallery import LARGEST_LOSSLESS
+from bench.pages.pixels import data_address, levels
 from bench.store import Store
 from bench.store.gallery import Gallery
 

@@ -130,7 +130,8 @@ def test_run_of_an_earlier_release_says_how_to_get_what_is_missing(store: Store)
     samples = folder.samples()[columns]
     samples.to_parquet(folder.path / "samples.parquet")
     page = page_of(store, "digits-linf", "old")
-    assert "did not record the candidate" in page and "did not keep clean images" in page
+    assert "did not record the candidate" in page
+    assert "did not keep clean images" in page
     assert "bench run --suite digits-linf --candidate old" in page
 
 
@@ -151,7 +152,8 @@ def test_records_of_any_size_give_a_page(
     assert ("Most frequent confusions" in page) == (classes > 20)
     assert ("No attack broke a sample" in page) == (broken == 0)
     assert page.count('class="shot"') <= 200
-    assert "&lt;0&gt;" in page and "<0>" not in page
+    assert "&lt;0&gt;" in page
+    assert "<0>" not in page
 
 
 def test_damaged_tables_leave_a_notice(store: Store) -> None:
@@ -165,9 +167,12 @@ def test_passes_curve_goes_from_clean_to_robust_accuracy(store: Store) -> None:
     summary: Any = folder.summary()
     curve = passes_curve(CandidateRecords(summary, folder.samples(), folder.attempts()))
     assert curve is not None
-    assert curve.accuracy[0] == 39 / 40 and curve.accuracy[-1] == summary.robust_accuracy
-    assert (np.diff(curve.accuracy) <= 0).all() and (np.diff(curve.passes) > 0).all()
-    assert curve.ends == ((100.0, "apgd-ce"),) and curve.broke_late == 0
+    assert curve.accuracy[0] == 39 / 40
+    assert curve.accuracy[-1] == summary.robust_accuracy
+    assert (np.diff(curve.accuracy) <= 0).all()
+    assert (np.diff(curve.passes) > 0).all()
+    assert curve.ends == ((100.0, "apgd-ce"),)
+    assert curve.broke_late == 0
 
 
 @given(

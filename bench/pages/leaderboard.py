@@ -271,7 +271,8 @@ def make_leaderboard(
     current = [run for run in full if definition is None or _is_current(run, definition)]
     reference: Summary = [*(current or full or runs or summaries)][-1]
     comparable = [run for run in current if _meaning(run) == _meaning(reference)]
-    others = [run for run in full if run not in comparable]
+    names = {run.run for run in comparable}
+    others = [run for run in full if run.run not in names]
     dataset = reference.manifest.dataset.name
     threat_model = (
         definition.threat_model if definition is not None else reference.manifest.threat_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
@@ -19,6 +20,7 @@ from bench.pages.attack_plot import attack_plot
 from bench.pages.boards import leaderboards
 from bench.pages.certified import certified_board
 from bench.pages.certified_plot import certified_plot, envelope_plot
+from bench.pages.eps_curve_plot import NamedCurve, curve_of, eps_curve_plot
 from bench.pages.leaderboard import Leaderboard
 from bench.pages.mix_figures import mix_figures
 from bench.pages.provenance import differences, provenance
@@ -128,18 +130,32 @@ def _suite_page(environment: jinja2.Environment, leaderboard: Leaderboard, store
     if ranked:
         tradeoff = tradeoff_plot(ranked, leaderboard.published, "tradeoff")
         attacks = attack_plot(ranked, leaderboard.attacks, "attacks")
+    threat = leaderboard.threat_model
     certified = certified_board(store, leaderboard.suite, leaderboard.threat_model.eps)
     return environment.get_template("suite.html.jinja").render(
         address=suite_page(leaderboard.suite),
         board=leaderboard,
         tradeoff=tradeoff,
         attacks=attacks,
+        eps_curves=eps_curve_plot(
+            _curves(leaderboard, store), threat.eps, threat.norm, "eps-curves"
+        ),
         certified=certified,
         repeated=repeated_trainings(certified.entries) if certified else [],
         certified_curves=certified_plot(certified, "certified-curves") if certified else None,
         envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
         mixes=mix_figures(store, leaderboard.suite),
     )
+
+
+def _curves(leaderboard: Leaderboard, store: Store) -> list[NamedCurve]:
+    """Return the curves of the ranked runs that looked for smallest perturbations."""
+    found = []
+    for entry in leaderboard.ranked:
+        with contextlib.suppress(InputError):
+            curve = curve_of(store.folder(entry.manifest), entry.summary)
+            found += [] if curve is None else [curve]
+    return found
 
 
 def _index_page(environment: jinja2.Environment, boards: Sequence[Leaderboard], out: Path) -> str:

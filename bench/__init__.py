@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.api.stored import report as report
     from bench.api.stored import results as results
     from bench.api.sweeping import sweep as sweep
+    from bench.auditing.run import audit as audit
     from bench.candidates.wrapped import wrap as wrap
     from bench.monitor.monitor import RobustnessMonitor as RobustnessMonitor
     from bench.suites.suite import L2 as L2
@@ -44,6 +45,7 @@ _PLACES = {
     "RobustnessMonitor": "bench.monitor.monitor",
     "Suite": "bench.suites.suite",
     "ThreatModel": "bench.suites.suite",
+    "audit": "bench.auditing.run",
     "certify": "bench.api.running",
     "check": "bench.api.stored",
     "evaluate": "bench.api.running",

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from bench.statistics.intervals import Interval
 from bench.store.manifest import Selection
+from bench.store.power import AttackPower
 from bench.store.summary import Flag
 from bench.suites import ThreatModel
 
@@ -144,6 +145,25 @@ def flag_text(flag: Flag) -> str:
         f"{flag.name}: measured {setting(flag.measured)}, threshold {setting(flag.threshold)}. "
         f"{flag.meaning} {flag.advice}"
     )
+
+
+def power_rows(power: AttackPower) -> list[tuple[str, str]]:
+    """Return each planted weakness and what the attacks made of it, in words."""
+    rows = []
+    for plant in power.plants:
+        text: str = plant.outcome
+        if plant.found_by:
+            text += f" by {plant.found_by}"
+        if plant.breakable:
+            text += f"; attacks broke {plant.broken} of {plant.breakable} samples known to break"
+        if plant.escalated:
+            text += f"; escalated: {plant.escalated}"
+        if plant.flags:
+            text += f"; flagged: {', '.join(plant.flags)}"
+        if plant.reason:
+            text += f"; {plant.reason}"
+        rows.append((plant.name, text))
+    return rows or [("nothing planted", power.reason)]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,35 +1,55 @@
 """Protocol express beside standard AutoAttack: accuracy, passes, time, and what is said to be left.
 
-Each row is one network, one selection of images and one seed. AutoAttack's number is of the same
-images: from a run of the fast engine, or with `--accepted` from this project's accepted results:
+One line of benchmarks/results/express.jsonl is one evaluation of a network: by `express`, by the
+protocol that it is held against, or by `thorough`, every arm of express on all that stood both, with
+a further seed. The newest lines make the table in benchmarks/results/express.txt.
 
-    python benchmarks/express.py
-    python benchmarks/express.py --case cifar100-robust --accepted --seed 0 --seed 1 --seed 2
+    python benchmarks/express.py --protocol express --seed 0 --seed 1 --seed 2
+    python benchmarks/express.py --case digits-robust --protocol autoattack --protocol thorough
 
-Rows are appended to benchmarks/results/express.jsonl; the newest row of each case and seed makes
-the table in benchmarks/results/express.txt. A pass with a gradient counts as three without.
+AutoAttack's number is that of the same images, from a run of the fast engine; where there is none,
+it is this project's accepted result. A pass with a gradient counts as three without. Times are those
+of the processor (of this process and its children), since machines are shared.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
+import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import numpy.typing as npt
 import torch
 
 import bench
+from bench import data
+from bench.attacks.target_ranking import RANKED_CLASSES
+from bench.candidates.registry import find_candidates
 from bench.claims.accepted import load_accepted
+from bench.engines import AttackTask
 from bench.engines.engine import GRADIENT_COST
+from bench.engines.express import TargetOrder, arms
 from bench.runs import environment
+from bench.runs.session import make_plan
+from bench.runs.settings import Settings
+from bench.suites import load_suite
+from schedules import Course
 
 RESULTS = Path(__file__).parent / "results" / "express.jsonl"
 TABLE = RESULTS.with_suffix(".txt")
 OWN = Path(__file__).parent / "networks"
+RANKING_COST = 1 + (GRADIENT_COST - 1) * RANKED_CLASSES
+"""Of the nearest classes of a sample: a pass forward, and one back for each class."""
+THOROUGH_SEED = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,7 @@ class Case:
 
     Attributes:
         model: a submission's name or folder.
+        protocol: whose number express is held against.
         tuned: the settings of the planner were chosen with this network in sight.
     """
 
@@ -50,96 +71,165 @@ class Case:
 
 
 CASES = {
-    "residual-small": Case("cifar10-linf", str(OWN / "residual-small"), 1000, "2/255", tuned=True),
-    "residual-silu": Case("cifar10-linf", str(OWN / "residual-silu"), 1000, "2/255"),
+    "residual-small": Case("cifar10-linf", str(OWN / "residual-small"), 100, "2/255", tuned=True),
+    "residual-relu": Case("cifar10-linf", str(OWN / "residual-relu"), 100, "2/255"),
+    "residual-silu": Case("cifar10-linf", str(OWN / "residual-silu"), 100, "2/255"),
+    "residual-gelu": Case("cifar10-linf", str(OWN / "residual-gelu"), 100, "2/255"),
+    "residual-small L2": Case("cifar10-l2", str(OWN / "residual-small"), 100, "0.1", tuned=True),
     "cifar10-robust": Case("cifar10-linf", "cifar10-robust", 1000, tuned=True),
+    "cifar10-robust 100": Case("cifar10-linf", "cifar10-robust", 100, tuned=True),
+    "cifar10-robust L2": Case("cifar10-l2", "cifar10-robust", 100),
     "cifar100-robust": Case("cifar100-linf", "cifar100-robust", 1000, tuned=True),
+    "cifar100-robust 100": Case("cifar100-linf", "cifar100-robust", 100, tuned=True),
     "cifar100-adaptive-mix": Case(
         "cifar100-linf", "cifar100-adaptive-mix", 1000, protocol="adaptive"
     ),
     "digits-robust": Case("digits-linf", "digits-robust"),
+    "digits-robust L2": Case("digits-l2", "digits-robust"),
+    "digits-mix": Case("digits-linf", "digits-mix", protocol="adaptive"),
     "digits-adaptive-mix": Case("digits-linf", "digits-adaptive-mix", protocol="adaptive"),
     "digits-smoothmix": Case("digits-l2", "digits-smoothmix"),
     "digits-gaussian": Case("digits-l2", "digits-gaussian"),
-    "residual-small L2": Case("cifar10-l2", str(OWN / "residual-small"), 1000, "0.1"),
 }
 
 
 @dataclass(frozen=True)
-class Row:
-    """One case with one seed; accuracies and what is left as fractions.
+class Evaluated:
+    """One evaluation of a case; accuracies and what is left as fractions.
 
     Attributes:
-        autoattack: robust accuracy after every attack of the case's own protocol.
-        autoattack_cost, express_cost: forward passes an image; None where AutoAttack's number is an
-            accepted one.
-        left: expected, low and high; None where the protocol's own attacks followed.
+        protocol: express, autoattack or thorough.
+        broken: of each image, in their order, whether it was classified wrongly, clean or attacked;
+            as hexadecimal digits, see `packed`.
+        cost: forward passes an image.
+        seconds, cpu_seconds: of the whole evaluation, by the clock and of the processor.
+        load: processes that waited for a processor at the end, as the system counts them.
+        left: expected, low and high; None but for express.
+        escalated: why the protocol's own attacks followed, if they did.
     """
 
     case: str
+    protocol: str
     seed: int
     n: int
     clean: float
-    autoattack: float
-    autoattack_cost: float | None
-    autoattack_seconds: float | None
-    express: float
-    express_cost: float
-    express_seconds: float
+    robust: float
+    broken: str
+    cost: float
+    seconds: float
+    cpu_seconds: float
+    load: float
     left: tuple[float, float, float] | None
     escalated: str
     environment: dict[str, Any]
 
 
-def cost(evaluation: bench.Evaluation, n: int) -> float:
-    """Return the passes of an evaluation an image, as forward passes."""
+def packed(broken: npt.NDArray[np.bool_]) -> str:
+    """Return a mask (n,) as hexadecimal digits."""
+    return np.packbits(broken).tobytes().hex()
+
+
+def unpacked(digits: str, n: int) -> npt.NDArray[np.bool_]:
+    """Return the mask (n,) of hexadecimal digits."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))[:n].astype(bool)
+
+
+def cpu_seconds() -> float:
+    """Return the processor's time that this process and its children took so far."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def cost(evaluation: bench.Evaluation) -> float:
+    """Return the passes of an evaluation, as forward passes; with those that rank classes."""
     attacks = evaluation.attacks
     gradients = GRADIENT_COST * float(attacks["backward_passes"].sum())
-    return (float(attacks["forward_passes"].sum()) + gradients) / n
+    ranked = attacks["attempted"].get("express-nearest-target", 0)
+    return float(attacks["forward_passes"].sum()) + gradients + RANKING_COST * float(ranked)
 
 
-def measured(name: str, seed: int, folder: Path, accepted: bool) -> Row:
-    """Evaluate a case by both protocols."""
+def evaluated(name: str, protocol: str, seed: int, folder: Path) -> Evaluated:
+    """Evaluate a case by express, or by the protocol that it is held against."""
     case = CASES[name]
-    common: dict[str, Any] = {
-        "n_examples": case.n_examples,
-        "eps": case.eps,
-        "seed": seed,
-        "results_dir": folder,
-        "progress": False,
-    }
-    express = bench.evaluate(case.model, case.suite, protocol="express", **common)
-    n = len(express.samples)
-    if accepted:
-        robust, own_cost, seconds = accepted_number(case, n), None, None
-    else:
-        own = bench.evaluate(case.model, case.suite, protocol=case.protocol, **common)
-        robust, own_cost, seconds = own.robust_accuracy, cost(own, n), own.summary.seconds
-    summary = express.summary
-    left = summary.left
-    return Row(
-        case=name,
+    start, start_cpu = time.perf_counter(), cpu_seconds()
+    found = bench.evaluate(
+        case.model,
+        case.suite,
+        protocol="express" if protocol == "express" else case.protocol,
+        n_examples=case.n_examples,
+        eps=case.eps,
         seed=seed,
-        n=n,
-        clean=express.clean_accuracy,
-        autoattack=robust,
-        autoattack_cost=own_cost,
-        autoattack_seconds=seconds,
-        express=express.robust_accuracy,
-        express_cost=cost(express, n),
-        express_seconds=summary.seconds,
+        results_dir=folder,
+        progress=False,
+        again=True,
+    )
+    seconds, used = time.perf_counter() - start, cpu_seconds() - start_cpu
+    samples = found.samples.sort_values("index")
+    left = found.summary.left if protocol == "express" else None
+    return Evaluated(
+        case=name,
+        protocol=protocol,
+        seed=seed,
+        n=len(samples),
+        clean=found.clean_accuracy,
+        robust=found.robust_accuracy,
+        broken=packed(~samples["robust"].to_numpy(dtype=bool)),
+        cost=cost(found) / len(samples),
+        seconds=seconds,
+        cpu_seconds=used,
+        load=os.getloadavg()[0],
         left=None if left is None else (left.expected, left.low, left.high),
-        escalated=summary.escalated,
+        escalated=found.summary.escalated if protocol == "express" else "",
         environment=environment.describe(torch.device("cpu")),
     )
 
 
-def accepted_number(case: Case, n: int) -> float:
-    """Return the accepted robust accuracy of the first n images.
+def task_of(case: Case) -> AttackTask:
+    """Return the task of a case's own protocol."""
+    suite = load_suite(case.suite)
+    (reference,) = find_candidates([case.model], suite)
+    candidate = reference.load()
+    samples = data.load_source(suite.data, None, case.n_examples)
+    settings = Settings(suite, n_examples=case.n_examples, eps=case.eps, protocol=case.protocol)
+    task = make_plan(candidate, samples, settings).task
+    assert isinstance(task, AttackTask)
+    return task
 
-    Raises:
-        ClickException: there is none.
-    """
+
+def thorough(name: str, rows: Sequence[Evaluated]) -> Evaluated:
+    """Pull every arm for all samples that stand every other evaluation of a case so far."""
+    case = CASES[name]
+    task = task_of(case)
+    start, start_cpu = time.perf_counter(), cpu_seconds()
+    course = Course(task)
+    clean = float(course.standing.double().mean())
+    for row in rows:
+        course.standing &= torch.from_numpy(~unpacked(row.broken, row.n))
+    rank = TargetOrder(task, course.fast)
+    course.use_seed(THOROUGH_SEED)
+    for arm in arms(task):
+        course.attack(arm, rank=rank)
+    broken = ~course.standing.numpy()
+    return Evaluated(
+        case=name,
+        protocol="thorough",
+        seed=THOROUGH_SEED,
+        n=len(broken),
+        clean=clean,
+        robust=1 - float(broken.mean()),
+        broken=packed(broken),
+        cost=course.cost / len(broken),
+        seconds=time.perf_counter() - start,
+        cpu_seconds=cpu_seconds() - start_cpu,
+        load=os.getloadavg()[0],
+        left=None,
+        escalated="",
+        environment=environment.describe(torch.device("cpu")),
+    )
+
+
+def accepted_number(case: Case, n: int) -> float | None:
+    """Return the accepted robust accuracy of the first n images; None: there is none."""
     found = [
         row.robust_accuracy
         for row in load_accepted()
@@ -147,60 +237,156 @@ def accepted_number(case: Case, n: int) -> float:
         and row.engine == "fast"
         and row.n_examples == n
     ]
-    if case.eps is not None or not found:
-        raise click.ClickException(f"expected an accepted result of {n} images, found none")
-    return found[0]
+    return found[0] if found and case.eps is None else None
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the newest row of each case and seed as text, and the means below."""
-    newest = {(row.case, row.seed): row for row in rows}
-    order = list(CASES)
+class Records:
+    """The newest evaluation of each case, protocol and seed."""
+
+    def __init__(self, rows: Sequence[Evaluated]) -> None:
+        self._newest = {(row.case, row.protocol, row.seed): row for row in rows}
+
+    @classmethod
+    def read(cls, path: Path) -> Records:
+        """Read a file; an empty one where there is none."""
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return cls([Evaluated(**json.loads(line)) for line in lines])
+
+    def of(self, case: str, *protocols: str) -> list[Evaluated]:
+        """Return evaluations of a case by some protocols, by seed."""
+        found = (row for row in self._newest.values() if row.case == case)
+        return sorted(
+            (row for row in found if row.protocol in protocols), key=lambda each: each.seed
+        )
+
+    def autoattack(self, case: str, seed: int) -> Evaluated | None:
+        """Return AutoAttack's evaluation with a seed, or else with the first one that there is."""
+        rows = self.of(case, "autoattack")
+        return next((row for row in rows if row.seed == seed), rows[0] if rows else None)
+
+
+def broken_beyond(records: Records, row: Evaluated) -> int | None:
+    """Return how many samples that stood express were broken by any other evaluation.
+
+    Returns:
+        None where neither AutoAttack nor the thorough search was run.
+    """
+    others = records.of(row.case, "autoattack", "thorough")
+    if not others:
+        return None
+    broken = np.any(
+        [unpacked(each.broken, each.n) for each in records.of(row.case, "express")]
+        + [unpacked(each.broken, each.n) for each in others],
+        axis=0,
+    )
+    return int((broken & ~unpacked(row.broken, row.n)).sum())
+
+
+def table(records: Records) -> str:
+    """Return the evaluations by express as text, and what they say together below."""
     lines = [
         f"{'network':<23}{'seed':>5}{'n':>6}{'clean':>8}{'AutoAttack':>12}{'express':>9}"
-        f"{'difference':>12}{'passes':>9}{'ratio':>7}{'time':>8}{'left, 95%':>20}"
+        f"{'difference':>12}{'passes':>9}{'share':>8}{'time':>9}{'share':>8}"
+        f"{'said to be left, 95%':>24}{'broken beyond':>15}"
     ]
-    for row in sorted(newest.values(), key=lambda each: (order.index(each.case), each.seed)):
-        ratio = (
-            "-" if row.autoattack_cost is None else f"{row.autoattack_cost / row.express_cost:.0f}"
-        )
-        left = row.escalated or "-"
-        if row.left is not None:
-            left = f"{100 * row.left[0]:.2f} ({100 * row.left[1]:.2f} to {100 * row.left[2]:.2f})"
-        name = row.case + (" *" if CASES[row.case].tuned else "")
+    differences: dict[str, list[float]] = {}
+    shares, times, inside = [], [], []
+    for name, case in CASES.items():
+        for row in records.of(name, "express"):
+            own = records.autoattack(name, row.seed)
+            robust = own.robust if own else accepted_number(case, row.n)
+            if robust is None:
+                continue
+            differences.setdefault(name, []).append(row.robust - robust)
+            mark = "" if own and own.seed == row.seed else "+" if own else "a"
+            passes = time_share = "-"
+            if own:
+                shares.append(row.cost / own.cost)
+                times.append(row.cpu_seconds / own.cpu_seconds)
+                passes, time_share = f"1/{1 / shares[-1]:.0f}", f"1/{1 / times[-1]:.0f}"
+            said = row.escalated or "-"
+            beyond = broken_beyond(records, row)
+            if row.left is not None:
+                said = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * share for share in row.left))
+                if beyond is not None:
+                    low, high = (round(share * row.n) for share in row.left[1:])
+                    inside.append(low <= beyond <= high)
+            found = "-" if beyond is None else f"{100 * beyond / row.n:.2f}"
+            found += "" if beyond is None or row.left is None or inside[-1] else " outside"
+            lines.append(
+                f"{name + (' *' if case.tuned else ''):<23}{row.seed:>5}{row.n:>6}"
+                f"{100 * row.clean:>8.2f}{f'{100 * robust:.2f} {mark:1}':>12}"
+                f"{100 * row.robust:>9.2f}{100 * (row.robust - robust):>+12.2f}{row.cost:>9.0f}"
+                f"{passes:>8}{row.cpu_seconds:>7.0f} s{time_share:>8}{said:>24}{found:>15}"
+            )
+    every = [each for case in differences.values() for each in case]
+    if every:
+        untuned = [
+            each for name, case in differences.items() if not CASES[name].tuned for each in case
+        ]
         lines.append(
-            f"{name:<23}{row.seed:>5}{row.n:>6}{100 * row.clean:>8.2f}{100 * row.autoattack:>12.2f}"
-            f"{100 * row.express:>9.2f}{100 * (row.express - row.autoattack):>+12.2f}"
-            f"{row.express_cost:>9.0f}{ratio:>7}{row.express_seconds:>6.0f} s{left:>20}"
+            f"difference: mean {100 * statistics.fmean(every):+.3f} points, largest "
+            f"{100 * max(every):+.2f}; {sum(each <= 0 for each in every)} of {len(every)} at most 0"
         )
-    differences = [row.express - row.autoattack for row in newest.values()]
-    mean, most = sum(differences) / len(differences), max(differences)
-    lines.append(f"mean difference {100 * mean:+.3f} points, largest {100 * most:+.2f}")
-    lines.append(
-        "* the planner's settings were chosen on this network; passes: forward ones an image"
-    )
+        if untuned:
+            lines.append(
+                f"without the networks marked *: mean {100 * statistics.fmean(untuned):+.3f}, "
+                f"largest {100 * max(untuned):+.2f}"
+            )
+    if shares:
+        lines.append(
+            f"passes: between 1/{1 / max(shares):.0f} and 1/{1 / min(shares):.0f} of AutoAttack's, "
+            f"median 1/{1 / statistics.median(shares):.0f}; processor's time: between "
+            f"1/{1 / max(times):.0f} and 1/{1 / min(times):.0f}, median "
+            f"1/{1 / statistics.median(times):.0f}"
+        )
+    if inside:
+        lines.append(
+            f"broken beyond express lies in the stated interval in {sum(inside)} of {len(inside)} "
+            "cases"
+        )
+    lines += [
+        "* the planner's settings were chosen with this network in sight",
+        "+ AutoAttack with another seed; a: an accepted result",
+        "passes: forward ones an image; time: of the processor, with what comes before the attacks",
+        "broken beyond: by AutoAttack, by express with other seeds, or by every arm on all samples "
+        "twice",
+    ]
     return "\n".join(lines) + "\n"
 
 
 @click.command()
 @click.option("--case", "cases", type=click.Choice(list(CASES)), multiple=True)
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(["express", "autoattack", "thorough"]),
+    multiple=True,
+)
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,))
-@click.option("--accepted", is_flag=True, help="Take AutoAttack's number from accepted results.")
-@click.option("--results-dir", type=click.Path(path_type=Path), help="Keep runs here.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(
-    cases: tuple[str, ...], seeds: tuple[int, ...], accepted: bool, results_dir: Path | None
+    cases: tuple[str, ...], protocols: tuple[str, ...], seeds: tuple[int, ...], results: Path
 ) -> None:
-    """Measure cases, all by default, and write the table."""
+    """Measure, and write the table; without a protocol only that."""
     with tempfile.TemporaryDirectory() as scratch:
         for name in cases or CASES:
-            for seed in seeds:
-                row = measured(name, seed, results_dir or Path(scratch), accepted)
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
-                click.echo(f"{name}, seed {seed}: {row.express:.4f} for {row.autoattack:.4f}")
-    rows = [Row(**json.loads(line)) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    TABLE.write_text(table(rows), encoding="utf-8")
-    click.echo(TABLE.read_text(encoding="utf-8"), nl=False)
+            for protocol in protocols:
+                for seed in seeds if protocol != "thorough" else seeds[:1]:
+                    if protocol == "thorough":
+                        others = Records.read(results).of(name, "express", "autoattack")
+                        row = thorough(name, others)
+                    else:
+                        row = evaluated(name, protocol, seed, Path(scratch))
+                    with results.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(row)) + "\n")
+                    click.echo(
+                        f"{name}, {protocol}, seed {seed}: {100 * row.robust:.2f} with "
+                        f"{row.cost:.0f} passes in {row.cpu_seconds:.0f} s"
+                    )
+    text = table(Records.read(results))
+    results.with_suffix(".txt").write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,18 @@ ALLOWED: dict[str, frozenset[str]] = {
     "flags": frozenset({"certification", "engines"}) | LIBRARY - {"formatting"},
     "training": frozenset({"engines"}) | LIBRARY - {"formatting"},
     "pages": frozenset({"certification", "claims", "data", "formatting", "store", "suites"}),
+    "view": frozenset({"formatting", "pages", "store"}),
     "export": frozenset({"data", "formatting", "pages", "store"}),
     "runs": frozenset({"certification", "claims", "engines", "flags", "kinds"}) | LIBRARY,
     "api": frozenset({"claims", "engines", "kinds", "pages", "runs"}) | LIBRARY,
+    "auditing": frozenset({"claims", "engines", "pages", "runs"}) | LIBRARY,
     "monitor": frozenset({"api"}) | LIBRARY - {"formatting", "store"},
     "testing": frozenset({"api", "formatting"}),
     "autoattack": frozenset({"api", "engines"}) | LIBRARY,
-    "cli": frozenset({"claims", "engines", "export", "pages", "runs", "training"}) | LIBRARY,
+    "cli": frozenset(
+        {"auditing", "claims", "engines", "export", "pages", "runs", "training", "view"}
+    )
+    | LIBRARY,
     "__main__": frozenset({"cli"}),
 }
 """What each package may import beside the modules at the top level, which import none of these."""

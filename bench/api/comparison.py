@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.errors import InputError
-from bench.formatting import percent, points, threat_model
+from bench.formatting import percent, points
+from bench.pages.comparison import standing_samples, standing_together
 from bench.statistics import mcnemar_p_value
-from bench.store.summary import CertifiedSummary, SweepSummary
 
 if TYPE_CHECKING:
     from bench.api.evaluation import Evaluation
@@ -59,30 +58,12 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     Raises:
         InputError: another data set or threat model, no shared sample, or a sweep.
     """
-    one, two = first.summary.manifest, second.summary.manifest
-    if one.dataset.name != two.dataset.name or one.dataset.size != two.dataset.size:
-        raise InputError(
-            f"expected two runs on one data set, got {one.dataset.name} and {two.dataset.name}"
-        )
-    if one.threat_model != two.threat_model:
-        raise InputError(
-            f"expected two runs under one threat model, got {threat_model(one.threat_model)} and "
-            f"{threat_model(two.threat_model)}"
-        )
-    joined = _standing(first).join(_standing(second).add_suffix("_second"), how="inner")
-    if joined.empty:
-        raise InputError("expected two runs with samples in common, got none")
-    if not (joined["label"] == joined["label_second"]).all():
-        raise InputError(
-            f"expected two runs on the same samples, got other labels in {one.dataset.name}"
-        )
-    table = pd.DataFrame(
-        {
-            "label": joined["label"],
-            "first": joined["standing"],
-            "second": joined["standing_second"],
-        }
+    runs = (first, second)
+    standing = standing_together(
+        [run.summary.manifest for run in runs],
+        [standing_samples(run.summary, run.samples) for run in runs],
     )
+    table = standing.rename(columns={0: "first", 1: "second"})
     lost, gained = table["first"] & ~table["second"], table["second"] & ~table["first"]
     return Comparison(
         names=(first.name, second.name),
@@ -93,19 +74,3 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         p_value=mcnemar_p_value(int(lost.sum()), int(gained.sum())),
         differing=table[lost | gained],
     )
-
-
-def _standing(evaluation: Evaluation) -> pd.DataFrame:
-    """Return label and whether a sample stands, by its index."""
-    if isinstance(evaluation.summary, SweepSummary):
-        raise InputError(
-            "a sweep cannot be compared, since each sample has a result at each weight; evaluate "
-            "its mixes"
-        )
-    samples = evaluation.samples.set_index("index")
-    if isinstance(evaluation.summary, CertifiedSummary):
-        eps = evaluation.summary.manifest.threat_model.eps
-        standing = (samples["prediction"] == samples["label"]) & (samples["radius"] >= eps)
-    else:
-        standing = samples["robust"].astype(bool)
-    return pd.DataFrame({"label": samples["label"], "standing": standing})

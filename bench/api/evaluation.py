@@ -146,7 +146,8 @@ class Evaluation:
         """The table of smallest known perturbations, one row a sample.
 
         Columns: `index`; `radius`, 0 where the sample is wrong without an attack, infinite where no
-        perturbation is known; `attack` that found it; `gradients` that the search took.
+        perturbation is known; `attack` that found it; `forward_passes`, `backward_passes` and
+        `seconds` of the search.
 
         Raises:
             InputError: the run was made without `eps_curve`, or the file is damaged.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.attacks import inside, tolerance
 from bench.attacks.distances import Norm
+from bench.decision import NO_CLASS
 
 LEVELS = 255
 
@@ -39,15 +40,40 @@ def eight_bit_successes(
     Returns:
         (n,) bool.
     """
+    return eight_bit_images(images, clean, labels, predict, norm, eps)[1]
+
+
+def eight_bit_images(
+    images: Tensor,
+    clean: Tensor,
+    labels: Tensor,
+    predict: Callable[[Tensor], Tensor],
+    norm: Norm,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return adversarial images on the 8-bit grid, those that break their samples where there are.
+
+    Arguments as in `eight_bit_successes`.
+
+    Returns:
+        the images (n, C, H, W), whether each breaks its sample from inside its ball (n,), and the
+        class that each gets (n,) int64.
+    """
     broken = torch.zeros(len(images), dtype=torch.bool)
+    grid = project_to_grid(images, clean, norm, eps)
+    classes = torch.full((len(images),), NO_CLASS)
     for outward in (False, True):
         left = (~broken).nonzero().flatten()
         tried = project_to_grid(images[left], clean[left], norm, eps, outward)
         good = inside(tried, clean[left], norm, eps)
         left, tried = left[good], tried[good]
         if len(left):
-            broken[left] = predict(tried) != labels[left]
-    return broken
+            found = predict(tried)
+            wrong = found != labels[left]
+            broken[left] = wrong
+            kept = wrong if outward else torch.ones_like(wrong)
+            grid[left[kept]], classes[left[kept]] = tried[kept], found[kept]
+    return grid, broken, classes
 
 
 def project_to_grid(

@@ -4,7 +4,7 @@ Adaptive Norm Constraints", arXiv 2102.12827, algorithm 1), in Linf and L2.
 Each step follows the gradient of the margin inside a ball around the clean image, and the ball's
 radius follows the boundary: it shrinks below the smallest perturbation that is known to be
 adversarial, and grows where the point is not. As long as none is known, it grows at least to the
-boundary's distance as estimated to first order. Step sizes and the radius's changes fall by a
+boundary's distance as estimated to first order. Step sizes and the changes of the radius fall by a
 cosine.
 
 An item is broken as soon as an adversarial point lies within eps; it is finished then, or searches

@@ -13,27 +13,30 @@ RANKED_CLASSES = 9
 for."""
 
 
-def nearest_wrong_classes(model: Model, images: Tensor, labels: Tensor, norm: Norm) -> Tensor:
+def nearest_wrong_classes(
+    model: Model, images: Tensor, labels: Tensor, norm: Norm, ranked: int = RANKED_CLASSES
+) -> Tensor:
     """Return the wrong classes in the order of their boundary's distance, nearest first.
 
     To first order class k begins at the distance (z_y - z_k) / ||grad (z_k - z_y)||, in the dual
     norm: L1 for Linf, L2 for L2 (O. Melamed, G. Yehudai, A. Shamir, "MALT Powers Up Adversarial
     Attacks", arXiv 2407.02240, algorithm 1). It takes one forward pass and a backward pass for each
-    of the `RANKED_CLASSES` likeliest classes.
+    of the likeliest classes that are ranked.
 
     Args:
         model: images -> logits, differentiable.
         images: (N, ...) clean images.
         labels: (N,) int64.
         norm: of the threat model.
+        ranked: how many of the likeliest classes.
 
     Returns:
-        (N, min(`RANKED_CLASSES`, K - 1)) int64.
+        (N, min(`ranked`, K - 1)) int64.
     """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images)
-    classes = likeliest_wrong_classes(logits, labels, RANKED_CLASSES)
+    classes = likeliest_wrong_classes(logits, labels, ranked)
     right = logits.gather(1, labels.unsqueeze(1))
     distances = []
     for rank in range(classes.shape[1]):

@@ -220,6 +220,15 @@ class SubmissionReference:
         path = self._download_path()
         return Availability(path.exists(), "" if path.exists() else f"weights from {weights}")
 
+    def fetch(self) -> None:
+        """Download its own weights, if its file names an address; none of its code runs.
+
+        Raises:
+            Unavailable: the weights cannot be downloaded.
+        """
+        if not self._own_availability().here:
+            self._weights_path()
+
     def load(self) -> Candidate:
         """Build the architecture and load its weights.
 

@@ -10,8 +10,8 @@ fixed procedure that of `bench.certification.smoothing.certify`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.certification.noise import Noise, Piece
 from bench.certification.procedure import Evidence, Procedure
 from bench.certification.smoothing import count_votes
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import ABSTAINED, IntArray
 
 Conclude = Callable[[int, IntArray, IntArray, int], tuple[int, float] | None]
@@ -82,12 +83,13 @@ def certify_many(
     Args:
         predict: maps noisy images (n, C, H, W) to classes (n,); `bench.decision.NO_CLASS` is a
             vote against every class.
-        images: (N, C, H, W) float32 in [0, 1], on the noise's device.
+        images: (N, C, H, W) float32 in [0, 1], on the CPU; a batch takes those that it needs to the
+            noise's device.
         indices: (N,) their places in the data set.
         classes: K.
         procedure: decides how many draws an image takes and which radius they prove.
         noise: where the draws come from.
-        batch_size: noisy images in one pass.
+        batch_size: noisy images in one pass; fewer once memory has run out.
         conclude: turns the votes of an image that has all its draws into a certificate; None: the
             selected class with the procedure's radius.
 
@@ -97,10 +99,11 @@ def certify_many(
     waiting = deque(range(len(images)))
     places = indices.tolist()
     queue: deque[_Image] = deque()
+    at_once = ImagesAtOnce(batch_size)
     sigma = procedure.smoothing.sigma
     while True:
         work: list[tuple[_Image, Piece]] = []
-        free = batch_size
+        free = at_once.size
         while free:
             if not queue:
                 if not waiting:
@@ -116,11 +119,14 @@ def certify_many(
                 queue.popleft()
         if not work:
             return
-        noisy = noise.normal([piece for _, piece in work], images.shape[1:]).mul_(sigma)
-        parts = torch.split(noisy, [piece.count for _, piece in work])
-        for part, (_, piece) in zip(parts, work, strict=True):
-            part += images[piece.row]
-        votes = predict(noisy).cpu().numpy()
+        pieces = [piece for _, piece in work]
+        drawn = sum(piece.count for piece in pieces)
+
+        def vote(part: Tensor, pieces: list[Piece] = pieces) -> Tensor:
+            some = _between(pieces, int(part[0]), int(part[-1]) + 1)
+            return predict(_noisy(images, some, noise, sigma)).cpu()
+
+        votes = torch.cat(at_once.in_parts(torch.arange(drawn), vote)).numpy()
         settled: list[Certificate] = []
         start = 0
         for image, piece in work:
@@ -133,7 +139,30 @@ def certify_many(
                 queue.append(image)
             else:
                 settled.append(found)
-        yield settled, len(noisy)
+        yield settled, drawn
+
+
+def _between(pieces: Sequence[Piece], first: int, last: int) -> list[Piece]:
+    """Return the draws `first` to `last` (exclusive) of all draws of pieces, counted from 0."""
+    found = []
+    start = 0
+    for piece in pieces:
+        low, high = max(first - start, 0), min(last - start, piece.count)
+        if low < high:
+            found.append(replace(piece, first=piece.first + low, count=high - low))
+        start += piece.count
+    return found
+
+
+def _noisy(images: Tensor, pieces: Sequence[Piece], noise: Noise, sigma: float) -> Tensor:
+    """Return noisy images (sum of counts, C, H, W), on the noise's device."""
+    noisy = noise.normal(pieces, images.shape[1:]).mul_(sigma)
+    rows = torch.tensor([piece.row for piece in pieces], device=images.device)
+    clean = images[rows].to(noise.device)
+    parts = torch.split(noisy, [piece.count for piece in pieces])
+    for part, image in zip(parts, clean, strict=True):
+        part += image
+    return noisy
 
 
 def _begin(row: int, index: int, classes: int, procedure: Procedure) -> _Image:

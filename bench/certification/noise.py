@@ -108,9 +108,11 @@ def torch_words(
     draws = torch.cat([torch.arange(each.first, each.first + each.count) for each in pieces])
     counts = torch.tensor([piece.count for piece in pieces])
     indices = torch.tensor([piece.index for piece in pieces]).repeat_interleave(counts)
-    c0 = draws.to(device)[:, None] * counters + torch.arange(1, counters + 1, device=device)
-    c1, c2, c3 = (torch.tensor([[word]], device=device) for word in (0, 0, 1))
-    k0, k1 = torch.tensor([[_signed(seed)]], device=device), indices.to(device)[:, None]
+    # One copy to the device: each makes the host wait. Constants are filled in there.
+    draws, indices = torch.stack((draws, indices)).to(device).unsqueeze(2)
+    c0 = draws * counters + torch.arange(1, counters + 1, device=device)
+    c1, c2, c3 = (_constant(word, device) for word in (0, 0, 1))
+    k0, k1 = _constant(_signed(seed), device), indices
     for number in range(_ROUNDS):
         if number:
             k0, k1 = k0 + _signed(_KEY_STEPS[0]), k1 + _signed(_KEY_STEPS[1])
@@ -122,6 +124,10 @@ def torch_words(
             c0 * _signed(first),
         )
     return torch.stack([c0, c1, c2, c3], dim=2).flatten(1)
+
+
+def _constant(word: int, device: torch.device | str) -> Tensor:
+    return torch.full((1, 1), word, dtype=torch.int64, device=device)
 
 
 def _high_product(words: Tensor, factor: int) -> Tensor:

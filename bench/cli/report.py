@@ -31,9 +31,17 @@ def write_report(store: Store, out: Path, suite: str) -> None:
     show_default=True,
     help="Folder for the pages.",
 )
-def command(suite_name: str | None, results_dir: Path, out: Path) -> None:
-    """Write one self-contained page a suite, and an index, from the records."""
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write every figure to this folder, as SVG and PDF.",
+)
+def command(suite_name: str | None, results_dir: Path, out: Path, figures: Path | None) -> None:
+    """Write the site from the records: an index, and self-contained pages of each suite."""
     store = Store(results_dir)
     from bench.pages.build import build_report  # matplotlib: slow to import
 
-    click.echo(f"report: {build_report(store, out, [suite_name] if suite_name else None)}")
+    index = build_report(store, out, [suite_name] if suite_name else None, figures)
+    click.echo(f"report: {index}")
+    if figures is not None:
+        click.echo(f"figures: {figures}")

@@ -19,13 +19,14 @@ from bench.formatting import (
     interval_kind,
     moment,
     percent,
+    power_rows,
     radius,
     selection,
     setting,
 )
 from bench.store import Store
 from bench.store.best_known import BestKnown, best_known
-from bench.store.summary import Summary
+from bench.store.summary import AttackedSummary, Summary
 
 
 @click.command("show")
@@ -53,6 +54,11 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
         )
     if not summary.flags:
         console.print(Text(f"no flags raised (checked: {summary.flags_checked})"))
+    if isinstance(summary, AttackedSummary) and summary.attack_power is not None:
+        power = summary.attack_power
+        console.print(Text(f"attack power of {power.attacks}, on {power.samples} samples"))
+        for name, text in power_rows(power):
+            console.print(Text(f"  {name:<16} {text}"), soft_wrap=True)
     console.print(_provenance(summary))
 
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options
-from bench.errors import InputError
+from bench.cli.stored_run import load_stored_run
 from bench.formatting import count, duration, percent
 from bench.runs.devices import torch_device
 from bench.store import Store
-from bench.store.selection import dataset_of
-from bench.suites import load_suite
 
 if TYPE_CHECKING:
     from bench.runs.verify import Verification
@@ -56,33 +54,20 @@ def command(
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
-    from bench.candidates.named.model_files import with_architecture  # torch: slow to import
-    from bench.candidates.registry import find_candidate, is_known
-    from bench.runs.verify import check_kind, verify
+    from bench.runs.verify import verify  # torch: slow to import
 
-    store = Store(results_dir)
-    summary = store.summary(reference, lambda kind: kind.has_witnesses)
-    manifest = summary.manifest
-    check_kind(manifest)
-    folder = store.folder(manifest)
-    suite = load_suite(suite_name or manifest.suite)
-    if suite.name != manifest.suite:
-        raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
-    try:
-        (wanted,) = with_architecture((name or manifest.candidate,), architecture)
-        found = find_candidate(wanted, suite, model_dir, trust_code)
-    except InputError as error:
-        if name is not None or is_known(manifest.candidate):
-            raise
-        raise InputError(
-            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder or file "
-            "that a name alone does not find, or from a model in Python; name it by --candidate "
-            "FOLDER or FILE, or call bench.load(...).verify(model) in Python"
-        ) from error
-    candidate = found.load()
-    listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
-    dataset = dataset_of(manifest, suite, data_dir, candidate.preprocessing, listed)
-    result = verify(folder, candidate, dataset, torch_device(device), batch_size)
+    run = load_stored_run(
+        Store(results_dir),
+        reference,
+        suite_name,
+        name,
+        architecture,
+        data_dir,
+        model_dir,
+        trust_code,
+    )
+    manifest, summary = run.summary.manifest, run.summary
+    result = verify(run.folder, run.candidate, run.dataset, torch_device(device), batch_size)
     for line in _lines(result):
         click.echo(line)
     for failure in result.failures[:SHOWN_FAILURES]:

@@ -29,7 +29,7 @@ from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.engine import CertificationTask
 from bench.engines.progress import Progress
 from bench.errors import InputError
-from bench.memory.out_of_memory import with_as_many_as_fit
+from bench.memory.out_of_memory import ImagesAtOnce, with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.store.records import DRAWS_WITHOUT_CLASS, Certificates, CertificationBlock
 
@@ -95,15 +95,16 @@ class CertificationEngine:
         number = 1 + max((int(key.rpartition("-")[2]) for key in finished), default=-1)
         if not len(rows):
             return
-        images = task.images[rows].to(task.device)
+        images = task.images[rows]  # too many for a GPU: each batch brings its own
         noise = Noise(task.seed, task.device)
-        fast = accelerate(task.module, images[:TRIED_IMAGES], self.precision)
+        fast = accelerate(task.module, images[:TRIED_IMAGES].to(task.device), self.precision)
         most_draws = _most_draws(procedure.smoothing)
         with tensor_cores(self.precision == "tf32"):
             size = min(task.batch_size, len(rows) * most_draws)
             size = _fitting_size(fast.model, noise, images, size)
-            fast = _compiled_if_worth(fast, images, size, len(rows) * most_draws, finished)
-
+            fast = _compiled_if_worth(
+                fast, images, noise.device, size, len(rows) * most_draws, finished
+            )
         voting = _Voting(fast, self.precision)
         progress = _Tally(
             examples=len(task.labels),
@@ -122,7 +123,7 @@ class CertificationEngine:
             procedure,
             noise,
             size,
-            None if task.mix is None else self._mixed_vote(task.mix, images, procedure),
+            None if task.mix is None else self._mixed_vote(task, task.mix, images, procedure),
         )
         for settled, drawn in batches:
             now = time.perf_counter()
@@ -142,17 +143,22 @@ class CertificationEngine:
             yield _block(task, rows, number, certificates, draws, seconds, voting.record())
         report(progress.at(time.perf_counter()))
 
-    def _mixed_vote(self, mix: Mix, images: Tensor, procedure: Procedure) -> MixedVote:
+    def _mixed_vote(
+        self, task: CertificationTask, mix: Mix, images: Tensor, procedure: Procedure
+    ) -> MixedVote:
         if not isinstance(procedure, FixedProcedure):
             raise InputError(
                 f"--procedure: expected fixed for a mix, which needs the votes of all classes; got "
                 f"{procedure.name}"
             )
+
+        def accurate_probabilities(part: Tensor) -> Tensor:
+            logits = logits_of(mix.accurate(images[part].to(task.device)))
+            return mix.accurate_log_probabilities(logits).exp().cpu()
+
         with torch.no_grad(), tensor_cores(False):
-            parts = [
-                mix.accurate_log_probabilities(logits_of(mix.accurate(some))).exp().cpu()
-                for some in torch.split(images, ACCURATE_BATCH)
-            ]
+            at_once = ImagesAtOnce(ACCURATE_BATCH)
+            parts = at_once.in_parts(torch.arange(len(images)), accurate_probabilities)
         accurate = torch.cat(parts).double().numpy()
         return MixedVote(accurate, mix.alpha, procedure.smoothing)
 
@@ -230,12 +236,13 @@ def _fitting_size(
 def _compiled_if_worth(
     fast: Accelerated,
     images: Tensor,
+    device: torch.device,
     size: int,
     draws: int,
     finished: Mapping[str, CertificationBlock],
 ) -> Accelerated:
     """Return the candidate, with compiled passes if the draws take long enough to pay for them."""
-    batch = images[torch.arange(size, device=images.device) % len(images)]
+    batch = images[torch.arange(size) % len(images)].to(device)
     expected = 0.0
     if draws >= TIMED_PASSES * size:
         expected = pass_seconds(fast.model, batch, None) / size * draws

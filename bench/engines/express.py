@@ -44,7 +44,7 @@ from bench.suites.suite import AttackChoice
 GOAL = 0.0005
 """Share of the samples: with fewer expected to be left, the search ends."""
 
-BUDGET_SHARE = 0.02
+BUDGET_SHARE = 0.04
 """Of what the task's own attacks would cost on the samples that stand in the end."""
 
 LEAST_ROWS = 32
@@ -64,11 +64,12 @@ LEFT = "express-left"
 def arms(task: AttackTask) -> list[AttackPlan]:
     """Return the arms for a task, the first two for all samples.
 
-    Those that know how a candidate is built are the task's own attacks with fewer steps.
+    Those that know how a candidate is built are the task's own attacks with fewer steps. Each comes
+    twice: where few samples are left, new random starts break what other losses do not.
     """
     norm, eps = task.threat_model.norm, task.threat_model.eps
     dlr = loss_for("dlr", task.classes)
-    return [
+    once = [
         _arm("express-margin", CosinePGD(norm, eps, steps=10)),
         *_targeted(task, "express-nearest-target", steps=10, first=0, count=1),
         *_targeted(task, "express-next-targets", steps=10, first=1, count=4),
@@ -79,6 +80,7 @@ def arms(task: AttackTask) -> list[AttackPlan]:
         _arm("express-ce", APGD(norm, eps, LOSSES["ce"], steps=25)),
         *(_shortened(task, choice) for choice in task.attacks if ATTACKS[choice.name].need),
     ]
+    return [*once, *(replace(each, name=f"{each.name}-again") for each in once)]
 
 
 def _arm(name: str, attack: Attack[Any], targets: int = 0, first: int = 0) -> AttackPlan:
@@ -109,14 +111,30 @@ class ExpressEngine(FastEngine):
     """Short attacks where they break something; the task's own ones where gradients mislead."""
 
     name = "express"
-    budget_share = BUDGET_SHARE
+
+    def __init__(
+        self, precision: str = "float32", *, goal: float = GOAL, budget_share: float = BUDGET_SHARE
+    ) -> None:
+        """Make an engine.
+
+        Args:
+            precision: of the search.
+            goal: share of the samples; with fewer expected to be left, the search ends.
+            budget_share: of what the task's own attacks would cost on the samples that stand.
+
+        Raises:
+            InputError: the precision is none of the known ones.
+        """
+        super().__init__(precision)
+        self.goal = goal
+        self.budget_share = budget_share
 
     def settings(self, task: AttackTask) -> dict[str, Any]:
         """Return what decides where passes go, and the attacks that follow an escalation."""
         return {
             **super().settings(task),
-            "goal": GOAL,
-            "budget_share": BUDGET_SHARE,
+            "goal": self.goal,
+            "budget_share": self.budget_share,
             "escalation": [attack.model_dump(mode="json") for attack in task.attacks],
         }
 
@@ -139,7 +157,7 @@ class ExpressEngine(FastEngine):
         if not reason:
             planner = yield from self._pull_arms(prepared, finished, report)
             reason = yield from self._look(prepared, planner, finished, report)
-            record = _left(planner.remaining(), len(standing))
+            record = _left(planner.remaining())
         if reason:
             record = {"express_escalated": reason}
             outlook = Outlook(survivor_costs(task))
@@ -171,8 +189,8 @@ class ExpressEngine(FastEngine):
             arms=[Arm(each.name, survivor_cost(each)) for each in plans],
             samples=len(standing),
             standing=standing.numpy().copy(),
-            budget=BUDGET_SHARE * sum(survivor_costs(task)),
-            goal=GOAL * len(standing),
+            budget=self.budget_share * sum(survivor_costs(task)),
+            goal=self.goal * len(standing),
             most_rows=max(LEAST_ROWS, survivors // ROWS_SHARE),
         )
         stage = 0
@@ -276,10 +294,10 @@ def _outcome(
     return np.array([row in broken for row in pull.rows.tolist()], dtype=bool), margins
 
 
-def _left(remaining: Remaining, samples: int) -> dict[str, float | str]:
-    """Return the record of what is left to break, as shares of all samples."""
+def _left(remaining: Remaining) -> dict[str, float | str]:
+    """Return the record of what is left to break, in samples, so that rounds add up."""
     return {
-        "express_left_expected": remaining.expected / samples,
-        "express_left_low": remaining.low / samples,
-        "express_left_high": remaining.high / samples,
+        "express_breakable_expected": remaining.expected,
+        "express_breakable_low": remaining.low,
+        "express_breakable_high": remaining.high,
     }

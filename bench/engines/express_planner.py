@@ -145,7 +145,9 @@ class Planner:
         rows = waiting[arm].nonzero()[0]
         # Of alike ones the nearest first; the order of rows decides between equals.
         order = np.lexsort((np.nan_to_num(self.left[rows], nan=1.0), -worth[arm, rows]))
-        return Pull(arm, np.sort(rows[order[: self.most_rows]]))
+        left = self.budget * self.standing.sum() - self.spent
+        affordable = max(1, int(left // self.arms[arm].cost))
+        return Pull(arm, np.sort(rows[order[: min(self.most_rows, affordable)]]))
 
     def learn(
         self,

@@ -44,6 +44,7 @@ from bench.engines.sharing import processes, share_out
 from bench.engines.smallest import find_smallest
 from bench.engines.trials import KEY, try_images
 from bench.errors import InputError
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import AttackBlock, Attempts
 from bench.store.tables import concatenate
 
@@ -202,6 +203,7 @@ def _clean(
     standing = torch.zeros(len(task.labels), dtype=torch.bool)
     known = torch.zeros(len(task.labels), dtype=torch.bool)
     place = {index: row for row, index in enumerate(task.indices.tolist())}
+    at_once = ImagesAtOnce(size)
     number = 0
     for key, block in finished.items():
         if block.clean is not None:
@@ -211,8 +213,7 @@ def _clean(
             number = max(number, int(key.rpartition("-")[2]) + 1)
     for rows in batches((~known).nonzero().flatten(), max(size, 1000)):
         start = time.perf_counter()
-        parts = [clean_results(task, part) for part in batches(rows, size)]
-        clean = concatenate(parts)
+        clean = concatenate(at_once.in_parts(rows, lambda part: clean_results(task, part)))
         yield AttackBlock(
             key=f"00-clean-{number:05d}", seconds=time.perf_counter() - start, clean=clean
         )
@@ -232,8 +233,10 @@ def _expected_seconds(
     differentiable: bool,
 ) -> float:
     """Return the seconds of the whole run in this process, as if all samples stood."""
-    few = min(task.batch_size, TRIED_IMAGES, len(task.images))
-    images, labels = task.images[:few].to(task.device), task.labels[:few].to(task.device)
+    # A GPU takes as long for a few images as for hundreds, so a full batch is timed there.
+    few = task.batch_size if task.device.type != "cpu" else min(task.batch_size, TRIED_IMAGES)
+    rows = torch.arange(few) % len(task.images)
+    images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
     passes = 1 + GRADIENT_COST if differentiable else 1
     each = pass_seconds(fast.model, images, labels if differentiable else None) / (few * passes)
     return standing * sum(outlook.costs) * each

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from bench.attacks import AttackPlan, keyed_draws, select
 from bench.attacks.auto_pgd import APGD
-from bench.engines.engine import Task, batches
+from bench.engines.engine import STEPS_BETWEEN_LOOKS, Task
 from bench.errors import InputError
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 
 
@@ -18,7 +19,12 @@ class PointSearch:
     """One APGD from given points."""
 
     def __init__(
-        self, model: Callable[[Tensor], Tensor], plan: AttackPlan, task: Task, precision: str
+        self,
+        model: Callable[[Tensor], Tensor],
+        plan: AttackPlan,
+        task: Task,
+        precision: str,
+        at_once: ImagesAtOnce,
     ) -> None:
         if not isinstance(plan.attack, APGD):
             raise InputError(f"expected a sweep's attacks to be APGD, got {plan.name}")
@@ -27,22 +33,25 @@ class PointSearch:
         self.attack: APGD = plan.attack
         self.task = task
         self.precision = precision
+        self.at_once = at_once
 
     def random_points(self, rows: Tensor, rank: int) -> Tensor:
         """Return the attack's own starts, for samples that no search at another weight knows."""
-        device = self.task.device
-        if not len(rows):
-            return self.task.images[:0]
-        draws = keyed_draws(
-            self.task.seed,
-            self.task.indices[rows].to(device),
-            self.plan.name,
-            restarts=0,
-            targets=rank + 1 if self.plan.targets else 0,
-        )
-        images, labels = self.task.images[rows].to(device), self.task.labels[rows].to(device)
-        targets = labels if self.plan.targets else None
-        return self.attack.start(images, labels, draws, targets).point.cpu()
+
+        def points(part: Tensor) -> Tensor:
+            device = self.task.device
+            draws = keyed_draws(
+                self.task.seed,
+                self.task.indices[part].to(device),
+                self.plan.name,
+                restarts=0,
+                targets=rank + 1 if self.plan.targets else 0,
+            )
+            images, labels = self.task.images[part].to(device), self.task.labels[part].to(device)
+            targets = labels if self.plan.targets else None
+            return self.attack.start(images, labels, draws, targets).point.cpu()
+
+        return torch.cat([self.task.images[:0], *self.at_once.in_parts(rows, points)])
 
     def run(
         self, rows: Tensor, points: Tensor, targets: Tensor | None
@@ -60,25 +69,48 @@ class PointSearch:
         images = points.clone()
         broken = torch.zeros(len(rows), dtype=torch.bool)
         steps = torch.zeros(len(rows), dtype=torch.int64)
-        device = self.task.device
-        for part in batches(torch.arange(len(rows)), self.task.batch_size):
+
+        def search_part(part: Tensor) -> None:
             chosen = rows[part]
-            state = self.attack.start_at(
-                points[part].to(device),
-                self.task.images[chosen].to(device),
-                self.task.labels[chosen].to(device),
-                None if targets is None else targets[chosen].to(device),
-            )
-            places = part
-            while len(places):
-                with tensor_cores(self.precision == "tf32"):
+            aims = None if targets is None else targets[chosen]
+            images[part], broken[part], steps[part] = self._searched(chosen, points[part], aims)
+
+        self.at_once.in_parts(torch.arange(len(rows)), search_part)
+        return images, broken, steps
+
+    def _searched(
+        self, rows: Tensor, points: Tensor, targets: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Search on one batch; see `run`, with a target a row.
+
+        Finished items stay in the batch, unchanged, until fewer than half of it are left: to take
+        them out makes a GPU wait.
+        """
+        device = self.task.device
+        looks = STEPS_BETWEEN_LOOKS[device.type]
+        state = self.attack.start_at(
+            points.to(device),
+            self.task.images[rows].to(device),
+            self.task.labels[rows].to(device),
+            None if targets is None else targets.to(device),
+        )
+        images = torch.empty_like(points)
+        broken = torch.zeros(len(rows), dtype=torch.bool)
+        steps = torch.zeros(len(rows), dtype=torch.int64)
+        places = torch.arange(len(rows))
+        while len(places):
+            with tensor_cores(self.precision == "tf32"):
+                for _ in range(looks):
                     self.attack.step(self.model, state)
-                done = self.attack.finished(state)
-                if not bool(done.any()):
-                    continue
-                at = places[done.cpu()]
-                images[at] = self.attack.images(state)[done].cpu()
-                broken[at] = state.broken[done].cpu()
-                steps[at] = state.iteration[done].cpu()
-                places, state = places[~done.cpu()], select(state, ~done)
+            done = self.attack.finished(state).cpu()
+            leaving = done.nonzero().flatten()
+            staying = (~done).nonzero().flatten()
+            if not len(leaving) or (looks > 1 and 2 * len(staying) > len(places)):
+                continue
+            gone = select(state, leaving.to(device))
+            at = places[leaving]
+            images[at] = self.attack.images(gone).cpu()
+            broken[at] = gone.broken.cpu()
+            steps[at] = gone.iteration.cpu()
+            places, state = places[staying], select(state, staying.to(device))
         return images, broken, steps

@@ -31,22 +31,21 @@ from bench.engines.agenda import Agenda, Item
 from bench.engines.batch import Batch
 from bench.engines.engine import (
     GRADIENT_COST,
+    STEPS_BETWEEN_LOOKS,
     AttackTask,
     Outlook,
-    batches,
     broken_rows,
 )
 from bench.engines.prediction import Purpose, confirm, own_randomness
 from bench.engines.progress import Progress
 from bench.engines.search_record import Fill, Finding, search_block
 from bench.engines.views import view
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock
 
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
-STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
-"""Steps after which the host asks which items are done; asking makes a GPU wait."""
 MOST_CONFIRMED_TOGETHER = 32
 WAITING_SHARE = 8
 """At most one in this many of the batch's items waits to be confirmed: while it waits, later rounds
@@ -80,8 +79,12 @@ class Search:
         self.precision = precision
         self.outlook = outlook
         self.rank = rank or self._by_logits
-        self.size = size
+        self.places = ImagesAtOnce(size)
+        self.at_once = ImagesAtOnce(size)
+        """In passes without a gradient; the candidate's own module may need more memory."""
         self.batch = Batch(size)
+        self.pending: list[Item] = []
+        """Items that the agenda started and that have no place in the batch yet."""
         self.agenda = Agenda((), plan.items)
         self.waiting: list[tuple[State, list[Item]]] = []
         self.returning: list[tuple[State, list[Item]]] = []
@@ -118,7 +121,7 @@ class Search:
             self._rank_targets(torch.tensor(rows))
         if self.task.device.type == "cpu":
             # A GPU's step costs about the same however full its batch is.
-            self.batch = Batch(evenly(len(rows) * self.plan.items, self.size))
+            self.batch = Batch(evenly(len(rows) * self.plan.items, self.places.size))
         self.agenda = Agenda(rows, self.plan.items)
         clock = _Clock()
         done = len(attempted)
@@ -141,7 +144,7 @@ class Search:
     def _rank_targets(self, rows: Tensor) -> None:
         """Rank the wrong classes of samples."""
         ranked = self.plan.first_target + self.plan.targets
-        parts = [self.rank(part, ranked) for part in batches(rows, self.size)]
+        parts = self.at_once.in_parts(rows, lambda part: self.rank(part, ranked))
         self.targets = torch.cat(parts)[:, self.plan.first_target :]
         self.target_row = {row: position for position, row in enumerate(rows.tolist())}
 
@@ -154,7 +157,18 @@ class Search:
         ).cpu()
 
     def _advance(self) -> bool:
-        """Fill the batch, step it, and let go what is done; False when nothing is left."""
+        """Fill the batch, step it, and let go what is done; False when nothing is left.
+
+        If that runs out of memory, the items in the batch begin anew in a smaller one. An item's
+        draws are its own, so it takes the same way again.
+        """
+        with self.places.halving():
+            return self._advanced()
+        self.pending = self.batch.items + self.pending
+        self.batch = Batch(self.places.size)
+        return True
+
+    def _advanced(self) -> bool:
         self._fill()
         if not self.batch.items:
             if not self.waiting:
@@ -171,17 +185,16 @@ class Search:
         ):
             for _ in range(looks):
                 self.plan.attack.step(self.model, state)
+        finished = self.plan.attack.finished(state)
+        superseded = torch.tensor([item.superseded for item in self.batch.items])
+        leaving = (finished.cpu() | superseded).nonzero().flatten().tolist()
+        # A GPU has only now made the steps.
+        seconds = time.perf_counter() - start
         passes = self.plan.attack.passes
         cost = passes.forward + GRADIENT_COST * passes.forward_backward
         if self.steps_made > looks:  # the first ones wait for the compiler
-            self.outlook.add(looks * len(self.batch.items) * cost, time.perf_counter() - start)
+            self.outlook.add(looks * len(self.batch.items) * cost, seconds)
         self.fill.add(looks * len(self.batch.items), looks * self.batch.capacity)
-        finished = self.plan.attack.finished(state)
-        superseded = [place for place, item in enumerate(self.batch.items) if item.superseded]
-        if superseded:
-            finished = finished.clone()
-            finished[torch.tensor(superseded, device=finished.device)] = True
-        leaving = finished.nonzero().flatten().tolist()
         if leaving:
             items = [self.batch.items[place] for place in leaving]
             self.waiting.append((self.batch.remove(leaving), items))
@@ -194,25 +207,19 @@ class Search:
 
     def _fill(self) -> None:
         """Fill the batch: first with items that go on, then with new ones."""
-        for state, items in self._take_returning():
-            self.batch.add(state, items)
-            self.agenda.resume(items)
-        items = self.agenda.start(self.batch.free)
-        if items:
-            self.batch.add(self._start(items), items)
-
-    def _take_returning(self) -> list[tuple[State, list[Item]]]:
-        """Take items whose success was not confirmed, as many as there are places for."""
-        taken = []
-        free = self.batch.free
-        while self.returning and free:
-            state, items = self.returning.pop()
+        while self.returning and self.batch.free:
+            state, items = self.returning[-1]
+            free = self.batch.free
+            self.batch.add(select(state, slice(0, free)), items[:free])
+            self.agenda.resume(items[:free])
+            self.returning.pop()
             if len(items) > free:
                 self.returning.append((select(state, slice(free, None)), items[free:]))
-                state, items = select(state, slice(0, free)), items[:free]
-            taken.append((state, items))
-            free -= len(items)
-        return taken
+        self.pending += self.agenda.start(self.batch.free - len(self.pending))
+        items = self.pending[: self.batch.free]
+        if items:
+            self.batch.add(self._start(items), items)
+            del self.pending[: len(items)]
 
     def _start(self, items: list[Item]) -> State:
         """Return the state of new items, each with its own target and random numbers."""
@@ -242,7 +249,6 @@ class Search:
         """Decide about the items that left: broken, finished, or to go on."""
         state = concatenate([state for state, _ in self.waiting])
         items = [item for _, group in self.waiting for item in group]
-        self.waiting.clear()
         attack = self.plan.attack
         claimed = state.broken
         images = attack.images(state).float()
@@ -250,8 +256,8 @@ class Search:
         tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
         wrong = torch.zeros_like(claimed)
         predictions = state.labels.clone()
-        chosen = tried.nonzero().flatten()
-        for part in batches(chosen, self.size):
+
+        def confirm_part(part: Tensor) -> None:
             rows = torch.tensor([items[place][0].row for place in part.tolist()])
             clean = self.task.images[rows].to(images.device)
             predicted = confirm(self.task, images[part], state.labels[part])
@@ -259,20 +265,23 @@ class Search:
             good = inside(images[part], clean, threat.norm, threat.eps)
             wrong[part] = (predicted != state.labels[part]) & good
             predictions[part] = predicted
-        budget_spent = (state.iteration >= attack.steps).tolist()
+
+        self.at_once.in_parts(tried.nonzero().flatten(), confirm_part)
         # One transfer from the device, instead of one for each item.
-        is_claimed, is_wrong = claimed.tolist(), wrong.tolist()
-        classes, steps = predictions.tolist(), state.iteration.tolist()
-        witnesses = iter(images[wrong].cpu())
+        told = torch.stack((claimed.long(), wrong.long(), predictions, state.iteration))
+        is_claimed, is_wrong, classes, steps = told.tolist()
+        witnesses = iter(images[[place for place, each in enumerate(is_wrong) if each]].cpu())
+        # From here on nothing can run out of memory, after which the items would be tried again.
+        self.waiting.clear()
         self._note_margins(state, items)
         going_on: list[int] = []
         for place, item in enumerate(items):
             witness = next(witnesses).clone() if is_wrong[place] else None
-            unconfirmed = is_claimed[place] and not is_wrong[place] and not budget_spent[place]
+            unconfirmed = is_claimed[place] and not is_wrong[place] and steps[place] < attack.steps
             if unconfirmed and not item.superseded:
                 going_on.append(place)
                 continue
-            if self.agenda.end(item, steps[place], broken=is_wrong[place]):
+            if self.agenda.end(item, steps[place], broken=bool(is_wrong[place])):
                 assert witness is not None
                 self.found[item.sample.row] = Finding(witness, classes[place])
         if going_on:
@@ -305,6 +314,10 @@ class Search:
         record: dict[str, float | str] = {**self.fast.record, **self.fill.taken()}
         if self.plan.note:
             record[self.plan.name] = self.plan.note
+        if self.places.size < self.places.asked:
+            record[f"batch size of {self.plan.name}"] = (
+                f"{self.places.size} for {self.places.asked}, which memory cannot hold"
+            )
         if problem := self.plan.attack.compile_problem:
             record[f"arithmetic of {self.plan.name} not compiled"] = problem
         return search_block(self.task, self.plan, samples, found, key, seconds, record, margins)

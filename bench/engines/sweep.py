@@ -28,11 +28,12 @@ from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
 from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size
-from bench.engines.engine import AttackTask, batches, plan
+from bench.engines.engine import AttackTask, plan
 from bench.engines.point_search import PointSearch
 from bench.engines.progress import Progress
 from bench.engines.sweep_found import BaseAnswers, Found
 from bench.errors import InputError
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.store.records import Attempts, SweepBlock, SweepResults, SweepStarts, Witnesses
 from bench.store.tables import concatenate
@@ -144,6 +145,8 @@ class _RunningSweep:
         self.mix = mix
         self.precision = precision
         self.plans = [plan(task, attack) for attack in task.attacks]
+        self.asked_at_once = ImagesAtOnce(task.batch_size)
+        self.searched_at_once = ImagesAtOnce(task.batch_size)
         self.clean = self._ask(task.images)
         self._fast: Accelerated | None = None
         nothing = torch.empty(0, dtype=torch.int64)
@@ -179,7 +182,9 @@ class _RunningSweep:
         best = {}
         for each in self.plans:
             rows = standing.nonzero().flatten()
-            search = PointSearch(self._model(alpha), each, self.task, self.precision)
+            search = PointSearch(
+                self._model(alpha), each, self.task, self.precision, self.searched_at_once
+            )
             points, steps = self.starts.clone(), torch.zeros(len(standing), dtype=torch.int64)
             before, start = rows, time.perf_counter()
             mixed = self.clean.mixed(alpha)
@@ -217,7 +222,7 @@ class _RunningSweep:
             witnesses=concatenate(witnesses) if witnesses else None,
             results=self._results(alpha, outcome),
             starts=self._best_points(best, standing),
-            record=dict(self._accelerated().record),
+            record=self._record(),
         )
 
     def try_everywhere(self, key: str, results: Sequence[SweepResults]) -> SweepBlock:
@@ -264,15 +269,15 @@ class _RunningSweep:
 
     def _ask(self, images: Tensor) -> BaseAnswers:
         """Return the answers of the candidate's own bases in float32; one pass through each."""
-        rows = torch.arange(len(images))
-        parts = []
-        for part in batches(rows, self.task.batch_size):
+        nothing = torch.empty(0, self.task.classes)
+
+        def answers(part: Tensor) -> tuple[Tensor, Tensor]:
             with torch.no_grad(), tensor_cores(False):
                 answer = self.mix.answer(images[part].to(self.task.device))
-            parts.append((answer.accurate.cpu(), answer.robust.cpu()))
-        if not parts:
-            return BaseAnswers(torch.empty(0, self.task.classes), torch.empty(0, self.task.classes))
-        accurate, robust = zip(*parts, strict=True)
+            return answer.accurate.cpu(), answer.robust.cpu()
+
+        parts = self.asked_at_once.in_parts(torch.arange(len(images)), answers)
+        accurate, robust = zip((nothing, nothing), *parts, strict=True)
         return BaseAnswers(torch.cat(accurate), torch.cat(robust))
 
     def _accelerated(self) -> Accelerated:
@@ -286,6 +291,13 @@ class _RunningSweep:
                     "without. Run its mixes one by one with `bench run`"
                 )
         return self._fast
+
+    def _record(self) -> dict[str, float | str]:
+        record: dict[str, float | str] = dict(self._accelerated().record)
+        searched = self.searched_at_once
+        if searched.size < searched.asked:
+            record["batch size"] = f"{searched.size} for {searched.asked}, which memory cannot hold"
+        return record
 
     def _model(self, alpha: float) -> Callable[[Tensor], Tensor]:
         fast = self._accelerated().module

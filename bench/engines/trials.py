@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from bench.attacks import inside
-from bench.engines.engine import Task, Trials, batches
+from bench.engines.engine import Task, Trials
 from bench.engines.prediction import confirm
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import AttackBlock, Attempts, Witnesses
 
 WITNESSES = "witnesses"
@@ -35,10 +36,15 @@ def try_images(task: Task, trials: Trials, standing: Tensor) -> AttackBlock:
     tried: dict[int, int] = {}
     found: dict[int, tuple[int, Tensor, int]] = {}
     saved = 0.0
-    for part in batches(torch.tensor(chosen, dtype=torch.int64), task.batch_size):
+
+    def predicted(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = torch.tensor([row_of[index] for index in trials.index[part].tolist()])
+        return part, rows, confirm(task, trials.images[part], task.labels[rows]).cpu()
+
+    at_once = ImagesAtOnce(task.batch_size)
+    answers = at_once.in_parts(torch.tensor(chosen, dtype=torch.int64), predicted)
+    for part, rows, predictions in answers:
         images = trials.images[part]
-        predictions = confirm(task, images, task.labels[rows]).cpu()
         threat = task.threat_model
         good = inside(images, task.images[rows], threat.norm, threat.eps)
         broken = good & (predictions != task.labels[rows])

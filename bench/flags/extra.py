@@ -29,13 +29,16 @@ RADIUS_FACTOR = 4.0
 ITERATION_FACTOR = 4
 
 
-def extra_flags(task: AttackTask, tables: Tables, trials: Trials | None) -> list[Flag]:
+def extra_flags(
+    task: AttackTask, tables: Tables, trials: Trials | None, others: Sequence[str] = ()
+) -> list[Flag]:
     """Attack a few samples in other ways, and see whether the run's attacks were good enough.
 
     Args:
         task: of the run; its attacks are the ones on trial.
         tables: of the run.
         trials: adversarial images of other candidates; None: there are none.
+        others: names of further attacks of the run that use the candidate's gradients.
 
     Returns:
         the flags raised; none where the run has no attack that uses gradients.
@@ -47,7 +50,7 @@ def extra_flags(task: AttackTask, tables: Tables, trials: Trials | None) -> list
     task = _keep(task, torch.isin(task.indices, known))  # a run may stop before all were attacked
     samples = tables.samples.set_index("index").loc[task.indices.tolist()]
     right = torch.tensor(samples["clean_correct"].to_numpy(bool))
-    names = [choice.name for choice in white_box]
+    names = [*(choice.name for choice in white_box), *others]
     by_gradient = torch.tensor(samples["broken_by"].isin(names).to_numpy(bool))
     robust = torch.tensor(samples["robust"].to_numpy(bool))
     found = [

@@ -8,7 +8,12 @@ from bench.formatting import accuracy_text, duration, percent
 from bench.store.kinds import Columns, Kind, Overview
 from bench.store.records import AttackBlock
 from bench.store.summary import AttackedSummary
-from bench.store.tables import ATTEMPT_COLUMNS, MIX_COLUMNS, OUTCOME_COLUMNS
+from bench.store.tables import (
+    ATTEMPT_COLUMNS,
+    CONFIDENCE_COLUMNS,
+    MIX_COLUMNS,
+    OUTCOME_COLUMNS,
+)
 
 
 class AttackedRecords(Kind):
@@ -21,7 +26,7 @@ class AttackedRecords(Kind):
             [
                 *OUTCOME_COLUMNS,
                 ("eight_bit_robust", pa.bool_()),
-                *((name, pa.float64()) for name in MIX_COLUMNS),
+                *((name, pa.float64()) for name in (*MIX_COLUMNS, *CONFIDENCE_COLUMNS)),
             ]
         ),
         attempts=ATTEMPT_COLUMNS,

@@ -14,7 +14,6 @@ class ExpressRecords(AttackedRecords):
     name = "express"
     maker = "bench.runs.express:Express"
     summary = ExpressSummary
-    has_section = False
 
     def overview(self, summary: AttackedSummary) -> Overview:
         """Return the accuracy as an upper bound, what is left to break, and a row an attack."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from bench.errors import EvaluationError, raised
 
@@ -69,6 +70,74 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting += [each.__cause__, each.__context__]
 
 
+class ImagesAtOnce:
+    """How many images go through a network at once: half as many whenever memory runs out.
+
+        at_once = ImagesAtOnce(128)
+        while True:
+            with at_once.halving():
+                return work(at_once.size)  # repeated with 64, 32, ... while it runs out of memory
+
+    Attributes:
+        asked: the number to begin with.
+        size: the number that has not run out of memory so far.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"expected at least 1 image, got {size}")
+        self.asked = self.size = size
+        self._ran_out = False
+
+    def halving(self) -> ImagesAtOnce:
+        """Return a context that ends quietly, with half the size, if its work runs out of memory.
+
+        Raises:
+            EvaluationError: when it ends, if a single image does not fit.
+        """
+        return self
+
+    def __enter__(self) -> ImagesAtOnce:
+        """Free what the failed work has left, now that nothing refers to its error."""
+        if self._ran_out:
+            self._ran_out = False
+            gc.collect()
+            torch.cuda.empty_cache()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> bool:
+        """Halve the size after an out-of-memory error; let any other error pass."""
+        # Third-party code may wrap the error in any other.
+        if not isinstance(error, Exception) or not is_out_of_memory(error):
+            return False
+        if self.size == 1:
+            raise EvaluationError(
+                "out of memory: a pass of a single image does not fit on the device: "
+                f"{raised(error)}"
+            ) from error
+        self.size //= 2
+        self._ran_out = True
+        return True
+
+    def in_parts(self, rows: Tensor, work: Callable[[Tensor], Result]) -> list[Result]:
+        """Return the results of work on consecutive parts of `rows` (n,), each as large as fits.
+
+        Args:
+            rows: any numbers; none for none.
+            work: given a part (m,), m >= 1; it may be repeated on fewer.
+        """
+        results: list[Result] = []
+        done = 0
+        while done < len(rows):
+            part = rows[done : done + self.size]
+            with self.halving():
+                results.append(work(part))
+                done += len(part)
+        return results
+
+
 def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
     """Do a piece of work on `count` images, and on half as many whenever it runs out of memory.
 
@@ -80,17 +149,7 @@ def with_as_many_as_fit(count: int, work: Callable[[int], Result]) -> Result:
         EvaluationError: a single image does not fit.
         Exception: whatever else the work raises.
     """
+    at_once = ImagesAtOnce(count)
     while True:
-        try:
-            return work(count)
-        except Exception as error:  # third-party code may wrap the error in any other
-            if not is_out_of_memory(error):
-                raise
-            if count == 1:
-                raise EvaluationError(
-                    "out of memory: a pass of a single image does not fit on the device: "
-                    f"{raised(error)}"
-                ) from error
-        count //= 2
-        gc.collect()
-        torch.cuda.empty_cache()
+        with at_once.halving():
+            return work(at_once.size)

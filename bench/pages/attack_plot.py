@@ -17,7 +17,7 @@ LEGEND_COLUMNS = 6
 MOST_BARS = 30
 
 
-def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: str) -> Markup:
+def attack_plot(entries: Sequence[Entry], identifier: str) -> Markup:
     """Draw the shares of samples that are robust, broken by each attack, and wrong without attack.
 
     From right to left, a bar shows the attacks in their order; its leftmost part is the robust
@@ -25,15 +25,15 @@ def attack_plot(entries: Sequence[Entry], attacks: Sequence[str], identifier: st
 
     Args:
         entries: at least one entry, in the order of the rows; at most `MOST_BARS` are drawn.
-        attacks: names of all attacks of the entries, in the order in which they ran.
         identifier: unique on the page.
 
     Returns:
         an <svg> element.
     """
     shown = entries[:MOST_BARS]
-    fell = {done.name for entry in shown for done in entry.summary.attacks if done.broken}
-    attacks = [name for name in attacks if name in fell]
+    done = [each for entry in shown for each in entry.summary.attacks]
+    fell = {each.name for each in done if each.broken}
+    attacks = [name for name in dict.fromkeys(each.name for each in done) if name in fell]
     legend = [("robust", "robust")]
     legend += [(name, _role(place)) for place, name in enumerate(attacks)][::-1]
     legend += [("wrong without attack", "wrong")]

@@ -11,6 +11,7 @@ from bench.store.summary import Summary
 
 Point = tuple[float, float]
 """In the units of the axes: clean and robust accuracy in percent."""
+LEGEND_COLUMNS = 5
 
 
 def percent_limits(values: Sequence[float]) -> tuple[float, float]:
@@ -47,7 +48,7 @@ def draw_legend(axes: Axes, handles: Sequence[tuple[Line2D, str]]) -> None:
         [text for _, text in handles],
         loc="lower left",
         bbox_to_anchor=(-0.01, 1.0),
-        ncols=4,
+        ncols=LEGEND_COLUMNS,
         fontsize=9,
         handletextpad=0.4,
         columnspacing=1.6,

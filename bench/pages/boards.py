@@ -11,7 +11,7 @@ from bench.pages.groups import with_groups
 from bench.pages.leaderboard import Leaderboard, make_leaderboard
 from bench.store import RunFolder, Store, safe_name
 from bench.store.best_known import BestKnown, best_known
-from bench.store.summary import Summary
+from bench.store.summary import AttackedSummary, Summary
 from bench.suites import Suite, load_suite, suite_name, suite_names
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _best_known(
     """Return the best-known accuracy of each run, by run; damaged runs are left out."""
     found = {}
     for run in runs:
-        if run.kind.is_ranked:
+        if isinstance(run, AttackedSummary):
             with contextlib.suppress(InputError):
                 found[run.run] = best_known(store, run, everything)
     return found

@@ -11,7 +11,7 @@ from bench.pages.certified import CertifiedBoard, describe
 from bench.pages.svg import ROLES, Drawing, drawing, printable
 from bench.store.records import FloatArray
 
-COLORS = ("measured", "attack-2", "attack-5", "attack-3", "attack-1", "published-front", "flagged")
+COLORS = ("measured", "flagged", "certified", "adaptive", "attack-2", "attack-5", "ink")
 STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MOST_CURVES = len(COLORS) * len(STYLES)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from bench.errors import InputError
 from bench.formatting import percent
 from bench.pages.svg import ROLES, drawing, printable
-from bench.store import RunFolder
+from bench.store import RunFolder, Store
 from bench.store.eps_curve import accuracy_at, curve
 from bench.store.records import FloatArray
 from bench.store.summary import Summary
@@ -47,6 +49,16 @@ def curve_of(folder: RunFolder, summary: Summary) -> NamedCurve | None:
     if table is None:
         return None
     return NamedCurve(summary.manifest.candidate, table["radius"].to_numpy(np.float64))
+
+
+def curves_of(store: Store, summaries: Iterable[Summary]) -> list[NamedCurve]:
+    """Return the curves of those runs that looked for smallest perturbations; damaged ones not."""
+    found = []
+    for summary in summaries:
+        with contextlib.suppress(InputError):
+            named = curve_of(store.folder(summary.manifest), summary)
+            found += [] if named is None else [named]
+    return found
 
 
 def draw_eps_curves(axes: Axes, curves: Sequence[NamedCurve], eps: float, norm: str) -> None:

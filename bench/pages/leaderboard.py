@@ -14,8 +14,11 @@ from bench.statistics.intervals import Interval
 from bench.store.best_known import BestKnown
 from bench.store.manifest import Manifest
 from bench.store.selection import interval_of
-from bench.store.summary import AttackedSummary, Summary, ranked
+from bench.store.summary import AttackedSummary, ExpressSummary, Summary, ranked
 from bench.suites import Suite, ThreatModel
+
+CHOICE_OF_SAMPLES = {"n_examples", "every", "sample", "until_width", "budget_seconds"}
+"""Overrides that take a part of the images and change nothing else."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Entry:
     """An entry of the page: the newest run of a candidate, with its older runs.
 
     Attributes:
-        rank: rank from 1, equal for equal robust accuracy; None: not ranked.
+        rank: rank from 1, equal for equal best known accuracy; None: not ranked.
         on_front: whether no ranked candidate is better in clean and in robust accuracy.
         claim: the published numbers of this model under the run's threat model.
         distant_claim: the published numbers at another radius, which are not compared.
@@ -48,6 +51,13 @@ class Entry:
     def manifest(self) -> Manifest:
         """The run's manifest."""
         return self.summary.manifest
+
+    @property
+    def best_accuracy(self) -> float:
+        """The lowest robust accuracy known: of this run, or of all runs of the candidate."""
+        if self.best_known is None or not self.best_known.lowered:
+            return self.summary.robust_accuracy
+        return self.best_known.robust_accuracy
 
     @property
     def anchor(self) -> str:
@@ -142,13 +152,14 @@ class Leaderboard:
         suite: the suite's name.
         definition: the suite as it ships; None: a user's own suite, known only by its runs.
         reference: the manifest of the newest ranked run, or else of the newest run.
-        ranked: one entry for each candidate, best robust accuracy first.
+        ranked: one entry for each candidate, best known robust accuracy first.
         variants: runs that differ from the suite as defined, newest first.
         outdated: full runs under another version of the suite, newest first.
         published: claims under the suite's threat model, best known accuracy first.
         published_elsewhere: claims at other radii, which are shown but not compared.
         notices: runs that could not be read, and why.
         others: runs of other kinds: certifications, imported logs and witnesses, sweeps.
+        express: express runs under the suite's threat model, newest first.
     """
 
     suite: str
@@ -161,6 +172,26 @@ class Leaderboard:
     published_elsewhere: tuple[Claim, ...]
     notices: tuple[str, ...] = ()
     others: tuple[Summary, ...] = ()
+    express: tuple[Entry, ...] = ()
+
+    @property
+    def partial(self) -> list[Entry]:
+        """The variants that differ from full runs in the number of images alone."""
+        return [entry for entry in self.variants if self._is_part(entry)]
+
+    @property
+    def otherwise(self) -> list[Entry]:
+        """The variants with other settings, and the runs under another version of the suite."""
+        others = [entry for entry in self.variants if not self._is_part(entry)]
+        return [*others, *self.outdated]
+
+    def _is_part(self, entry: Entry) -> bool:
+        manifest = entry.manifest
+        return (
+            manifest.overrides.keys() <= CHOICE_OF_SAMPLES
+            and manifest.threat_model == self.threat_model
+            and manifest.suite_version == self.reference.suite_version
+        )
 
     @property
     def certified(self) -> int:
@@ -256,6 +287,16 @@ def make_leaderboard(
         published_elsewhere=tuple(claims_at_other_radii(dataset, threat_model)),
         notices=tuple(notices),
         others=tuple(run for run in summaries if not run.kind.is_ranked),
+        express=tuple(
+            _newest_first(
+                [
+                    run
+                    for run in summaries
+                    if isinstance(run, ExpressSummary) and run.manifest.threat_model == threat_model
+                ],
+                best_known,
+            )
+        ),
     )
 
 
@@ -306,19 +347,17 @@ def _rank(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     ordered = sorted(
         entries,
         key=lambda entry: (
-            -entry.summary.robust_accuracy,
+            -entry.best_accuracy,
             -entry.summary.clean_accuracy,
             entry.manifest.candidate,
         ),
     )
     front = set(
-        pareto_front(
-            [(entry.summary.clean_accuracy, entry.summary.robust_accuracy) for entry in ordered]
-        )
+        pareto_front([(entry.summary.clean_accuracy, entry.best_accuracy) for entry in ordered])
     )
     ranked: list[Entry] = []
     for place, entry in enumerate(ordered):
-        tied = ranked and ranked[-1].summary.robust_accuracy == entry.summary.robust_accuracy
+        tied = ranked and ranked[-1].best_accuracy == entry.best_accuracy
         ranked.append(
             replace(entry, rank=ranked[-1].rank if tied else place + 1, on_front=place in front)
         )

@@ -91,9 +91,14 @@ def families(summaries: Iterable[Summary]) -> list[Family]:
 
 def mix_of(run: Summary) -> Mapping[str, Any]:
     """Return what the manifest says of the mix; empty for other candidates and kinds of runs."""
-    described = run.manifest.information.get("mix")
     is_drawn = run.kind.is_ranked or isinstance(run, SweepSummary)
-    return described if is_drawn and isinstance(described, Mapping) else {}
+    return mix_description(run) if is_drawn else {}
+
+
+def mix_description(run: Summary) -> Mapping[str, Any]:
+    """Return what the manifest of a run of whatever kind says of the mix; empty for others."""
+    described = run.manifest.information.get("mix")
+    return described if isinstance(described, Mapping) else {}
 
 
 def weight_of(run: Summary) -> float:

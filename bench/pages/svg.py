@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,36 +19,40 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from bench.pages.figures import keep_figure
+
 ROLES = {
     "ink": "#1f2933",
-    "muted": "#5f6c7b",
+    "muted": "#5b6673",
     "grid": "#e4e7eb",
     "surface": "#fffffe",
-    "published": "#a3adb8",
-    "published-front": "#8794a1",
-    "measured": "#1d5fbf",
-    "flagged": "#b45309",
-    "adaptive": "#7a3e9d",
-    "clean": "#2b8a6b",
-    "adversarial": "#c2452d",
-    "robust": "#1d5fbe",
+    "published": "#98a2ad",
+    "published-front": "#76818d",
+    "measured": "#0072b2",
+    "flagged": "#b84f00",
+    "certified": "#00795a",
+    "adaptive": "#a34a80",
+    "clean": "#00795b",
+    "adversarial": "#b84f01",
+    "robust": "#0072b3",
     "on-robust": "#fffffd",
     "wrong": "#d9dee4",
-    "attack-1": "#8f2d2d",
-    "attack-2": "#cf5f3c",
-    "attack-3": "#ec9f58",
-    "attack-4": "#f5cf8a",
-    "attack-5": "#8d6ab1",
-    "attack-6": "#c3a8db",
-    "attack-7": "#2f7f79",
-    "attack-8": "#7fc4b8",
-    "attack-9": "#55602f",
-    "attack-10": "#aab76a",
-    "attack-11": "#7a5a45",
-    "attack-12": "#c9ac93",
+    "attack-1": "#d55e00",
+    "attack-2": "#e69f00",
+    "attack-3": "#f0e442",
+    "attack-4": "#cc79a7",
+    "attack-5": "#56b4e9",
+    "attack-6": "#009e73",
+    "attack-7": "#7a4a1c",
+    "attack-8": "#8b6fb8",
+    "attack-9": "#94342f",
+    "attack-10": "#b3b82f",
+    "attack-11": "#67707a",
+    "attack-12": "#a5dccb",
 }
-"""Colors of a light page, all different. Each stands for the style sheet's variable --chart-NAME,
-for which dark pages and printers have other values."""
+"""Colors of a light page, all different: those of Okabe and Ito, which color-blind readers can tell
+apart, darkened where they are text, then further ones. Each stands for the style sheet's variable
+--chart-NAME, for which dark pages and printers have other values."""
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
@@ -70,6 +74,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Title:
+    """What a part of a drawing says and leads to, see `Drawing.set_title`."""
+
+    text: str
+    address: str = ""
+    row: str = ""
+
+
 @dataclass
 class Drawing:
     """A figure being drawn.
@@ -83,14 +96,20 @@ class Drawing:
 
     figure: Figure
     axes: Axes
-    titles: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, Title] = field(default_factory=dict)
     halos: set[str] = field(default_factory=set)
 
-    def set_title(self, artist: Artist, text: str) -> None:
-        """Show `text` when the pointer rests on `artist`."""
+    def set_title(self, artist: Artist, text: str, address: str = "", row: str = "") -> None:
+        """Show `text` when the pointer rests on `artist`.
+
+        Args:
+            address: where a click leads; empty: nowhere.
+            row: the `data-row` of the table row about the same thing, which is filtered with it;
+                empty: none.
+        """
         gid = f"titled-{len(self.titles)}"
         artist.set_gid(gid)
-        self.titles[gid] = text
+        self.titles[gid] = Title(text, address, row)
 
     def set_halo(self, text: Text) -> None:
         """Draw a border of the background's color around a text that may stand on lines."""
@@ -105,6 +124,7 @@ class Drawing:
             identifier: unique on the page; all ids in the drawing begin with it.
             alternative: text alternative of the drawing.
         """
+        keep_figure(self.figure, identifier)
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         with rc_context({"svg.hashsalt": identifier}):
@@ -159,13 +179,21 @@ def _simplify(root: ElementTree.Element) -> None:
                 element.remove(child)
 
 
-def _add_titles(root: ElementTree.Element, titles: dict[str, str]) -> None:
-    for element in root.iter():
-        text = titles.get(element.get("id", ""))
-        if text is not None:
-            title = ElementTree.Element("title")
-            title.text = printable(text, limit=400)
-            element.insert(0, title)
+def _add_titles(root: ElementTree.Element, titles: Mapping[str, Title]) -> None:
+    for parent in list(root.iter()):
+        for place, element in enumerate(parent):
+            title = titles.get(element.get("id", ""))
+            if title is None:
+                continue
+            text = ElementTree.Element("title")
+            text.text = printable(title.text, limit=400)
+            element.insert(0, text)
+            if title.row:
+                element.set("data-row", title.row)
+            if title.address:
+                anchor = ElementTree.Element("a", {"href": title.address})
+                anchor.append(element)
+                parent[place] = anchor
 
 
 def _add_halos(root: ElementTree.Element, halos: set[str]) -> None:

@@ -2,67 +2,189 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from bench.claims import Claim
 from bench.formatting import percent
-from bench.pages.axes import Point, draw_legend, interval_bars, measured_point, percent_limits
+from bench.pages.addresses import link, suite_page
+from bench.pages.axes import LEGEND_COLUMNS, Point, draw_legend, percent_limits
 from bench.pages.labels import Label, place_labels
-from bench.pages.leaderboard import Entry
+from bench.pages.mixes import mix_of
 from bench.pages.pareto import pareto_front
+from bench.pages.rows import Row, RowKind
 from bench.pages.svg import ROLES, Drawing, drawing, printable
+from bench.store.summary import SweepPoint, SweepSummary
+
+MOST_LABELS = 30
+"""Further points have no label: their names are shown when the pointer rests on them."""
+WIDEST_INTERVAL = 30.0
+"""Wider intervals, in points, do not decide the limits of the axes."""
 
 
-def tradeoff_plot(entries: Sequence[Entry], claims: Sequence[Claim], identifier: str) -> Markup:
-    """Draw ranked candidates with their 95% intervals over the published models.
+@dataclass(frozen=True)
+class Look:
+    """How points of one kind are drawn and named in the legend."""
+
+    marker: str
+    role: str
+    is_filled: bool
+    title: str
+
+
+LOOKS: dict[RowKind, Look] = {
+    "full": Look("o", "measured", True, "measured"),
+    "partial": Look("o", "measured", False, "measured on a part of the images"),
+    "express": Look("v", "measured", False, "express (upper bound)"),
+    "certified": Look("^", "certified", False, "certified (lower bound)"),
+}
+"""By kind, the most important first. Triangles point to where the accuracy may be."""
+
+
+def tradeoff_plot(
+    suite: str, rows: Sequence[Row], sweeps: Sequence[SweepSummary], identifier: str
+) -> Markup:
+    """Draw the measured candidates with their 95% intervals and sweeps over the published models.
 
     Args:
-        entries: at least one entry.
-        claims: published models under the same threat model.
+        suite: the suite's name, to whose page the drawing belongs.
+        rows: at least one measured or published row.
+        sweeps: sweeps of mixes under the same threat model.
         identifier: unique on the page.
 
     Returns:
         an <svg> element.
     """
+    measured, published = _measured(rows), _published(rows)
     with drawing(12.6, 6.8) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=0.915)
-        published = [_published_point(claim) for claim in claims]
-        measured = [measured_point(entry.summary) for entry in entries]
-        bars = [bar for entry in entries for bar in interval_bars(entry.summary)]
-        _set_limits(axes, [end for bar in bars for end in bar], published)
-        axes.grid(visible=True)
-        axes.set_axisbelow(True)
-        axes.set_xlabel("Clean accuracy (%)")
-        axes.set_ylabel("Robust accuracy (%)")
-        _draw_published(sketch, claims, published)
-        _draw_front(axes, measured, "measured", "-")
-        for entry, point in zip(entries, measured, strict=True):
-            _draw_measured(sketch, entry, point)
-        place_labels(sketch, _labels(entries), bars, published)
-        hidden = sum(not _in_view(axes, point) for point in published)
-        _draw_legend(sketch, entries, claims, hidden)
-        return sketch.to_svg(identifier, _describe(entries, claims))
+        handles = _legend(measured, published, sweeps)
+        top = 1 - (0.12 + 0.22 * math.ceil(len(handles) / LEGEND_COLUMNS)) / 6.8
+        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=top)
+        curves = [[_sweep_point(point) for point in run.sweep] for run in sweeps]
+        points = [point for curve in curves for point in curve]
+        _set_limits(axes, measured, points, [_point(row) for row in published])
+        _label_axes(axes)
+        _draw_published(sketch, published)
+        full = [_point(row) for row in measured if row.kind == "full"]
+        _draw_front(axes, full, "measured", "-")
+        for run in sweeps:
+            _draw_sweep(sketch, run)
+        for row in reversed(measured):
+            _draw_measured(sketch, suite, row)
+        labels = _labels(measured)
+        labels += [label for run in sweeps for label in _base_labels(run)]
+        bars = [bar for row in measured for bar in _bars(row)]
+        place_labels(sketch, labels, bars, [*map(_point, published), *points])
+        draw_legend(axes, handles)
+        _note_hidden(axes, published)
+        return sketch.to_svg(identifier, _describe(measured, published))
 
 
-def _published_point(claim: Claim) -> Point:
-    return 100 * (claim.clean_accuracy or 0), 100 * (claim.best_known_accuracy or 0)
+def _note_hidden(axes: Axes, published: Sequence[Row]) -> None:
+    """Say how many published models lie outside of the axes."""
+    hidden = sum(not _in_view(axes, _point(row)) for row in published)
+    if hidden:
+        text = f"{hidden} published not shown: far below the others"
+        axes.annotate(
+            text,
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(6, 6),
+            textcoords="offset points",
+            fontsize=9,
+            color=ROLES["muted"],
+        )
 
 
-def _set_limits(axes: Axes, measured: Sequence[Point], published: Sequence[Point]) -> None:
+def thumbnail(rows: Sequence[Row], identifier: str) -> Markup:
+    """Draw the same as `tradeoff_plot` small, without names; returns an <svg> element.
+
+    Args:
+        rows: at least one measured or published row.
+        identifier: unique on the page.
+    """
+    measured, published = _measured(rows), _published(rows)
+    with drawing(4.4, 2.5) as sketch:
+        axes = sketch.axes
+        sketch.figure.subplots_adjust(left=0.13, right=0.985, bottom=0.2, top=0.97)
+        points = [_point(row) for row in published]
+        _set_limits(axes, measured, [], points)
+        _label_axes(axes)
+        axes.plot(
+            *zip(*[each for each in points if _in_view(axes, each)] or [(None, None)], strict=True),
+            marker="o",
+            markersize=3.5,
+            color=ROLES["published"],
+            markeredgewidth=0,
+            linestyle="none",
+        )
+        _draw_front(axes, [_point(row) for row in measured if row.kind == "full"], "measured", "-")
+        for row in reversed(measured):
+            axes.plot(*_point(row), **_marker(row, 6.0))
+        return sketch.to_svg(identifier, _describe(measured, published))
+
+
+def _measured(rows: Sequence[Row]) -> list[Row]:
+    """Return the measured rows that can be drawn, the most important kind first."""
+    order = list(LOOKS)
+    drawn = [row for row in rows if row.kind in LOOKS and _is_drawn(row)]
+    return sorted(drawn, key=lambda row: order.index(row.kind))
+
+
+def _published(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.kind == "published" and _is_drawn(row)]
+
+
+def _is_drawn(row: Row) -> bool:
+    return row.clean.fraction is not None and row.height.fraction is not None
+
+
+def _point(row: Row) -> Point:
+    return 100 * (row.clean.fraction or 0), 100 * (row.height.fraction or 0)
+
+
+def _bars(row: Row) -> list[list[Point]]:
+    """Return both ends of the clean and of the robust accuracy's interval, where there is one."""
+    x, y = _point(row)
+    bars = []
+    if row.clean.interval is not None:
+        bars.append([(100 * row.clean.interval.low, y), (100 * row.clean.interval.high, y)])
+    if row.height.interval is not None:
+        bars.append([(x, 100 * row.height.interval.low), (x, 100 * row.height.interval.high)])
+    return bars
+
+
+def _label_axes(axes: Axes) -> None:
+    axes.grid(visible=True)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("Clean accuracy (%)")
+    axes.set_ylabel("Robust accuracy (%)")
+
+
+def _set_limits(
+    axes: Axes, measured: Sequence[Row], points: Sequence[Point], published: Sequence[Point]
+) -> None:
     """Show all measured points, and published ones except outliers far below the rest."""
+    ends = [end for row in measured for bar in _bars(row) if _is_narrow(bar) for end in bar]
+    shown = [*map(_point, measured), *ends, *points]
     for axis, set_limits in ((0, axes.set_xlim), (1, axes.set_ylim)):
-        values = [point[axis] for point in measured]
+        values = [point[axis] for point in shown]
         others = [point[axis] for point in published]
         fence = _lower_fence(others)
         values += [value for value in others if value >= fence]
-        set_limits(*percent_limits(values))
+        set_limits(*percent_limits(values or [0.0, 100.0]))
+
+
+def _is_narrow(bar: Sequence[Point]) -> bool:
+    (x, y), (right, top) = bar
+    return max(right - x, top - y) <= WIDEST_INTERVAL
 
 
 def _lower_fence(values: Sequence[float]) -> float:
@@ -78,25 +200,25 @@ def _in_view(axes: Axes, point: Point) -> bool:
     return left <= point[0] <= right and bottom <= point[1] <= top
 
 
-def _draw_published(sketch: Drawing, claims: Sequence[Claim], points: Sequence[Point]) -> None:
-    _draw_front(sketch.axes, points, "published-front", (0, (4, 3)))
-    for claim, (x, y) in zip(claims, points, strict=True):
-        if not _in_view(sketch.axes, (x, y)):
+def _draw_published(sketch: Drawing, rows: Sequence[Row]) -> None:
+    _draw_front(sketch.axes, [_point(row) for row in rows], "published-front", (0, (4, 3)))
+    for row in rows:
+        if not _in_view(sketch.axes, _point(row)):
             continue
         (dot,) = sketch.axes.plot(
-            [x],
-            [y],
-            marker="x" if claim.unreliable else "o",
-            markersize=5.0 if claim.unreliable else 4.5,
+            *_point(row),
+            marker="x" if row.unreliable else "o",
+            markersize=5.0 if row.unreliable else 4.5,
             color=ROLES["published"],
-            markeredgewidth=1.2 if claim.unreliable else 0.0,
+            markeredgewidth=1.2 if row.unreliable else 0.0,
             linestyle="none",
         )
-        doubt = ", called unreliable" if claim.unreliable else ""
+        doubt = ", called unreliable" if row.unreliable else ""
         sketch.set_title(
             dot,
-            f"{claim.model_id} (published{doubt}): clean {percent(claim.clean_accuracy)}, "
-            f"robust {percent(claim.best_known_accuracy)}",
+            f"{row.name} (published{doubt}): clean {percent(row.clean.fraction)}, "
+            f"robust {percent(row.best.fraction)}",
+            row=row.key,
         )
 
 
@@ -113,95 +235,150 @@ def _draw_front(axes: Axes, points: Sequence[Point], role: str, style: object) -
     )
 
 
-def _draw_measured(sketch: Drawing, entry: Entry, point: Point) -> None:
-    color = _color(entry)
-    for ends, cap in zip(interval_bars(entry.summary), "|_", strict=True):
+def _draw_sweep(sketch: Drawing, run: SweepSummary) -> None:
+    x, y = zip(*map(_sweep_point, run.sweep), strict=True)
+    color = ROLES["adaptive"]
+    sketch.axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 2)), alpha=0.8)
+    for point in run.sweep:
+        (dot,) = sketch.axes.plot(
+            *_sweep_point(point), marker="o", markersize=3.5, color=color, linestyle="none"
+        )
+        sketch.set_title(
+            dot,
+            f"{_names(run)}, \N{GREEK SMALL LETTER ALPHA} = {point.alpha:.3g}: clean "
+            f"{percent(point.clean_accuracy)}, robust at most {percent(point.attacked_accuracy)}",
+        )
+
+
+def _sweep_point(point: SweepPoint) -> Point:
+    return 100 * point.clean_accuracy, 100 * point.attacked_accuracy
+
+
+def _names(run: SweepSummary) -> str:
+    described = mix_of(run)
+    names = [described.get(role) for role in ("accurate", "robust")]
+    return " + ".join(str(name) for name in names if name) or run.manifest.candidate
+
+
+def _base_labels(run: SweepSummary) -> list[Label]:
+    """Label both ends of a sweep with the weight: there the bases are."""
+    alpha = "\N{GREEK SMALL LETTER ALPHA}"
+    return [
+        Label(_sweep_point(point), f"{alpha} = {point.alpha:.3g}", "", ROLES["adaptive"])
+        for point in (run.sweep[0], run.sweep[-1])
+    ]
+
+
+def _draw_measured(sketch: Drawing, suite: str, row: Row) -> None:
+    is_full = row.kind == "full"
+    for ends in _bars(row):
         sketch.axes.plot(
             [x for x, _ in ends],
             [y for _, y in ends],
-            color=color,
-            linewidth=1.6,
-            marker=cap,
+            color=_color(row),
+            linewidth=1.6 if is_full else 1.0,
+            alpha=1.0 if is_full else 0.6,
+            marker="|" if ends[0][1] == ends[1][1] else "_",
             markersize=6.0,
-            markeredgewidth=1.6,
+            markeredgewidth=1.6 if is_full else 1.0,
         )
-    (dot,) = sketch.axes.plot(
-        [point[0]],
-        [point[1]],
-        marker="D" if entry.summary.flags else "o",
-        markersize=7.0 if entry.summary.flags else 8.0,
-        markerfacecolor=color if entry.on_front else ROLES["surface"],
-        markeredgecolor=color,
-        markeredgewidth=1.6,
-        linestyle="none",
-        zorder=5,
+    (dot,) = sketch.axes.plot(*_point(row), **_marker(row, 8.0), zorder=5)
+    sketch.set_title(dot, _say(row), link(suite_page(suite), row.address), row.key)
+
+
+def _marker(row: Row, size: float) -> dict[str, Any]:
+    look, color = LOOKS[row.kind], _color(row)
+    return {
+        "marker": "D" if row.flags and row.kind == "full" else look.marker,
+        "markersize": size,
+        "markerfacecolor": color if look.is_filled else ROLES["surface"],
+        "markeredgecolor": color,
+        "markeredgewidth": 1.6,
+        "linestyle": "none",
+    }
+
+
+def _color(row: Row) -> str:
+    return ROLES["flagged" if row.flags else LOOKS[row.kind].role]
+
+
+def _say(row: Row) -> str:
+    """Return the name and the numbers of a measured row."""
+    what = {"full": "robust", "certified": "certified at least"}.get(row.kind, "robust at most")
+    if row.kind == "partial":
+        what = "robust"
+    part = f" ({row.samples} images)" if row.samples else ""
+    interval = f" (95%: {row.height.interval_text})" if row.height.interval else ""
+    flags = f"; flagged: {', '.join(flag.name for flag in row.flags)}" if row.flags else ""
+    return (
+        f"{row.name}{part}: clean {percent(row.clean.fraction)}, {what} "
+        f"{percent(row.height.fraction)}{interval}{flags}"
     )
-    sketch.set_title(
-        dot,
-        f"{entry.manifest.candidate}: clean {percent(entry.summary.clean_accuracy)}, "
-        f"robust {percent(entry.summary.robust_accuracy)}",
-    )
 
 
-def _color(entry: Entry) -> str:
-    return ROLES["flagged" if entry.summary.flags else "measured"]
-
-
-def _labels(entries: Sequence[Entry]) -> list[Label]:
+def _labels(rows: Sequence[Row]) -> list[Label]:
     """Return the labels, the most important first; ranks replace names where there is no room."""
-    ordered = sorted(entries, key=lambda entry: (not entry.on_front, not entry.summary.flags))
+    ordered = sorted(rows, key=lambda row: not (row.entry is not None and row.entry.on_front))
     return [
         Label(
-            measured_point(entry.summary),
-            name=printable(entry.manifest.candidate.removeprefix("robustbench:")),
-            short=str(entry.rank),
-            color=_color(entry),
+            _point(row),
+            name=printable(row.name.removeprefix("robustbench:"))
+            + (f" ({row.samples})" if row.samples else ""),
+            short=str(row.rank) if row.rank is not None else "",
+            color=_color(row),
         )
-        for entry in ordered
+        for row in ordered[:MOST_LABELS]
     ]
 
 
-def _draw_legend(
-    sketch: Drawing, entries: Sequence[Entry], claims: Sequence[Claim], hidden: int
-) -> None:
+def _legend(
+    measured: Sequence[Row], published: Sequence[Row], sweeps: Sequence[SweepSummary]
+) -> list[tuple[Line2D, str]]:
+    """Return a mark and a text for each kind of mark that is drawn."""
+
     def handle(**style: Any) -> Line2D:
         return Line2D([], [], **{"linestyle": "none", **style})
 
-    blue, grey = ROLES["measured"], ROLES["published"]
-    handles = [
-        (handle(marker="o", color=blue, markersize=7), "measured, on the Pareto front"),
-    ]
-    if any(not entry.on_front for entry in entries):
-        hollow = handle(
-            marker="o",
-            markeredgecolor=blue,
-            markerfacecolor=ROLES["surface"],
-            markersize=7,
-            markeredgewidth=1.6,
-        )
-        handles.append((hollow, "measured, behind it"))
-    line = handle(color=blue, linestyle="-", linewidth=1.2, alpha=0.55)
-    handles.append((line, "measured Pareto front"))
-    if any(entry.summary.flags for entry in entries):
+    handles = []
+    for kind, look in LOOKS.items():
+        if any(row.kind == kind for row in measured):
+            color = ROLES[look.role]
+            mark = handle(
+                marker=look.marker,
+                markeredgecolor=color,
+                markerfacecolor=color if look.is_filled else ROLES["surface"],
+                markersize=7,
+                markeredgewidth=1.6,
+            )
+            handles.append((mark, look.title))
+    if any(row.flags for row in measured):
         handles.append((handle(marker="D", color=ROLES["flagged"], markersize=6), "flagged"))
-    if claims:
-        outside = f", {hidden} of them outside" if hidden else ""
-        dot = handle(marker="o", color=grey, markersize=4.5)
-        handles.append((dot, f"published (RobustBench{outside})"))
-        if any(claim.unreliable for claim in claims):
-            cross = handle(marker="x", color=grey, markersize=5)
+    if any(row.kind == "full" for row in measured):
+        line = handle(color=ROLES["measured"], linestyle="-", linewidth=1.2, alpha=0.55)
+        handles.append((line, "measured Pareto front"))
+    if sweeps:
+        line = handle(
+            color=ROLES["adaptive"],
+            linestyle=(0, (4, 2)),
+            linewidth=1.2,
+            marker="o",
+            markersize=3.5,
+        )
+        handles.append((line, "sweep of a mix (upper bound)"))
+    if published:
+        dot = handle(marker="o", color=ROLES["published"], markersize=4.5)
+        handles.append((dot, "published (RobustBench)"))
+        if any(row.unreliable for row in published):
+            cross = handle(marker="x", color=ROLES["published"], markersize=5)
             handles.append((cross, "published, called unreliable"))
         line = handle(color=ROLES["published-front"], linestyle=(0, (4, 3)), linewidth=1.2)
         handles.append((line, "published Pareto front"))
-    draw_legend(sketch.axes, handles)
+    return handles
 
 
-def _describe(entries: Sequence[Entry], claims: Sequence[Claim]) -> str:
-    names = ", ".join(
-        f"{entry.manifest.candidate} {percent(entry.summary.clean_accuracy)} clean, "
-        f"{percent(entry.summary.robust_accuracy)} robust"
-        for entry in entries[:8]
-    )
-    more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
-    behind = f", before {len(claims)} published models" if claims else ""
-    return f"Scatter plot of robust against clean accuracy in percent: {names}{more}{behind}."
+def _describe(measured: Sequence[Row], published: Sequence[Row]) -> str:
+    names = ", ".join(_say(row) for row in measured[:8])
+    more = f" and {len(measured) - 8} more" if len(measured) > 8 else ""
+    behind = f"{len(published)} published models" if published else ""
+    parts = [part for part in (names + more, behind) if part]
+    return f"Scatter plot of robust against clean accuracy in percent: {'; '.join(parts)}."

@@ -26,14 +26,17 @@ from bench.engines.convergence import (
     doubled_name,
     expected_share,
 )
+from bench.engines.fast import FastEngine
 from bench.engines.prediction import decide
 from bench.engines.smallest import ATTACK as SMALLEST_ATTACK
 from bench.engines.smallest import EPS_CURVE, curve_settings
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
 from bench.flags.extra import extra_flags
+from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.runs.capabilities import applicable
+from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
 from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
@@ -43,6 +46,7 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.eps_curve import eps_curve_of
 from bench.store.manifest import Manifest
+from bench.store.power import AttackPower
 from bench.store.records import AttackBlock
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
@@ -156,16 +160,20 @@ class AttackingKind(AttackedRecords, RunnableKind):
     def measured(self, task: AttackTask, tables: Tables) -> Tables:
         """Return the tables with the columns that need passes of their own.
 
-        They record which samples survive if witnesses are rounded to 8-bit images, and a mix's
-        weights and margins on clean images and witnesses.
+        They record which samples survive if witnesses are rounded to 8-bit images, how confident
+        the candidate is on clean images and witnesses, and a mix's weights and margins on them.
         """
-        return with_mix_records(task, _with_eight_bit(task, tables))
+        return with_mix_records(task, with_confidences(task, _with_eight_bit(task, tables)))
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
     ) -> list[Flag]:
         """Return flags from attacks in other ways on a few samples."""
         return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+
+    def attack_power(self, task: AttackTask) -> AttackPower:
+        """Return which planted weaknesses express, then the run's own attacks find."""
+        return attack_power(task, own=FastEngine())
 
     def summarise(
         self,
@@ -182,7 +190,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
         attacks = _attack_summaries(manifest, tables, clean)
         skipped = list(attempts.loc[attempts["outcome"] == "skipped", "attack"].unique())
         convergence = _convergence(manifest, attacks, n)
-        seconds = float(attempts["seconds"].sum())
+        seconds = sum(attack.seconds for attack in attacks)
         return AttackedSummary(
             **common_fields(
                 manifest, n, clean, robust, raised, _with_rates(record, n, seconds), finished
@@ -224,22 +232,30 @@ def _attack_summaries(manifest: Manifest, tables: Tables, clean: int) -> list[At
     planned = [str(choice["name"]) for choice in manifest.attacks]
     names = [name for name in planned if name not in (UNTIL_CONVERGED, EPS_CURVE)]
     summaries = []
-    for attack in dict.fromkeys([*names, *attempts["attack"].unique()]):
-        rows = attempts[attempts["attack"] == attack]
+    for attack in dict.fromkeys([*names, *attempts["attack"].unique(), *_last(tables)]):
+        rows = tables.attempts[tables.attempts["attack"] == attack]
+        # The search for smallest perturbations also spends passes on samples that are broken.
+        searched = tables.smallest if attack == SMALLEST_ATTACK else None
+        spent = rows if searched is None else searched
         broken = int((rows["outcome"] == "broken").sum())
         standing -= broken
         summaries.append(
             AttackSummary(
                 name=attack,
-                attempted=int((rows["outcome"] != "narrowed").sum()),
+                attempted=len(rows),
                 broken=broken,
                 accuracy_after=standing / n,
-                seconds=float(rows["seconds"].sum()),
-                forward_passes=round(float(rows["forward_passes"].sum())),
-                backward_passes=round(float(rows["backward_passes"].sum())),
+                seconds=float(spent["seconds"].sum()),
+                forward_passes=round(float(spent["forward_passes"].sum())),
+                backward_passes=round(float(spent["backward_passes"].sum())),
             )
         )
     return summaries
+
+
+def _last(tables: Tables) -> list[str]:
+    """Return what ran after all attacks: the search for smallest perturbations, if at all."""
+    return [] if tables.smallest is None else [SMALLEST_ATTACK]
 
 
 def _with_eight_bit(task: Task, tables: Tables) -> Tables:

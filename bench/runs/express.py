@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.data import Dataset
 from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
-from bench.engines.express import ExpressEngine, arms
+from bench.engines.express import BUDGET_SHARE, ExpressEngine, arms
+from bench.flags.extra import extra_flags
+from bench.flags.power import attack_power
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
 from bench.runs.evaluation import AttackingKind, curve_attack
+from bench.runs.known_witnesses import known_witnesses
 from bench.runs.settings import Settings
+from bench.store import Store
 from bench.store.manifest import Manifest
-from bench.store.summary import ExpressSummary, Flag, Left
+from bench.store.power import AttackPower
+from bench.store.summary import ExpressSummary, Flag, Left, Summary
 from bench.store.tables import Tables
 
 
@@ -29,12 +35,23 @@ class Express(ExpressRecords, AttackingKind):
     def estimate(self, task: AttackTask) -> Estimate:
         """Return how long it will take: the budget's share of the protocol's own attacks."""
         full = super().estimate(task)
-        return Estimate(full.low, full.low + ExpressEngine.budget_share * (full.high - full.low))
+        return Estimate(full.low, full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
         """Return the arms, and what settings add after them."""
         pulled = [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
         return [*pulled, *curve_attack(task)]
+
+    def attack_power(self, task: AttackTask) -> AttackPower:
+        """Return which planted weaknesses express finds."""
+        return attack_power(task)
+
+    def extra_flags(
+        self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
+    ) -> list[Flag]:
+        """Return flags from attacks in other ways; what the arms broke was broken by gradients."""
+        trials = known_witnesses(summary.manifest, task, store)
+        return extra_flags(task, tables, trials, [each.name for each in arms(task)])
 
     def summarise(
         self,
@@ -46,7 +63,10 @@ class Express(ExpressRecords, AttackingKind):
     ) -> ExpressSummary:
         """Sum up attack by attack, with what is left to break."""
         summary = super().summarise(manifest, tables, raised, record, finished)
-        left = {key: record.get(f"express_left_{key}") for key in ("expected", "low", "high")}
+        bounds = ("expected", "low", "high")
+        counts = {key: record.get(f"express_breakable_{key}") for key in bounds}
+        n = summary.n_examples
+        left = {key: None if value is None else float(value) / n for key, value in counts.items()}
         return ExpressSummary(
             **{name: getattr(summary, name) for name in type(summary).model_fields},
             left=None if None in left.values() else Left.model_validate(left),

@@ -21,6 +21,7 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import Manifest
+from bench.store.power import AttackPower
 from bench.store.records import Block
 from bench.store.selection import interval_of
 from bench.store.summary import Flag, Summary
@@ -147,6 +148,13 @@ class RunnableKind(MadeKind):
     ) -> list[Flag]:
         """Return flags that need attacks of their own, for `--flags full`."""
         return []
+
+    def attack_power(self, task: Any) -> AttackPower | None:
+        """Return which planted weaknesses the run's attacks find, for `--flags full`.
+
+        None: the run does not attack.
+        """
+        return None
 
 
 def runnable_kind(name: str) -> RunnableKind:

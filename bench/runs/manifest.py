@@ -24,6 +24,9 @@ from bench.suites import Suite
 SAMPLES_A_ROUND = 100
 """Samples in a round. A selection that may stop early is checked after each round."""
 
+MOST_NAMED = 1000
+"""Names of classes that a manifest tells its readers."""
+
 
 def make_selection(settings: Settings, size: int) -> Selection:
     """Return which samples of a data set of `size` a run takes.
@@ -34,7 +37,8 @@ def make_selection(settings: Settings, size: int) -> Selection:
     whole = settings.suite.n_examples or size
     n = settings.n_examples or whole
     budget = settings.budget_seconds
-    stops = settings.until_width is not None or budget is not None
+    audit = settings.audit
+    stops = settings.until_width is not None or budget is not None or audit is not None
     if settings.every > 1:
         if settings.sample != "first" or stops:
             raise InputError(
@@ -56,9 +60,10 @@ def make_selection(settings: Settings, size: int) -> Selection:
         n=n,
         seed=settings.sample_seed or 0,
         population=whole,
-        round=SAMPLES_A_ROUND if stops else None,
+        round=audit.round if audit else SAMPLES_A_ROUND if stops else None,
         until_width=None if settings.until_width is None else settings.until_width / 100,
         budget_seconds=budget,
+        claims=audit.claims if audit else None,
     )
 
 
@@ -167,6 +172,7 @@ def _information(candidate: Candidate, dataset: Dataset) -> dict[str, Any]:
         "conversions": list(information.conversions),
         "mix": describe_mix(candidate),
         "data_notices": list(dataset.notices),
+        "classes": list(dataset.classes[:MOST_NAMED]),
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
     return plain

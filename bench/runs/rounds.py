@@ -16,6 +16,7 @@ from bench.engines import Engine, Task
 from bench.engines.progress import Progress
 from bench.formatting import duration, percent
 from bench.runs.observer import Observer
+from bench.runs.settings import Audit
 from bench.statistics import anytime_interval
 from bench.store.manifest import Selection
 from bench.store.records import AttackBlock
@@ -27,16 +28,19 @@ def run_in_rounds(
     selection: Selection,
     finished: Mapping[str, Any],
     observer: Observer,
+    audit: Audit | None = None,
 ) -> Iterator[Any]:
     """Attack the samples of a task, one round after the other.
 
     Args:
         task: all samples that may be taken, in the order of the draw.
         finished: blocks of an interrupted run by key; they are not computed again.
+        audit: asked after each round whether to stop.
     """
     assert selection.round is not None
     assert selection.population is not None
-    robust, seconds = 0, 0.0
+    standing: set[int] = set()
+    seconds = 0.0
     total = len(task.labels)
     for number, start in enumerate(range(0, total, selection.round)):
         end = min(start + selection.round, total)
@@ -48,13 +52,17 @@ def run_in_rounds(
             if key.startswith(prefix)
         }
         blocks = dict(known)
+        robust = len(standing)
         for block in engine.run(part, known, _shifted(observer.progress, start, robust)):
             blocks[block.key] = block
             yield replace(block, key=prefix + block.key)
-        robust += _robust(blocks)
+        standing |= _standing(blocks)
+        robust = len(standing)
         seconds += sum(block.seconds for block in blocks.values())
         interval = anytime_interval(robust, end, selection.population)
         reason = _reason_to_stop(selection, interval.width, seconds, number + 1)
+        if audit is not None:
+            reason = audit.reason_to_stop(task.indices[:end].tolist(), standing) or reason
         observer.notice(
             f"{end} samples: robust {percent(robust / end)}% "
             f"[{percent(interval.low)} – {percent(interval.high)}]" + (reason and f"; {reason}")
@@ -73,8 +81,8 @@ def _reason_to_stop(selection: Selection, width: float, seconds: float, rounds: 
     return ""
 
 
-def _robust(blocks: Mapping[str, AttackBlock]) -> int:
-    """Return how many samples of a round are right and unbroken."""
+def _standing(blocks: Mapping[str, AttackBlock]) -> set[int]:
+    """Return the indices of the samples of a round that are right and unbroken."""
     right: set[int] = set()
     broken: set[int] = set()
     for block in blocks.values():
@@ -83,7 +91,7 @@ def _robust(blocks: Mapping[str, AttackBlock]) -> int:
             right.update(block.clean.index[hits].tolist())
         if block.witnesses is not None:
             broken.update(block.witnesses.index.tolist())
-    return len(right - broken)
+    return right - broken
 
 
 def _shifted(

@@ -12,6 +12,7 @@ from bench.candidates.recomputation import differentiable_checkpoints
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.engines.batch_size import fitting_size
+from bench.flags.power import power_flag
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.runs import environment
@@ -202,7 +203,9 @@ def _run_blocks(
     work = (
         plan.engine.run(plan.task, finished, observer.progress)
         if manifest.selection.round is None
-        else run_in_rounds(plan.task, plan.engine, manifest.selection, finished, observer)
+        else run_in_rounds(
+            plan.task, plan.engine, manifest.selection, finished, observer, settings.audit
+        )
     )
     for block in work:
         folder.append(block)
@@ -224,9 +227,13 @@ def _check_fully(
     observer.notice("running the attacks of the reliability checks")
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
     raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)
-    checked = summary.model_copy(
-        update={"flags": [*summary.flags, *raised], "flags_checked": "full"}
-    )
+    changes: dict[str, Any] = {"flags_checked": "full"}
+    observer.notice("planting known weaknesses, to see whether the attacks find them")
+    power = plan.kind.attack_power(plan.task)
+    if power is not None:
+        changes["attack_power"] = power
+        raised += [flag for flag in [power_flag(power)] if flag is not None]
+    checked = summary.model_copy(update={"flags": [*summary.flags, *raised], **changes})
     folder.write_summary(checked)
     return checked
 

@@ -7,13 +7,13 @@ what they mean for a suite and a data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel, check_radius
-from bench.suites.suite import Protocol
+from bench.suites.suite import Protocol as SuiteProtocol
 from bench.validation import parse_fraction
 
 if TYPE_CHECKING:
@@ -89,6 +89,26 @@ def _cpu() -> torch.device:
 
 def _option(default: Any, text: str, kind: type = str, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(text, kind, **more)})
+
+
+class Audit(Protocol):
+    """Says after each round of a growing random selection whether another one is made."""
+
+    @property
+    def claims(self) -> tuple[float, ...]:
+        """The robust accuracies that are tested, fractions."""
+
+    @property
+    def round(self) -> int:
+        """How many samples a round has."""
+
+    def reason_to_stop(self, indices: Sequence[int], standing: Set[int]) -> str:
+        """Return why no further round is made; "" if one is made.
+
+        Args:
+            indices: of the samples attacked so far, in the order of the draw.
+            standing: those of them that are right and that nothing broke.
+        """
 
 
 @dataclass(frozen=True)
@@ -183,9 +203,11 @@ class Settings:
     allow_clean_mismatch: bool = _option(
         False, "Attack although the clean accuracy contradicts the published one.", bool
     )
+    audit: Audit | None = None
+    """With random samples: decides when to stop. No option of commands that run a suite."""
 
     @property
-    def chosen_protocol(self) -> Protocol:
+    def chosen_protocol(self) -> SuiteProtocol:
         """The protocol that is named.
 
         Raises:

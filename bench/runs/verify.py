@@ -155,7 +155,7 @@ def verify(
     witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
     check_answers(candidate, summary.manifest, tuple(dataset.images.shape[1:]), device)
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    judge = _Judge(candidate, device, summary.manifest.seed, batch_size)
+    judge = Judge(candidate, device, summary.manifest.seed, batch_size)
 
     start = time.perf_counter()
     failures = _contradictions(samples, summary.robust_accuracy, witnesses)
@@ -232,7 +232,7 @@ def _contradictions(
     return failures
 
 
-class _Judge:
+class Judge:
     """A candidate that predicts in full float32, also on a GPU, as when witnesses are confirmed.
 
     Attributes:
@@ -296,7 +296,7 @@ class _Judge:
 
 
 def _check_clean(
-    dataset: Dataset, wrong: pd.DataFrame, judge: _Judge
+    dataset: Dataset, wrong: pd.DataFrame, judge: Judge
 ) -> tuple[list[str], list[int]]:
     """Check the samples that are wrong without attack by the records; as `_check_images`."""
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
@@ -322,7 +322,7 @@ def _check_images(
     images: Tensor,
     clean: Tensor,
     labels: Tensor,
-    judge: _Judge,
+    judge: Judge,
     witnesses: Witnesses,
     threat: ThreatModel,
 ) -> tuple[list[str], list[int]]:
@@ -355,7 +355,7 @@ def _check_smallest(
     smallest: pd.DataFrame,
     samples: pd.DataFrame,
     dataset: Dataset,
-    judge: _Judge,
+    judge: Judge,
     manifest: Manifest,
 ) -> list[str]:
     """Check the smallest known perturbations: their images, their radii, and the table itself."""

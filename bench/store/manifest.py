@@ -50,8 +50,8 @@ class Selection(Record):
 
     A random selection is drawn without replacement from `population` samples, all of the
     protocol's, keyed by `seed`. If `round` is set, it grows by `round` samples at a time, up to n,
-    and may stop early: when the interval of the robust accuracy is at most `until_width` wide, or
-    when `budget_seconds` are spent.
+    and may stop early: when the interval of the robust accuracy is at most `until_width` wide, when
+    `budget_seconds` are spent, or when an audit has decided all `claims`.
     """
 
     kind: Literal["all", "first", "every", "random", "listed"]
@@ -63,6 +63,8 @@ class Selection(Record):
     until_width: float | None = None
     """A fraction: 0.03 is three points."""
     budget_seconds: float | None = None
+    claims: tuple[float, ...] | None = None
+    """Robust accuracies, fractions, that an audit tests; see `bench.auditing.decision`."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

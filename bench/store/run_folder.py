@@ -23,6 +23,7 @@ from bench.store.files import (
     write_json,
     write_table,
 )
+from bench.store.gallery import Gallery, pack_gallery, read_gallery
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import Manifest
 from bench.store.packing import apply_difference, block_arrays, pack_witnesses, read_block
@@ -32,6 +33,7 @@ from bench.store.tables import SMALLEST_COLUMNS, Tables
 
 MANIFEST, SUMMARY = "manifest.json", "run.json"
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
+GALLERY = "gallery.npz"
 SMALLEST, SMALLEST_IMAGES = "smallest.parquet", "smallest.npz"
 
 
@@ -54,6 +56,12 @@ class RunFolder:
         """Whether a manifest was written."""
         return (self.path / MANIFEST).is_file()
 
+    @property
+    def lock_path(self) -> Path:
+        """The file that the process which writes the run has locked."""
+        # It lies beside the folder, so that it stays locked when the folder is renamed.
+        return self.path.with_name(f".{self.path.name}.lock")
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for this process; the lock ends when the process does, even if it is killed.
@@ -63,8 +71,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # It lies beside the folder, so that it stays locked when the folder is renamed.
-            lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+            lock = filelock.FileLock(self.lock_path, timeout=0)
             with lock:
                 yield
         except filelock.Timeout as error:
@@ -146,6 +153,7 @@ class RunFolder:
         write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
         if tables.witnesses is not None:
             write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
+            write(self.path / GALLERY, pack_gallery(tables.witnesses, clean_images))
         if tables.smallest is not None:
             write_table(self.path / SMALLEST, tables.smallest, SMALLEST_COLUMNS)
         if tables.smallest_images is not None and smallest_clean is not None:
@@ -207,6 +215,22 @@ class RunFolder:
         Arguments and errors are those of `witnesses`.
         """
         return _read_images(self.path / SMALLEST_IMAGES, images, indices)
+
+    def gallery(self) -> Gallery | None:
+        """Return some broken samples with their clean images; None if none are stored.
+
+        Runs of earlier releases have none, nor has a run that broke nothing.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        path = self.path / GALLERY
+        if not path.exists():
+            return None
+        try:
+            return read_gallery(path, self.path / WITNESSES)
+        except UNREADABLE as error:
+            raise damage_error(path, error) from error
 
     @property
     def witness_bytes(self) -> int:

@@ -8,6 +8,7 @@ from typing import Literal
 from bench.statistics import Interval
 from bench.store.kinds import Kind, kind_named
 from bench.store.manifest import SCHEMA_VERSION, Manifest, Record
+from bench.store.power import AttackPower
 
 
 class Flag(Record):
@@ -105,6 +106,8 @@ class AttackedSummary(Summary):
     """Set for runs that attacked until convergence."""
     eps_curve: EpsCurve | None = None
     """Set for runs that looked for each sample's smallest perturbation."""
+    attack_power: AttackPower | None = None
+    """Which planted weaknesses the attacks found; set with `--flags full`."""
 
 
 class Left(Record):

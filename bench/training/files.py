@@ -87,6 +87,8 @@ def write_submission(
     }
     if trained.bases:
         content["bases"] = dict(trained.bases)
+    if trained.surrogate:
+        content["surrogate"] = trained.surrogate
     if trained.network is not None:
         content |= {"weights": WEIGHTS, "sha256": "0" * 64}
     content |= {

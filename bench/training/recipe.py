@@ -113,6 +113,7 @@ class Trained:
         started: When its first run began, in ISO 8601, UTC.
         measurements: On the held-out images, oldest first.
         bases: The names of a mix's candidates, by "accurate" and "robust".
+        surrogate: ``module:function`` of a stand-in for the backward pass of attacks.
         record: What else is worth knowing, in plain values.
     """
 
@@ -123,6 +124,7 @@ class Trained:
     started: str
     measurements: tuple[Measurement, ...] = ()
     bases: Mapping[str, str] = field(default_factory=dict)
+    surrogate: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
 
 

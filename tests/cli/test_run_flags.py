@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from bench.cli import main
 from bench.flags import substitute
 from bench.store import Store
+from bench.store.summary import AttackedSummary
 
 SUITE = {
     "name": "quick",
@@ -47,7 +48,10 @@ def test_full_flags_join_a_complete_run(
     assert "attacks of the reliability checks" in second.output
     (full,) = Store(tmp_path / "results").summaries("quick")
     assert full.flags_checked == "full"
-    kept = {"flags", "flags_checked"}
+    assert isinstance(full, AttackedSummary)
+    assert full.attack_power is not None
+    assert len(full.attack_power.plants) == 4
+    kept = {"flags", "flags_checked", "attack_power"}
     assert full.model_dump(exclude=kept) == basic.model_dump(exclude=kept)
     assert "attacks of the reliability checks" not in call("--flags", "full").output
 

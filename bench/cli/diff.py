@@ -1,0 +1,120 @@
+"""`bench diff`: candidates on the same samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from bench.cli import options
+from bench.cli.tables import table_console, table_of
+from bench.errors import InputError
+from bench.formatting import percent, points, threat_model
+from bench.pages.comparison import RunComparison, compare_runs
+from bench.store import Store
+from bench.store.files import write
+from bench.store.kinds import Kind
+from bench.store.summary import Summary
+
+SHOWN = 10
+"""Differing samples that are printed."""
+
+
+@click.command("diff")
+@click.argument("references", metavar="A B [C...]", nargs=-1, required=True)
+@options.suite(required=False)
+@options.results_dir
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the comparison as one HTML page, too.",
+)
+def command(
+    references: tuple[str, ...], suite_name: str | None, results_dir: Path, out: Path | None
+) -> None:
+    """Compare candidates on the samples that all of them were evaluated on.
+
+    Each is named as for `bench show`, SUITE/CANDIDATE[@RUN], or by its name alone with --suite.
+    """
+    store = Store(results_dir)
+    comparison = compare_runs(store, [_summary(store, each, suite_name) for each in references])
+    console = table_console()
+    first = comparison.runs[0].manifest
+    console.print(
+        Text(
+            f"{comparison.n:,} shared samples of {first.dataset.name}, "
+            f"{threat_model(first.threat_model)}"
+        ),
+        soft_wrap=True,
+    )
+    _print_pairs(comparison)
+    _print_differing(comparison)
+    if out is not None:
+        click.echo(f"page: {_write_page(comparison, store, out)}")
+
+
+def _summary(store: Store, reference: str, suite: str | None) -> Summary:
+    if suite is None and "/" not in reference:
+        raise InputError(
+            f"expected SUITE/CANDIDATE[@RUN], got {reference!r}; name its suite by --suite"
+        )
+    from bench.suites import suite_name
+
+    named = reference if suite is None else f"{suite_name(suite)}/{reference}"
+    return store.summary(named, prefer=_is_comparable)
+
+
+def _is_comparable(kind: Kind) -> bool:
+    return kind.is_ranked or kind.certifies
+
+
+def _print_pairs(comparison: RunComparison) -> None:
+    several = len(comparison.pairs) > 1
+    columns = ["A", "B", "both stand", "only A", "only B", "neither", "A", "B", "A - B, points"]
+    columns += ["95% interval", "McNemar p", *(["p, adjusted"] if several else [])]
+    table = table_of(*columns)
+    for pair in comparison.pairs:
+        counts = pair.counts
+        low, high = counts.interval()
+        row = [
+            comparison.names[pair.first],
+            comparison.names[pair.second],
+            *(f"{each:,}" for each in (counts.both, counts.only_first)),
+            *(f"{each:,}" for each in (counts.only_second, counts.neither)),
+            *(f"{percent(each)}%" for each in counts.accuracies),
+            points(counts.difference),
+            f"{points(low)} to {points(high)}",
+            f"{counts.p_value:.3g}",
+        ]
+        table.add_row(*map(Text, row + ([f"{pair.adjusted_p_value:.3g}"] if several else [])))
+    table_console().print(table)
+
+
+def _print_differing(comparison: RunComparison) -> None:
+    number = len(comparison.differing_index)
+    if not number:
+        click.echo("no sample on which they differ")
+        return
+    shown = comparison.differing(SHOWN)
+    which = "all" if len(shown) == number else f"{len(shown)} of them"
+    click.echo(f"{number:,} samples on which they differ, {which}:")
+    table = table_of("sample", "label", *comparison.names)
+    for sample in shown:
+        falls = ("stands" if fall is None else str(fall) for fall in sample.falls)
+        table.add_row(str(sample.index), str(sample.label), *map(Text, falls))
+    table_console().print(table)
+
+
+def _write_page(comparison: RunComparison, store: Store, out: Path) -> Path:
+    from bench.pages.comparison_page import render_alone  # matplotlib: slow to import
+
+    text = render_alone(comparison, store, out.name)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(out, text.encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise InputError(
+            f"{out}: the page cannot be written: {error.strerror}; choose another file"
+        ) from error
+    return out

@@ -1,0 +1,108 @@
+"""`bench images`: write a run's adversarial images as files, and say which still fool it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli import options
+from bench.cli.stored_run import load_stored_run
+from bench.formatting import count, percent
+from bench.runs.devices import torch_device
+from bench.store import Store
+
+
+@click.command("images")
+@click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the images.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Take only N, different attacks and classes first. Default: all.",
+)
+@options.suite(required=False)
+@click.option(
+    "--candidate",
+    "name",
+    help="Folder of the submission, or model file, if the run named it by its path.",
+)
+@options.architecture
+@options.results_dir
+@options.data_dir
+@options.model_dir
+@options.device
+@options.check_batch_size
+@options.trust_code
+def command(
+    reference: str,
+    out: Path,
+    limit: int | None,
+    suite_name: str | None,
+    name: str | None,
+    architecture: str | None,
+    results_dir: Path,
+    data_dir: Path | None,
+    model_dir: Path | None,
+    device: str,
+    batch_size: int,
+    trust_code: bool,
+) -> None:
+    """Write clean, adversarial and difference images of the samples that a run broke, as PNG.
+
+    A PNG has 8 bits a channel, and rounding may undo an attack. Each adversarial image is rounded
+    inside the eps-ball and run through the candidate; index.csv says which still fool it.
+    """
+    store = Store(results_dir)
+    run = load_stored_run(
+        store, reference, suite_name, name, architecture, data_dir, model_dir, trust_code
+    )
+    from bench.export.images import INDEX, write_images
+    from bench.runs.eight_bit_files import eight_bit_files  # torch: slow to import
+
+    files = eight_bit_files(
+        run.folder, run.candidate, run.dataset, torch_device(device), batch_size, limit
+    )
+    manifest = run.summary.manifest
+    title = f"{manifest.suite}/{manifest.candidate}@{run.summary.run}"
+    if files is None:
+        click.echo(f"{title}: no attack broke a sample, so there is no image to write")
+        return
+    classes = run.dataset.classes
+
+    def named(label: int) -> str:
+        return classes[label] if 0 <= label < len(classes) else "no answer"
+
+    rows = [
+        {
+            "index": index,
+            "label": label,
+            "class": named(label),
+            "attack": attack,
+            "prediction": prediction,
+            "predicted_class": named(prediction),
+            "eight_bit_prediction": rounded,
+            "still_fools": "yes" if fools else "no",
+        }
+        for index, label, attack, prediction, rounded, fools in zip(
+            files.index.tolist(),
+            files.labels.tolist(),
+            files.attack.tolist(),
+            files.prediction.tolist(),
+            files.eight_bit_prediction.tolist(),
+            files.fools.tolist(),
+            strict=True,
+        )
+    ]
+    write_images(out, rows, files.clean, files.adversarial, manifest.threat_model)
+    still, n = int(files.fools.sum()), len(rows)
+    click.echo(
+        f"{title}: {count(still)} of {count(n)} images ({percent(still / n)}%) still fool the "
+        "candidate as 8-bit files"
+    )
+    click.echo(f"images: {out}\nindex:  {out / INDEX}")

@@ -1,0 +1,281 @@
+"""The page of each candidate: all that its records say about it, and images that fool it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from bench.errors import InputError
+from bench.pages.addresses import candidate_page
+from bench.pages.calibration import attacked_reliability, clean_reliability
+from bench.pages.calibration_plot import confidence_plot, reliability_plot
+from bench.pages.candidate_records import CandidateRecords
+from bench.pages.certified import CertifiedEntry, certified_board
+from bench.pages.certified_band_plot import certified_band_plot
+from bench.pages.class_plot import class_plot, confusion_plot, matrix_height
+from bench.pages.command import command_of
+from bench.pages.distribution_plot import alpha_plot, margin_plot
+from bench.pages.eps_curve_plot import curves_of, eps_curve_plot
+from bench.pages.gallery import Cards, make_cards
+from bench.pages.leaderboard import Entry, Leaderboard
+from bench.pages.mixes import mix_description, read_mix_samples
+from bench.pages.passes import passes_curve
+from bench.pages.passes_plot import passes_plot
+from bench.pages.per_class import (
+    MOST_IN_MATRIX,
+    class_accuracies,
+    confusion_matrix,
+    top_confusions,
+)
+from bench.pages.sample_columns import sample_columns
+from bench.pages.waterfall_plot import waterfall_plot
+from bench.pages.weight_plot import weight_plot
+from bench.store import Store
+from bench.store.files import safe_name
+from bench.store.summary import AttackedSummary, Summary
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of a page, and its SHA-256 in base64, by which the page allows it."""
+
+    text: Markup
+
+    @property
+    def digest(self) -> str:
+        """The digest, as a content security policy writes it."""
+        return base64.b64encode(hashlib.sha256(str(self.text).encode()).digest()).decode()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate's runs under one suite.
+
+    Attributes:
+        name: its name.
+        entry: the run that the page shows: the ranked one, or else the newest one that attacked;
+            None: no run attacked.
+        runs: all its complete runs, newest first.
+        certified: its certifications, by descending average radius.
+    """
+
+    name: str
+    entry: Entry | None
+    runs: tuple[Summary, ...]
+    certified: tuple[CertifiedEntry, ...]
+
+    @cached_property
+    def main(self) -> Summary:
+        """The run that the page is about."""
+        return self.entry.summary if self.entry else self.runs[0]
+
+
+def candidate_pages(
+    environment: jinja2.Environment, store: Store, board: Leaderboard
+) -> Iterator[tuple[str, str]]:
+    """Yield the address and the text of the page of each candidate of a leaderboard."""
+    template = environment.get_template("candidate_page.html.jinja")
+    style = Markup(_static("candidate.css"))
+    script = Script(Markup(_static("gallery.js")))
+    for candidate in candidates_of(store, board):
+        address = candidate_page(board.suite, candidate.name)
+        yield (
+            address,
+            template.render(
+                address=address,
+                board=board,
+                candidate=candidate,
+                entry=candidate.entry,
+                main=candidate.main,
+                definition=board.definition,
+                reference=_reference(candidate.main),
+                command=command_of(candidate.main.manifest),
+                page_style=style,
+                page_scripts=[script],
+                **_content(store, board, candidate),
+            ),
+        )
+
+
+def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
+    """Return the candidates of a leaderboard, ranked ones first."""
+    entries: dict[str, Entry] = {}
+    for entry in board.entries:
+        entries.setdefault(entry.manifest.candidate, entry)
+    for run in sorted(board.others, key=lambda run: run.finished, reverse=True):
+        if isinstance(run, AttackedSummary) and not run.kind.is_imported:
+            entries.setdefault(run.manifest.candidate, Entry(summary=run))
+    runs: dict[str, list[Summary]] = {name: [] for name in entries}
+    everything: list[Summary] = [*board.others]
+    for entry in board.entries:
+        everything += [entry.summary, *entry.older]
+    for run in sorted(everything, key=lambda run: run.finished, reverse=True):
+        runs.setdefault(run.manifest.candidate, []).append(run)
+    certified = certified_board(store, board.suite, board.threat_model.eps)
+    proven = certified.entries if certified else ()
+    return [
+        Candidate(
+            name,
+            entries.get(name),
+            tuple(its),
+            tuple(each for each in proven if each.manifest.candidate == name),
+        )
+        for name, its in runs.items()
+    ]
+
+
+def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str, Any]:
+    """Return what the template shows beyond the summaries; None where the records lack it."""
+    notices: list[str] = []
+    records = _records(store, candidate, notices)
+    content: dict[str, Any] = dict.fromkeys(
+        (
+            "waterfall", "passes", "curve", "classes", "class_figure", "confusion",
+            "confusions", "calibration", "reliability_figure", "confidence_figure",
+            "alphas", "margins", "weights", "cards", "certified_figure", "eps_curve",
+        )
+    )  # fmt: skip
+    summary = candidate.main
+    numbers: dict[str, Any] = {"summary": summary.model_dump(mode="json")}
+    if isinstance(summary, AttackedSummary) and summary.attacks:
+        content["waterfall"] = waterfall_plot(summary, "waterfall")
+    if records is not None and records.n:
+        content |= _per_sample(records, numbers)
+        content["cards"] = _cards(store, records, notices)
+        content |= _mix(store, records)
+    if smallest := curves_of(store, [summary]):
+        threat = summary.manifest.threat_model
+        content["eps_curve"] = eps_curve_plot(smallest, threat.eps, threat.norm, "eps-curve-plot")
+        numbers["smallest"] = [
+            None if math.isinf(radius) else radius for radius in smallest[0].smallest.tolist()
+        ]
+    if candidate.certified:
+        attacked = summary if isinstance(summary, AttackedSummary) else None
+        content["certified_figure"] = certified_band_plot(
+            candidate.certified, attacked, board.threat_model.eps, "certified-band"
+        )
+        numbers["certifications"] = [
+            each.summary.model_dump(mode="json") for each in candidate.certified
+        ]
+    return content | {
+        "records": records,
+        "notices": notices,
+        "numbers": Markup(_json(numbers)),
+    }
+
+
+def _records(store: Store, candidate: Candidate, notices: list[str]) -> CandidateRecords | None:
+    summary = candidate.main
+    if not isinstance(summary, AttackedSummary):
+        return None
+    folder = store.folder(summary.manifest)
+    try:
+        return CandidateRecords(summary, folder.samples(), folder.attempts())
+    except InputError as error:
+        notices.append(str(error).replace(str(store.root), "results"))
+        _logger.warning("left out of a candidate's page: %s", error)
+        return None
+
+
+def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures that the tables of samples and attempts allow."""
+    content: dict[str, Any] = {}
+    curve = passes_curve(records)
+    if curve is not None:
+        content["curve"] = curve
+        content["passes"] = passes_plot(curve, records.summary, "passes")
+        numbers["passes"] = {"passes": curve.passes, "accuracy": curve.accuracy}
+    classes = class_accuracies(records)
+    content["classes"] = classes
+    content["confusions"] = top_confusions(records)
+    numbers["classes"] = [vars(each) for each in classes]
+    if records.class_count <= MOST_IN_MATRIX:
+        matrix = confusion_matrix(records)
+        names = [records.class_name(label) for label in range(records.class_count)]
+        content["confusion"] = confusion_plot(matrix, names, "confusion")
+        content["class_figure"] = class_plot(classes, "classes-plot", matrix_height(names))
+        numbers["confusion"] = {"classes": names, "counts": matrix}
+    else:
+        content["class_figure"] = class_plot(classes, "classes-plot")
+    if records.has_confidences:
+        clean, attacked = clean_reliability(records), attacked_reliability(records)
+        content["calibration"] = (clean, attacked)
+        content["reliability_figure"] = reliability_plot(clean, attacked, "reliability")
+        content["confidence_figure"] = confidence_plot(
+            records.column("clean_confidence")[records.clean_correct],
+            records.column("adversarial_confidence")[records.broken],
+            "confidence",
+        )
+        numbers["calibration"] = {
+            name: {**vars(found), "expected_calibration_error": found.error}
+            for name, found in (("clean", clean), ("attacked", attacked))
+        }
+    numbers["samples"] = sample_columns(records)
+    return content
+
+
+def _mix(store: Store, records: CandidateRecords) -> dict[str, Any]:
+    mix = mix_description(records.summary)
+    samples = read_mix_samples(store, records.summary)
+    if not mix or samples is None or not len(samples.alpha_clean):
+        return {}
+    names = (mix.get("accurate"), mix.get("robust"))
+    content: dict[str, Any] = {"margins": margin_plot(samples, names, "margins")}
+    if mix.get("adaptive"):
+        content["alphas"] = alpha_plot(samples, "alphas")
+        content["weights"] = weight_plot(records, "weights")
+    return content
+
+
+def _cards(store: Store, records: CandidateRecords, notices: list[str]) -> Cards | None:
+    try:
+        gallery = store.folder(records.manifest).gallery()
+    except InputError as error:
+        notices.append(str(error).replace(str(store.root), "results"))
+        return None
+    return None if gallery is None else make_cards(records, gallery)
+
+
+def _reference(summary: Summary) -> str:
+    """Return the name by which commands find the run."""
+    manifest = summary.manifest
+    return f"{manifest.suite}/{safe_name(manifest.candidate)}@{summary.run}"
+
+
+def _json(numbers: Any) -> str:
+    """Return JSON that may stand inside a script element: it holds no character of markup."""
+    text = json.dumps(_plain(numbers), separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON's types; numbers that are not finite become null."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _static(name: str) -> str:
+    return (resources.files("bench.pages") / "static" / name).read_text(encoding="utf-8")

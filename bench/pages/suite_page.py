@@ -1,0 +1,62 @@
+"""The page of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jinja2
+
+from bench.pages.addresses import suite_page
+from bench.pages.attack_plot import attack_plot
+from bench.pages.certified import certified_board
+from bench.pages.certified_plot import certified_plot, envelope_plot
+from bench.pages.eps_curve_plot import curves_of, eps_curve_plot
+from bench.pages.leaderboard import Leaderboard
+from bench.pages.mix_figures import mix_figures
+from bench.pages.repeated import repeated_trainings
+from bench.pages.rows import families, leaderboard_rows
+from bench.pages.site import Page
+from bench.pages.tradeoff_plot import tradeoff_plot
+from bench.store import Store
+
+
+def suite_pages(
+    environment: jinja2.Environment, store: Store, board: Leaderboard
+) -> Iterator[Page]:
+    """Yield the page of a suite."""
+    certified = certified_board(store, board.suite, board.threat_model.eps)
+    rows = leaderboard_rows(board, certified)
+    mixes = mix_figures(store, board.suite)
+    sweeps = [
+        run
+        for figures in mixes
+        for run in figures.family.sweeps
+        if run.sweep and run.manifest.threat_model == board.threat_model
+    ]
+    attacked = [*board.ranked] or [*board.partial, *board.express]
+    address = suite_page(board.suite)
+    yield (
+        address,
+        environment.get_template("suite.html.jinja").render(
+            address=address,
+            board=board,
+            rows=rows,
+            families=families(rows),
+            tradeoff=tradeoff_plot(board.suite, rows, sweeps, "tradeoff")
+            if rows or sweeps
+            else None,
+            attacked=attacked,
+            attacks=attack_plot(attacked, "attacks") if attacked else None,
+            eps_curves=eps_curve_plot(
+                curves_of(store, (entry.summary for entry in attacked)),
+                board.threat_model.eps,
+                board.threat_model.norm,
+                "eps-curves",
+            ),
+            certified=certified,
+            repeated=repeated_trainings(certified.entries) if certified else [],
+            certified_curves=certified_plot(certified, "certified-curves") if certified else None,
+            envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
+            mixes=mixes,
+        ),
+    )

@@ -1,0 +1,119 @@
+"""Two candidates on the same samples: counts of agreement, the exact test, and the difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.errors import InputError
+from bench.statistics.comparison import mcnemar_p_value
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """On how many samples both stand, only one of them, or neither.
+
+    Raises:
+        InputError: a count is negative, or there is no sample.
+    """
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    def __post_init__(self) -> None:
+        counts = (self.both, self.only_first, self.only_second, self.neither)
+        if min(counts) < 0 or not sum(counts):
+            raise InputError(
+                f"expected counts >= 0 of at least one sample, got {', '.join(map(str, counts))}"
+            )
+
+    @property
+    def n(self) -> int:
+        """The number of samples."""
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """The shares of the samples on which the first and the second stand."""
+        return (self.both + self.only_first) / self.n, (self.both + self.only_second) / self.n
+
+    @property
+    def difference(self) -> float:
+        """The first's share minus the second's, in [-1, 1]."""
+        return (self.only_first - self.only_second) / self.n
+
+    @property
+    def p_value(self) -> float:
+        """The p-value of McNemar's exact test, two-sided."""
+        return mcnemar_p_value(self.only_first, self.only_second)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the score interval of the difference, in [-1, 1].
+
+        It holds those differences that the score test for paired proportions does not reject. Other
+        than an interval made of two accuracies' intervals, it knows that the samples are the same.
+        It is about the population of images, and approximate: near `confidence`, not above it.
+
+        Source: Tango, "Equivalence test and confidence interval for the difference in proportions
+        for the paired-sample design", Statistics in Medicine 17 (1998).
+
+        Args:
+            confidence: in (0, 1).
+
+        Raises:
+            InputError: the confidence is out of its range.
+        """
+        if not 0 < confidence < 1:
+            raise InputError(f"expected a confidence in (0, 1), got {confidence}; 0.95 is usual")
+        from scipy.stats import norm  # slow to import
+
+        limit = float(norm.isf((1 - confidence) / 2))
+        return self._end(-1.0, limit), self._end(1.0, limit)
+
+    def _end(self, far: float, limit: float) -> float:
+        """Return where the score reaches `limit`, between the difference and -1 or 1."""
+        near = self.difference
+        if abs(self._score(far)) <= limit:
+            return far
+        for _ in range(45):
+            middle = (near + far) / 2
+            if abs(self._score(middle)) <= limit:
+                near = middle
+            else:
+                far = middle
+        return (near + far) / 2
+
+    def _score(self, difference: float) -> float:
+        """Return how far the counts are from a difference, in standard errors under it."""
+        n, b, c = self.n, self.only_first, self.only_second
+        distance = b - c - n * difference
+        if abs(distance) < 1e-9:
+            return 0.0
+        # The most likely share of samples on which only the second stands, if that is the
+        # difference: the larger root of a quadratic equation.
+        linear = (2 * n - b + c) * difference - b - c
+        constant = -c * difference * (1 - difference)
+        root = math.sqrt(max(linear * linear - 8 * n * constant, 0.0))
+        share = (root - linear) / (4 * n)
+        variance = n * (2 * share + difference * (1 - difference))
+        return math.inf if variance <= 1e-12 else distance / math.sqrt(variance)
+
+
+def holm_p_values(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for the number of tests, in their order.
+
+    If each test at p <= a is called significant after adjustment, the probability that any of the
+    true hypotheses is among them is at most a.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
+    of Statistics 6 (1979).
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

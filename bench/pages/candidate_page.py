@@ -165,9 +165,6 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
         content |= _per_sample(records, numbers)
         content["cards"] = _cards(store, records, notices)
         content |= _mix(store, records)
-        numbers["smallest"] = [
-            None if math.isinf(radius) else radius for radius in smallest[0].smallest.tolist()
-        ]
     if candidate.certified:
         attacked = summary if isinstance(summary, AttackedSummary) else None
         content["certified_figure"] = certified_band_plot(

@@ -60,6 +60,7 @@ MISLED = frozenset(
         "larger-radius-survived",
         "more-iterations-break",
         "transfer-beats-white-box",
+        "attack-power",
         "randomized",
         "training-mode",
         "batch-dependent",

@@ -8,18 +8,21 @@ from matplotlib.ticker import FuncFormatter
 
 from bench.formatting import count, percent
 from bench.pages.passes import PassesCurve
-from bench.pages.svg import ROLES, drawing, printable
+from bench.pages.svg import ROLES, WIDE, drawing, printable
 from bench.store.summary import AttackedSummary
 
 LABEL_WIDTH = 14
 """Points between two names of attacks."""
 
 
-def passes_plot(curve: PassesCurve, summary: AttackedSummary, identifier: str) -> Markup:
+def passes_plot(
+    curve: PassesCurve, summary: AttackedSummary, identifier: str, width: float = WIDE
+) -> Markup:
     """Draw the accuracy if the attacks on each sample had stopped after so many passes.
 
     Args:
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
@@ -30,9 +33,11 @@ def passes_plot(curve: PassesCurve, summary: AttackedSummary, identifier: str) -
     accuracy = 100 * curve.accuracy
     low, high = float(accuracy.min()), float(accuracy.max())
     room = max(0.12 * (high - low), 1.0)
-    with drawing(12.6, 4.4) as sketch:
+    with drawing(width, 4.4) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.96)
+        sketch.figure.subplots_adjust(
+            left=0.75 / width, right=1 - 0.25 / width, bottom=0.13, top=0.96
+        )
         axes.set_xscale("log")
         axes.set_xlim(0.8, most * 1.08)
         axes.set_ylim(max(low - room, 0), min(high + room, 100.5))

@@ -54,6 +54,11 @@ ROLES = {
 apart, darkened where they are text, then further ones. Each stands for the style sheet's variable
 --chart-NAME, for which dark pages and printers have other values."""
 
+WIDE = 12.6
+"""Width in inches of a drawing as wide as a page."""
+NARROW = 6.2
+"""Width in inches of a drawing that a phone shows whole, or a column of a paper."""
+
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
     "text.parse_math": False,  # a candidate's name may hold a dollar sign

@@ -7,31 +7,36 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from bench.formatting import count, percent
-from bench.pages.svg import ROLES, drawing, printable
+from bench.pages.svg import ROLES, WIDE, drawing, printable
 from bench.store.summary import AttackedSummary
 
-WIDTH = 12.6
-LEFT_ROOM = 0.155
+LEFT_ROOM = 1.95
+"""Inches for the names of the attacks."""
 
 Row = tuple[str, float, float, str]
 """A name, the accuracy before and after, and how many samples were lost."""
 
 
-def waterfall_plot(summary: AttackedSummary, identifier: str) -> Markup:
+def waterfall_plot(summary: AttackedSummary, identifier: str, width: float = WIDE) -> Markup:
     """Draw which share of the samples each step takes; attacks that broke nothing stay in view.
 
     Args:
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
     """
     rows = waterfall_rows(summary)
+    least = 0.2 if width == WIDE else 0.4  # the share of the samples in whose bar a text fits
     height = 0.36 * (len(rows) + 1) + 0.6
-    with drawing(WIDTH, height) as sketch:
+    with drawing(width, height) as sketch:
         axes = sketch.axes
         sketch.figure.subplots_adjust(
-            left=LEFT_ROOM, right=0.985, bottom=0.52 / height, top=1 - 0.08 / height
+            left=LEFT_ROOM / width,
+            right=1 - 0.19 / width,
+            bottom=0.52 / height,
+            top=1 - 0.08 / height,
         )
         for place, (name, before, after, lost) in enumerate(rows):
             role = "wrong" if place == 0 else "adversarial"
@@ -51,12 +56,12 @@ def waterfall_plot(summary: AttackedSummary, identifier: str) -> Markup:
                 100 * after - 0.6,
                 place,
                 f"{percent(after)} · {lost}" if before > after else percent(after),
-                ha="right" if after > 0.2 else "left",
+                ha="right" if after > least else "left",
                 va="center_baseline",
                 fontsize=9,
                 zorder=4,
             )
-            if after <= 0.2:
+            if after <= least:
                 label.set_x(100 * before + 0.6)
         bottom = len(rows)
         robust = 100 * summary.robust_accuracy
@@ -72,7 +77,7 @@ def waterfall_plot(summary: AttackedSummary, identifier: str) -> Markup:
             linewidth=1.4,
             zorder=5,
         )
-        inside = robust > 22
+        inside = robust > 110 * least
         axes.text(
             1.0 if inside else 100 * bounds.high + 1.0,
             bottom,
@@ -88,7 +93,10 @@ def waterfall_plot(summary: AttackedSummary, identifier: str) -> Markup:
         axes.tick_params(axis="y", length=0, labelcolor=ROLES["ink"])
         axes.set_ylim(bottom + 0.6, -0.6)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("Samples (%); the line on the blue bar is the 95% interval")
+        axes.set_xlabel(
+            "Samples (%)"
+            + ("; the line on the blue bar is the 95% interval" if width == WIDE else "")
+        )
         axes.spines["left"].set_visible(False)
         return sketch.to_svg(identifier, _describe(rows, summary))
 

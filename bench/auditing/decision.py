@@ -45,6 +45,9 @@ EARLY = 0.005
 """While rounds go on, a claim counts as consistent only with so much to spare: what more passes
 would break is known at the end."""
 
+LEARNING = 1.0
+"""What not knowing the best stake costs, in the logarithm of the capital."""
+
 MISLED = frozenset(
     {
         "zero-gradients",
@@ -57,6 +60,7 @@ MISLED = frozenset(
         "larger-radius-survived",
         "more-iterations-break",
         "transfer-beats-white-box",
+        "attack-power",
         "randomized",
         "training-mode",
         "batch-dependent",
@@ -195,7 +199,8 @@ def clean_verdict(claim: Claim, clean: Clean | None, level: float, varies: bool)
     more = None
     if outcome == "not decided":
         gap = max(abs(claim.accuracy - measured), CLEAN_MARGIN - difference, 0.002)
-        more = _more(measured * (1 - measured), gap, level, clean.population, n)
+        needed = _draws(math.log(2 / level), measured * (1 - measured), gap, clean.population)
+        more = max(math.ceil(needed) - n, 1)
     return Verdict(
         **numbers,
         outcome=outcome,
@@ -285,9 +290,14 @@ def robust_verdict(
         )
     spread = unexplained(population, rounds, left.scores) * (population / size) ** 2
     measured = standing / drawn * population / size
-    below, above = claim.accuracy - measured, least_gap(measured, more_breaks, claim, margin)
-    gap = max(below, above)
-    more = _more(spread, gap, level, population, drawn) if gap > 1e-3 else None
+    down = claim.accuracy - measured
+    up = measured - (more_breaks or 0.0) - (claim.accuracy - margin)
+    waits = [
+        _draws(math.log(1 / level) + LEARNING - float(money[-1]), spread, down, population - drawn),
+        _draws(math.log(1 / level) + LEARNING, spread, up, population) - drawn,
+    ]
+    possible = [max(each, 1) for each, gap in zip(waits, (down, up), strict=True) if gap > 1e-3]
+    more = math.ceil(min(possible)) if possible and drawn < population else None
     return Verdict(
         **numbers,
         outcome="not decided",
@@ -300,11 +310,6 @@ def robust_verdict(
         more=more,
         more_seconds=None if more is None else more * seconds / drawn,
     )
-
-
-def least_gap(measured: float, more_breaks: float | None, claim: Claim, margin: float) -> float:
-    """Return by how much an accuracy, less what more would break, exceeds what is consistent."""
-    return measured - (more_breaks or 0.0) - (claim.accuracy - margin)
 
 
 def verdicts(claims: Sequence[Claim], records: Records) -> list[Verdict]:
@@ -356,11 +361,11 @@ def _said(claim: Claim, level: float) -> dict[str, Any]:
     }
 
 
-def _more(spread: float, gap: float, level: float, population: int, drawn: int) -> int:
-    """Return how many further images would be expected to decide.
+def _draws(missing: float, spread: float, gap: float, population: int) -> float:
+    """Return how many draws are expected to gain `missing`, in the logarithm of the capital.
 
-    A bettor with the best stake gains gap^2 / (2 spread) a draw; a population is used up by and by.
+    A bettor with the best stake gains gap^2 / (2 spread) a draw, and more as a population is used
+    up. Without a gap, all that are left.
     """
-    needed = 2 * math.log(1 / level) * max(spread, 1e-4) / gap**2
-    finite = needed / (1 + needed / population)
-    return max(math.ceil(min(finite, population)) - drawn, 1)
+    needed = 2 * max(missing, 0.0) * max(spread, 1e-4) / max(gap, 1e-6) ** 2
+    return needed / (1 + needed / max(population, 1))

@@ -180,6 +180,8 @@ def _overall(found: list[Verdict]) -> Outcome:
 def _ended(
     ended: Ended, records: Records
 ) -> tuple[Literal["by itself", "killed: time", "killed: memory", "failed"], str]:
+    if records.finished:
+        return "by itself", ""
     if ended.killed_for == "time":
         return (
             "killed: time",
@@ -192,8 +194,6 @@ def _ended(
             f"the candidate's process was killed in the stage {records.stage}, since it had "
             f"{ended.most_memory / 2**30:.1f} GiB of memory",
         )
-    if ended.code == 0 and records.finished:
-        return "by itself", ""
     how = f"with signal {-ended.code}" if ended.code < 0 else f"with exit code {ended.code}"
     said = f"; its last line was: {ended.last_line}" if ended.last_line else ""
     return "failed", f"the candidate's process ended {how} in the stage {records.stage}{said}"

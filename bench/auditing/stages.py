@@ -45,6 +45,7 @@ from bench.decision import classes_of
 from bench.engines.engine import GRADIENT_COST
 from bench.engines.progress import Progress
 from bench.errors import FOREIGN_ERRORS, BenchError, raised
+from bench.formatting import duration
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.plugins import load_plugins
 from bench.precision import tensor_cores
@@ -71,12 +72,14 @@ PART_SHARE = 0.1
 """Of the budget, that the part takes."""
 ATTACK_SHARE = 0.6
 """Of the budget, after which no further round of attacks is begun; flags have the rest."""
-LEAST_FOR_FLAGS = 0.1
-"""Of the budget, that must be left for the flags that need attacks of their own."""
+FLAG_EFFORT = 5
+"""What the flags that need attacks of their own take of an image that stands, in the protocol's own
+gradient attacks: four times the steps, and larger radii."""
+FLAG_IMAGES = 32
 
 ROUND_SIZES = (100, 50, 25, 10)
-ROUNDS_IN_BUDGET = 4
-PASSES_AN_IMAGE = 250
+ROUNDS_IN_BUDGET = 3
+PASSES_AN_IMAGE = 60
 """About what an express evaluation takes, for the choice of a round's size only."""
 TIMED_IMAGES = 32
 BATCH = 100
@@ -234,9 +237,9 @@ def _clean(job: Work, candidate: Candidate, dataset: Dataset, device: torch.devi
     start, size = time.monotonic(), len(dataset)
     order = permutation(size, job.order.seed)
     first = order[:TIMED_IMAGES]
-    _leads(candidate, dataset, first[:4], device)  # the first pass is slower
+    leads_of(candidate, dataset, first[:4], device)  # the first pass is slower
     timed = time.monotonic()
-    _leads(candidate, dataset, first, device)
+    leads_of(candidate, dataset, first, device)
     each = (time.monotonic() - timed) / len(first)
     affordable, note = size, ""
     if each * size > CLEAN_SHARE * job.budget:
@@ -248,7 +251,7 @@ def _clean(job: Work, candidate: Candidate, dataset: Dataset, device: torch.devi
     right: list[bool] = []
     margins: list[float] = []
     for begin in range(0, len(chosen), BATCH):
-        leads, hits = _leads(candidate, dataset, chosen[begin : begin + BATCH], device)
+        leads, hits = leads_of(candidate, dataset, chosen[begin : begin + BATCH], device)
         right += hits.tolist()
         margins += leads.tolist()
     return Clean(
@@ -262,7 +265,7 @@ def _clean(job: Work, candidate: Candidate, dataset: Dataset, device: torch.devi
 
 
 @torch.no_grad()
-def _leads(
+def leads_of(
     candidate: Candidate, dataset: Dataset, rows: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return by how much the right class leads (n,), and whether it wins (n,) bool."""
@@ -441,14 +444,35 @@ def _attack(job: Work, candidate: Candidate, dataset: Dataset, device: torch.dev
     _note(job, result, decides)
     records.stage = "flags"
     job.log.write()
-    if job.budget - job.spent < LEAST_FOR_FLAGS * job.budget:
-        job.log.trouble("flags", "the time was spent; see what to run next", False)
+    price = _price_of_flags(job, records)
+    if job.spent + price > job.budget:
+        reason = (
+            f"it would take about {duration(price)} of the budget of {duration(job.budget)}, of "
+            f"which {duration(job.spent)} were spent"
+        )
+        job.log.trouble("flags", reason, False)
         return
     begin = time.monotonic()
     full = replace(settings, flags="full")
     result = evaluate(candidate, chosen, full, job.store, Quiet())
     records.full_flags_seconds = time.monotonic() - begin
     _note(job, result, decides)
+
+
+def _price_of_flags(job: Work, records: Records) -> float:
+    """Return about how long the flags that need attacks of their own take, in seconds."""
+    rounds = records.rounds
+    assert rounds is not None
+    passes = sum(each.passes for each in rounds.attacks)
+    each_pass = sum(each.seconds for each in rounds.attacks) / max(passes, 1)
+    gradients = 0.0
+    for choice in job.suite.protocol("express").attacks:
+        if choice.name.startswith("apgd"):
+            given = {**ATTACKS[choice.name].defaults, **choice.parameters}
+            starts = max(int(given.get("targets", 1)), 1) * int(given.get("restarts", 1))
+            gradients += float(given["steps"]) * starts
+    images = min(sum(rounds.standing), FLAG_IMAGES)
+    return each_pass * FLAG_EFFORT * GRADIENT_COST * gradients * images
 
 
 def _round_size(job: Work, clean: Clean | None) -> int:
@@ -491,6 +515,7 @@ def _note(job: Work, result: RunResult, decides: Decides) -> None:
         flags=summary.flags,
         flags_checked=summary.flags_checked,
         eight_bit=summary.eight_bit_robust_accuracy,
+        power=summary.attack_power,
     )
     job.log.write()
 

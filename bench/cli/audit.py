@@ -19,7 +19,7 @@ from bench.formatting import count, duration, percent
 if TYPE_CHECKING:
     from bench.auditing.report import Report
 
-REFUTED = 4
+REFUTED, FAILED = 4, 1
 BETWEEN_LINES = 10.0
 
 
@@ -83,8 +83,8 @@ def command(
     CANDIDATE is named as for `bench run`. Its code runs in a process of its own, without network
     where the system allows that, and within limits of memory and time.
 
-    Exit codes: 4 a claim is refuted; 2 wrong usage or input; 3 something cannot be downloaded; 0
-    else.
+    Exit codes: 4 a claim is refuted; 1 the candidate cannot be loaded; 2 wrong usage or input; 3
+    something cannot be downloaded; 0 else.
     """
     from bench.auditing.run import audit
 
@@ -123,7 +123,7 @@ def command(
     for step in report.next[:1]:
         click.echo(f"next: {step.command}")
     click.echo(f"wrote {made.page}, {made.json}, {made.form}")
-    sys.exit(REFUTED if report.is_refuted else 0)
+    sys.exit(REFUTED if report.is_refuted else FAILED if report.loaded is None else 0)
 
 
 class _Lines:

@@ -46,6 +46,7 @@ from bench.pages.weight_plot import weight_plot
 from bench.store import Store
 from bench.store.eps_curve import curve
 from bench.store.files import safe_name
+from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, Summary
 
 _logger = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
     records = _records(store, candidate, notices)
     content: dict[str, Any] = dict.fromkeys(
         (
-            "waterfall", "eps_figure", "passes", "curve", "classes", "class_figure", "confusion",
+            "waterfall", "eps_figure", "eps_source", "passes", "curve", "classes", "class_figure",
+            "confusion",
             "confusions", "calibration", "reliability_figure", "confidence_figure",
             "alphas", "margins", "weights", "cards", "certified_figure",
         )
@@ -155,8 +157,10 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
     numbers: dict[str, Any] = {"summary": summary.model_dump(mode="json")}
     if isinstance(summary, AttackedSummary) and summary.attacks:
         content["waterfall"] = _both(partial(waterfall_plot, summary), "waterfall")
-    if isinstance(summary, AttackedSummary):
-        content["eps_figure"] = _eps_curve(store, summary, numbers, notices)
+    source = _with_eps_curve(candidate)
+    if source is not None:
+        content["eps_source"] = source
+        content["eps_figure"] = _eps_curve(store, source, numbers, notices)
     if records is not None and records.n:
         content |= _per_sample(records, numbers)
         content["cards"] = _cards(store, records, notices)
@@ -187,6 +191,23 @@ def _records(store: Store, candidate: Candidate, notices: list[str]) -> Candidat
         notices.append(_told(store, error))
         _logger.warning("left out of a candidate's page: %s", error)
         return None
+
+
+def _with_eps_curve(candidate: Candidate) -> AttackedSummary | None:
+    """Return the run whose smallest perturbations are drawn: the main one, or the newest like it.
+
+    It is of the same candidate and in the same norm; None: there is none.
+    """
+    main = candidate.main
+    for run in (main, *candidate.runs):
+        if (
+            isinstance(run, AttackedSummary)
+            and run.eps_curve is not None
+            and run.manifest.threat_model.norm == main.manifest.threat_model.norm
+            and (run.run == main.run or same_candidate(run.manifest, main.manifest))
+        ):
+            return run
+    return None
 
 
 def _eps_curve(

@@ -90,8 +90,10 @@ def place_labels(
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call, unused-ignore]
     frame = sketch.axes.get_window_extent(renderer)
     to_pixels = sketch.axes.transData.transform
-    taken = [_extents(Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS)) for label in labels]
-    bar_boxes = _rows([_extents(Bbox(to_pixels(ends)).padded(CAP_RADIUS)) for ends in bars], 4)
+    taken = [
+        list(Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS).extents) for label in labels
+    ]
+    bar_boxes = _rows([list(Bbox(to_pixels(ends)).padded(CAP_RADIUS).extents) for ends in bars], 4)
     dot_pixels = _rows([to_pixels(dot).tolist() for dot in dots], 2)
 
     def cost(box: Bbox, place: int) -> float:
@@ -122,12 +124,7 @@ def place_labels(
                 annotation.remove()
         if lowest < NO_ROOM or label.short:
             sketch.set_halo(kept)
-            taken.append(_extents(box.padded(LABEL_DISTANCE)))
-
-
-def _extents(box: Bbox) -> list[float]:
-    """Return left, bottom, right, top."""
-    return [box.x0, box.y0, box.x1, box.y1]
+            taken.append(list(box.padded(LABEL_DISTANCE).extents))
 
 
 def _rows(values: list[list[float]], columns: int) -> FloatArray:
@@ -136,7 +133,7 @@ def _rows(values: list[list[float]], columns: int) -> FloatArray:
 
 def _overlapping(box: Bbox, others: FloatArray) -> int:
     """Return how many of the boxes (n, 4), each left, bottom, right, top, overlap `box`."""
-    x0, y0, x1, y1 = _extents(box)
+    x0, y0, x1, y1 = box.extents
     left, bottom, right, top = others.T
     return int(((left <= x1) & (right >= x0) & (bottom <= y1) & (top >= y0)).sum())
 

@@ -153,11 +153,11 @@ def leaderboard_rows(board: Leaderboard, certified: CertifiedBoard | None) -> li
     """
     runs = [entry.summary for entry in board.entries]
     certificates = _certificates(certified)
-    kinds: list[tuple[RowKind, Sequence[Entry]]] = [
+    kinds: tuple[tuple[RowKind, Sequence[Entry]], ...] = (
         ("full", board.ranked),
         ("partial", board.partial),
         ("express", board.express),
-    ]
+    )
     rows = [
         _measured_row(board, entry, kind, f"{kind[0]}{number}", runs, certificates)
         for kind, entries in kinds

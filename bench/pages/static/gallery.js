@@ -1,7 +1,7 @@
 "use strict";
 // Filters of the gallery, and the numbers as files. Without scripts the page shows all images.
 {
-  const BATCH = 24;
+  const BATCH = 40;
   const list = document.getElementById("shots");
   const filters = document.getElementById("choose");
   const more = document.getElementById("more");

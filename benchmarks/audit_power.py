@@ -147,7 +147,8 @@ def refuted(
             Round(part, ones[part]) for part in np.split(order, range(ROUND, len(order), ROUND))
         ]
         money = capital(needed, size, drawn, scores if knows == "margins" else None, level=LEVEL)
-        found += np.maximum.accumulate(money) >= math.log(1 / LEVEL)
+        reached = np.maximum.accumulate(money) >= math.log(1 / LEVEL)
+        found += reached[ROUND - 1 :: ROUND]
     return found / repetitions
 
 

@@ -16,7 +16,7 @@ from bench.auditing.records import AttackLine, Records
 from bench.formatting import count, percent, setting
 from bench.store.summary import Flag
 
-State = Literal["done", "not done", "not applicable", "not tried"]
+State = Literal["done", "not done", "not applicable"]
 
 CARLINI, TRAMER = "Carlini et al. 2019", "Tramer et al. 2020"
 
@@ -284,11 +284,24 @@ def _eight_bit(records: Records, _: Sequence[Verdict]) -> Item:
 
 
 def _power(records: Records, _: Sequence[Verdict]) -> Item:
+    what, rounds = "attack power: planted weaknesses are found", records.rounds
+    if rounds is None or not rounds.run:
+        return _not_attacked(what, TRAMER, records)
+    if rounds.power is None:
+        return Item(what=what, source=TRAMER, state="not done", figure=_why(records, "flags"))
+    if rounds.power.reason:
+        return Item(what=what, source=TRAMER, state="not done", figure=rounds.power.reason)
+    texts = []
+    for outcome in ("found", "partly", "missed", "untested"):
+        named = [each.name for each in rounds.power.plants if each.outcome == outcome]
+        if named:
+            texts.append(f"{outcome}: {', '.join(named)}")
     return Item(
-        what="attack power: planted weaknesses are found",
+        what=what,
         source=TRAMER,
-        state="not tried",
-        figure="not tried",
+        state="done",
+        figure=f"on {count(rounds.power.samples)} images; {'; '.join(texts)}",
+        is_concern=any(each.outcome == "missed" for each in rounds.power.plants),
     )
 
 
@@ -297,7 +310,7 @@ def _by_hand(records: Records, _: Sequence[Verdict]) -> Item:
         what="an attack that a person wrote for this defence",
         source=TRAMER,
         state="not done",
-        figure="no program can do that; see docs/how-to/own-attack.md",
+        figure="no program can do that; the documentation says how to write one",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.store.power import AttackPower
 from bench.store.summary import Flag
 
 FILE = "audit-records.json"
@@ -133,6 +134,8 @@ class Rounds(Part):
     flags: list[Flag] = []
     flags_checked: Literal["basic", "full"] = "basic"
     eight_bit: Share | None = None
+    power: AttackPower | None = None
+    """Which planted weaknesses these attacks find; None: not tried."""
 
 
 class AttackLine(Part):

@@ -446,7 +446,10 @@ def _attack(job: Work, candidate: Candidate, dataset: Dataset, device: torch.dev
     job.log.write()
     price = _price_of_flags(job, records)
     if job.spent + price > job.budget:
-        reason = f"they would take about {duration(price)}; {duration(job.spent)} were spent"
+        reason = (
+            f"it would take about {duration(price)} of the budget of {duration(job.budget)}, of "
+            f"which {duration(job.spent)} were spent"
+        )
         job.log.trouble("flags", reason, False)
         return
     begin = time.monotonic()
@@ -512,6 +515,7 @@ def _note(job: Work, result: RunResult, decides: Decides) -> None:
         flags=summary.flags,
         flags_checked=summary.flags_checked,
         eight_bit=summary.eight_bit_robust_accuracy,
+        power=summary.attack_power,
     )
     job.log.write()
 

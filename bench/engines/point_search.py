@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from bench.attacks import AttackPlan, keyed_draws, select
+from bench.attacks.attack import STEPS_BETWEEN_LOOKS
 from bench.attacks.auto_pgd import APGD
-from bench.engines.engine import STEPS_BETWEEN_LOOKS, Task
+from bench.engines.engine import Task
 from bench.errors import InputError
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores

@@ -143,7 +143,9 @@ class Drawing:
         width = float(root.attrib.pop("width").removesuffix("pt"))
         root.attrib.pop("height")
         root.set("style", f"max-width: {width * 4 / 3:.0f}px")
-        root.set("role", "img")
+        # What is in an image cannot be reached, and links must be.
+        links = any(title.address for title in self.titles.values())
+        root.set("role", "group" if links else "img")
         root.set("aria-label", printable(alternative, limit=2000))
         # ElementTree escapes every text in it.
         return Markup(ElementTree.tostring(root, encoding="unicode"))

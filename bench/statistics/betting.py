@@ -4,7 +4,7 @@ Units are drawn at random without replacement. If the population has at least K 
 is a one with probability at least m = (K - ones so far) / (units left). A bettor who puts money on
 "fewer" and multiplies the capital by 1 + stake (m - draw), stake >= 0, has a nonnegative
 supermartingale: the capital ever reaches 1 / alpha with probability at most alpha (Ville 1939).
-That holds for any stakes that are chosen before the draw, so that one may look after every round
+That holds for any stakes that are chosen before the draw, so that one may look after every draw
 and stop when one likes.
 
 Stakes decide the power only. Two things raise it here. What is known of every unit in advance, a
@@ -75,7 +75,7 @@ def capital(
     horizon: int = USUAL_HORIZON,
     level: float = 0.05,
 ) -> Numbers:
-    """Return the logarithm of the capital after each round, for "at least `claimed` ones".
+    """Return the logarithm of the capital after each draw, for "at least `claimed` ones".
 
     The claim is refuted at `level` as soon as it is at least log(1 / level).
 
@@ -89,7 +89,7 @@ def capital(
         level: the false alarm for which stakes are chosen, in (0, 1).
 
     Returns:
-        (number of rounds,); infinite where the draws leave no room for so many ones.
+        (number of draws,); infinite from where the draws leave no room for so many ones.
 
     Raises:
         InputError: an argument is out of its range, or a unit is drawn twice.
@@ -118,17 +118,19 @@ def capital(
         mean = (predicted[left].sum() - (np.cumsum(own) - own)) / (size - before)
         stakes = _stakes(spread / weight, level, horizon, predicted[left], n, claimed - ones, size)
         gains = 1 + stakes[:, None] * (least - (drawn - own + mean))[None]
+        gains = np.where(least > 0, gains, 0.0)  # the claim is borne out: the bet is lost
         with np.errstate(divide="ignore"):
-            money = money + np.log(np.maximum(gains, 0)).sum(axis=1)
+            path = money[:, None] + np.log(np.maximum(gains, 0)).cumsum(axis=1)
+        money = path[:, -1] if n else money
+        is_impossible = claimed - ones - np.cumsum(drawn) > size - 1 - before
+        history.append(np.where(is_impossible, np.inf, np.logaddexp.reduce(path, axis=0)))
         spread += float(((drawn - own - (drawn - own).mean()) ** 2).sum()) if n else 0.0
         weight += n
         ones += int(drawn.sum())
         left[each.units] = False
         seen_units.append(each.units)
         seen_ones.append(each.ones)
-        is_impossible = claimed - ones > size - n
-        history.append(math.inf if is_impossible else float(np.logaddexp.reduce(money)))
-    return np.array(history)
+    return np.concatenate(history) if history else np.array([])
 
 
 def anytime_bounds(

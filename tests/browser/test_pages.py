@@ -48,7 +48,9 @@ def test_every_page_is_quiet_small_and_complete(site: Path, visit: Visit) -> Non
         assert opened.messages == [], name
         assert opened.requests == [address(site, name)], name
         assert page.title(), name
-        links = page.eval_on_selector_all("a[href]", "all => all.map(each => each.href)")
+        links = page.eval_on_selector_all(
+            "a[href]", "all => all.map(each => new URL(each.getAttribute('href'), location).href)"
+        )
         for link in {each for each in links if each.startswith("file:")}:
             target, _, place = link.partition("#")
             path = Path(target.removeprefix("file://"))

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from bench import data
+from bench.attacks.attack import STEPS_BETWEEN_LOOKS
 from bench.attacks.auto_pgd import APGD
 from bench.candidates.mix import Mix
 from bench.certification.smoothing import Smoothing
 from bench.engines import AttackTask, CertificationTask
 from bench.engines.certification import CertificationEngine
-from bench.engines.engine import STEPS_BETWEEN_LOOKS
 from bench.engines.fast import FastEngine
 from bench.engines.sweep import SweepEngine
 from bench.errors import EvaluationError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import numpy as np
@@ -103,6 +103,8 @@ def candidate_pages(
                 board=board,
                 candidate=candidate,
                 entry=candidate.entry,
+                # Provenance asks only for what summaries of all kinds have.
+                origin=candidate.entry or Entry(cast(AttackedSummary, candidate.main)),
                 main=candidate.main,
                 definition=board.definition,
                 reference=_reference(candidate.main),

@@ -163,9 +163,11 @@ def levels(claims: Sequence[Claim], clean_is_whole: bool) -> dict[str, float]:
 def least_count(claim: Claim, size: int) -> int:
     """Return the least number of test images that bears a claim of robust accuracy out.
 
-    Rounding in print and the spread of an attack from seed to seed are in its favour.
+    Rounding in print and the spread of an attack from seed to seed, at least one image, are in its
+    favour.
     """
-    return max(math.ceil((claim.accuracy - ATTACK_SPREAD - PRINTED_ROUNDING) * size - 1e-9), 0)
+    spread = max(ATTACK_SPREAD * size, 1.0)
+    return max(math.ceil((claim.accuracy - PRINTED_ROUNDING) * size - spread - 1e-9), 0)
 
 
 def clean_verdict(claim: Claim, clean: Clean | None, level: float, varies: bool) -> Verdict:
@@ -175,7 +177,7 @@ def clean_verdict(claim: Claim, clean: Clean | None, level: float, varies: bool)
         return Verdict(**common, outcome="not decided", reason="nothing was measured")
     n, right = len(clean.indices), sum(clean.right)
     measured = right / n
-    tolerance = CLEAN_SPREAD + PRINTED_ROUNDING
+    tolerance = max(CLEAN_SPREAD, 1 / clean.population) + PRINTED_ROUNDING
     difference = abs(measured - claim.accuracy)
     numbers = {**common, "measured": measured, "n": n, "population": clean.population}
     if clean.is_whole and not varies:
@@ -263,10 +265,18 @@ def robust_verdict(
         "n": drawn,
         "exact": drawn == population,
     }
+    broken = f"{count(drawn - standing)} of {count(drawn)} images"
     text = (
-        f"{count(drawn - standing)} of {count(drawn)} images that were right without attack were "
-        "broken"
+        f"{broken} were wrong without attack or broken"
+        if left.scores is None
+        else f"{broken} that were right without attack were broken"
     )
+    if refuted and math.isinf(float(money[-1])):
+        return Verdict(
+            **{**numbers, "exact": True},
+            outcome="refuted",
+            reason=f"{text}: whatever the others are, fewer stand than are claimed",
+        )
     if refuted:
         return Verdict(
             **numbers,

@@ -91,11 +91,9 @@ def place_labels(
     frame = sketch.axes.get_window_extent(renderer)
     to_pixels = sketch.axes.transData.transform
     taken = [
-        Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS).extents.tolist() for label in labels
+        list(Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS).extents) for label in labels
     ]
-    bar_boxes = _rows(
-        [Bbox(to_pixels(ends)).padded(CAP_RADIUS).extents.tolist() for ends in bars], 4
-    )
+    bar_boxes = _rows([list(Bbox(to_pixels(ends)).padded(CAP_RADIUS).extents) for ends in bars], 4)
     dot_pixels = _rows([to_pixels(dot).tolist() for dot in dots], 2)
 
     def cost(box: Bbox, place: int) -> float:
@@ -126,7 +124,7 @@ def place_labels(
                 annotation.remove()
         if lowest < NO_ROOM or label.short:
             sketch.set_halo(kept)
-            taken.append(box.padded(LABEL_DISTANCE).extents.tolist())
+            taken.append(list(box.padded(LABEL_DISTANCE).extents))
 
 
 def _rows(values: list[list[float]], columns: int) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
@@ -11,6 +13,8 @@ from bench.pages.passes import PassesCurve
 from bench.pages.svg import ROLES, WIDE, drawing, printable
 from bench.store.summary import AttackedSummary
 
+FEW = 5
+"""Attacks whose ends are all drawn, those too that broke nothing."""
 LABEL_WIDTH = 14
 """Points between two names of attacks."""
 
@@ -46,7 +50,7 @@ def passes_plot(
         axes.fill_between(passes, accuracy, 0, step="post", color=ROLES["robust"], alpha=0.10)
         (line,) = axes.step(passes, accuracy, where="post", color=ROLES["robust"], linewidth=1.8)
         sketch.set_title(line, "accuracy after so many passes on each sample")
-        _draw_ends(axes, curve)
+        _draw_ends(axes, curve, {each.name for each in summary.attacks if each.broken})
         axes.axhline(100 * summary.robust_accuracy, color=ROLES["adversarial"], linewidth=1.0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.set_xlabel("Passes spent on a sample (forward and backward, log scale)")
@@ -58,10 +62,12 @@ def passes_plot(
         return sketch.to_svg(identifier, text)
 
 
-def _draw_ends(axes: Axes, curve: PassesCurve) -> None:
-    """Draw where each attack ended, with its name where there is room."""
+def _draw_ends(axes: Axes, curve: PassesCurve, broke: Collection[str]) -> None:
+    """Draw where the attacks in `broke` and the last one ended, with names where there is room."""
     last = float("-inf")
     for end, name in curve.ends:
+        if name not in broke and name != curve.ends[-1][1] and len(curve.ends) > FEW:
+            continue
         axes.axvline(end, color=ROLES["muted"], linewidth=0.9, linestyle=(0, (2, 3)))
         place = float(axes.transData.transform((end, 0))[0])
         if place - last > LABEL_WIDTH:

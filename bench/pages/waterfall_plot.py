@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -10,6 +11,8 @@ from bench.formatting import count, percent
 from bench.pages.svg import ROLES, WIDE, drawing, printable
 from bench.store.summary import AttackedSummary
 
+MOST_ROWS = 10
+"""Rows that are drawn before those of attacks that broke nothing are drawn as one."""
 LEFT_ROOM = 1.95
 """Inches for the names of the attacks."""
 
@@ -88,7 +91,7 @@ def waterfall_plot(summary: AttackedSummary, identifier: str, width: float = WID
             color=ROLES["on-robust" if inside else "ink"],
             zorder=6,
         )
-        names = [printable(name, 26) for name, *_ in rows]
+        names = [printable(name, 23) for name, *_ in rows]
         axes.set_yticks(range(bottom + 1), labels=[*names, "stood every attack"])
         axes.tick_params(axis="y", length=0, labelcolor=ROLES["ink"])
         axes.set_ylim(bottom + 0.6, -0.6)
@@ -112,7 +115,19 @@ def waterfall_rows(summary: AttackedSummary) -> list[Row]:
     for done in summary.attacks:
         rows.append((done.name, before, done.accuracy_after, _lost(done.broken, "broken")))
         before = done.accuracy_after
-    return rows
+    return rows if len(rows) <= MOST_ROWS else _without_repeats(rows)
+
+
+def _without_repeats(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with one for all attacks in succession that broke nothing."""
+    kept: list[Row] = []
+    for broke, group in itertools.groupby(rows, key=lambda row: row[1] > row[2]):
+        some = list(group)
+        if broke or len(some) == 1:
+            kept += some
+        else:
+            kept.append((f"{len(some)} attacks in turn", *some[0][1:3], some[0][3]))
+    return kept
 
 
 def _lost(number: int, how: str) -> str:

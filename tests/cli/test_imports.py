@@ -44,6 +44,7 @@ def _call_all(*commands: list[str]) -> None:
 def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     save_run(store, make_manifest("digits-linf", "mine", 20), 19, (12, 11, 11, 10))
+    save_run(store, make_manifest("digits-linf", "theirs", 20), 19, (12, 11, 11, 11))
     save_run(store, make_manifest("cifar10-linf", "mine", 20), 19, (12, 11, 11, 10))
     results = ["--results-dir", str(store.root)]
     own = tmp_path / "own.yaml"  # a user's suite, whose attacks readers do not look up
@@ -51,6 +52,7 @@ def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
     _call_all(
         ["show", "digits-linf/mine", *results],
         ["show", "digits-linf/mine", "--json", *results],
+        ["diff", "digits-linf/mine", "digits-linf/theirs", *results],
         ["check", "--suite", "digits-linf", *results],
         ["check", "--suite", str(own), *results],
         ["export", "csv", "--suite", str(own), *results],

@@ -7,7 +7,7 @@ A course is a schedule of `schedules.py`, or express with a goal of nothing left
 large as AutoAttack's, so that it goes on until its attacks are used up; where it ends by itself is
 marked. Its random search and its ranking of classes are counted, too. A pass with a gradient counts
 as three without. Courses are appended to benchmarks/results/express_curve.jsonl; the newest of each
-case and schedule make the table in express_curve.txt and the drawing in express_curve.svg.
+case and schedule make the table in express_curve.txt and the drawing of the documentation.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bench.engines import AttackTask
 from bench.engines.express import ExpressEngine
 
 RESULTS = Path(__file__).parent / "results" / "express_curve.jsonl"
+DRAWING = Path(__file__).parent.parent / "docs" / "images" / "express-curve.svg"
 EXPRESS = "express"
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of AutoAttack's passes; the table has the accuracy at each."""
@@ -184,12 +185,14 @@ def draw(curves: Mapping[tuple[str, str], Curve], path: Path) -> None:
 @click.option("--n-examples", type=int, help="Instead of the case's own number.")
 @click.option("--seed", type=int, default=0)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
+@click.option("--drawing", type=click.Path(path_type=Path), default=DRAWING)
 def main(
     cases: tuple[str, ...],
     schedules: tuple[str, ...],
     n_examples: int | None,
     seed: int,
     results: Path,
+    drawing: Path,
 ) -> None:
     """Measure courses of the cases named, then write the table and the drawing."""
     for case in cases:
@@ -203,7 +206,7 @@ def main(
         (row.case, row.schedule): row for row in (Curve(**json.loads(each)) for each in lines)
     }
     results.with_suffix(".txt").write_text(table(curves), encoding="utf-8")
-    draw(curves, results.with_suffix(".svg"))
+    draw(curves, drawing)
     click.echo(table(curves), nl=False)
 
 

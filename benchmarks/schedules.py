@@ -358,9 +358,11 @@ def a3(course: Course) -> None:
         # The first round has measured every margin before a round leaves samples out.
         nearest = course.margins[rows].argsort(descending=True, stable=True)
         rows = rows[nearest[: max(1, round(share * len(rows)))]].sort().values
-        for block in course.attack(each, rows):
-            if block.witnesses is not None:
-                successes.append(_succeeded(task, each, block, learnt))
+        successes += [
+            _succeeded(task, each, block, learnt)
+            for block in course.attack(each, rows)
+            if block.witnesses is not None
+        ]
 
 
 def _succeeded(
@@ -368,9 +370,9 @@ def _succeeded(
 ) -> Tensor:
     """Return (n, 2) the weights of the label and of the new class in directions that succeeded."""
     witnesses, attempts = block.witnesses, block.attempts
-    assert (
-        witnesses is not None and attempts is not None and isinstance(plan.attack, DirectedStarts)
-    )
+    assert witnesses is not None
+    assert attempts is not None
+    assert isinstance(plan.attack, DirectedStarts)
     iteration = dict(zip(attempts.index.tolist(), attempts.iteration.tolist(), strict=True))
     restarts = torch.tensor(
         [(iteration[index] - 1) // plan.attack.steps for index in witnesses.index.tolist()]

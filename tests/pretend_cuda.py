@@ -26,6 +26,7 @@ import contextlib
 import os
 import runpy
 import sys
+import weakref
 from collections import Counter
 from types import SimpleNamespace
 from unittest import mock
@@ -355,6 +356,7 @@ class PretendCuda(TorchDispatchMode):
     def _pin(self, tensor, *args):
         copy = tensor.clone()
         self.pinned.add(copy.data_ptr())
+        weakref.finalize(copy, self.pinned.discard, copy.data_ptr())
         return copy
 
     def __enter__(self):
@@ -398,7 +400,9 @@ class PretendCuda(TorchDispatchMode):
                 if hasattr(module, name):
                     self._patches.enter_context(mock.patch.object(module, name, value))
         self._patches.enter_context(mock.patch.object(torch, "Generator", Generator))
-        self._patches.enter_context(mock.patch.object(Tensor, "pin_memory", self._pin))
+        self._patches.enter_context(
+            mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: self._pin(tensor))
+        )
         self._patches.enter_context(mock.patch.object(torch, "compile", _no_compiler))
         torch._C._ensureCUDADeviceGuardSet()  # C++ may ask which device is the current one
         for name in ("tensor", "as_tensor"):

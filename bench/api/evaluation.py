@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from bench.errors import InputError
 from bench.formatting import accuracy_text, percent
 from bench.statistics import Interval
 from bench.store import RunFolder
+from bench.store.records import ImageArray, Witnesses
 from bench.store.summary import (
     AttackedSummary,
     AttackSummary,
@@ -139,6 +141,69 @@ class Evaluation:
         rows = [each.model_dump() for each in done]
         return pd.DataFrame(rows, columns=list(AttackSummary.model_fields)).set_index("name")
 
+    @property
+    def smallest(self) -> pd.DataFrame:
+        """The table of smallest known perturbations, one row a sample.
+
+        Columns: `index`; `radius`, 0 where the sample is wrong without an attack, infinite where no
+        perturbation is known; `attack` that found it; `forward_passes`, `backward_passes` and
+        `seconds` of the search.
+
+        Raises:
+            InputError: the run was made without `eps_curve`, or the file is damaged.
+        """
+        table = self.folder.smallest()
+        if table is None:
+            raise InputError(
+                f"{self.suite}/{self.name}@{self.run}: expected a run that looked for the smallest "
+                "perturbations, got one that did not; evaluate with eps_curve=True, or --eps-curve"
+            )
+        return table
+
+    @property
+    def eps_curve(self) -> pd.DataFrame:
+        """Robust accuracy against eps, an upper bound at every radius, as a step function.
+
+        Columns: `eps`, ascending from 0, where the accuracy falls; `robust_accuracy` from there on;
+        `low` and `high`, its exact binomial 95% interval at one radius. It passes through
+        `robust_accuracy` at the run's eps.
+
+        Raises:
+            InputError: as for `smallest`.
+        """
+        from bench.store.eps_curve import curve
+
+        steps = curve(self.smallest["radius"].to_numpy("float64"))
+        return pd.DataFrame(
+            {
+                "eps": steps.radii,
+                "robust_accuracy": steps.accuracy,
+                "low": steps.low,
+                "high": steps.high,
+            }
+        )
+
+    def plot_eps_curve(self, *others: Evaluation, axes: Axes | None = None) -> Axes:
+        """Draw robust accuracy against eps, with the curves of other runs beside it.
+
+        Args:
+            others: runs under the same norm.
+            axes: where to draw; None: a new figure.
+
+        Raises:
+            InputError: another norm, or as for `smallest`.
+        """
+        from bench.api.plot import plot_eps_curves
+
+        return plot_eps_curves([self, *others], axes)
+
+    def smallest_images(self) -> tuple[Tensor, Tensor]:
+        """Return the images of the smallest known perturbations, and which samples these are.
+
+        Returns and errors are those of `adversarial_images`; here the distance is free.
+        """
+        return self._images_of(self.folder.smallest_images)
+
     def adversarial_images(self) -> tuple[Tensor, Tensor]:
         """Return the images that broke samples, and which samples these are.
 
@@ -148,11 +213,16 @@ class Evaluation:
         Raises:
             InputError: the data are not here, are not those of the run, or a file is damaged.
         """
+        return self._images_of(self.folder.witnesses)
+
+    def _images_of(
+        self, read: Callable[[ImageArray, Sequence[int]], Witnesses | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Return images of the records, read with the clean ones, and their samples."""
         import torch
 
         dataset = self.dataset()
-        images = dataset.images.numpy()
-        found = self.folder.witnesses(images, dataset.indices.tolist())
+        found = read(dataset.images.numpy(), dataset.indices.tolist())
         if found is None:
             return dataset.images[:0], dataset.indices[:0]
         return torch.from_numpy(found.images), torch.from_numpy(found.index)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.errors import InputError
 from bench.formatting import threat_model
 from bench.store.summary import AttackedSummary, CertifiedSummary, SweepSummary
 
@@ -54,6 +56,30 @@ def plot(evaluation: Evaluation, axes: Axes | None = None) -> Axes:
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy, %")
     axes.set_title(f"{evaluation.name}: {threat_model(summary.manifest.threat_model)}")
+    return axes
+
+
+def plot_eps_curves(evaluations: Sequence[Evaluation], axes: Axes | None = None) -> Axes:
+    """Draw runs' robust accuracies against eps; arguments and errors as `Evaluation` has them.
+
+    Args:
+        evaluations: at least one; the first one's eps is marked.
+        axes: where to draw; None: a new figure.
+    """
+    from bench.pages.eps_curve_plot import NamedCurve, draw_eps_curves
+
+    first = evaluations[0].summary.manifest.threat_model
+    curves = []
+    for each in evaluations:
+        norm = each.summary.manifest.threat_model.norm
+        if norm != first.norm:
+            raise InputError(f"expected runs in {first.norm}, got {each.name} in {norm}")
+        curves.append(NamedCurve(each.name, each.smallest["radius"].to_numpy(np.float64)))
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        _, axes = plt.subplots()
+    draw_eps_curves(axes, curves, first.eps, first.norm)
     return axes
 
 

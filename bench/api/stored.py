@@ -142,10 +142,10 @@ def check(
 def report(
     suite: str | None = None, *, results_dir: Folder | None = None, out: Folder = "reports"
 ) -> Path:
-    """Write one self-contained page a suite, and an index, from the records.
+    """Write the site from the records: an index, and self-contained pages of each suite.
 
     Args:
-        suite: only this one's page; None: all of the store.
+        suite: only this one's pages; None: all of the store.
         results_dir: folder of the records; None: `results`.
         out: folder for the pages.
 

@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from bench.attacks.distances import Norm
+from bench.attacks.distances import Norm, per_image
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import Loss
 from bench.attacks.rowwise import RowFunction, asking_is_free
@@ -36,6 +36,9 @@ from bench.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, K)."""
+
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
+"""Steps after which the host asks which items are done; asking makes a GPU wait."""
 
 S = TypeVar("S", bound=State)
 
@@ -220,6 +223,7 @@ def attack_samples(
     found = images.clone()
     broken = torch.zeros_like(labels, dtype=torch.bool)
     steps = torch.zeros_like(labels)
+    between = STEPS_BETWEEN_LOOKS.get(images.device.type, 1)
     for rank in range(1, classes.shape[1] + 1) if targets else range(1):
         for restart in range(restarts):
             if not len(standing):
@@ -232,16 +236,24 @@ def attack_samples(
                 classes[standing, rank - 1] if targets else None,
                 torch.full_like(standing, restart),
             )
-            rows = standing
+            rows, left = standing, attack.steps
             while len(rows):
-                state = attack.step(model, state)
-                steps[rows] += 1
-                done = attack.finished(state)
-                if bool(done.any()):
-                    leaving = rows[state.broken]
-                    found[leaving] = attack.images(state)[state.broken]
-                    broken[leaving] = True
-                    rows, state = rows[~done], select(state, ~done)
+                for _ in range(max(1, min(between, left))):
+                    state = attack.step(model, state)
+                left -= between
+                done = attack.finished(state).cpu()
+                count = int(done.sum())
+                # To take items out makes a GPU wait, so it keeps finished ones for a while.
+                if not count or (between > 1 and 2 * count < len(rows)):
+                    continue
+                leaving = done.nonzero().flatten().to(images.device)
+                staying = (~done).nonzero().flatten().to(images.device)
+                gone, at = select(state, leaving), rows[leaving]
+                steps[at] += gone.iteration
+                broken[at] = gone.broken
+                fallen = per_image(gone.broken, images)
+                found[at] = torch.where(fallen, attack.images(gone), found[at])
+                rows, state = rows[staying], select(state, staying)
             standing = standing[~broken[standing]]
     return AttackedSamples(found, broken, steps)
 

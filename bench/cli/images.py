@@ -99,7 +99,8 @@ def command(
             strict=True,
         )
     ]
-    write_images(out, rows, files.clean, files.adversarial, manifest.threat_model)
+    threat = manifest.threat_model
+    write_images(out, rows, files.clean, files.adversarial, threat.norm, threat.eps)
     still, n = int(files.fools.sum()), len(rows)
     click.echo(
         f"{title}: {count(still)} of {count(n)} images ({percent(still / n)}%) still fool the "

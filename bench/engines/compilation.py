@@ -85,14 +85,20 @@ def pass_seconds(model: Model, images: Tensor, labels: Tensor | None) -> float:
     return min(_timed(model, images, labels) for _ in range(TIMINGS))
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told; a processor always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _timed(model: Model, images: Tensor, labels: Tensor | None) -> float:
+    wait_for(images.device)
     start = time.perf_counter()
     with torch.no_grad():
         model(images)
     if labels is not None:
         image_gradient(model, images, labels)
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
+    wait_for(images.device)
     return time.perf_counter() - start
 
 

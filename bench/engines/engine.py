@@ -137,10 +137,6 @@ GRADIENT_COST = 3.0
 """A forward-backward pass in forward passes, about; for estimates of time only."""
 
 
-STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
-"""Steps after which the host asks which items are done; asking makes a GPU wait."""
-
-
 @dataclass
 class Outlook:
     """How much time is left, learnt from the passes made so far.

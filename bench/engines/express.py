@@ -64,12 +64,12 @@ LEFT = "express-left"
 def arms(task: AttackTask) -> list[AttackPlan]:
     """Return the arms for a task, the first two for all samples.
 
-    Those that know how a candidate is built are the task's own attacks with fewer steps. Each comes
-    twice: where few samples are left, new random starts break what other losses do not.
+    Those that know how a candidate is built are the task's own attacks with fewer steps. The others
+    come twice: where few samples are left, new random starts break what other losses do not.
     """
     norm, eps = task.threat_model.norm, task.threat_model.eps
     dlr = loss_for("dlr", task.classes)
-    once = [
+    general = [
         _arm("express-margin", CosinePGD(norm, eps, steps=10)),
         *_targeted(task, "express-nearest-target", steps=10, first=0, count=1),
         *_targeted(task, "express-next-targets", steps=10, first=1, count=4),
@@ -78,9 +78,12 @@ def arms(task: AttackTask) -> list[AttackPlan]:
         _arm("express-long-margin", CosinePGD(norm, eps, steps=50)),
         _arm("express-dlr", APGD(norm, eps, LOSSES[dlr], steps=50)),
         _arm("express-ce", APGD(norm, eps, LOSSES["ce"], steps=25)),
-        *(_shortened(task, choice) for choice in task.attacks if ATTACKS[choice.name].need),
     ]
-    return [*once, *(replace(each, name=f"{each.name}-again") for each in once)]
+    return [
+        *general,
+        *(_shortened(task, choice) for choice in task.attacks if ATTACKS[choice.name].need),
+        *(replace(each, name=f"{each.name}-again") for each in general),
+    ]
 
 
 def _arm(name: str, attack: Attack[Any], targets: int = 0, first: int = 0) -> AttackPlan:
@@ -104,7 +107,11 @@ def _shortened(task: AttackTask, choice: AttackChoice) -> AttackPlan:
     defaults = ATTACKS[choice.name].defaults
     fewer = {name: min(value, most.get(name, value)) for name, value in defaults.items()}
     short = plan(task, choice.model_copy(update={"parameters": fewer}))
-    return replace(short, name=f"express-{short.name}")
+    return replace(short, name=_short_name(short.name))
+
+
+def _short_name(attack: str) -> str:
+    return f"express-{attack}"
 
 
 class ExpressEngine(FastEngine):
@@ -183,10 +190,13 @@ class ExpressEngine(FastEngine):
         """Pull arms until the planner ends; returns it."""
         task, standing = prepared.task, prepared.standing
         plans = arms(task)
+        knowing = {_short_name(each.name) for each in task.attacks if ATTACKS[each.name].need}
         rank = TargetOrder(task, prepared.fast)
         survivors = int(standing.sum())
         planner = Planner(
-            arms=[Arm(each.name, survivor_cost(each)) for each in plans],
+            arms=[
+                Arm(each.name, survivor_cost(each), tried=each.name in knowing) for each in plans
+            ],
             samples=len(standing),
             standing=standing.numpy().copy(),
             budget=self.budget_share * sum(survivor_costs(task)),

@@ -59,10 +59,13 @@ class Arm:
     Attributes:
         name: of the attack.
         cost: of one pull, in forward passes.
+        tried: whether it is pulled for some samples in any case, budget permitting, because what
+            other arms broke says nothing of what it breaks.
     """
 
     name: str
     cost: float
+    tried: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,12 @@ class Planner:
             rows = (self.standing & ~self.pulled[arm]).nonzero()[0]
             if len(rows):
                 return Pull(arm, rows)
-        if (
-            self.spent >= self.budget * self.standing.sum()
-            or self.remaining().expected <= self.goal
-        ):
+        if self.spent >= self.budget * self.standing.sum():
             return None
         waiting = self.standing[None, :] & ~self.pulled
+        if self.remaining().expected <= self.goal:
+            untried = [arm.tried and not self.pulled[i].any() for i, arm in enumerate(self.arms)]
+            waiting &= np.array(untried)[:, None]
         if not waiting.any():
             return None
         rates = self.rates()[:, self.bands(), self.depths()]

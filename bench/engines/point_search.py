@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from bench.attacks import AttackPlan, keyed_draws, select
+from bench.attacks.attack import STEPS_BETWEEN_LOOKS
 from bench.attacks.auto_pgd import APGD
-from bench.engines.engine import STEPS_BETWEEN_LOOKS, Task
+from bench.engines.engine import Task
 from bench.errors import InputError
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
@@ -87,7 +88,8 @@ class PointSearch:
         them out makes a GPU wait.
         """
         device = self.task.device
-        looks = STEPS_BETWEEN_LOOKS[device.type]
+        between = STEPS_BETWEEN_LOOKS[device.type]
+        left = self.attack.steps
         state = self.attack.start_at(
             points.to(device),
             self.task.images[rows].to(device),
@@ -100,12 +102,13 @@ class PointSearch:
         places = torch.arange(len(rows))
         while len(places):
             with tensor_cores(self.precision == "tf32"):
-                for _ in range(looks):
+                for _ in range(min(between, left)):
                     self.attack.step(self.model, state)
+            left -= between
             done = self.attack.finished(state).cpu()
             leaving = done.nonzero().flatten()
             staying = (~done).nonzero().flatten()
-            if not len(leaving) or (looks > 1 and 2 * len(staying) > len(places)):
+            if not len(leaving) or (between > 1 and 2 * len(staying) > len(places)):
                 continue
             gone = select(state, leaving.to(device))
             at = places[leaving]

@@ -34,6 +34,7 @@ from bench.engines.engine import (
 from bench.engines.prediction import clean_results, confirm
 from bench.engines.progress import Progress
 from bench.errors import EvaluationError, InputError
+from bench.memory.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock, Attempts, Witnesses
 from bench.suites.suite import AttackChoice
@@ -195,7 +196,7 @@ class ReferenceEngine:
             key = f"{stage + 1:02d}-{attack.name}-{number:05d}"
             block = finished.get(key)
             if block is None:
-                block = attack_batch(task, attack.name, rows, key)
+                block = _within_memory(task, attack.name, rows, key)
                 outlook.add(len(rows) * outlook.costs[stage], block.seconds)
                 yield block
             standing[broken_rows(task, block)] = False
@@ -211,6 +212,19 @@ def _check_gradient(task: AttackTask) -> None:
             f"expected logits with a gradient, which pyautoattack's {', '.join(needing)} need; "
             "got logits without. Use --engine fast, which leaves such attacks out and says so"
         )
+
+
+def _within_memory(task: AttackTask, attack: str, rows: Tensor, key: str) -> AttackBlock:
+    """Run `attack_batch`; its batch cannot be halved, since its draws belong to its size."""
+    try:
+        return attack_batch(task, attack, rows, key)
+    except Exception as error:  # third-party code may wrap the error in any other
+        if not is_out_of_memory(error):
+            raise
+        raise EvaluationError(
+            f"out of memory in {attack} with batches of {task.batch_size}, to which the reference "
+            "engine's results belong; use a smaller --batch-size, or --engine fast"
+        ) from error
 
 
 def attack_batch(task: AttackTask, attack: str, rows: Tensor, key: str) -> AttackBlock:

@@ -26,12 +26,12 @@ from bench.attacks import (
     reopen,
     select,
 )
+from bench.attacks.attack import STEPS_BETWEEN_LOOKS
 from bench.engines.acceleration import Accelerated
 from bench.engines.agenda import Agenda, Item
 from bench.engines.batch import Batch
 from bench.engines.engine import (
     GRADIENT_COST,
-    STEPS_BETWEEN_LOOKS,
     AttackTask,
     Outlook,
     broken_rows,

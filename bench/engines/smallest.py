@@ -334,21 +334,24 @@ class _Search:
         broken = stood & (self.radius.numpy() <= self.task.threat_model.eps)
         passes = self.forward + self.gradients
         seconds = time.perf_counter() - start
-        outcome = np.where(stood, np.where(broken, "broken", "survived"), "narrowed")
+        spent = {
+            "forward_passes": self.forward.numpy(),
+            "backward_passes": self.gradients.numpy(),
+            "seconds": (seconds * passes / passes.sum().clamp_min(1)).numpy(),
+        }
+        # On a sample that was broken before it is no attempt to break it.
         attempts = Attempts(
-            index=index,
-            attack=np.full(len(index), ATTACK),
-            outcome=outcome.astype(np.str_),
-            iteration=np.full(len(index), -1),
-            forward_passes=self.forward.numpy(),
-            backward_passes=self.gradients.numpy(),
-            seconds=(seconds * passes / passes.sum().clamp_min(1)).numpy(),
+            index=index[stood],
+            attack=np.full(int(stood.sum()), ATTACK),
+            outcome=np.where(broken[stood], "broken", "survived"),
+            iteration=np.full(int(stood.sum()), -1),
+            **{name: values[stood] for name, values in spent.items()},
         )
         smallest = Smallest(
             index=index,
             radius=self.radius.numpy(),
             attack=attack,
-            gradients=self.gradients.numpy().astype(np.int64),
+            **spent,
         )
         record: dict[str, float | str] = {}
         if self.model is None:

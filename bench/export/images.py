@@ -13,7 +13,6 @@ from bench.errors import InputError
 from bench.pages.pixels import levels, magnified, picture
 from bench.store.files import write
 from bench.store.records import ImageArray
-from bench.suites import ThreatModel
 
 INDEX = "index.csv"
 
@@ -23,7 +22,8 @@ def write_images(
     rows: Iterable[dict[str, object]],
     clean: ImageArray,
     adversarial: ImageArray,
-    threat_model: ThreatModel,
+    norm: str,
+    eps: float,
 ) -> None:
     """Write NUMBER-clean.png, NUMBER-adversarial.png and NUMBER-difference.png, and an index.
 
@@ -35,6 +35,8 @@ def write_images(
         rows: of `index.csv`, with equal keys; "index", the place in the data set, names the files.
         clean: (n, C, H, W) in [0, 1].
         adversarial: (n, C, H, W), multiples of 1/255.
+        norm: of the threat model.
+        eps: its radius.
 
     Raises:
         InputError: the folder cannot be written.
@@ -44,8 +46,7 @@ def write_images(
         out.mkdir(parents=True, exist_ok=True)
         for row, before, after in zip(rows, clean, adversarial, strict=True):
             change = after - before
-            is_linf = threat_model.norm == "Linf"
-            scale = threat_model.eps if is_linf else float(np.abs(change).max())
+            scale = eps if norm == "Linf" else float(np.abs(change).max())
             name = f"{row['index']:06}"
             for what, image in (
                 ("clean", before),

@@ -249,9 +249,11 @@ def unusual_pattern(clean: Tensor, seed: int) -> Tensor:
     random = draws.normal(torch.zeros(1, dtype=torch.int64), clean[0].numel(), torch.float64)[0]
     flat = clean.flatten(1).double()
     _, spread, directions = torch.linalg.svd(flat - flat.mean(dim=0), full_matrices=False)
-    wide = spread.square() / (spread.square() + (SPREAD_SHARE * spread.max()).square())
-    pattern = random - directions.T @ (wide * (directions @ random))
-    return (pattern / pattern.norm()).float().reshape(clean[0].shape)
+    narrow = (SPREAD_SHARE * spread.max()).square().clamp_min(1e-12)
+    wide = spread.square() / (spread.square() + narrow)
+    along = random - directions.T @ (wide * (directions @ random))
+    pattern: Tensor = (along / along.norm()).float().reshape(clean[0].shape)
+    return pattern
 
 
 def scores(images: Tensor, pattern: Tensor) -> Tensor:

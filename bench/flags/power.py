@@ -193,7 +193,8 @@ def _tried(
     passes = tried.passes
     broken = _fooling(deciding, tried.witnesses) & breakable
     escalated = tried.escalated if suite.own is None else ""
-    if suite.own is not None and not raised and not _few_left(breakable, broken):
+    enough = len(breakable) >= LEAST_BREAKABLE
+    if suite.own is not None and enough and not raised and not _few_left(breakable, broken):
         rows = sorted(breakable - broken)
         more = attacked(suite.own, planted.part(torch.tensor(rows)))
         passes += more.passes
@@ -211,7 +212,7 @@ def _tried(
     reason = ""
     if found_by:
         outcome = "found"
-    elif len(breakable) < LEAST_BREAKABLE:
+    elif not enough:
         outcome = "untested"
         reason = f"{len(breakable)} samples are known that can be broken, too few to tell"
     else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.patches import Patch
 
-from bench.formatting import percent
+from bench.formatting import count, percent
 from bench.pages.leaderboard import Entry
 from bench.pages.svg import ROLES, drawing, printable
 
@@ -60,7 +60,7 @@ def attack_plot(entries: Sequence[Entry], identifier: str) -> Markup:
                         color=ROLES["on-robust"],
                     )
                 left += 100 * share
-        names = [printable(entry.manifest.candidate, 38) for entry in shown]
+        names = [_name(entry) for entry in shown]
         axes.set_yticks(range(len(shown)), labels=names)
         axes.tick_params(axis="y", length=0, labelcolor=ROLES["ink"])
         axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -79,6 +79,13 @@ def attack_plot(entries: Sequence[Entry], identifier: str) -> Markup:
             columnspacing=1.3,
         )
         return sketch.to_svg(identifier, _describe(entries, len(shown)))
+
+
+def _name(entry: Entry) -> str:
+    if not entry.summary.is_variant:
+        return printable(entry.manifest.candidate, 38)
+    images = f" ({count(entry.summary.n_examples)} images)"
+    return printable(entry.manifest.candidate, 38 - len(images)) + images
 
 
 def _parts(entry: Entry, attacks: Sequence[str]) -> list[tuple[str, float, str]]:

@@ -8,30 +8,37 @@ from matplotlib.axes import Axes
 
 from bench.formatting import count, percent
 from bench.pages.calibration import Reliability
-from bench.pages.svg import ROLES, Drawing, drawing
+from bench.pages.svg import ROLES, WIDE, Drawing, drawing
 from bench.store.records import FloatArray
 
 BINS = 40
 
 
-def reliability_plot(clean: Reliability, attacked: Reliability, identifier: str) -> Markup:
+def reliability_plot(
+    clean: Reliability, attacked: Reliability, identifier: str, width: float = WIDE
+) -> Markup:
     """Draw accuracy against confidence on clean images, and on what the attacks left.
 
     Args:
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
     """
-    with drawing(12.6, 5.6) as sketch:
-        sketch.axes.set_position((0.052, 0.1, 0.43, 0.81))
-        panels = (sketch.axes, sketch.figure.add_axes((0.552, 0.1, 0.43, 0.81)))
+    # Side by side where there is room, else one above the other.
+    places = ((0.052, 0.1, 0.43, 0.81), (0.552, 0.1, 0.43, 0.81))
+    if width != WIDE:
+        places = ((0.11, 0.55, 0.86, 0.41), (0.11, 0.05, 0.86, 0.41))
+    with drawing(width, 5.6 if width == WIDE else 11) as sketch:
+        sketch.axes.set_position(places[0])
+        panels = (sketch.axes, sketch.figure.add_axes(places[1]))
         texts = []
         parts = (("Clean images", clean, "clean"), ("Under attack", attacked, "adversarial"))
         for axes, (title, found, role) in zip(panels, parts, strict=True):
             _panel(sketch, axes, found, role)
             axes.set_title(
-                f"{title}: ECE {100 * found.error:.2f}%, mean confidence "
+                f"{title}: ECE {100 * found.error:.2f}, confidence "
                 f"{percent(found.mean_confidence)}, accuracy {percent(found.mean_accuracy)}",
                 loc="left",
                 fontsize=10,
@@ -69,13 +76,16 @@ def _panel(sketch: Drawing, axes: Axes, found: Reliability, role: str) -> None:
     axes.set_ylabel("Accuracy (%)")
 
 
-def confidence_plot(right: FloatArray, wrong: FloatArray, identifier: str) -> Markup:
+def confidence_plot(
+    right: FloatArray, wrong: FloatArray, identifier: str, width: float = WIDE
+) -> Markup:
     """Draw the confidence on clean images that are right, and on witnesses.
 
     Args:
         right: (n,) confidence in the right class.
         wrong: (m,) confidence in the wrong class.
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
@@ -83,9 +93,14 @@ def confidence_plot(right: FloatArray, wrong: FloatArray, identifier: str) -> Ma
     parts = (("clean and right", right, "clean"), ("attacked and wrong", wrong, "adversarial"))
     texts = []
     bins = np.linspace(0, 100, BINS + 1).tolist()
-    with drawing(12.6, 3.4) as sketch:
+    with drawing(width, 3.4) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.052, right=0.98, bottom=0.16, top=0.87)
+        sketch.figure.subplots_adjust(
+            left=0.65 / width,
+            right=1 - 0.25 / width,
+            bottom=0.16,
+            top=0.87 if width == WIDE else 0.82,
+        )
         for name, values, role in parts:
             values = 100 * values[np.isfinite(values)]
             if not len(values):
@@ -104,7 +119,8 @@ def confidence_plot(right: FloatArray, wrong: FloatArray, identifier: str) -> Ma
         axes.set_axisbelow(True)
         axes.set_xlabel("Confidence in the predicted class (%)")
         axes.set_ylabel("Images (%)")
+        columns = 2 if width == WIDE else 1
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, fontsize=9,
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, fontsize=9,
                         handlelength=1.0, handleheight=1.0)  # fmt: skip
         return sketch.to_svg(identifier, "Histograms of confidence. " + "; ".join(texts) + ".")

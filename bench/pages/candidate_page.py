@@ -7,9 +7,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from typing import Any
 
@@ -27,6 +27,7 @@ from bench.pages.certified_band_plot import certified_band_plot
 from bench.pages.class_plot import class_plot, confusion_plot, matrix_height
 from bench.pages.command import command_of
 from bench.pages.distribution_plot import alpha_plot, margin_plot
+from bench.pages.eps_plot import eps_plot
 from bench.pages.gallery import Cards, make_cards
 from bench.pages.leaderboard import Entry, Leaderboard
 from bench.pages.mixes import mix_description, read_mix_samples
@@ -39,10 +40,13 @@ from bench.pages.per_class import (
     top_confusions,
 )
 from bench.pages.sample_columns import sample_columns
+from bench.pages.svg import NARROW, WIDE
 from bench.pages.waterfall_plot import waterfall_plot
 from bench.pages.weight_plot import weight_plot
 from bench.store import Store
+from bench.store.eps_curve import curve
 from bench.store.files import safe_name
+from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, Summary
 
 _logger = logging.getLogger(__name__)
@@ -143,7 +147,8 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
     records = _records(store, candidate, notices)
     content: dict[str, Any] = dict.fromkeys(
         (
-            "waterfall", "passes", "curve", "classes", "class_figure", "confusion",
+            "waterfall", "eps_figure", "eps_source", "passes", "curve", "classes", "class_figure",
+            "confusion",
             "confusions", "calibration", "reliability_figure", "confidence_figure",
             "alphas", "margins", "weights", "cards", "certified_figure",
         )
@@ -151,7 +156,11 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
     summary = candidate.main
     numbers: dict[str, Any] = {"summary": summary.model_dump(mode="json")}
     if isinstance(summary, AttackedSummary) and summary.attacks:
-        content["waterfall"] = waterfall_plot(summary, "waterfall")
+        content["waterfall"] = _both(partial(waterfall_plot, summary), "waterfall")
+    source = _with_eps_curve(candidate)
+    if source is not None:
+        content["eps_source"] = source
+        content["eps_figure"] = _eps_curve(store, source, numbers, notices)
     if records is not None and records.n:
         content |= _per_sample(records, numbers)
         content["cards"] = _cards(store, records, notices)
@@ -179,19 +188,57 @@ def _records(store: Store, candidate: Candidate, notices: list[str]) -> Candidat
     try:
         return CandidateRecords(summary, folder.samples(), folder.attempts())
     except InputError as error:
-        notices.append(str(error).replace(str(store.root), "results"))
+        notices.append(_told(store, error))
         _logger.warning("left out of a candidate's page: %s", error)
         return None
+
+
+def _with_eps_curve(candidate: Candidate) -> AttackedSummary | None:
+    """Return the run whose smallest perturbations are drawn: the main one, or the newest like it.
+
+    It is of the same candidate and in the same norm; None: there is none.
+    """
+    main = candidate.main
+    for run in (main, *candidate.runs):
+        if (
+            isinstance(run, AttackedSummary)
+            and run.eps_curve is not None
+            and run.manifest.threat_model.norm == main.manifest.threat_model.norm
+            and (run.run == main.run or same_candidate(run.manifest, main.manifest))
+        ):
+            return run
+    return None
+
+
+def _eps_curve(
+    store: Store, summary: AttackedSummary, numbers: dict[str, Any], notices: list[str]
+) -> Markup | None:
+    """Return accuracy against eps; None if the run did not look for smallest perturbations."""
+    try:
+        smallest = store.folder(summary.manifest).smallest()
+    except InputError as error:
+        notices.append(_told(store, error))
+        return None
+    if smallest is None or not len(smallest) or summary.eps_curve is None:
+        return None
+    found = curve(smallest["radius"].to_numpy(np.float64))
+    numbers["accuracy_against_eps"] = vars(found)
+    return _both(partial(eps_plot, found, summary), "eps-curve")
+
+
+def _told(store: Store, error: InputError) -> str:
+    # Readers of the page need not know where the store lies on this disk.
+    return str(error).replace(str(store.root), "results")
 
 
 def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str, Any]:
     """Return the figures that the tables of samples and attempts allow."""
     content: dict[str, Any] = {}
-    curve = passes_curve(records)
-    if curve is not None:
-        content["curve"] = curve
-        content["passes"] = passes_plot(curve, records.summary, "passes")
-        numbers["passes"] = {"passes": curve.passes, "accuracy": curve.accuracy}
+    spent = passes_curve(records)
+    if spent is not None:
+        content["curve"] = spent
+        content["passes"] = _both(partial(passes_plot, spent, records.summary), "passes")
+        numbers["passes"] = {"passes": spent.passes, "accuracy": spent.accuracy}
     classes = class_accuracies(records)
     content["classes"] = classes
     content["confusions"] = top_confusions(records)
@@ -207,18 +254,26 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
     if records.has_confidences:
         clean, attacked = clean_reliability(records), attacked_reliability(records)
         content["calibration"] = (clean, attacked)
-        content["reliability_figure"] = reliability_plot(clean, attacked, "reliability")
-        content["confidence_figure"] = confidence_plot(
-            records.column("clean_confidence")[records.clean_correct],
-            records.column("adversarial_confidence")[records.broken],
-            "confidence",
+        content["reliability_figure"] = _both(
+            partial(reliability_plot, clean, attacked), "reliability"
         )
+        right = records.column("clean_confidence")[records.clean_correct]
+        wrong = records.column("adversarial_confidence")[records.broken]
+        content["confidence_figure"] = _both(partial(confidence_plot, right, wrong), "confidence")
         numbers["calibration"] = {
             name: {**vars(found), "expected_calibration_error": found.error}
             for name, found in (("clean", clean), ("attacked", attacked))
         }
     numbers["samples"] = sample_columns(records)
     return content
+
+
+def _both(draw: Callable[[str, float], Markup | None], identifier: str) -> Markup | None:
+    """Return a drawing for wide screens and one for narrow ones; the style sheet shows one."""
+    wide, narrow = draw(identifier, WIDE), draw(f"{identifier}-narrow", NARROW)
+    if wide is None or narrow is None:
+        return None
+    return Markup('<div class="broad">{}</div><div class="narrow">{}</div>').format(wide, narrow)
 
 
 def _mix(store: Store, records: CandidateRecords) -> dict[str, Any]:
@@ -229,8 +284,8 @@ def _mix(store: Store, records: CandidateRecords) -> dict[str, Any]:
     names = (mix.get("accurate"), mix.get("robust"))
     content: dict[str, Any] = {"margins": margin_plot(samples, names, "margins")}
     if mix.get("adaptive"):
-        content["alphas"] = alpha_plot(samples, "alphas")
-        content["weights"] = weight_plot(records, "weights")
+        content["alphas"] = _both(partial(alpha_plot, samples), "alphas")
+        content["weights"] = _both(partial(weight_plot, records), "weights")
     return content
 
 
@@ -238,7 +293,7 @@ def _cards(store: Store, records: CandidateRecords, notices: list[str]) -> Cards
     try:
         gallery = store.folder(records.manifest).gallery()
     except InputError as error:
-        notices.append(str(error).replace(str(store.root), "results"))
+        notices.append(_told(store, error))
         return None
     return None if gallery is None else make_cards(records, gallery)
 

@@ -78,6 +78,19 @@ class CertifiedEntry:
         manifest = self.manifest
         return selection(manifest.selection, manifest.dataset.size, self.summary.n_examples)
 
+    @property
+    def average_radius_interval(self) -> tuple[float, float]:
+        """The 95% interval of the average certified radius, by its standard error.
+
+        Radii beyond what the draws can prove do not occur, so that the normal approximation holds
+        from a few dozen samples on.
+        """
+        n = self.summary.n_examples
+        mean = float(self.radii.sum()) / n
+        variance = max(float((self.radii**2).sum()) / n - mean**2, 0.0)
+        margin = 1.96 * float(np.sqrt(variance / n))
+        return max(mean - margin, 0.0), mean + margin
+
     def accuracy_at(self, radius: float) -> float:
         """Return the share of all samples that are right with a certified radius >= `radius`."""
         beyond = len(self.radii) - int(np.searchsorted(self.radii, radius, side="left"))

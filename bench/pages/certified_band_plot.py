@@ -76,9 +76,10 @@ def certified_band_plot(
             )
             texts.append(f"attacked at {radius(at)}: {percent(attacked.robust_accuracy)}%")
         for place, (entry, curve) in enumerate(zip(shown, curves, strict=True)):
-            (line,) = axes.plot(
+            (line,) = axes.step(
                 grid,
                 curve,
+                where="post",
                 color=ROLES[COLORS[place]],
                 linewidth=1.8,
                 label=f"certified, σ {entry.summary.certified.sigma:g}, n "

@@ -9,11 +9,11 @@ from matplotlib.patches import Rectangle
 
 from bench.formatting import count, percent
 from bench.pages.per_class import MOST_IN_MATRIX, ClassAccuracy
-from bench.pages.svg import ROLES, drawing, printable
+from bench.pages.svg import NARROW, ROLES, drawing, printable
 from bench.store.records import IntArray
 
 SHOWN_AT_EACH_END = 12
-WIDTH = 6.2
+WIDTH = NARROW
 
 
 def class_plot(rows: Sequence[ClassAccuracy], identifier: str, least_height: float = 0.0) -> Markup:

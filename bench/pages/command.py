@@ -9,7 +9,11 @@ from bench.store.kinds import kind_named
 from bench.store.manifest import Manifest, Selection
 from bench.validation import parse_fraction
 
-SWITCHES = {"until-converged": "--until-converged", "witnesses": "--seed-witnesses"}
+SWITCHES = {
+    "until-converged": "--until-converged",
+    "witnesses": "--seed-witnesses",
+    "eps-curve": "--eps-curve",
+}
 """Options that show as attacks of the manifest, by the attack's name."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +9,7 @@ import jinja2
 
 from bench.errors import InputError
 from bench.pages.addresses import comparison_page
+from bench.pages.compared_pairs import compared_pairs
 from bench.pages.comparison import RunComparison, compare_runs
 from bench.pages.comparison_pictures import comparison_pictures, read_galleries
 from bench.pages.comparison_plot import comparison_plot
@@ -17,13 +17,8 @@ from bench.pages.leaderboard import Leaderboard
 from bench.pages.site import Page, site_environment
 from bench.store import Store
 from bench.store.manifest import Manifest
-from bench.store.summary import CertifiedSummary, Summary
+from bench.store.summary import CertifiedSummary
 
-BEST = 8
-"""Each two of the best so many candidates have a page: at most 28 pages. The other pages compare a
-mix with its bases, so that their number grows with the candidates, not with its square."""
-BEST_CERTIFIED = 4
-"""The same of certified classifiers, by average certified radius."""
 MOST_ROWS = 200
 """Differing samples on a page."""
 
@@ -35,42 +30,23 @@ def comparison_pages(
 ) -> Iterator[Page]:
     """Yield the address and the text of a page for each pair of `compared_pairs`.
 
-    Pairs without a shared sample, or with a damaged table, have no page.
+    Where a pair cannot be compared after all, such as for a damaged table, its page says why.
     """
-    written = set()
     for pair in compared_pairs(board):
         address = comparison_page(board.suite, [run.manifest.candidate for run in pair])
-        if address in written:
-            continue
         try:
             comparison = compare_runs(store, pair)
         except InputError as error:
-            _logger.info("no page compares them: %s", error)
-            continue
-        written.add(address)
-        yield address, _render(environment, comparison, store, address, board)
-
-
-def compared_pairs(board: Leaderboard) -> list[tuple[Summary, Summary]]:
-    """Return the pairs of runs of different candidates that have a page, each once.
-
-    They are all pairs among the `BEST` ranked candidates, those among the best certified ones, and
-    each ranked mix with each of its bases.
-    """
-    ranked: list[Summary] = [entry.summary for entry in board.ranked]
-    certified = _best_certified(board.others)
-    newest = {run.manifest.candidate: run for run in ranked}
-    pairs = [
-        *itertools.combinations(ranked[:BEST], 2),
-        *itertools.combinations(certified, 2),
-        *((mix, newest[base]) for mix in ranked for base in _bases(mix) if base in newest),
-    ]
-    unique = {
-        frozenset((one.run, two.run)): (one, two)
-        for one, two in reversed(pairs)
-        if one.manifest.candidate != two.manifest.candidate
-    }
-    return list(reversed(unique.values()))
+            _logger.warning("not compared: %s", error)
+            reason = str(error).replace(str(store.root), "")
+            yield (
+                address,
+                environment.get_template("comparison_refused.html.jinja").render(
+                    address=address, board=board, runs=pair, reason=reason
+                ),
+            )
+        else:
+            yield address, _render(environment, comparison, store, address, board)
 
 
 def render_alone(comparison: RunComparison, store: Store, name: str) -> str:
@@ -111,21 +87,3 @@ def _render(
 def _classes(manifest: Manifest) -> Sequence[str]:
     """Return the names of the classes, as far as they are recorded."""
     return manifest.dataset.classes or manifest.information.get("classes") or ()
-
-
-def _best_certified(runs: Sequence[Summary]) -> list[Summary]:
-    """Return the best certifications, one a candidate: by average certified radius."""
-    found: dict[str, CertifiedSummary] = {}
-    for run in sorted(runs, key=lambda each: each.finished):
-        if isinstance(run, CertifiedSummary) and not run.is_variant:
-            found[run.manifest.candidate] = run
-    best = sorted(found.values(), key=lambda run: -run.certified.average_certified_radius)
-    return list(best[:BEST_CERTIFIED])
-
-
-def _bases(mix: Summary) -> list[str]:
-    recorded = mix.manifest.information.get("mix")
-    if not isinstance(recorded, dict):
-        return []
-    names = (recorded.get("accurate"), recorded.get("robust"))
-    return [name for name in names if isinstance(name, str)]

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from bench.pages.mixes import MixSamples
-from bench.pages.svg import ROLES, drawing, printable
+from bench.pages.svg import ROLES, WIDE, drawing, printable
 from bench.store.records import FloatArray
 
 BINS = 40
@@ -17,11 +17,12 @@ Distribution = tuple[str, FloatArray, str]
 """A name, values (n,), and a color's role."""
 
 
-def alpha_plot(samples: MixSamples, identifier: str) -> Markup:
+def alpha_plot(samples: MixSamples, identifier: str, width: float = WIDE) -> Markup:
     """Draw the weights that a mix gave to clean and to adversarial images.
 
     Args:
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
@@ -33,9 +34,14 @@ def alpha_plot(samples: MixSamples, identifier: str) -> Markup:
     both = np.concatenate([values for _, values, _ in shown])
     margin = max(0.02 * float(np.ptp(both)), 1e-3)
     ends = max(both.min() - margin, 0.0), min(both.max() + margin, 1.0)
-    with drawing(12.6, 3.4) as sketch:
-        sketch.figure.subplots_adjust(left=0.052, right=0.98, bottom=0.16, top=0.87)
-        _draw(sketch.axes, shown, ends)
+    with drawing(width, 3.4) as sketch:
+        sketch.figure.subplots_adjust(
+            left=0.65 / width,
+            right=1 - 0.25 / width,
+            bottom=0.16,
+            top=0.87 if width == WIDE else 0.82,
+        )
+        _draw(sketch.axes, shown, ends, legend_columns=2 if width == WIDE else 1)
         sketch.axes.set_xlabel("Weight α of the robust base")
         name = printable(samples.candidate, 80)
         return sketch.to_svg(identifier, f"Histograms of the weight in {name}. {_describe(shown)}")

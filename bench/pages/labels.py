@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
@@ -13,6 +14,7 @@ from matplotlib.transforms import Bbox
 
 from bench.pages.axes import Point
 from bench.pages.svg import Drawing
+from bench.store.records import FloatArray
 
 Horizontal = Literal["left", "center", "right"]
 Vertical = Literal["bottom", "center", "top"]
@@ -88,19 +90,21 @@ def place_labels(
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call, unused-ignore]
     frame = sketch.axes.get_window_extent(renderer)
     to_pixels = sketch.axes.transData.transform
-    taken = [Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS) for label in labels]
-    bar_boxes = [Bbox(to_pixels(ends)).padded(CAP_RADIUS) for ends in bars]
-    dot_pixels = [to_pixels(dot) for dot in dots]
+    taken = [
+        list(Bbox([to_pixels(label.point)] * 2).padded(MARK_RADIUS).extents) for label in labels
+    ]
+    bar_boxes = _rows([list(Bbox(to_pixels(ends)).padded(CAP_RADIUS).extents) for ends in bars], 4)
+    dot_pixels = _rows([to_pixels(dot).tolist() for dot in dots], 2)
 
     def cost(box: Bbox, place: int) -> float:
-        conflicts = sum(box.overlaps(other) for other in taken)
+        conflicts = _overlapping(box, _rows(taken, 4))
         inside = (
             frame.x0 <= box.x0 <= box.x1 <= frame.x1 and frame.y0 <= box.y0 <= box.y1 <= frame.y1
         )
         return (
             NO_ROOM * (conflicts + 2 * (not inside))
-            + CROSSED_BAR * sum(box.overlaps(bar) for bar in bar_boxes)
-            + COVERED_DOT * sum(bool(box.contains(x, y)) for x, y in dot_pixels)
+            + CROSSED_BAR * _overlapping(box, bar_boxes)
+            + COVERED_DOT * _overlapping(box, np.tile(dot_pixels, 2))
             + LATER_PLACE * place
         )
 
@@ -120,7 +124,18 @@ def place_labels(
                 annotation.remove()
         if lowest < NO_ROOM or label.short:
             sketch.set_halo(kept)
-            taken.append(box.padded(LABEL_DISTANCE))
+            taken.append(list(box.padded(LABEL_DISTANCE).extents))
+
+
+def _rows(values: list[list[float]], columns: int) -> FloatArray:
+    return np.asarray(values, dtype=np.float64).reshape(-1, columns)
+
+
+def _overlapping(box: Bbox, others: FloatArray) -> int:
+    """Return how many of the boxes (n, 4), each left, bottom, right, top, overlap `box`."""
+    x0, y0, x1, y1 = box.extents
+    left, bottom, right, top = others.T
+    return int(((left <= x1) & (right >= x0) & (bottom <= y1) & (top >= y0)).sum())
 
 
 def _annotate(axes: Axes, text: str, label: Label, place: Place) -> Annotation:

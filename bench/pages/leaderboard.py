@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import MappingProxyType
 
 from bench.claims import Claim, claims_at, claims_at_other_radii, find_claim
@@ -60,11 +59,6 @@ class Entry:
         return self.best_known.robust_accuracy
 
     @property
-    def anchor(self) -> str:
-        """The id of its details on the page."""
-        return f"run-{self.manifest.run}"
-
-    @property
     def accuracies(self) -> list[Accuracy]:
         """Clean, AutoAttack and robust accuracy, each with the published number."""
         claim, summary = self.claim, self.summary
@@ -93,16 +87,6 @@ class Entry:
         ]
 
     @property
-    def robust_notes(self) -> list[tuple[str, float]]:
-        """Other robust accuracies of the same run: name and fraction."""
-        notes = []
-        if self.summary.eight_bit_robust_accuracy is not None:
-            notes.append(("as 8-bit images", self.summary.eight_bit_robust_accuracy))
-        if self.best_known is not None and self.best_known.lowered:
-            notes.append(("best known", self.best_known.robust_accuracy))
-        return notes
-
-    @property
     def additional_data(self) -> bool:
         """Whether the candidate or the claim says that data beyond the training set was used."""
         claims = [claim for claim in (self.claim, self.distant_claim) if claim is not None]
@@ -117,13 +101,6 @@ class Entry:
             return recorded
         n = self.summary.n_examples
         return interval_of(self.manifest.selection, round(fraction * n), n)
-
-    def after(self, attack: str) -> float | None:
-        """Return the accuracy after an attack of the run; None if the run has no such attack."""
-        for done in self.summary.attacks:
-            if done.name == attack:
-                return done.accuracy_after
-        return None
 
 
 @dataclass(frozen=True)
@@ -215,22 +192,9 @@ class Leaderboard:
         return self.reference.suite_title or self.suite
 
     @property
-    def most_robust(self) -> Entry | None:
-        """The ranked entry with the best robust accuracy."""
-        return self.ranked[0] if self.ranked else None
-
-    @property
     def most_accurate(self) -> Entry | None:
         """The ranked entry with the best clean accuracy."""
         return max(self.ranked, key=lambda entry: entry.summary.clean_accuracy, default=None)
-
-    @cached_property
-    def attacks(self) -> list[str]:
-        """Names of all attacks of the ranked runs, in their order."""
-        names: dict[str, None] = {}
-        for entry in self.ranked:
-            names |= {attack.name: None for attack in entry.summary.attacks}
-        return list(names)
 
     @property
     def entries(self) -> list[Entry]:
@@ -271,7 +235,8 @@ def make_leaderboard(
     current = [run for run in full if definition is None or _is_current(run, definition)]
     reference: Summary = [*(current or full or runs or summaries)][-1]
     comparable = [run for run in current if _meaning(run) == _meaning(reference)]
-    others = [run for run in full if run not in comparable]
+    names = {run.run for run in comparable}
+    others = [run for run in full if run.run not in names]
     dataset = reference.manifest.dataset.name
     threat_model = (
         definition.threat_model if definition is not None else reference.manifest.threat_model

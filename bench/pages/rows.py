@@ -128,7 +128,7 @@ class Row:
     @property
     def sources(self) -> str:
         """The words by which the row is filtered."""
-        words = [self.kind]
+        words: list[str] = [self.kind]
         if self.kind != "published":
             words.append("measured")
             if self.claim is not None:
@@ -153,13 +153,14 @@ def leaderboard_rows(board: Leaderboard, certified: CertifiedBoard | None) -> li
     """
     runs = [entry.summary for entry in board.entries]
     certificates = _certificates(certified)
+    kinds: tuple[tuple[RowKind, Sequence[Entry]], ...] = (
+        ("full", board.ranked),
+        ("partial", board.partial),
+        ("express", board.express),
+    )
     rows = [
         _measured_row(board, entry, kind, f"{kind[0]}{number}", runs, certificates)
-        for kind, entries in (
-            ("full", board.ranked),
-            ("partial", board.partial),
-            ("express", board.express),
-        )
+        for kind, entries in kinds
         for number, entry in enumerate(entries)
     ]
     attacked = {row.name for row in rows if row.kind == "full"}

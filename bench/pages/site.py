@@ -17,6 +17,7 @@ from markupsafe import Markup
 import bench
 from bench import formatting
 from bench.pages.addresses import INDEX, candidate_page, comparison_page, link, suite_page
+from bench.pages.compared_pairs import compared_pairs
 from bench.pages.leaderboard import Leaderboard
 from bench.pages.provenance import differences, provenance
 from bench.store import Store
@@ -69,6 +70,7 @@ def site_environment() -> jinja2.Environment:
         "suite_page": suite_page,
         "candidate_page": candidate_page,
         "comparison_page": comparison_page,
+        "compared_pairs": compared_pairs,
         "index": INDEX,
         "link": link,
     }

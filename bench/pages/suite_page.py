@@ -10,6 +10,7 @@ from bench.pages.addresses import suite_page
 from bench.pages.attack_plot import attack_plot
 from bench.pages.certified import certified_board
 from bench.pages.certified_plot import certified_plot, envelope_plot
+from bench.pages.eps_curve_plot import curves_of, eps_curve_plot
 from bench.pages.leaderboard import Leaderboard
 from bench.pages.mix_figures import mix_figures
 from bench.pages.repeated import repeated_trainings
@@ -46,6 +47,12 @@ def suite_pages(
             else None,
             attacked=attacked,
             attacks=attack_plot(attacked, "attacks") if attacked else None,
+            eps_curves=eps_curve_plot(
+                curves_of(store, (entry.summary for entry in attacked)),
+                board.threat_model.eps,
+                board.threat_model.norm,
+                "eps-curves",
+            ),
             certified=certified,
             repeated=repeated_trainings(certified.entries) if certified else [],
             certified_curves=certified_plot(certified, "certified-curves") if certified else None,

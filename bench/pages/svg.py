@@ -54,6 +54,11 @@ ROLES = {
 apart, darkened where they are text, then further ones. Each stands for the style sheet's variable
 --chart-NAME, for which dark pages and printers have other values."""
 
+WIDE = 12.6
+"""Width in inches of a drawing as wide as a page."""
+NARROW = 6.2
+"""Width in inches of a drawing that a phone shows whole, or a column of a paper."""
+
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
     "text.parse_math": False,  # a candidate's name may hold a dollar sign
@@ -138,7 +143,9 @@ class Drawing:
         width = float(root.attrib.pop("width").removesuffix("pt"))
         root.attrib.pop("height")
         root.set("style", f"max-width: {width * 4 / 3:.0f}px")
-        root.set("role", "img")
+        # What is in an image cannot be reached, and links must be.
+        links = any(title.address for title in self.titles.values())
+        root.set("role", "group" if links else "img")
         root.set("aria-label", printable(alternative, limit=2000))
         # ElementTree escapes every text in it.
         return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -117,8 +117,10 @@ def thumbnail(rows: Sequence[Row], identifier: str) -> Markup:
         points = [_point(row) for row in published]
         _set_limits(axes, measured, [], points)
         _label_axes(axes)
+        shown = [each for each in points if _in_view(axes, each)]
         axes.plot(
-            *zip(*[each for each in points if _in_view(axes, each)] or [(None, None)], strict=True),
+            [x for x, _ in shown],
+            [y for _, y in shown],
             marker="o",
             markersize=3.5,
             color=ROLES["published"],

@@ -7,25 +7,28 @@ from markupsafe import Markup
 
 from bench.formatting import count
 from bench.pages.candidate_records import CandidateRecords
-from bench.pages.svg import ROLES, drawing
+from bench.pages.svg import ROLES, WIDE, drawing
 
 MOST_POINTS = 1000
 """Drawn of each kind, evenly spread over the samples."""
 
 
-def weight_plot(records: CandidateRecords, identifier: str) -> Markup | None:
+def weight_plot(records: CandidateRecords, identifier: str, width: float = WIDE) -> Markup | None:
     """Draw each image's weight against the robust base's signed margin; None: not recorded.
 
     Args:
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
     """
     texts = []
-    with drawing(12.6, 5.2) as sketch:
+    with drawing(width, 5.2 if width == WIDE else 4.4) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.06, right=0.98, bottom=0.11, top=0.9)
+        sketch.figure.subplots_adjust(
+            left=0.75 / width, right=1 - 0.25 / width, bottom=0.11, top=0.9
+        )
         axes.axvline(0, color=ROLES["muted"], linewidth=0.9)
         for name, role, marker in (("clean", "clean", "o"), ("adversarial", "adversarial", "^")):
             alpha = records.column(f"alpha_{name}")

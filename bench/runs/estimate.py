@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from bench.decision import classes_of
 from bench.engines import AttackTask, CertificationTask, Task
+from bench.engines.compilation import wait_for
 from bench.engines.engine import plan
 from bench.engines.smallest import curve_cost
+from bench.memory.out_of_memory import with_as_many_as_fit
 
 MEASURED_BATCHES = 3
 
@@ -32,7 +34,10 @@ class Estimate:
 
 def estimate_attacks(task: AttackTask) -> Estimate:
     """Measure a few batches of a task's candidate and extrapolate to all its attacks."""
-    images, labels = _few(task)
+    return _fitted(task, lambda images, labels: _attacks_on(task, images, labels))
+
+
+def _attacks_on(task: AttackTask, images: Tensor, labels: Tensor) -> Estimate:
     right = 0.0
 
     def forward() -> None:
@@ -46,8 +51,8 @@ def estimate_attacks(task: AttackTask) -> Estimate:
         if loss.requires_grad:
             torch.autograd.grad(loss, inputs, allow_unused=True)
 
-    forward_seconds = _seconds(forward) / len(images)
-    gradient_seconds = _seconds(gradient) / len(images)
+    forward_seconds = _seconds(forward, task.device) / len(images)
+    gradient_seconds = _seconds(gradient, task.device) / len(images)
     costs = []
     for attack in task.attacks:
         passes = plan(task, attack).most_passes
@@ -62,31 +67,43 @@ def estimate_attacks(task: AttackTask) -> Estimate:
 
 def estimate_votes(task: CertificationTask) -> Estimate:
     """Measure a few batches and extrapolate to all draws; a sequential run seldom needs them."""
-    images, _ = _few(task)
-
-    def forward() -> None:
-        with torch.no_grad():
-            task.module(images)
-
     draws = task.smoothing.selection_samples + task.smoothing.noise_samples
-    seconds = len(task.labels) * draws * _seconds(forward) / len(images)
-    return Estimate(seconds, seconds)
+
+    def votes(images: Tensor, _: Tensor) -> Estimate:
+        def forward() -> None:
+            with torch.no_grad():
+                task.module(images)
+
+        seconds = _seconds(forward, task.device) / len(images)
+        return Estimate(*[len(task.labels) * draws * seconds] * 2)
+
+    return _fitted(task, votes)
 
 
-def _few(task: Task) -> tuple[Tensor, Tensor]:
-    """Return the first batch of a task, on its device."""
-    size = min(task.batch_size, len(task.labels))
-    return task.images[:size].to(task.device), task.labels[:size].to(task.device)
+def _fitted(task: Task, measure: Callable[[Tensor, Tensor], Estimate]) -> Estimate:
+    """Measure on a full batch, as runs make them, of images and labels on the task's device.
+
+    A GPU takes as long for a few images as for hundreds.
+    """
+
+    def measured(count: int) -> Estimate:
+        rows = torch.arange(count) % len(task.labels)
+        return measure(task.images[rows].to(task.device), task.labels[rows].to(task.device))
+
+    size = task.batch_size
+    if task.device.type == "cpu":
+        size = min(size, len(task.labels))
+    return with_as_many_as_fit(size, measured)
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    """Return the median time of a piece of work, after a warm-up."""
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Return the median time of a piece of work on a device, after a warm-up."""
     work()
+    wait_for(device)
     times = []
     for _ in range(MEASURED_BATCHES):
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return sorted(times)[len(times) // 2]

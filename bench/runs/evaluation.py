@@ -190,7 +190,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
         attacks = _attack_summaries(manifest, tables, clean)
         skipped = list(attempts.loc[attempts["outcome"] == "skipped", "attack"].unique())
         convergence = _convergence(manifest, attacks, n)
-        seconds = float(attempts["seconds"].sum())
+        seconds = sum(attack.seconds for attack in attacks)
         return AttackedSummary(
             **common_fields(
                 manifest, n, clean, robust, raised, _with_rates(record, n, seconds), finished
@@ -232,22 +232,30 @@ def _attack_summaries(manifest: Manifest, tables: Tables, clean: int) -> list[At
     planned = [str(choice["name"]) for choice in manifest.attacks]
     names = [name for name in planned if name not in (UNTIL_CONVERGED, EPS_CURVE)]
     summaries = []
-    for attack in dict.fromkeys([*names, *attempts["attack"].unique()]):
-        rows = attempts[attempts["attack"] == attack]
+    for attack in dict.fromkeys([*names, *attempts["attack"].unique(), *_last(tables)]):
+        rows = tables.attempts[tables.attempts["attack"] == attack]
+        # The search for smallest perturbations also spends passes on samples that are broken.
+        searched = tables.smallest if attack == SMALLEST_ATTACK else None
+        spent = rows if searched is None else searched
         broken = int((rows["outcome"] == "broken").sum())
         standing -= broken
         summaries.append(
             AttackSummary(
                 name=attack,
-                attempted=int((rows["outcome"] != "narrowed").sum()),
+                attempted=len(rows),
                 broken=broken,
                 accuracy_after=standing / n,
-                seconds=float(rows["seconds"].sum()),
-                forward_passes=round(float(rows["forward_passes"].sum())),
-                backward_passes=round(float(rows["backward_passes"].sum())),
+                seconds=float(spent["seconds"].sum()),
+                forward_passes=round(float(spent["forward_passes"].sum())),
+                backward_passes=round(float(spent["backward_passes"].sum())),
             )
         )
     return summaries
+
+
+def _last(tables: Tables) -> list[str]:
+    """Return what ran after all attacks: the search for smallest perturbations, if at all."""
+    return [] if tables.smallest is None else [SMALLEST_ATTACK]
 
 
 def _with_eight_bit(task: Task, tables: Tables) -> Tables:

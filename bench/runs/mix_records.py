@@ -19,7 +19,7 @@ from bench.candidates import Candidate
 from bench.candidates.mix import MixedClassifier, as_mix
 from bench.decision import answered, classes_of
 from bench.engines import Task
-from bench.engines.engine import batches
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.store.records import FloatArray
 from bench.store.tables import Tables
@@ -97,16 +97,16 @@ def _observe(
     mix: MixedClassifier, task: Task, images: Tensor, labels: Tensor
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the weights (n,) and both bases' margins (n,), accurate and robust, as mixed."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for rows in batches(torch.arange(len(images)), task.batch_size):
+
+    def observe(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad(), tensor_cores(False):
             answer = mix.answer(images[rows].to(task.device))
-        parts.append(
-            (
-                answer.alpha.double().cpu(),
-                signed_margins(answer.accurate.cpu(), labels[rows]),
-                signed_margins(answer.robust.cpu(), labels[rows]),
-            )
+        return (
+            answer.alpha.double().cpu(),
+            signed_margins(answer.accurate.cpu(), labels[rows]),
+            signed_margins(answer.robust.cpu(), labels[rows]),
         )
+
+    parts = ImagesAtOnce(task.batch_size).in_parts(torch.arange(len(images)), observe)
     alpha, accurate, robust = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return alpha, accurate, robust

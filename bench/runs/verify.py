@@ -31,6 +31,7 @@ from bench.engines.prediction import (
     leads,
 )
 from bench.errors import InputError
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.runs.fingerprint import fingerprint
 from bench.store import RunFolder
@@ -284,15 +285,18 @@ class Judge:
         return self._in_batches(lambda some: classes_of(model(some)), images)
 
     def _in_batches(self, ask: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        parts = zip(*(torch.split(each, self.batch_size) for each in inputs), strict=True)
+        def answer(part: Tensor) -> Tensor:
+            # Indexing copies: a candidate may change its input in place.
+            return ask(*(each[part].to(self.device) for each in inputs)).cpu()
+
+        at_once = ImagesAtOnce(self.batch_size)
         with (
             torch.no_grad(),
             tensor_cores(False),
             keyed_randomness(self.device, self.seed, Purpose.VERIFICATION, len(inputs[0])),
         ):
-            # Pass copies, since a candidate may change its input in place.
-            answers = [ask(*(some.to(self.device, copy=True) for some in part)) for part in parts]
-        return torch.cat([answer.cpu() for answer in answers])
+            answers = at_once.in_parts(torch.arange(len(inputs[0])), answer)
+        return torch.cat(answers)
 
 
 def _check_clean(

@@ -18,8 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 ImageArray = npt.NDArray[np.float32]
 TextArray = npt.NDArray[np.str_]
 
-AttemptOutcome = Literal["broken", "survived", "skipped", "failed", "narrowed"]
-"""`narrowed`: the sample was broken before; a smaller perturbation was looked for."""
+AttemptOutcome = Literal["broken", "survived", "skipped", "failed"]
 
 UNKNOWN = -1
 
@@ -112,13 +111,17 @@ class Smallest:
         radius: (n,) of the smallest ball around the clean image in which an adversarial image is
             known; infinite where none is known at any radius.
         attack: (n,) names of the attacks that found it; empty where none is known.
-        gradients: (n,) passes with a gradient that the search took.
+        forward_passes: (n,) passes without gradient that the search took.
+        backward_passes: (n,) numbers of gradients.
+        seconds: (n,) shares of the wall-clock time.
     """
 
     index: IntArray
     radius: FloatArray
     attack: TextArray
-    gradients: IntArray
+    forward_passes: FloatArray
+    backward_passes: FloatArray
+    seconds: FloatArray
 
 
 @dataclass(frozen=True)

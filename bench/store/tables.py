@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.store.kinds import Columns
-from bench.store.records import UNKNOWN, AttackBlock, Attempts, Certificates, Witnesses
+from bench.store.records import UNKNOWN, AttackBlock, Attempts, Certificates, Smallest, Witnesses
 
 Records = TypeVar("Records")
 
@@ -73,7 +73,9 @@ SMALLEST_COLUMNS = pa.schema(
         ("index", pa.int64()),
         ("radius", pa.float64()),
         ("attack", pa.string()),
-        ("gradients", pa.int64()),
+        ("forward_passes", pa.float64()),
+        ("backward_passes", pa.float64()),
+        ("seconds", pa.float64()),
     ]
 )
 """Each sample's smallest known perturbation. `radius` is 0 where the sample is wrong without an
@@ -176,22 +178,16 @@ def smallest_records(
     wrong = [part.index[part.prediction != part.label] for part in clean]
     if not searched:
         return None, None
-    n_wrong = sum(map(len, wrong))
-    zeros = np.zeros(n_wrong, dtype=np.int64)
-    table = pd.concat(
-        [
-            frame(searched, SMALLEST_COLUMNS),
-            pd.DataFrame(
-                {
-                    "index": np.concatenate(wrong),
-                    "radius": zeros.astype(np.float64),
-                    "attack": np.full(n_wrong, ""),
-                    "gradients": zeros,
-                }
-            ),
-        ],
-        ignore_index=True,
+    none = np.zeros(sum(map(len, wrong)))
+    unsearched = Smallest(
+        index=np.concatenate([np.zeros(0, np.int64), *wrong]),
+        radius=none,
+        attack=np.full(len(none), ""),
+        forward_passes=none,
+        backward_passes=none,
+        seconds=none,
     )
+    table = frame([*searched, unsearched])
     table["attack"] = table["attack"].where(table["attack"] != "", None)
     table = table.sort_values("index", ignore_index=True)
     images = [block.smallest_images for block in blocks if block.smallest_images is not None]

@@ -173,7 +173,7 @@ class _Training:
         batch = self._load(chosen[0], generator)
         for done, following in enumerate((*chosen[1:], None), start=1):
             total += self._run_step(*batch, generator)
-            # The update of the average waits for a GPU: load the next batch in the meantime.
+            # A GPU is still at the step: load the next batch in the meantime.
             if following is not None:
                 batch = self._load(following, generator)
             self.average.update_parameters(self.network)
@@ -190,7 +190,13 @@ class _Training:
 
     def _load(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images = training_images(self.data, chosen, self.settings, generator)
-        return images.to(self.device), self.data.labels[chosen].to(self.device)
+        return self._send(images), self._send(self.data.labels[chosen])
+
+    def _send(self, values: Tensor) -> Tensor:
+        """Return a tensor on the device; only from pinned memory is it copied without waiting."""
+        if self.device.type == "cuda":
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
 
     def _run_step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         steps = self.settings.epochs * self.batches

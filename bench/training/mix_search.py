@@ -23,6 +23,7 @@ from bench.attacks.mix_losses import towards_accurate_base
 from bench.candidates.mix import MixedClassifier, scaled_log_softmax
 from bench.decision import answered, classes_of
 from bench.errors import InputError
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.suites.suite import ThreatModel
 from bench.training.mix import MixSettings
 from bench.training.recipe import ProgressCallback, TriedNumbers, ignore
@@ -293,17 +294,23 @@ def _search_attack(name: str, attack: APGD, targets: int) -> SearchAttack:
         mix: MixedClassifier, images: Tensor, labels: Tensor, chosen: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
         samples = chosen.nonzero().flatten()
-        outcome = attack_samples(
-            attack,
-            mix,
-            images[samples],
-            labels[samples],
-            name=name,
-            targets=targets,
-            seed=seed,
-            indices=samples,
-        )
-        return outcome.images[outcome.broken], samples[outcome.broken]
+
+        def found(part: Tensor) -> tuple[Tensor, Tensor]:
+            outcome = attack_samples(
+                attack,
+                mix,
+                images[part],
+                labels[part],
+                name=name,
+                targets=targets,
+                seed=seed,
+                indices=part,
+            )
+            return outcome.images[outcome.broken], part[outcome.broken]
+
+        parts = ImagesAtOnce(max(1, len(samples))).in_parts(samples, found)
+        broken, rows = zip((images[:0], samples[:0]), *parts, strict=True)
+        return torch.cat(broken), torch.cat(rows)
 
     return search
 

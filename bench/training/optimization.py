@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,20 +103,42 @@ def decay_at(step: int, decay: float) -> float:
     return min(decay, step / (step + 10))
 
 
-def averaged_model(network: nn.Module, decay: float) -> AveragedModel:
+class Average(AveragedModel):
+    """An exponential moving average of a network's weights; see `averaged_model`.
+
+    PyTorch's own update hands its counter to the device for each kind of tensor, and a GPU makes
+    the host wait for that. Here the counter stays on the CPU, and an update is a few calls.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the weights after one more step in."""
+        steps = int(self.n_averaged)
+        pairs = list(zip(_state(self.module), _state(model), strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point() and steps > 0]
+        copied = [pair for pair in pairs if not (pair[0].is_floating_point() and steps > 0)]
+        if moving:
+            averages, values = (list(each) for each in zip(*moving, strict=True))
+            torch._foreach_lerp_(averages, values, 1 - decay_at(steps, self.decay))
+        if copied:
+            averages, values = (list(each) for each in zip(*copied, strict=True))
+            torch._foreach_copy_(averages, values)
+        self.n_averaged += 1
+
+
+def _state(network: nn.Module) -> list[Tensor]:
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return [tensor.detach() for tensor in tensors]
+
+
+def averaged_model(network: nn.Module, decay: float) -> Average:
     """Return an exponential moving average of a network, in eval mode.
 
     Running statistics of batch normalisation are averaged too, so that the averaged network needs
     no pass over the data to recompute them. Counters are copied.
     """
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - decay_at(int(steps), decay))
-        else:
-            torch._foreach_copy_(averages, values)
-
-    # torch annotates the lists as tuples.
-    model = AveragedModel(network, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
-    return model.eval().requires_grad_(False)
+    return Average(network, decay).eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from bench.candidates.submission import FILE, NAME, Submission, read_submission
 from bench.data import default_data_dir, load, named_dataset
 from bench.errors import EvaluationError, InputError
 from bench.memory.out_of_memory import is_out_of_memory
+from bench.precision import tensor_cores
 from bench.training.data import FolderData, TrainingData
 from bench.training.files import WEIGHTS, write_submission
 from bench.training.presets import Preset, override, presets
@@ -33,6 +34,7 @@ CHECKPOINT = "checkpoint.pt"
 PACKAGES = ("torch", "torchvision", "timm", "robustbench", "numpy")
 
 
+@tensor_cores(False)
 def run(
     recipe: str,
     preset: str,
@@ -45,6 +47,8 @@ def run(
     device: str = "cpu",
 ) -> Submission:
     """Train, and write `submission.yaml` and the weights that were trained into a folder.
+
+    Float32 is float32 here: no product is rounded to TF32.
 
     While it runs, the folder holds `checkpoint.pt`, written after every epoch. It is deleted when
     the submission is complete.

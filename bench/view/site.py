@@ -34,7 +34,7 @@ class LiveSite:
         self._current: Path | None = None
         self._signature: Signature = {}
         self._number = 0
-        self._lock = threading.Lock()
+        self._lock, self._building = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> LiveSite:
         return self
@@ -75,6 +75,10 @@ class LiveSite:
 
         A build that fails leaves the site as it was, and is logged.
         """
+        with self._building:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         signature = _signature(self._store)
         changed = {
             suite

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.attacks.attack import likeliest_wrong_classes
+from bench.attacks.attack import attack_samples, likeliest_wrong_classes
 from bench.attacks.distances import Norm
 from bench.attacks.draws import keyed_draws
 from bench.attacks.registry import ATTACKS, plan_attack
@@ -34,3 +34,19 @@ def test_no_step_waits_for_the_device(name: str, norm: Norm) -> None:
             plan.attack.step(network, state)
         assert not cuda.syncs
         assert state.iteration.cpu().max() == 1 + STEPS or state.broken.cpu().all()
+
+
+def test_a_plain_loop_asks_once_in_eight_steps() -> None:
+    images = some_images(6)
+    labels = predictions(small_network(), images)
+    attack = plan_attack("apgd-ce", {"steps": 23}, norm="Linf", eps=0.02, classes=10).attack
+    expected = attack_samples(attack, small_network(), images, labels, name="apgd-ce")
+    with PretendCuda() as cuda:
+        network = small_network().to("cuda")
+        found = attack_samples(
+            attack, network, images.to("cuda"), labels.to("cuda"), name="apgd-ce"
+        )
+        asked = {place: n for (_, place), n in cuda.syncs.items()}
+        assert max(n for place, n in asked.items() if place.startswith("attacks/attack.py")) == 3
+        assert torch.equal(found.steps.cpu(), expected.steps)
+        assert torch.equal(found.broken.cpu(), expected.broken)

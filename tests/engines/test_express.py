@@ -77,16 +77,26 @@ DEFENCES = {
     "shattered": defences.Defence(defences.base(), before=defences.shattered),
     "saturated": defences.Defence(defences.base(), before=defences.saturated),
     "cold logits": defences.Defence(defences.base(), after=lambda logits: logits * 1e4),
+    "warm logits": defences.Defence(defences.base(), after=lambda logits: logits * 20),
+    "probabilities": defences.Defence(defences.base(), after=lambda logits: logits.softmax(1)),
     "purified": defences.Purified(defences.base()),
+    "detached weight": defences.detached_weight(),
+    "batch-centred": defences.Defence(defences.base(), before=defences.batch_centred),
+    "undeclared noise": defences.Defence(defences.base(), before=defences.noisy),
+    "dropout left on": defences.left_on(),
 }
+"""Those of `tests/flags/test_defences.py`: each raises a flag there, or in the further attacks."""
 
 
 @pytest.mark.parametrize("name", DEFENCES)
-def test_no_masked_gradient_raises_the_number(name: str) -> None:
-    task = task_for(DEFENCES[name])
-    blocks = blocks_of(task)
-    plan = plan_for(DEFENCES[name], "standard")
-    theirs = standing(task, list(plan.engine.run(plan.task, {}, lambda _: None)))
+def test_no_broken_defence_raises_the_number(name: str) -> None:
+    module = DEFENCES[name].eval()
+    with torch.random.fork_rng():  # two of them draw in every call
+        torch.manual_seed(0)
+        task = task_for(module)
+        blocks = blocks_of(task)
+        plan = plan_for(module, "standard")
+        theirs = standing(task, list(plan.engine.run(plan.task, {}, lambda _: None)))
     ours = standing(task, blocks)
     assert len(ours) <= len(theirs) or escalated(blocks), (len(ours), len(theirs))
 

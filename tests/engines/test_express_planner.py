@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,13 +80,12 @@ def test_no_sample_is_pulled_twice_by_an_arm_or_after_it_broke(world: World, row
 
 @given(worlds)
 @settings(max_examples=30, deadline=None)
-def test_the_budget_is_kept_up_to_one_pull(world: World) -> None:
+def test_the_budget_is_kept_up_to_one_sample(world: World) -> None:
     plan = planner(world, budget=200.0)
-    before = 0.0
     while (pull := plan.next_pull()) is not None:
-        before = plan.spent
-        assert pull.arm < ARMS_FOR_ALL or before < 200.0 * plan.standing.sum()
+        budget = 200.0 * plan.standing.sum()
         plan.learn(pull, world.breaks(pull), world.margins(pull))
+        assert pull.arm < ARMS_FOR_ALL or plan.spent < budget + plan.arms[pull.arm].cost
 
 
 @given(worlds)
@@ -112,6 +113,14 @@ def test_samples_that_came_near_are_pulled_first() -> None:
     assert second is not None
     others = np.setdiff1d(plan.standing.nonzero()[0], second.rows)
     assert np.nanmax(plan.left[second.rows]) <= np.nanmin(plan.left[others]) + 1e-9
+
+
+def test_an_arm_of_another_kind_is_tried_although_little_seems_left() -> None:
+    world = World(200, 3, (0.3, 0.3, 0.3, 0.6))
+    plan = planner(world, most_rows=16)
+    plan.arms = [*ARMS[:3], replace(ARMS[3], tried=True)]
+    plan.goal = 1e9
+    assert [each.arm for each in played(world, plan)] == [0, 1, 3]
 
 
 def test_what_is_left_lies_in_the_interval() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench import data
-from bench.engines import AttackTask, make_engine
+from bench.engines import AttackTask, make_engine, reference
 from bench.engines.engine import broken_rows
 from bench.engines.progress import Progress
 from bench.errors import EvaluationError, InputError
@@ -100,3 +100,14 @@ def test_a_candidate_without_a_gradient_is_refused_with_the_engine_that_takes_it
 
     with pytest.raises(EvaluationError, match=r"apgd-ce, apgd-t, fab-t need.*--engine fast"):
         _run(_task(Cut().eval()))
+
+
+def test_a_batch_that_memory_cannot_hold_is_named(
+    linear_digits: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(reference, "attack_batch", failing)
+    with pytest.raises(EvaluationError, match="with batches of 10"):
+        list(make_engine("reference").run(_task(linear_digits), {}, lambda _: None))

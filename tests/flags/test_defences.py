@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.utils import prune
 
 from bench import flags
@@ -25,8 +24,10 @@ from tests.flags.defences import (
     base,
     batch_centred,
     bpda,
+    detached_weight,
     evaluate,
     jpeg,
+    left_on,
     noisy,
     quantized,
     samples,
@@ -43,23 +44,6 @@ def _raised(module: nn.Module) -> set[str]:
     return {flag.name for flag in found}
 
 
-def _left_on() -> nn.Module:
-    """Dropout that no `eval` turns off."""
-    return Defence(base(), lambda images: functional.dropout(images, 0.3, training=True))
-
-
-def _detached_weight() -> nn.Module:
-    """A mix of a network and a constant, by a weight that the graph does not follow."""
-
-    class Mix(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            weight = torch.sigmoid(10 * (images.detach().mean(dim=(1, 2, 3)) - 0.3))[:, None]
-            logits: torch.Tensor = weight * base()(images)
-            return logits
-
-    return Mix()
-
-
 @pytest.mark.parametrize(
     ("defence", "expected"),
     [
@@ -68,9 +52,9 @@ def _detached_weight() -> nn.Module:
         (lambda: Defence(base(), after=lambda logits: 1e4 * logits), {"vanishing-gradients"}),
         (lambda: Defence(base(), after=lambda logits: 20 * logits), {"vanishing-gradients"}),
         (lambda: Defence(base(), jpeg), {"zero-gradients", "stopped-gradients"}),
-        (_detached_weight, {"stopped-gradients"}),
+        (detached_weight, {"stopped-gradients"}),
         (lambda: Defence(base(), sparsified), {"stopped-gradients"}),
-        (_left_on, {"randomized"}),
+        (left_on, {"randomized"}),
         (lambda: Purified(base()), {"gradients-in-forward", "stopped-gradients"}),
         (lambda: Defence(base(), saturated), {"zero-gradients"}),
         (lambda: Defence(base(), batch_centred), {"batch-dependent"}),

@@ -141,7 +141,7 @@ def test_a_plant_that_cannot_be_made_is_untested(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bench.flags.power.PLANTS", (planted.saturated_logits, back_door))
     task = replace(robust_task(), threat_model=ThreatModel(norm="Linf", eps=1e-4))
     scaled = replace(task, module=defences.Defence(task.module, after=lambda logits: 1e4 * logits))
-    power = attack_power(scaled)
+    power = attack_power(scaled, own=FastEngine())
     assert [plant.outcome for plant in power.plants] == ["untested", "untested"]
     assert all(plant.reason for plant in power.plants)
     assert power_flag(power) is None

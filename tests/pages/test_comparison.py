@@ -13,8 +13,9 @@ from bench.cli import main
 from bench.errors import InputError
 from bench.pages.addresses import comparison_page
 from bench.pages.boards import leaderboards
+from bench.pages.compared_pairs import BEST, compared_pairs
 from bench.pages.comparison import MOST_RUNS, compare_runs, passes_until_broken
-from bench.pages.comparison_page import BEST, compared_pairs, comparison_pages
+from bench.pages.comparison_page import comparison_pages
 from bench.pages.site import site_environment
 from bench.runs.evaluation import Evaluation
 from bench.store import RunFolder, Store

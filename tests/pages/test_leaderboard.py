@@ -44,7 +44,6 @@ def test_newest_full_run_of_each_candidate_is_ranked() -> None:
     assert [entry.manifest.candidate for entry in board.variants] == ["b"]
     assert board.variants[0].rank is None
     assert [entry.manifest.candidate for entry in board.outdated] == ["d"]
-    assert board.attacks == ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
 def test_published_numbers_are_attached_at_the_same_radius_only() -> None:

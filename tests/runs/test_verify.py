@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 from torch import nn
 
 from bench import data
@@ -240,7 +242,9 @@ def test_wrong_files_are_named_and_nothing_is_kept(
     assert Store(tmp_path).runs() == []
 
 
-def test_commands(write_submission: Callable[..., Path], tmp_path: Path) -> None:
+def test_commands(
+    write_submission: Callable[..., Path], linear_digits: nn.Module, tmp_path: Path
+) -> None:
     suite = tmp_path / "quick.yaml"
     suite.write_text(
         yaml.safe_dump(
@@ -266,6 +270,22 @@ def test_commands(write_submission: Callable[..., Path], tmp_path: Path) -> None
     confirmed = call("verify", "quick/linear", *named)
     assert confirmed.exit_code == 0, confirmed.output
     assert "confirmed: robust accuracy is at most" in confirmed.output
+    files = call("images", "quick/linear", *named, "--out", f"{tmp_path}/images", "--limit", "2")
+    assert files.exit_code == 0, files.output
+    assert "still fool the candidate as 8-bit files" in files.output
+    with (tmp_path / "images/index.csv").open(encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    for row in rows:
+        clean, adversarial, _ = (
+            np.asarray(Image.open(tmp_path / f"images/{int(row['index']):06}-{what}.png"))
+            for what in ("clean", "adversarial", "difference")
+        )
+        # The clean image is off the grid, so that its file is up to half a level away.
+        assert np.abs(adversarial / 255 - clean / 255).max() <= EPS + 0.5 / 255
+        image = torch.from_numpy(adversarial / 255).float().reshape(1, 1, 8, 8)
+        assert int(linear_digits(image).argmax()) == int(row["eight_bit_prediction"])
+        assert (row["still_fools"] == "yes") == (row["eight_bit_prediction"] != row["label"])
+    assert len(rows) == 2
     assert call("verify", "quick/linear", *results).exit_code == 2
     unnamed = call("verify", "quick/linear", *named[:2], *results)
     assert unnamed.exit_code == 2

@@ -1,9 +1,9 @@
 "use strict";
 // Filters of the gallery, and the numbers as files. Without scripts the page shows all images.
 {
-  const BATCH = 24;
-  const list = document.getElementById("cards");
-  const filters = document.getElementById("filters");
+  const BATCH = 40;
+  const list = document.getElementById("shots");
+  const filters = document.getElementById("choose");
   const more = document.getElementById("more");
   if (list && filters && more) {
     const cards = [...list.children];

@@ -102,6 +102,15 @@ class Verdict(BaseModel):
     more_seconds: float | None = None
 
 
+def bounds_text(verdict: Verdict) -> str:
+    """Return the bounds of a verdict in percent."""
+    if verdict.high is None:
+        return "–"
+    if verdict.low is None:
+        return f"at most {percent(verdict.high)}"
+    return f"{percent(verdict.low)} – {percent(verdict.high)}"
+
+
 @dataclass(frozen=True)
 class Undecided:
     """The test images about which attacks must say something, in numbers of this audit.

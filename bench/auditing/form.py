@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.auditing.decision import Verdict
+from bench.auditing.decision import Verdict, bounds_text
 from bench.auditing.report import Report
 from bench.formatting import count, duration, percent
 
@@ -77,9 +77,8 @@ def isolation_text(report: Report) -> str:
 
 
 def _claim(each: Verdict) -> str:
-    bounds = "–" if each.high is None else f"{percent(each.low)} – {percent(each.high)}"
     return (
-        f"| {each.title} | {percent(each.claimed)} | {percent(each.measured)} | {bounds} | "
+        f"| {each.title} | {percent(each.claimed)} | {percent(each.measured)} | {bounds_text(each)} | "
         f"{count(each.n)} of {count(each.population)} | **{each.outcome}** |"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from bench.auditing.decision import bounds_text
 from bench.auditing.form import form
 from bench.auditing.report import Report
 from bench.errors import InputError
@@ -40,4 +41,4 @@ def write_report(report: Report, out: Path) -> dict[str, Path]:
 def page(report: Report) -> str:
     """Return a report as one self-contained page."""
     template = site_environment().get_template("audit.html.jinja")
-    return template.render(address=PAGE, report=report)
+    return template.render(address=PAGE, report=report, bounds_text=bounds_text)

@@ -528,7 +528,8 @@ def _drawn(job: Work, summary: ExpressSummary) -> list[int]:
 
 
 def _need(name: str) -> str:
-    attack = ATTACKS.get(name.removeprefix("express-")) if name not in ATTACKS else ATTACKS[name]
+    own = name.removeprefix("express-").removesuffix("-again")  # as the express arms are named
+    attack = ATTACKS.get(own)
     return str(attack.need or "") if attack is not None else ""
 
 

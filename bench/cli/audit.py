@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from bench.auditing.decision import bounds_text
 from bench.auditing.records import Records
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
@@ -148,12 +149,11 @@ class _Lines:
 def _table(report: Report) -> Table:
     table = table_of("claim", "claimed", "measured", "bounds", "images", "verdict")
     for each in report.verdicts:
-        bounds = "–" if each.high is None else f"{percent(each.low)} – {percent(each.high)}"
         cells = (
             each.name,
             percent(each.claimed),
             percent(each.measured),
-            bounds,
+            bounds_text(each),
             f"{count(each.n)} of {count(each.population)}",
         )
         style = "bold red" if each.outcome == "refuted" else ""

@@ -87,10 +87,12 @@ CASES = {
     "cifar100-adaptive-mix": Case(
         "cifar100-linf", "cifar100-adaptive-mix", 1000, protocol="adaptive"
     ),
-    "digits-robust": Case("digits-linf", "digits-robust"),
-    "digits-robust L2": Case("digits-l2", "digits-robust"),
-    "digits-mix": Case("digits-linf", "digits-mix", protocol="adaptive"),
-    "digits-adaptive-mix": Case("digits-linf", "digits-adaptive-mix", protocol="adaptive"),
+    "digits-robust": Case("digits-linf", "digits-robust", tuned=True),
+    "digits-robust L2": Case("digits-l2", "digits-robust", tuned=True),
+    "digits-mix": Case("digits-linf", "digits-mix", protocol="adaptive", tuned=True),
+    "digits-adaptive-mix": Case(
+        "digits-linf", "digits-adaptive-mix", protocol="adaptive", tuned=True
+    ),
     "digits-smoothmix": Case("digits-l2", "digits-smoothmix"),
     "digits-gaussian": Case("digits-l2", "digits-gaussian"),
 }

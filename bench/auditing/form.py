@@ -77,10 +77,15 @@ def isolation_text(report: Report) -> str:
 
 
 def _claim(each: Verdict) -> str:
-    return (
-        f"| {each.title} | {percent(each.claimed)} | {percent(each.measured)} "
-        f"| {bounds_text(each)} | {count(each.n)} of {count(each.population)} | **{each.outcome}** |"
+    cells = (
+        each.title,
+        percent(each.claimed),
+        percent(each.measured),
+        bounds_text(each),
+        f"{count(each.n)} of {count(each.population)}",
+        f"**{each.outcome}**",
     )
+    return f"| {' | '.join(cells)} |"
 
 
 def _reason(each: Verdict) -> str:

@@ -29,7 +29,7 @@ def test_pieces_are_halved_noted_or_gone_on_with(gpu: ModuleType, tmp_path: Path
         gpu.Piece("halved", ("-c", cramped), ("--batch", 12)),
         gpu.Piece("full", ("-c", "import sys; sys.exit('CUDA out of memory')")),
         gpu.Piece("wrong", ("-c", "1 / 0")),
-        gpu.Piece("good", ("-c", "print('a table')")),
+        gpu.Piece("good", ("-c", "import time; time.sleep(1); print('a table')")),
         gpu.Piece("long", ("-c", "import time; time.sleep(600)")),
     ]
     first = gpu.run_pieces(todo, tmp_path, 5.0)

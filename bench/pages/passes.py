@@ -56,10 +56,11 @@ def _ends(records: CandidateRecords) -> tuple[tuple[float, str], ...]:
     if not len(stood):
         return ()
     attempts = records.attempts[records.attempts["index"].isin(set(stood.tolist()))]
-    spent = (attempts["forward_passes"] + attempts["backward_passes"]).groupby(attempts["attack"])
+    passes = attempts["forward_passes"] + attempts["backward_passes"]
+    spent = passes.groupby(attempts["attack"], observed=True).sum().to_dict()
     total, ends = 0.0, []
     for attack in (done.name for done in records.summary.attacks):
-        if attack in spent.groups:
-            total += float(spent.get_group(attack).sum()) / len(stood)
+        if attack in spent:
+            total += float(spent[attack]) / len(stood)
             ends.append((total, attack))
     return tuple(ends)

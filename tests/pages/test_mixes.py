@@ -110,7 +110,11 @@ def test_a_base_is_not_another_mix_of_the_same_networks(tmp_path: Path) -> None:
 def test_the_page_shows_curve_bases_weights_and_margins(store: Store, tmp_path: Path) -> None:
     build_report(store, tmp_path, ["cifar100-linf"])
     text = (tmp_path / "cifar100-linf.html").read_text(encoding="utf-8")
-    section = text[text.index('<section id="mixes"') : text.index('<section id="candidates"')]
+    section = text[
+        text.index('<section id="mixes"') : text.index(
+            "</section>", text.index('<section id="mixes"')
+        )
+    ]
     tradeoff, alpha, margins = re.findall(r"<svg.*?</svg>", section, re.DOTALL)
     assert "cheap attack: an upper bound" in tradeoff
     assert "g (standard protocol): clean 85.00, robust 0.00" in tradeoff

@@ -31,6 +31,7 @@ from bench.suites import load_suite
 if TYPE_CHECKING:  # torch and matplotlib are slow to import, and records are read without them
     import torch
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from bench.api.models import Images, Model
@@ -300,6 +301,17 @@ class Evaluation:
         from bench.api.plot import plot
 
         return plot(self, axes)
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures that the run's page in `bench report` has, by name.
+
+        Such as `waterfall`, `passes`, `eps-curve`, `confusion`, `reliability`; those that end in
+        `-narrow` fit a column of a paper. They are matplotlib's: `figure.axes[0]`,
+        `figure.savefig(...)`.
+        """
+        from bench.api.plot import figures
+
+        return figures(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run with its samples into one file, and return its path; no model is in it.

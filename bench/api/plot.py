@@ -9,12 +9,22 @@ import numpy as np
 
 from bench.errors import InputError
 from bench.formatting import threat_model
+from bench.store import Store
 from bench.store.summary import AttackedSummary, CertifiedSummary, SweepSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from bench.api.evaluation import Evaluation
+
+
+def figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """Return the figures that the run's page has, by name."""
+    from bench.pages.candidate_page import figures_of
+
+    # results/<suite>/<candidate>/<run>
+    return figures_of(Store(evaluation.folder.path.parents[2]), evaluation.summary)
 
 
 def plot(evaluation: Evaluation, axes: Axes | None = None) -> Axes:

@@ -140,7 +140,11 @@ def check(
 
 
 def report(
-    suite: str | None = None, *, results_dir: Folder | None = None, out: Folder = "reports"
+    suite: str | None = None,
+    *,
+    results_dir: Folder | None = None,
+    out: Folder = "reports",
+    figures: Folder | None = None,
 ) -> Path:
     """Write the site from the records: an index, and self-contained pages of each suite.
 
@@ -148,6 +152,7 @@ def report(
         suite: only this one's pages; None: all of the store.
         results_dir: folder of the records; None: `results`.
         out: folder for the pages.
+        figures: folder for every figure, as SVG and PDF; None: none is written.
 
     Returns:
         the path of the index.
@@ -158,7 +163,12 @@ def report(
     from bench.pages.build import build_report
 
     with errors_in_python():
-        return build_report(_store(results_dir), Path(out), None if suite is None else [suite])
+        return build_report(
+            _store(results_dir),
+            Path(out),
+            None if suite is None else [suite],
+            None if figures is None else Path(figures),
+        )
 
 
 def _store(results_dir: Folder | None) -> Store:

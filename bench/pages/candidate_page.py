@@ -16,6 +16,7 @@ from typing import Any, cast
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from bench.errors import InputError
 from bench.pages.addresses import candidate_page
@@ -28,6 +29,7 @@ from bench.pages.class_plot import class_plot, confusion_plot, matrix_height
 from bench.pages.command import command_of
 from bench.pages.distribution_plot import alpha_plot, margin_plot
 from bench.pages.eps_plot import eps_plot
+from bench.pages.figures import collecting_figures
 from bench.pages.gallery import Cards, make_cards
 from bench.pages.leaderboard import Entry, Leaderboard
 from bench.pages.mixes import mix_description, read_mix_samples
@@ -111,9 +113,27 @@ def candidate_pages(
                 command=command_of(candidate.main.manifest),
                 page_style=style,
                 page_scripts=[script],
-                **_content(store, board, candidate),
+                **_content(store, board.threat_model.eps, candidate),
             ),
         )
+
+
+def figures_of(store: Store, summary: Summary) -> dict[str, Figure]:
+    """Return the figures that a page about one run has, by name.
+
+    Args:
+        store: where the run is.
+        summary: of the run.
+    """
+    entry = Entry(summary=summary) if isinstance(summary, AttackedSummary) else None
+    eps = summary.manifest.threat_model.eps
+    board = certified_board(store, summary.manifest.suite, eps)
+    certified = [each for each in board.entries if each.summary.run == summary.run] if board else []
+    with collecting_figures() as found:
+        _content(
+            store, eps, Candidate(summary.manifest.candidate, entry, (summary,), tuple(certified))
+        )
+    return found
 
 
 def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
@@ -143,7 +163,7 @@ def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
     ]
 
 
-def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str, Any]:
+def _content(store: Store, eps: float, candidate: Candidate) -> dict[str, Any]:
     """Return what the template shows beyond the summaries; None where the records lack it."""
     notices: list[str] = []
     records = _records(store, candidate, notices)
@@ -170,7 +190,7 @@ def _content(store: Store, board: Leaderboard, candidate: Candidate) -> dict[str
     if candidate.certified:
         attacked = summary if isinstance(summary, AttackedSummary) else None
         content["certified_figure"] = certified_band_plot(
-            candidate.certified, attacked, board.threat_model.eps, "certified-band"
+            candidate.certified, attacked, eps, "certified-band"
         )
         numbers["certifications"] = [
             each.summary.model_dump(mode="json") for each in candidate.certified

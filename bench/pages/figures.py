@@ -1,4 +1,4 @@
-"""Figures as files: every drawing of a page, as SVG and PDF."""
+"""Figures outside pages: every drawing of a page as SVG and PDF, or as matplotlib has it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.store.files import write
 
 FORMATS = ("svg", "pdf")
 
-_drawn: ContextVar[dict[str, dict[str, bytes]] | None] = ContextVar("drawn", default=None)
-"""The files of the current page's figures by identifier and format; None: they are not wanted."""
+_wanted: ContextVar[Callable[[Figure, str], None] | None] = ContextVar("wanted", default=None)
+"""Takes each finished figure and its identifier; None: nobody wants them."""
 
 
 @contextmanager
@@ -42,19 +42,35 @@ def saving_figures(folder: Path | None) -> Iterator[Callable[[str], None]]:
                 write(path, content)
         kept.clear()
 
-    token = _drawn.set(kept)
-    try:
+    def keep(figure: Figure, identifier: str) -> None:
+        kept[identifier] = {each: _file(figure, identifier, each) for each in FORMATS}
+
+    with _wanting(keep):
         yield save
-    finally:
-        _drawn.reset(token)
+
+
+@contextmanager
+def collecting_figures() -> Iterator[dict[str, Figure]]:
+    """Collect what is drawn meanwhile, by identifier."""
+    found: dict[str, Figure] = {}
+    with _wanting(lambda figure, identifier: found.update({identifier: figure})):
+        yield found
 
 
 def keep_figure(figure: Figure, identifier: str) -> None:
-    """Keep a finished figure for `saving_figures`, if anybody wants it."""
-    kept = _drawn.get()
-    if kept is None:
-        return
-    kept[identifier] = {extension: _file(figure, identifier, extension) for extension in FORMATS}
+    """Hand on a finished figure, if anybody wants it."""
+    keep = _wanted.get()
+    if keep is not None:
+        keep(figure, identifier)
+
+
+@contextmanager
+def _wanting(keep: Callable[[Figure, str], None]) -> Iterator[None]:
+    token = _wanted.set(keep)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 def _file(figure: Figure, identifier: str, extension: str) -> bytes:

@@ -128,6 +128,15 @@ def test_its_card_is_escaped(linear_digits: nn.Module, suite: str, results: Path
     assert "apgd-ce" in html
 
 
+def test_the_figures_of_its_page_are_matplotlibs(found: bench.Evaluation, tmp_path: Path) -> None:
+    figures = found.figures()
+    assert {"waterfall", "passes", "confusion", "reliability"} <= set(figures)
+    assert figures["waterfall"].axes[0].get_xlabel().startswith("Samples (%)")
+    figures["passes"].savefig(tmp_path / "passes.pdf")
+    bench.report(results_dir=found.path.parents[2], out=tmp_path / "site", figures=tmp_path / "all")
+    assert len(list((tmp_path / "all").rglob("waterfall.svg"))) == 1
+
+
 def test_it_is_drawn(found: bench.Evaluation) -> None:
     heights = [bar.get_height() for bar in found.plot().patches]
     assert heights[0] == pytest.approx(100 * found.clean_accuracy)

@@ -127,6 +127,18 @@ def command(
     sys.exit(REFUTED if report.is_refuted else FAILED if report.loaded is None else 0)
 
 
+_DOING = {
+    "start": "starting the candidate's process",
+    "load": "loading the candidate",
+    "clean": "predicting the clean test images",
+    "results": "verifying the results that came with it",
+    "express": "attacking a random sample, round by round",
+    "flags": "measuring the flags that need attacks of their own",
+    "end": "writing the report",
+}
+"""What the terminal says of each stage."""
+
+
 class _Lines:
     """Prints a line where the stage changes, and now and then how far the rounds are."""
 
@@ -137,12 +149,12 @@ class _Lines:
         """Print what is new."""
         images = len(records.rounds.indices) if records.rounds else 0
         if records.stage != self._stage:
-            click.echo(f"{records.stage}")
+            click.echo(_DOING.get(records.stage, records.stage))
         elif images == self._images or time.monotonic() - self._last < BETWEEN_LINES:
             return
         elif records.rounds:
             standing = sum(records.rounds.standing)
-            click.echo(f"{records.stage}: {count(images)} images, {count(standing)} stand")
+            click.echo(f"  {count(images)} images, {count(standing)} stand")
         self._stage, self._images, self._last = records.stage, images, time.monotonic()
 
 

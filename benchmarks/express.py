@@ -77,7 +77,7 @@ CASES = {
     "residual-small": Case("cifar10-linf", str(OWN / "residual-small"), 100, "2/255", tuned=True),
     "residual-relu": Case("cifar10-linf", str(OWN / "residual-relu"), 100, "2/255"),
     "residual-silu": Case("cifar10-linf", str(OWN / "residual-silu"), 100, "2/255"),
-    "residual-gelu": Case("cifar10-linf", str(OWN / "residual-gelu"), 100, "2/255"),
+    "residual-gelu": Case("cifar100-linf", str(OWN / "residual-gelu"), 100, "2/255"),
     "residual-small L2": Case("cifar10-l2", str(OWN / "residual-small"), 100, "0.1", tuned=True),
     "cifar10-robust": Case("cifar10-linf", "cifar10-robust", 1000, tuned=True),
     "cifar10-robust 100": Case("cifar10-linf", "cifar10-robust", 100, tuned=True),

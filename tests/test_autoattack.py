@@ -278,14 +278,15 @@ from bench.autoattack import AutoAttack
 from bench.api.attack_state import AttackState
 
 images, labels, model = torch.load(sys.argv[1], weights_only=False)
-save = AttackState.save
+add = AttackState.add
 
-def dying(self):
-    save(self)
-    if "01-apgd-ce-00000" in self.blocks:
+def dying(self, block):
+    add(self, block)
+    if block.key == "01-apgd-ce-00000":
+        self.save()  # How often it is saved of itself depends on the time.
         os.kill(os.getpid(), 9)
 
-AttackState.save = dying
+AttackState.add = dying
 adversary = AutoAttack(model, eps=0.05, verbose=False, version="custom")
 adversary.attacks_to_run = ["apgd-ce", "square"]
 adversary.square.n_queries = 20

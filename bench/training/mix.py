@@ -21,11 +21,11 @@ MixType = TypeVar("MixType", bound=MixedClassifier)
 Scale = Annotated[float, Field(gt=0)]
 
 
-class MixSettings(TrainingSettings):
-    """The settings of the choice of a mix's numbers.
+class BasesSettings(TrainingSettings):
+    """Which two bases are mixed, and on how many held-out training images numbers are chosen.
 
-    They are chosen on held-out training images. If both bases held out the same number with the
-    same seed, no part of the mix was trained on these images.
+    If both bases held out the same number with the same seed, no part of the mix was trained on
+    these images.
     """
 
     suite: str
@@ -35,6 +35,16 @@ class MixSettings(TrainingSettings):
     robust: str
     """The name of a candidate, the robust base."""
     held_out: int = Field(default=500, ge=1)
+
+    def threat_models(self) -> list[dict[str, Any]]:
+        """Return the suite's threat model."""
+        threat_model = load_suite(self.suite).threat_model
+        return [{"norm": threat_model.norm, "eps": readable_radius(threat_model.eps)}]
+
+
+class MixSettings(BasesSettings):
+    """The settings of the choice of a mix's numbers."""
+
     allowed_loss: float = Field(default=0.015, ge=0, le=1)
     """Attacked accuracy, as a fraction, that the mix may lose against its robust base."""
     accurate_scales: tuple[Scale, ...] = Field(default=(1.0, 2.0), min_length=1)
@@ -50,11 +60,6 @@ class MixSettings(TrainingSettings):
     final_targets: int = Field(default=9, ge=1)
     """Classes that the last attack aims for."""
 
-    def threat_models(self) -> list[dict[str, Any]]:
-        """Return the suite's threat model."""
-        threat_model = load_suite(self.suite).threat_model
-        return [{"norm": threat_model.norm, "eps": readable_radius(threat_model.eps)}]
-
 
 class LoadedBases:
     """The two bases of a mix, loaded.
@@ -67,7 +72,7 @@ class LoadedBases:
         threat_model: The threat model of the settings' suite.
     """
 
-    def __init__(self, settings: MixSettings, dataset: str) -> None:
+    def __init__(self, settings: BasesSettings, dataset: str) -> None:
         """Find and load the bases.
 
         Args:

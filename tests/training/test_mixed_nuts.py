@@ -27,7 +27,7 @@ from bench.training.recipes.mixed_nuts import (
     transformations,
 )
 
-TINY: dict[str, Any] = {"held_out": 60, "final_steps": 3, "final_targets": 1, "values": 2}
+TINY: dict[str, Any] = {"held_out": 60, "steps": 3, "targets": 1, "values": 2}
 
 
 def settings_with(**changes: Any) -> MixedNutsSettings:

@@ -17,21 +17,21 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.attacks.attack import likeliest_wrong_classes
+from bench.attacks.attack import Model, likeliest_wrong_classes
 from bench.attacks.cosine_pgd import CosinePGD
-from bench.attacks.draws import keyed_draws
+from bench.attacks.draws import KeyedDraws, keyed_draws
 from bench.candidates.mixed_nuts import MixedNuts, standardize
 from bench.decision import classes_of
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel
 from bench.training.data import TrainingData, split
-from bench.training.mix import LoadedBases, MixSettings, with_fast_bases
+from bench.training.mix import BasesSettings, LoadedBases, with_fast_bases
 from bench.training.recipe import Conditions, Trained, TriedNumbers, register_recipe
 
 BATCH_SIZE = 250
@@ -43,7 +43,7 @@ Range = tuple[float, float]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class MixedNutsSettings(MixSettings):
+class MixedNutsSettings(BasesSettings):
     """The settings of the choice; the ranges are the paper's for CIFAR-100."""
 
     kept: Share = 0.985
@@ -58,6 +58,10 @@ class MixedNutsSettings(MixSettings):
     """The lowest and the highest c; spaced evenly."""
     values: int = Field(default=8, ge=2)
     """How many values of each are tried."""
+    steps: int = Field(default=100, ge=1)
+    """Of each attack that lowers the robust base's margins."""
+    targets: int = Field(default=9, ge=0)
+    """Classes that attacks aim for in turn, after one that aims for any."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +337,7 @@ def attacked_logits(
     samples = right.nonzero().flatten()
     images, labels = images[samples], labels[samples]
     logits = logits_of(robust, images)
-    targets = likeliest_wrong_classes(logits, labels, settings.final_targets)
+    targets = likeliest_wrong_classes(logits, labels, settings.targets)
 
     def standardized(some: Tensor) -> Tensor:
         return standardize(robust(some))
@@ -342,7 +346,7 @@ def attacked_logits(
     for rank in range(targets.shape[1] + 1):
         nearest = lowest_margins(
             standardized, images, labels, targets[:, rank - 1] if rank else None,
-            threat_model, settings.final_steps, keyed_draws(seed, samples, "margin", targets=rank),
+            threat_model, settings.steps, keyed_draws(seed, samples, "margin", targets=rank),
         )  # fmt: skip
         found.append(logits_of(robust, nearest))
         standing &= classes_of(found[-1]) == labels
@@ -350,13 +354,13 @@ def attacked_logits(
 
 
 def lowest_margins(
-    model: Any,
+    model: Model,
     images: Tensor,
     labels: Tensor,
     targets: Tensor | None,
     threat_model: ThreatModel,
     steps: int,
-    draws: Any,
+    draws: KeyedDraws,
 ) -> Tensor:
     """Return the images (N, ...) where an attack of so many steps found the lowest margin."""
     attack = CosinePGD(

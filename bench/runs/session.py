@@ -117,7 +117,7 @@ def evaluate(
             raised += plan.kind.closing_flags(
                 candidate, dataset, folder.manifest(), tables, store, settings.device
             )
-            tables = plan.kind.measured(plan.task, tables)
+            tables = plan.kind.measured_by(plan.task, tables, executor)
             summary = complete(folder, plan.kind, dataset, tables, raised, record)
             reused = False
         if settings.flags == "full" and summary.flags_checked == "basic":

@@ -63,6 +63,19 @@ SCALARS = {  # operations besides pointwise ones that take a 0-dim CPU tensor
     aten.where,
     *INDEXED,
 }
+NO_KERNEL = {  # operations besides views that launch nothing
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.lift_fresh,
+    aten._reshape_alias,
+    aten._unsafe_view,
+    aten.set_,
+    aten.resize_,
+    aten.record_stream,
+}
 current: PretendCuda | None = None
 
 
@@ -197,7 +210,7 @@ class PretendCuda(TorchDispatchMode):
     Attributes:
         syncs: how often the host waited, by kind and place (of the innermost frame in `watched`).
         copied: bytes by direction.
-        launches: operations on the device.
+        launches: operations on the device by name; neither views nor what only takes memory.
         held, peak: bytes of the tensors on the device, now and at most so far.
     """
 
@@ -207,6 +220,7 @@ class PretendCuda(TorchDispatchMode):
         self.held = self.peak = 0
         self.holders = Counter()
         self.syncs, self.copied, self.launches = Counter(), Counter(), Counter()
+        self.uncounted = False
         self.process, self.pinned = os.getpid(), set()
         self.random = Generator("cuda")
         self._patches = contextlib.ExitStack()
@@ -241,6 +255,15 @@ class PretendCuda(TorchDispatchMode):
             frame = frame.f_back
         return "elsewhere"
 
+    @contextlib.contextmanager
+    def of_the_model(self):
+        """Launches that are not counted."""
+        before, self.uncounted = self.uncounted, True
+        try:
+            yield
+        finally:
+            self.uncounted = before
+
     def wait(self, kind: str, data: Tensor | None = None) -> None:
         self.syncs[kind, self.place()] += 1
         if data is not None:
@@ -260,7 +283,8 @@ class PretendCuda(TorchDispatchMode):
                 "multiprocessing, you must use the 'spawn' start method"
             )
         packet, tensors = func.overloadpacket, [each for each in flat if isinstance(each, Tensor)]
-        self.launches[str(packet)] += 1
+        if not func.is_view and packet not in NO_KERNEL and not self.uncounted:
+            self.launches[str(packet)] += 1
         if packet not in COPIES:
             self._check_devices(func, packet, args, tensors, asked)
         drawn = self._check_generator(func, flat, "cuda")

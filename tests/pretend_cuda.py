@@ -16,7 +16,7 @@ Each tensor wraps a CPU tensor that does the work, so values and autograd are th
 C++ it is a *meta* tensor: the autograd engine asks a real driver about CUDA ones. So what C++
 decides by `is_cuda` (autocast, cuDNN, fused optimizers) is not seen; neither are compiled code,
 streams' races, TF32's rounding, libraries' workspaces and speed. It is 5 to 10 times as slow as
-the CPU. Do not use real meta tensors within it; a module's parameters are other objects after
+the CPU. Triton's interpreter runs its kernels. Do not use real meta tensors within it; a module's parameters are other objects after
 `.to("cuda")`, which on CUDA they are not. Tried with torch 2.14 (CUDA build, no driver).
 """
 
@@ -377,6 +377,19 @@ class PretendCuda(TorchDispatchMode):
             self.random.set_state(torch.default_generator.get_state())
             torch.default_generator.set_state(before)
 
+    @property
+    def _run_kernel(self):
+        """What launches a Triton kernel: its interpreter, on the tensors that do the work."""
+        from triton.runtime.interpreter import InterpretedFunction
+
+        def run(kernel, *args, grid, warmup=False, **kwargs):
+            self.launches[kernel.fn.__name__] += not self.uncounted
+            inner = [each.inner if isinstance(each, CudaTensor) else each for each in args]
+            with torch._C._DisableTorchDispatch():
+                InterpretedFunction(kernel.fn)[grid](*inner, **kwargs)
+
+        return run
+
     def _pin(self, tensor, *args):
         copy = tensor.clone()
         self.pinned.add(copy.data_ptr())
@@ -428,6 +441,10 @@ class PretendCuda(TorchDispatchMode):
             mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: self._pin(tensor))
         )
         self._patches.enter_context(mock.patch.object(torch, "compile", _no_compiler))
+        with contextlib.suppress(ImportError):
+            from triton.runtime import JITFunction
+
+            self._patches.enter_context(mock.patch.object(JITFunction, "run", self._run_kernel))
         torch._C._ensureCUDADeviceGuardSet()  # C++ may ask which device is the current one
         for name in ("tensor", "as_tensor"):
             made = _from_data(getattr(torch, name))

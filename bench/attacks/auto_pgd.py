@@ -195,7 +195,7 @@ class APGD(Attack[APGDState]):
         improved = (losses > state.best_loss) & searching  # f(x(k)) > f_max
         wrong = misclassified(logits, state.labels) & searching
         copy_rows(state.adversarial, wrong, state.point)
-        state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
+        torch.where(improved, losses, state.best_loss, out=state.best_loss)
         back = self.adapt_step_size(state, losses, first, searching)
         alpha = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
         move = Move(
@@ -269,16 +269,16 @@ class APGD(Attack[APGDState]):
             self._needed_on[losses.device] = torch.tensor(self._needed).to(losses)
         needed = self._needed_on[losses.device][state.iteration]
         at_checkpoint = (needed >= 0) & searching
-        rose = (losses > state.last_loss) & ~first & searching
+        compared = searching & ~first
+        rose = (losses > state.last_loss) & compared
         state.increases.add_(rose)
-        state.last_loss.copy_(torch.where(first | ~searching, state.last_loss, losses))
+        torch.where(compared, losses, state.last_loss, out=state.last_loss)
         condition_1 = (state.increases <= needed) & searching
         condition_2 = at_checkpoint & ~state.halved & (state.checkpoint_loss >= state.best_loss)
         back = condition_1 | condition_2
-        state.halved.copy_(torch.where(at_checkpoint, back, state.halved))
-        state.checkpoint_loss.copy_(
-            torch.where(at_checkpoint | (first & searching), state.best_loss, state.checkpoint_loss)
-        )
+        torch.where(at_checkpoint, back, state.halved, out=state.halved)
+        noted = at_checkpoint | (first & searching)
+        torch.where(noted, state.best_loss, state.checkpoint_loss, out=state.checkpoint_loss)
         state.increases.mul_(~at_checkpoint)
         state.step_size.div_(1 + back.to(losses.dtype))
         return back

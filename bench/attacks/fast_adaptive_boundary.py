@@ -167,7 +167,7 @@ class FAB(Attack[FABState]):
                 searching,
                 state.best_distance,
             )
-        reached = torch.where(wrong & searching, distance, float("inf"))
+        reached = distance.masked_fill(~(wrong & searching), math.inf)
         torch.fmin(state.best_distance, reached, out=state.best_distance)
         state.broken.logical_or_(reached <= self.eps)
         state.iteration.add_(searching)

@@ -154,7 +154,7 @@ class FMN(Attack[FMNState]):
         # One inside the ball is kept even if a closer one was, and was not confirmed.
         closer = (distance < state.best_distance) | (distance <= self.eps)
         copy_rows(state.best, wrong & closer, state.point)
-        reached = torch.where(wrong, distance, math.inf)
+        reached = distance.masked_fill(~wrong, math.inf)
         torch.fmin(state.best_distance, reached, out=state.best_distance)
         with resting(~searching, state.point, state.radius):
             self._move(
@@ -225,10 +225,10 @@ def _move(
     # Beyond the estimate and ever farther: at its end a linear model is not fooled, and the box may
     # cut the way to it short.
     before = torch.where(radius < math.inf, radius, 0.0)
-    estimate = torch.where(best_distance < math.inf, 0.0, unknown)
+    estimate = unknown.masked_fill(best_distance < math.inf, 0.0)
     grown = torch.fmax(before, estimate) * (1 + change)
     shrunk = torch.minimum(radius * (1 - change), best_distance)
-    radius.copy_(torch.where(wrong, shrunk, grown))
+    torch.where(wrong, shrunk, grown, out=radius)
     if norm == "Linf":
         # No step is longer than the ball is wide.
         ahead = gradient.sign_().mul_(per_image(size * radius.clamp(max=1), gradient))

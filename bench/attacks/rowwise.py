@@ -102,7 +102,7 @@ def copy_rows(into: Tensor, mask: Tensor, source: Tensor) -> None:
         if len(rows):
             into.index_copy_(0, rows, source.index_select(0, rows))
     else:
-        into.copy_(torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into))
+        torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into, out=into)
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ class Square(Attack[SquareState]):
         wrong = misclassified(logits, state.labels)
         # Below an infinite margin, of logits that are not finite, no later one could fall.
         smaller = (current < state.best_margin) & current.isfinite() & searching
-        state.best_margin.copy_(torch.where(smaller, current, state.best_margin))
+        torch.where(smaller, current, state.best_margin, out=state.best_margin)
         query.settle(smaller | (wrong & searching))
         state.broken.logical_or_(wrong & searching)
         state.iteration.add_(searching)

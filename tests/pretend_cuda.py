@@ -16,8 +16,9 @@ Each tensor wraps a CPU tensor that does the work, so values and autograd are th
 C++ it is a *meta* tensor: the autograd engine asks a real driver about CUDA ones. So what C++
 decides by `is_cuda` (autocast, cuDNN, fused optimizers) is not seen; neither are compiled code,
 streams' races, TF32's rounding, libraries' workspaces and speed. It is 5 to 10 times as slow as
-the CPU. Triton's interpreter runs its kernels. Do not use real meta tensors within it; a module's parameters are other objects after
-`.to("cuda")`, which on CUDA they are not. Tried with torch 2.14 (CUDA build, no driver).
+the CPU. Triton's interpreter runs its kernels, and CUDA graphs are recorded and replayed. Do not
+use real meta tensors within it; a module's parameters are other objects after `.to("cuda")`, which
+on CUDA they are not. Tried with torch 2.14 (CUDA build, no driver).
 """
 
 from __future__ import annotations
@@ -204,6 +205,57 @@ class Generator(_Generator):
     device = property(lambda self: CUDA if self._cdata in self.of_device else torch.device("cpu"))
 
 
+class Graph:
+    """A CUDA graph: what was launched while it was recorded, done again on the same memory.
+
+    As on CUDA, recording computes nothing: what it wrote is undone, what it made is NaN.
+    """
+
+    def __init__(self):
+        self.calls, self.before, self.made = [], {}, []
+
+    def capture_begin(self, pool=None, capture_error_mode="global"):
+        current.recording = self
+
+    def capture_end(self):
+        current.recording = None
+        for tensor, values in self.before.values():
+            tensor.untyped_storage().copy_(values)
+        for tensor in self.made:
+            if tensor.is_floating_point():
+                tensor.fill_(float("nan"))
+
+    def replay(self):
+        current.launches["graph"] += 1
+        with torch.no_grad():
+            for call in self.calls:
+                call()
+
+    def note(self, func, args, kwargs, run):
+        """Run an operation, and record it."""
+        if func.is_view:
+            return run()
+        ours = {each.untyped_storage().data_ptr() for each in self.made}
+        for value in tree_flatten((args, kwargs))[0] if func._schema.is_mutable else ():
+            key = isinstance(value, Tensor) and value.untyped_storage().data_ptr()
+            if key and key not in ours:
+                self.before.setdefault(key, (value, value.untyped_storage().clone()))
+        result = run()
+        made = [each for each in tree_flatten(result)[0] if isinstance(each, Tensor)]
+        if func._schema.is_mutable:
+            self.calls.append(lambda: func(*args, **kwargs))
+        else:
+            self.made += made
+
+            def again():
+                flat = tree_flatten(func(*args, **kwargs))[0]
+                for old, new in zip(made, (x for x in flat if isinstance(x, Tensor)), strict=True):
+                    old.copy_(new)
+
+            self.calls.append(again)
+        return result
+
+
 class PretendCuda(TorchDispatchMode):
     """Within this context there is a CUDA device.
 
@@ -220,7 +272,7 @@ class PretendCuda(TorchDispatchMode):
         self.held = self.peak = 0
         self.holders = Counter()
         self.syncs, self.copied, self.launches = Counter(), Counter(), Counter()
-        self.uncounted = False
+        self.uncounted, self.recording = False, None
         self.process, self.pinned = os.getpid(), set()
         self.random = Generator("cuda")
         self._patches = contextlib.ExitStack()
@@ -265,6 +317,8 @@ class PretendCuda(TorchDispatchMode):
             self.uncounted = before
 
     def wait(self, kind: str, data: Tensor | None = None) -> None:
+        if self.recording is not None:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         self.syncs[kind, self.place()] += 1
         if data is not None:
             self.copied[kind] += data.numel() * data.element_size()
@@ -283,7 +337,7 @@ class PretendCuda(TorchDispatchMode):
                 "multiprocessing, you must use the 'spawn' start method"
             )
         packet, tensors = func.overloadpacket, [each for each in flat if isinstance(each, Tensor)]
-        if not func.is_view and packet not in NO_KERNEL and not self.uncounted:
+        if not (func.is_view or packet in NO_KERNEL or self.uncounted or self.recording):
             self.launches[str(packet)] += 1
         if packet not in COPIES:
             self._check_devices(func, packet, args, tensors, asked)
@@ -367,6 +421,10 @@ class PretendCuda(TorchDispatchMode):
         return given is None
 
     def _run(self, func, args, kwargs, drawn):
+        if self.recording is not None:
+            if drawn:
+                raise RuntimeError("pretend device: no random numbers while recording")
+            return self.recording.note(func, args, kwargs, lambda: func(*args, **kwargs))
         if not drawn:
             return func(*args, **kwargs)
         before = torch.default_generator.get_state()
@@ -383,10 +441,17 @@ class PretendCuda(TorchDispatchMode):
         from triton.runtime.interpreter import InterpretedFunction
 
         def run(kernel, *args, grid, warmup=False, **kwargs):
-            self.launches[kernel.fn.__name__] += not self.uncounted
             inner = [each.inner if isinstance(each, CudaTensor) else each for each in args]
-            with torch._C._DisableTorchDispatch():
-                InterpretedFunction(kernel.fn)[grid](*inner, **kwargs)
+
+            def interpret():
+                with torch._C._DisableTorchDispatch():
+                    InterpretedFunction(kernel.fn)[grid](*inner, **kwargs)
+
+            if self.recording is not None:
+                self.recording.calls.append(interpret)
+            else:
+                self.launches[kernel.fn.__name__] += not self.uncounted
+                interpret()
 
         return run
 
@@ -424,6 +489,7 @@ class PretendCuda(TorchDispatchMode):
             "reset_peak_memory_stats": nothing,
             "Event": mock.MagicMock,
             "Stream": mock.MagicMock,
+            "CUDAGraph": Graph,
             "current_stream": mock.MagicMock(),
             "stream": lambda _: contextlib.nullcontext(),
             "synchronize": lambda *_: self.wait("synchronize"),

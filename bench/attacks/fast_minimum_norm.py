@@ -27,17 +27,18 @@ from torch import Tensor
 
 from bench.attacks.attack import (
     Attack,
+    LossSlope,
     Model,
     Passes,
     check_items,
-    comparable,
-    finite,
+    loss_and_gradient,
     misclassified,
 )
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin, margin_targeted
 from bench.attacks.projections import SMALLEST_NORM
+from bench.attacks.replay import Replayed
 from bench.attacks.rowwise import RowFunction, copy_rows, resting
 from bench.attacks.state import State
 from bench.errors import InputError
@@ -110,6 +111,9 @@ class FMN(Attack[FMNState]):
         sizes = (step_size, radius_change, last_radius_change)
         self._move = RowFunction(partial(_move, norm, steps, *sizes))
         self.arithmetic = (self._move,)
+        self._slope = LossSlope(margin_targeted if targeted else margin)
+        self._after_pass = Replayed(self._go_on)
+        self.replayed = (self._slope.replayed, self._after_pass)
 
     def start(
         self,
@@ -141,16 +145,25 @@ class FMN(Attack[FMNState]):
 
     def step(self, model: Model, state: FMNState) -> FMNState:
         """Make one forward-backward pass at the point, and move; see `Attack.step`."""
+        logits, leads, gradient = loss_and_gradient(
+            model, state.point, state.labels, state.targets, self._slope
+        )
+        self._after_pass(state, logits, leads, gradient)
+        return state
+
+    def _go_on(self, state: FMNState, logits: Tensor, leads: Tensor, gradient: Tensor) -> None:
+        """Do all of a step that follows its pass, in place.
+
+        Args:
+            state: N items.
+            logits: (N, K) at the points.
+            leads: (N,) the target's logit, or the highest other one, minus the label's.
+            gradient: (N, ...) of `leads`; its memory is used up.
+        """
         searching = ~self.finished(state)
-        points = state.point.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = model(points).to(points.dtype)
-            loss = margin_targeted if self.targeted else margin
-            leads = loss(logits, state.labels, state.targets)
-            (gradient,) = torch.autograd.grad(leads.sum(), points)
         distance = norms(state.point - state.clean, self.norm)
         # The clean image itself is right, whatever a lower precision says.
-        wrong = misclassified(logits.detach(), state.labels) & searching & (distance > 0)
+        wrong = misclassified(logits, state.labels) & searching & (distance > 0)
         # One inside the ball is kept even if a closer one was, and was not confirmed.
         closer = (distance < state.best_distance) | (distance <= self.eps)
         copy_rows(state.best, wrong & closer, state.point)
@@ -160,8 +173,8 @@ class FMN(Attack[FMNState]):
             self._move(
                 state.point,
                 state.clean,
-                finite(gradient),
-                comparable(leads),
+                gradient,
+                leads,
                 wrong,
                 distance,
                 state.radius,
@@ -170,7 +183,6 @@ class FMN(Attack[FMNState]):
             )
         state.broken.logical_or_(reached <= self.eps)
         state.iteration.add_(searching)
-        return state
 
     def images(self, state: FMNState) -> Tensor:
         """See `Attack.images`: where no item broke, the closest adversarial image, shrunk.

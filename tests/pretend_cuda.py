@@ -365,7 +365,8 @@ class PretendCuda(TorchDispatchMode):
             onto = isinstance(args[0], CudaTensor) if packet is aten.copy_ else on_cuda
             if isinstance(source, CudaTensor) != onto:
                 pinned = source.data_ptr() in self.pinned
-                if not (kwargs.get("non_blocking") and (pinned or not onto)):
+                free = kwargs.get("non_blocking") or (packet is aten.copy_ and args[2:] == (True,))
+                if not (free and (pinned or not onto)):
                     self.wait("h2d" if onto else "d2h", source)
         result = self._run(func, args_in, kwargs_in, drawn)
         for each in wrapped if func._schema.is_mutable else ():

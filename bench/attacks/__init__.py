@@ -26,7 +26,7 @@ from bench.attacks.registry import (
 from bench.attacks.square_l2 import SquareL2
 from bench.attacks.square_linf import SquareLinf
 from bench.attacks.standard import standard_autoattack
-from bench.attacks.state import State, concatenate, insert, reopen, select
+from bench.attacks.state import State, concatenate, insert, overwrite, reopen, select
 from bench.attacks.tolerance import inside, least_radii, tolerance
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ __all__ = [
     "concatenate",
     "fab",
     "insert",
+    "overwrite",
     "inside",
     "keyed_draws",
     "least_radii",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import InputError
+from bench.memory.transfer import send
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -62,6 +63,10 @@ class KeyedDraws:
     """
 
     words: Tensor
+
+    def to(self, device: torch.device) -> KeyedDraws:
+        """Return the same streams, whose numbers are drawn on a device."""
+        return KeyedDraws(send(self.words, device))
 
     def uniform(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
         """See `Draws`; the numbers are multiples of 2^-24, the same in every dtype."""
@@ -141,7 +146,9 @@ def keyed_draws(
     attack_word = zlib.crc32(attack.encode())
     fields = (indices, attack_word, restarts, targets)
     counter = [
-        torch.as_tensor(field, dtype=torch.int64, device=indices.device).expand(len(indices))
+        field.to(indices).expand(len(indices))
+        if isinstance(field, Tensor)
+        else torch.full_like(indices, field)
         for field in fields
     ]
     words = philox((counter[0], counter[1], counter[2], counter[3]), (seed & _MASK, seed >> 32))

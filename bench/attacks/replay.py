@@ -12,14 +12,14 @@ makes the host wait.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from bench.attacks.state import tensors_of
 from bench.memory.out_of_memory import is_out_of_memory
 
 CALLS_BEFORE_RECORDING = 8
@@ -82,7 +82,7 @@ class Replayed(Generic[T]):
             [(each.shape, each.dtype) for each in passed],
         )
         recording = self._recording
-        if recording is not None and recording.key == key and recording.known.query():
+        if recording is not None and recording.key == key and recording.known.query():  # type: ignore[no-untyped-call]
             if not bool(recording.agrees):
                 self._give_up("a replay gave other values")
                 return self._function(kept, *passed)
@@ -124,21 +124,9 @@ class Replayed(Generic[T]):
         self._recording = None
 
 
-def tensors_of(container: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a tensor, a dataclass or a tuple, which may be nested."""
-    if isinstance(container, Tensor):
-        yield container
-    elif isinstance(container, tuple | list):
-        for each in container:
-            yield from tensors_of(each)
-    elif dataclasses.is_dataclass(container):
-        for field in dataclasses.fields(container):
-            yield from tensors_of(getattr(container, field.name))
-
-
 def _recorded(call: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
     """Return a graph of what a call launches, and its result, whose values a replay writes."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         # Other threads may do what they like in the meantime.
@@ -158,7 +146,7 @@ def _told(value: Tensor) -> tuple[torch.cuda.Event, Tensor]:
     """Return where a value () of the device will be in the host's memory, and what says when."""
     host = torch.empty((), dtype=value.dtype).pin_memory()
     host.copy_(value, non_blocking=True)
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event, host
 

@@ -92,9 +92,7 @@ class StandIn:
         return Answer(*_Prepared.apply(images, self.cuda, self.gradient, *parts))
 
 
-def asked_by_steps(
-    attack: Attack[Any], images: Tensor, *, before: int, steps: int
-) -> Asked:
+def asked_by_steps(attack: Attack[Any], images: Tensor, *, before: int, steps: int) -> Asked:
     """Return what so many steps ask of a device, after others that are not counted.
 
     Args:

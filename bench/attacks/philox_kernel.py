@@ -22,7 +22,7 @@ def philox_units(  # type: ignore[no-untyped-def]
     units,
     blocks,
     total,
-    SIZE: tl.constexpr,  # noqa: N803
+    SIZE: tl.constexpr,
 ):
     """Write the random numbers of `total` counters; each is one of an item's `blocks`.
 

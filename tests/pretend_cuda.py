@@ -217,6 +217,9 @@ class Graph:
     def capture_begin(self, pool=None, capture_error_mode="global"):
         current.recording = self
 
+    def pool(self):
+        return 0, 1
+
     def capture_end(self):
         current.recording = None
         for tensor, values in self.before.values():
@@ -233,7 +236,7 @@ class Graph:
 
     def note(self, func, args, kwargs, run):
         """Run an operation, and record it."""
-        if func.is_view:
+        if func.is_view or func.overloadpacket is aten._unsafe_view:
             return run()
         ours = {each.untyped_storage().data_ptr() for each in self.made}
         for value in tree_flatten((args, kwargs))[0] if func._schema.is_mutable else ():
@@ -488,8 +491,8 @@ class PretendCuda(TorchDispatchMode):
             "memory_allocated": of_device(0),
             "max_memory_allocated": of_device(0),
             "reset_peak_memory_stats": nothing,
-            "Event": mock.MagicMock,
-            "Stream": mock.MagicMock,
+            "Event": lambda *_, **__: mock.MagicMock(),
+            "Stream": lambda *_, **__: mock.MagicMock(),
             "CUDAGraph": Graph,
             "current_stream": mock.MagicMock(),
             "stream": lambda _: contextlib.nullcontext(),

@@ -130,6 +130,11 @@ class Attack(ABC, Generic[S]):
         """Why a GPU launches each operation of a step; empty if there is no problem."""
         return "; ".join(part.problem for part in self.replayed if part.problem)
 
+    def release(self) -> None:
+        """Give back the memory of what a GPU replays, once a search is done."""
+        for part in self.replayed:
+            part.forget()
+
     def finished(self, state: S) -> Tensor:
         """Return (N,) bool: at the end of the budget, or broken if the attack stops there."""
         exhausted = state.iteration >= self.steps

@@ -12,7 +12,7 @@ makes the host wait.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from bench.attacks.state import tensors_of
-from bench.memory.out_of_memory import is_out_of_memory
 
 CALLS_BEFORE_RECORDING = 8
 """Calls on the same tensors after which more are expected; a recording costs about four calls."""
@@ -94,28 +93,33 @@ class Replayed(Generic[T]):
         self._key = key
         if self._calls <= CALLS_BEFORE_RECORDING or (recording and recording.key == key):
             return self._function(kept, *passed)
-        self._recording = None
         return self._record(key, fixed, kept, passed)
+
+    def forget(self) -> None:
+        """Give back the memory that a recording takes; later calls may be recorded anew."""
+        self._recording, self._key = None, None
 
     def _record(self, key: Any, fixed: list[Tensor], kept: Any, passed: tuple[Tensor, ...]) -> T:
         """Make a call, and record one like it."""
-        before = [each.clone() for each in fixed]
-        made = self._function(kept, *(each.clone() for each in passed))
-        expected = [each.clone() for each in (*fixed, *tensors_of(made))]
-        _copy_all(fixed, before)
+        before: list[Tensor] = []
         try:
+            before = [each.clone() for each in fixed]
+            made = self._function(kept, *(each.clone() for each in passed))
+            expected = [each.clone() for each in (*fixed, *tensors_of(made))]
+            _copy_all(fixed, before)
             inputs = [each.clone() for each in passed]
-            graph, result = _recorded(lambda: self._function(kept, *inputs))
+            # In the memory of the recording before, which is not replayed again.
+            pool = self._recording.graph.pool() if self._recording else None
+            graph, result = _recorded(lambda: self._function(kept, *inputs), fixed[0].device, pool)
             _copy_all(inputs, passed)
             graph.replay()
-            found = [*fixed, *tensors_of(result)]
-            known, agrees = _told(_same_bits(found, expected))
-            self._recording = _Recording(key, graph, inputs, result, agrees, known)
-        except Exception as error:  # of a driver, or of an operation that no graph can hold
-            _copy_all(fixed, before)
-            if is_out_of_memory(error):
-                raise
+            known, agrees = _told(_same_bits([*fixed, *tensors_of(result)], expected))
+        except Exception as error:  # of a driver, of an operation that no graph can hold, of memory
+            if before:
+                _copy_all(fixed, before)
             self._give_up(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
+            return self._function(kept, *passed)
+        self._recording = _Recording(key, graph, inputs, result, agrees, known)
         _copy_all(fixed, expected[: len(fixed)])
         return made
 
@@ -124,13 +128,15 @@ class Replayed(Generic[T]):
         self._recording = None
 
 
-def _recorded(call: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+def _recorded(
+    call: Callable[[], T], device: torch.device, pool: Any
+) -> tuple[torch.cuda.CUDAGraph, T]:
     """Return a graph of what a call launches, and its result, whose values a replay writes."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         # Other threads may do what they like in the meantime.
-        graph.capture_begin(capture_error_mode="thread_local")
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             result = call()
         except BaseException:
@@ -138,20 +144,20 @@ def _recorded(call: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
                 graph.capture_end()
             raise
         graph.capture_end()
-    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.current_stream(device).wait_stream(stream)
     return graph, result
 
 
 def _told(value: Tensor) -> tuple[torch.cuda.Event, Tensor]:
-    """Return where a value () of the device will be in the host's memory, and what says when."""
+    """Return what says when a value () of the device is in the host's memory, and where there."""
     host = torch.empty((), dtype=value.dtype).pin_memory()
     host.copy_(value, non_blocking=True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(value.device))
     return event, host
 
 
-def _copy_all(into: list[Tensor], source: Any) -> None:
+def _copy_all(into: Sequence[Tensor], source: Sequence[Tensor]) -> None:
     for each, values in zip(into, source, strict=True):
         each.copy_(values)
 

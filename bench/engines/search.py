@@ -141,6 +141,7 @@ class Search:
                 report(Progress(self.plan.name, now, total, robust, len(standing), seconds))
         if self.agenda.done:
             yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
+        self.plan.attack.release()
         report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
 
     def _rank_targets(self, rows: Tensor) -> None:
@@ -166,6 +167,7 @@ class Search:
         """
         with self.places.halving():
             return self._advanced()
+        self.plan.attack.release()
         self.pending = self.batch.items + self.pending
         self.batch = Batch(self.places.size)
         return True

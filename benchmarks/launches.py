@@ -43,8 +43,8 @@ EPS: dict[Norm, float] = {"Linf": 8 / 255, "L2": 0.5}
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square", "apgd-alpha-t", "apgd-mix-margin", "fmn")
 BATCH = 16
 FIRST_STEPS = 4
-LATER_STEPS = 24
-COUNTED = 8
+LATER_STEPS = 20
+COUNTED = 4
 RESULTS = Path(__file__).parent / "results" / "launches.txt"
 
 

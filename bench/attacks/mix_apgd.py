@@ -120,6 +120,7 @@ class MixAPGD(APGD):
 
     def evaluate(self, model: Model, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probabilities, and the loss of each item's phase with its gradient."""
+        assert isinstance(state, MixState)
         mix: MixModel = model  # type: ignore[assignment]
         images = state.point.detach().requires_grad_()
         with torch.enable_grad():
@@ -127,7 +128,8 @@ class MixAPGD(APGD):
         parts = [answer.log_probabilities, answer.accurate, answer.robust]
         if answer.gamma is not None:
             parts.append(answer.gamma)
-        losses, slopes = self._slopes(state, *(part.detach() for part in parts))
+        read = (state.labels, state.targets, state.weights, state.iteration)
+        losses, slopes = self._slopes(read, *(part.detach() for part in parts))
         used = [part for part, is_used in zip(parts, self._used, strict=True) if is_used]
         roots = [
             (part, slope) for part, slope in zip(used, slopes, strict=True) if part.requires_grad
@@ -139,26 +141,23 @@ class MixAPGD(APGD):
         return logits, losses, finite(gradient)
 
     def _losses_and_slopes(
-        self, state: MixState, *parts: Tensor
+        self, read: tuple[Tensor, Tensor, Tensor, Tensor], *parts: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the losses (N,) of the phases, and their derivatives by the parts they use.
 
         Args:
-            state: N items.
+            read: (N,) each, of a `MixState`: labels, targets, weights and iteration.
             parts: of the mix's answer, without graph.
         """
+        labels, targets, weights, iteration = read
         leaves = [part.detach().requires_grad_() for part in parts]
-        phase = (state.iteration // self.phase_steps).clamp(max=len(self._losses) - 1)
+        phase = (iteration // self.phase_steps).clamp(max=len(self._losses) - 1)
         with torch.enable_grad():
-            losses = self._phase_losses(_Parts(*leaves), state, phase).to(state.point.dtype)
+            arguments = (_Parts(*leaves), labels, targets, weights)
+            losses = self._losses[0](*arguments)
+            for number, loss in enumerate(self._losses[1:], start=1):
+                losses = torch.where(phase == number, loss(*arguments), losses)
+            losses = losses.to(weights.dtype)
             slopes = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         self._used = [slope is not None for slope in slopes]
         return comparable(losses), tuple(slope for slope in slopes if slope is not None)
-
-    def _phase_losses(self, answer: Answer, state: MixState, phase: Tensor) -> Tensor:
-        """Return (N,) the loss of the phase that each item is in."""
-        arguments = (answer, state.labels, state.targets, state.weights)
-        losses = self._losses[0](*arguments)
-        for number, loss in enumerate(self._losses[1:], start=1):
-            losses = torch.where(phase == number, loss(*arguments), losses)
-        return losses

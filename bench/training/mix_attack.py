@@ -173,7 +173,7 @@ def attacked_copies(
         push_weights=settings.push_weights,
     )
     seed = int(torch.randint(1 << 62, (), generator=generator))
-    draws = keyed_draws(seed, torch.arange(len(targets), device=labels.device), "training")
+    draws = keyed_draws(seed, torch.arange(len(targets)), "training").to(labels.device)
     state = attack.start(images.repeat(runs, 1, 1, 1), labels.repeat(runs), draws, targets)
     if settings.attack == "pgd":
         low, high = settings.momentum_decays

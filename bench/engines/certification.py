@@ -25,6 +25,7 @@ from bench.engines.acceleration import (
     Accelerated,
     accelerate,
 )
+from bench.engines.attack_works import batch_size_on
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
 from bench.engines.engine import CertificationTask, without_samples
@@ -168,7 +169,7 @@ class Voters(Setup):
         """Prepare the worker's candidate."""
         device, images = worker.task.device, self.samples.images
         fast = accelerate(worker.task.module, images.to(device), self.precision)
-        asked = self.samples.batch_size
+        asked = batch_size_on(worker, self.samples, self.samples.batch_size)
         with tensor_cores(self.precision == "tf32"):
             noise = Noise(self.samples.seed, device)
             size = _fitting_size(fast.model, noise, images, asked)

@@ -114,6 +114,10 @@ class Crew(Protocol):
     def size(self) -> int:
         """How many workers there are, or will soon be."""
 
+    @property
+    def device_type(self) -> str | None:
+        """The kind of device that they have; None: the task's."""
+
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Tell all workers what they will work on; start those that are missing.
 
@@ -150,6 +154,11 @@ class CrewExecutor:
     def workers(self) -> int:
         """How many workers the crew has."""
         return self._crew.size
+
+    @property
+    def device_type(self) -> str | None:
+        """The kind of device that the crew's workers have."""
+        return self._crew.device_type
 
     def do(
         self,

@@ -41,6 +41,11 @@ class ThisMachine:
         """How many work at the same time, at most."""
         return self._asked or max(torch.cuda.device_count(), torch.get_num_threads())
 
+    @property
+    def device_type(self) -> None:
+        """The task's own."""
+        return None
+
     def do(
         self,
         task: Any,

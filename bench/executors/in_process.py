@@ -31,6 +31,7 @@ class InProcess:
     """
 
     workers = 1
+    device_type = None
 
     def __init__(self) -> None:
         self._worker: WorkerHere | None = None

@@ -73,6 +73,11 @@ class LocalCrew:
         """How many workers there are."""
         return len(self._devices)
 
+    @property
+    def device_type(self) -> None:
+        """The task's own."""
+        return None
+
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Tell the processes what they will work on; start those that are missing."""
         is_new = self._brief is None or brief.task.module is not self._brief.task.module

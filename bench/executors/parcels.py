@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from bench.store.packing import block_arrays, block_of
-from bench.store.records import AttackBlock, Block, CertificationBlock, SweepBlock
+from bench.store.records import AttackBlock, Block, CertificationBlock, MeasurementBlock, SweepBlock
 
 _KINDS: dict[str, type[Block]] = {
-    kind.__name__: kind for kind in (AttackBlock, CertificationBlock, SweepBlock)
+    kind.__name__: kind for kind in (AttackBlock, CertificationBlock, MeasurementBlock, SweepBlock)
 }
 
 

@@ -127,9 +127,9 @@ class RayCrew:
         self._counted = -SECONDS_BETWEEN_COUNTS
 
     @property
-    def has_gpus(self) -> bool:
-        """Whether workers have GPUs."""
-        return self._gpus > 0
+    def device_type(self) -> str:
+        """The kind of device that workers have."""
+        return "cuda" if self._gpus else "cpu"
 
     @property
     def size(self) -> int:

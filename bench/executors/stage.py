@@ -169,6 +169,10 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many work at the same time, at most."""
 
+    @property
+    def device_type(self) -> str | None:
+        """The kind of device that workers have, such as cuda; None: the task's."""
+
     def do(
         self,
         task: Any,

@@ -86,10 +86,3 @@ class Tally:
             next_total = self._total[number + 1] if number + 1 < len(self._chain) else 0
             entering = max(self._total[number] + entering - broken - next_total, 0.0)
         return left * seconds_a_unit
-
-
-class Silent:
-    """A report that nobody hears."""
-
-    def __call__(self, _: Doing) -> None:
-        """Do nothing."""

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from bench import flags
 from bench.candidates import Candidate
 from bench.candidates.recomputation import differentiable_checkpoints
 from bench.data import Dataset
 from bench.engines import Engine, Task
+from bench.engines.acceleration import default_precision
 from bench.engines.batch_size import fitting_size
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.stage import Executor
@@ -96,7 +99,7 @@ def evaluate(
     if executor is None:
         with executing(ExecutorChoice()) as executor:
             return evaluate(candidate, dataset, settings, store, observer, inspected, executor)
-    settings = settings.of_candidate(candidate)
+    settings = _on_workers(settings.of_candidate(candidate), executor)
     plan = make_plan(candidate, dataset, settings)
     for notice in dataset.notices:
         observer.notice(notice)
@@ -117,12 +120,25 @@ def evaluate(
             raised += plan.kind.closing_flags(
                 candidate, dataset, folder.manifest(), tables, store, settings.device
             )
-            tables = plan.kind.measured(plan.task, tables)
+            tables = plan.kind.measured_by(plan.task, tables, executor)
             summary = complete(folder, plan.kind, dataset, tables, raised, record)
             reused = False
         if settings.flags == "full" and summary.flags_checked == "basic":
             summary = _check_fully(summary, plan, folder, dataset, store, observer)
     return RunResult(summary, folder, reused)
+
+
+def _on_workers(settings: Settings, executor: Executor) -> Settings:
+    """Return settings with the search's precision for the workers' devices, if none is asked for.
+
+    What is certified is the classifier in one precision, wherever its votes are taken.
+    """
+    device = executor.device_type
+    if settings.precision is not None or device in (None, settings.device.type):
+        return settings
+    if settings.engine == "reference" or runnable_kind(settings.chosen_protocol.kind).certifies:
+        return settings
+    return replace(settings, precision=default_precision(torch.device(device)))
 
 
 def complete(

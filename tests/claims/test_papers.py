@@ -180,7 +180,7 @@ def test_engines_agree_or_not() -> None:
     mine = _outcomes("new", "1" * 400, "1" * 200 + "0" * 200)
     theirs = mine.model_copy(update={"engine": "reference", "run": "other"})
     assert _judged(claim, mine, theirs) == "seen"
-    few = mine.model_copy(update={"clean": "1" * 20, "robust": "1" * 10 + "0" * 10})
+    few = mine.model_copy(update={"clean": "1" * 20, "robust": "1" * 20})
     assert _judged(claim, few, theirs) == "not decided"
     weak = theirs.model_copy(update={"robust": "1" * 300 + "0" * 100})
     assert _judged(claim, mine, weak) == "not seen"

@@ -16,7 +16,7 @@ def measured_table(evidence: Evidence) -> str:
     rows = [row for row in evidence.results if row.engine == "fast"]
     cells = []
     last = ""
-    for row in sorted(rows, key=lambda row: (row.suite, row.clean_accuracy < 0, row.candidate)):
+    for row in sorted(rows, key=lambda row: (row.suite, row.candidate)):
         suite = read_suite(row.suite)
         shown = f"`{row.suite}`, {suite.threat_model.norm} {radius(suite.threat_model.eps)}"
         cells.append(

@@ -104,8 +104,8 @@ def _certified(number: PublishedNumber) -> float:
 
 
 def _tested(finding: Finding) -> str:
-    others = ", ".join(f"`{each.name}`" for each in finding.test.against)
-    return f"`{finding.test.network.name}` against {others}"
+    others = "; ".join(each.name for each in finding.test.against)
+    return f"{finding.test.network.name} against {others}"
 
 
 def _short(paper: Paper) -> str:

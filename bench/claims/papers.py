@@ -79,6 +79,8 @@ class Network(StrictModel):
     """Whether the accepted run is of the reference engine."""
     log: str = ""
     """A file of `certify_logs`, without its ending."""
+    called: str = ""
+    """What the page calls it; empty: the candidate or the log."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
@@ -88,9 +90,11 @@ class Network(StrictModel):
 
     @property
     def name(self) -> str:
-        """The candidate's or the log's name, and what else was asked for."""
+        """What the page calls it, and which of its runs was asked for."""
+        called = self.called or f"`{self.candidate or self.log}`"
         added = (self.protocol, "reference engine" if self.reference else "")
-        return ", ".join(filter(None, (self.candidate or self.log, *added)))
+        kind = ", ".join(filter(None, added))
+        return f"{called} ({kind})" if kind else called
 
 
 class Test(StrictModel):

@@ -91,8 +91,8 @@ def _gains_more_than_it_loses(claim: PaperClaim, test: Test, evidence: Evidence)
     numbers = (
         *_accuracies(test.network, clean, robust, first=True),
         *_accuracies(test.against[0], clean, robust, first=False),
-        Number(f"clean, minus `{name}`", difference(clean)),
-        Number(f"robust, minus `{name}`", difference(robust)),
+        Number(f"clean, minus {name}", difference(clean)),
+        Number(f"robust, minus {name}", difference(robust)),
         Number("gain minus loss", _between(float(changes.mean()), low, high)),
     )
     return Finding(test, outcome, reason, samples_in_words(mine.index[of_mine]), numbers)
@@ -118,8 +118,8 @@ def _more_accurate_at_equal_robustness(
     for network, clean, robust in pairs:
         numbers += [
             *_accuracies(network, clean, robust, first=False),
-            Number(f"clean, minus `{network.name}`", difference(clean)),
-            Number(f"robust, minus `{network.name}`", difference(robust)),
+            Number(f"clean, minus {network.name}", difference(clean)),
+            Number(f"robust, minus {network.name}", difference(robust)),
         ]
     as_robust = [each for each in pairs if each[2].difference <= claim.tolerance + 1e-9]
     samples = samples_in_words(_shared(found))
@@ -133,18 +133,18 @@ def _more_accurate_at_equal_robustness(
         )
     network, clean, _ = max(as_robust, key=lambda each: -each[1].difference)
     low, high = clean.interval()
-    name = f"`{network.name}`, the most accurate rival that is as robust"
+    name = f"the most accurate rival that is as robust, {network.name}"
     outcome: Outcome = "not decided"
     if high < claim.least_gain:
         outcome = "not seen"
-        reason = f"a gain of {_size(claim.least_gain)} points over {name}, is excluded"
+        reason = f"the interval excludes a gain of {_size(claim.least_gain)} points over {name}"
     elif low > 0 and clean.p_value < SIGNIFICANCE and clean.difference >= claim.least_gain:
-        outcome, reason = "seen", f"more accurate than {name}, beyond chance"
+        outcome, reason = "seen", f"more accurate beyond chance than {name}"
     else:
         reason = (
-            f"against {name}, both no gain and one of {_size(claim.least_gain)} points are possible"
+            f"no gain and one of {_size(claim.least_gain)} points are both possible over {name}"
             if low <= 0
-            else f"there is a gain over {name}, but perhaps below {_size(claim.least_gain)} points"
+            else f"a gain, but perhaps below {_size(claim.least_gain)} points, over {name}"
         )
     return Finding(test, outcome, reason, samples, tuple(numbers))
 
@@ -167,13 +167,13 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     clean = paired_counts(mine.at(0)[of_mine], base.at(0)[of_base])
     name = test.against[0].name
     numbers = [
-        Number(f"`{test.network.name}`: certified at {radius:g}", share(counts, first=True)),
-        Number(f"`{name}`: certified at {radius:g}", share(counts, first=False)),
-        Number(f"certified at {radius:g}, minus `{name}`", difference(counts)),
-        Number(f"right without an attack, minus `{name}`", difference(clean)),
+        Number(f"{test.network.name}: certified at {radius:g}", share(counts, first=True)),
+        Number(f"{name}: certified at {radius:g}", share(counts, first=False)),
+        Number(f"certified at {radius:g}, minus {name}", difference(counts)),
+        Number(f"right without an attack, minus {name}", difference(clean)),
         Number(
             "average certified radius",
-            f"{mine.counted.mean():.3f}; `{name}` {base.counted.mean():.3f}",
+            f"{mine.counted.mean():.3f}; {name} {base.counted.mean():.3f}",
         ),
     ]
     samples = samples_in_words(mine.index[of_mine])
@@ -220,8 +220,8 @@ def _larger_average_radius(claim: PaperClaim, test: Test, evidence: Evidence) ->
     if not by_log and outcome == "seen":
         reason += "; one training of each, so that the seed's part is unknown"
     numbers = (
-        Number(f"`{test.network.name}`: average certified radius", _radius(first)),
-        Number(f"`{test.against[0].name}`: average certified radius", _radius(second)),
+        Number(f"{test.network.name}: average certified radius", _radius(first)),
+        Number(f"{test.against[0].name}: average certified radius", _radius(second)),
         Number("difference", f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"),
     )
     samples = samples_in_words(mine.index[of_mine])
@@ -244,8 +244,8 @@ def _same_robust_accuracy(claim: PaperClaim, test: Test, evidence: Evidence) -> 
     else:
         reason = f"too few images to exclude a difference of {_size(claim.tolerance)} points"
     numbers = (
-        Number(f"`{test.network.name}`: robust", share(robust, first=True)),
-        Number(f"`{test.against[0].name}`: robust", share(robust, first=False)),
+        Number(f"{test.network.name}: robust", share(robust, first=True)),
+        Number(f"{test.against[0].name}: robust", share(robust, first=False)),
         Number("difference", difference(robust)),
         Number("images on which they differ", str(robust.only_first + robust.only_second)),
     )
@@ -269,9 +269,9 @@ def _evaluations(test: Test, evidence: Evidence) -> list[SampleOutcomes] | Findi
         if samples is None:
             kept = evidence.result(test.suite, network) is not None
             reason = (
-                f"the accepted run of `{network.name}` kept no record of its samples"
+                f"the accepted run of {network.name} kept no record of its samples"
                 if kept
-                else f"there is no accepted run of `{network.name}`"
+                else f"there is no accepted run of {network.name}"
             )
             return Finding(test, "not decided", reason, numbers=_unpaired(test, evidence))
         found.append(samples)
@@ -284,7 +284,7 @@ def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSampl
     for network in (test.network, test.against[0]):
         radii = evidence.radii(test.suite, network)
         if radii is None:
-            reason = f"there is no accepted certification of `{network.name}`"
+            reason = f"there is no accepted certification of {network.name}"
             return Finding(test, "not decided", reason)
         found.append(radii)
     return found[0], found[1]
@@ -293,13 +293,14 @@ def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSampl
 def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:
     """Return the accuracies that there are, where samples cannot be compared."""
     found = [
-        (network, evidence.result(test.suite, network)) for network in (test.network, *test.against)
+        (network, evidence.result(test.suite, network.model_copy(update={"protocol": ""})))
+        for network in (test.network, *test.against)
     ]
     return tuple(
         Number(
-            f"`{network.name}`: clean, robust",
+            f"`{row.candidate}`, {row.protocol}: clean, robust",
             f"{percent(row.clean_accuracy)}, {percent(row.robust_accuracy)} "
-            f"(n = {row.n_examples:,})",
+            f"(n = {row.n_examples:,}; accuracies alone, not paired)",
         )
         for network, row in found
         if row is not None
@@ -310,8 +311,8 @@ def _accuracies(
     network: Network, clean: PairedCounts, robust: PairedCounts, first: bool
 ) -> tuple[Number, ...]:
     return (
-        Number(f"`{network.name}`: clean", share(clean, first)),
-        Number(f"`{network.name}`: robust", share(robust, first)),
+        Number(f"{network.name}: clean", share(clean, first)),
+        Number(f"{network.name}: robust", share(robust, first)),
     )
 
 

@@ -145,6 +145,10 @@ class RadiiOfSamples:
         """What each sample adds to the average certified radius, (n,): 0 where it is wrong."""
         return np.maximum(self.radius, 0.0)
 
+    def some(self, rows: NDArray[np.intp]) -> RadiiOfSamples:
+        """Return the samples in these rows (m,) alone."""
+        return RadiiOfSamples(self.index[rows], self.radius[rows])
+
     def at(self, radius: float) -> NDArray[np.bool_]:
         """Return which samples are right and certified at a radius, (n,)."""
         return self.radius >= radius

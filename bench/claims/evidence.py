@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,27 @@ from bench.claims.accepted_samples import (
 )
 from bench.claims.papers import Network
 from bench.errors import InputError
-from bench.statistics.paired import PairedCounts, paired_counts
 from bench.suites.suite import ADAPTIVE_PROTOCOL, STANDARD_PROTOCOL
 
 LOGS = "certify_logs"
+QUANTITIES: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
 REFERENCE = "reference"
 """The engine whose runs count only where a test asks for them."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What several runs say of the samples that all of them have.
+
+    Attributes:
+        index: (n,) places in the data set.
+        clean: (runs, n) whether the sample is right without an attack.
+        robust: (runs, n) whether it stood every attack.
+    """
+
+    index: NDArray[np.int64]
+    clean: NDArray[np.bool_]
+    robust: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,28 @@ class Evidence:
             key=lambda row: (_rank(row.protocol, network), len(row.clean), row.finished),
             default=None,
         )
+
+    def standing(self, suite: str, networks: Sequence[Network]) -> Standing:
+        """Return what the networks' evaluations say of their common samples.
+
+        Raises:
+            InputError: one of them has no record of its samples, or none is common to all.
+        """
+        runs = []
+        for network in networks:
+            run = self.samples_of(suite, network)
+            if run is None:
+                raise InputError(f"expected a record of the samples of {network.name}, got none")
+            runs.append(run)
+        index = reduce(np.intersect1d, [run.index for run in runs])
+        if not len(index):
+            raise InputError("expected records of the same samples, got none in common")
+        rows = [np.isin(run.index, index) for run in runs]
+        clean, robust = (
+            np.stack([run.standing(what)[row] for run, row in zip(runs, rows, strict=True)])
+            for what in QUANTITIES
+        )
+        return Standing(index, clean, robust)
 
     def result(self, suite: str, network: Network) -> AcceptedResult | None:
         """Return the accuracies of a network's accepted run, chosen as `samples_of` does."""
@@ -121,21 +159,6 @@ def load_evidence() -> Evidence:
         load_accepted_certifications(),
         Path(str(resources.files("bench.claims") / LOGS)),
     )
-
-
-def paired(
-    first: SampleOutcomes, second: SampleOutcomes, quantity: Literal["clean", "robust"]
-) -> PairedCounts:
-    """Count on how many common samples both stand, one of them, or neither.
-
-    Args:
-        quantity: `clean` or `robust`.
-
-    Raises:
-        InputError: they have no sample in common.
-    """
-    of_first, of_second = common(first.index, second.index)
-    return paired_counts(first.standing(quantity)[of_first], second.standing(quantity)[of_second])
 
 
 def common(

@@ -8,22 +8,30 @@ images: what another training would bring they do not say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench.claims.accepted_samples import RadiiOfSamples, SampleOutcomes
-from bench.claims.evidence import Evidence, common, paired
-from bench.claims.papers import Network, PaperClaim, Rule, Test
-from bench.formatting import interval, percent, points
-from bench.statistics import exact_binomial_interval
+from bench.claims.accepted_samples import RadiiOfSamples
+from bench.claims.evidence import Evidence, Standing, common
+from bench.claims.papers import PaperClaim, Rule, Test
+from bench.claims.wording import (
+    between,
+    difference,
+    mean_radius,
+    places,
+    radius_difference,
+    share,
+    size,
+)
+from bench.formatting import percent
 from bench.statistics.comparison import SIGNIFICANCE
-from bench.statistics.paired import PairedCounts, mean_interval, paired_counts
+from bench.statistics.paired import mean_interval, paired_counts
 from bench.suites import read_suite
 
+ROUNDING = 1e-9
+"""Differences of shares are whole numbers of images, but for this."""
 Outcome = Literal["seen", "not seen", "not decided"]
 
 
@@ -68,17 +76,12 @@ def _gains_more_than_it_loses(claim: PaperClaim, test: Test, evidence: Evidence)
 
     Each image's gain and loss enter as one number, from -2 to 2, whose mean gets an interval.
     """
-    found = _evaluations(test, evidence)
+    found = _standing(test, evidence)
     if isinstance(found, Finding):
         return found
-    mine, (base,) = found[0], found[1:]
-    clean, robust = paired(mine, base, "clean"), paired(mine, base, "robust")
-    of_mine, of_base = common(mine.index, base.index)
     changes = sum(
-        mine.standing(quantity)[of_mine].astype(float) - base.standing(quantity)[of_base]
-        for quantity in ("clean", "robust")
+        each[0].astype(float) - each[1].astype(float) for each in (found.clean, found.robust)
     )
-    assert isinstance(changes, np.ndarray)
     low, high = mean_interval(changes)
     outcome: Outcome = "not decided"
     if low > 0:
@@ -87,15 +90,11 @@ def _gains_more_than_it_loses(claim: PaperClaim, test: Test, evidence: Evidence)
         outcome, reason = "not seen", "the loss exceeds the gain beyond chance"
     else:
         reason = "gain and loss cannot be told apart on these images"
-    name = test.against[0].name
     numbers = (
-        *_accuracies(test.network, clean, robust, first=True),
-        *_accuracies(test.against[0], clean, robust, first=False),
-        Number(f"clean, minus {name}", difference(clean)),
-        Number(f"robust, minus {name}", difference(robust)),
-        Number("gain minus loss", _between(float(changes.mean()), low, high)),
+        *_accuracies(test, found),
+        Number("gain minus loss", between(float(changes.mean()), low, high)),
     )
-    return Finding(test, outcome, reason, samples_in_words(mine.index[of_mine]), numbers)
+    return Finding(test, outcome, reason, places(found.index), numbers)
 
 
 def _more_accurate_at_equal_robustness(
@@ -106,47 +105,35 @@ def _more_accurate_at_equal_robustness(
     It is seen if the clean accuracy is higher beyond chance (McNemar's exact test) and by at least
     the claim's gain, and not seen if the interval excludes such a gain.
     """
-    found = _evaluations(test, evidence)
+    found = _standing(test, evidence)
     if isinstance(found, Finding):
         return found
-    mine, rivals = found[0], list(zip(test.against, found[1:], strict=True))
-    pairs = [
-        (network, paired(mine, rival, "clean"), paired(mine, rival, "robust"))
-        for network, rival in rivals
+    numbers, samples = _accuracies(test, found), places(found.index)
+    clean = [paired_counts(found.clean[0], rival) for rival in found.clean[1:]]
+    robust = [paired_counts(found.robust[0], rival) for rival in found.robust[1:]]
+    as_robust = [
+        place
+        for place, counts in enumerate(robust)
+        if counts.difference <= claim.tolerance + ROUNDING
     ]
-    numbers = [*_accuracies(test.network, pairs[0][1], pairs[0][2], first=True)]
-    for network, clean, robust in pairs:
-        numbers += [
-            *_accuracies(network, clean, robust, first=False),
-            Number(f"clean, minus {network.name}", difference(clean)),
-            Number(f"robust, minus {network.name}", difference(robust)),
-        ]
-    as_robust = [each for each in pairs if each[2].difference <= claim.tolerance + 1e-9]
-    samples = samples_in_words(_shared(found))
+    gain = size(claim.least_gain)
     if not as_robust:
-        return Finding(
-            test,
-            "not decided",
-            f"no rival is as robust, up to {_size(claim.tolerance)} points",
-            samples,
-            tuple(numbers),
-        )
-    network, clean, _ = max(as_robust, key=lambda each: -each[1].difference)
-    low, high = clean.interval()
-    name = f"the most accurate rival that is as robust, {network.name}"
+        reason = f"no rival is as robust on these images, up to {size(claim.tolerance)}"
+        return Finding(test, "not decided", reason, samples, numbers)
+    nearest = min(as_robust, key=lambda place: clean[place].difference)
+    over = f"{test.against[nearest].name}, the most accurate rival as robust on these images"
+    counts = clean[nearest]
+    low, high = counts.interval()
     outcome: Outcome = "not decided"
     if high < claim.least_gain:
-        outcome = "not seen"
-        reason = f"the interval excludes a gain of {_size(claim.least_gain)} points over {name}"
-    elif low > 0 and clean.p_value < SIGNIFICANCE and clean.difference >= claim.least_gain:
-        outcome, reason = "seen", f"more accurate beyond chance than {name}"
+        outcome, reason = "not seen", f"a gain of {gain} is excluded over {over}"
+    elif low <= 0 or counts.p_value >= SIGNIFICANCE:
+        reason = f"no gain and one of {gain} are both possible over {over}"
+    elif counts.difference < claim.least_gain:
+        reason = f"there is a gain, but perhaps of less than {gain}, over {over}"
     else:
-        reason = (
-            f"no gain and one of {_size(claim.least_gain)} points are both possible over {name}"
-            if low <= 0
-            else f"a gain, but perhaps below {_size(claim.least_gain)} points, over {name}"
-        )
-    return Finding(test, outcome, reason, samples, tuple(numbers))
+        outcome, reason = "seen", f"more accurate beyond chance than {over}"
+    return Finding(test, outcome, reason, samples, numbers)
 
 
 def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
@@ -156,46 +143,41 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     noise. These are two classifiers, so an attacked image inside a certified radius decides
     nothing; `bench run` asks fresh votes there, and flags a certificate that they do not bear out.
     """
-    suite = read_suite(test.suite)
-    radius = suite.threat_model.eps
     certified = _radii(test, evidence)
     if isinstance(certified, Finding):
         return certified
-    mine, base = certified
-    of_mine, of_base = common(mine.index, base.index)
-    counts = paired_counts(mine.at(radius)[of_mine], base.at(radius)[of_base])
-    clean = paired_counts(mine.at(0)[of_mine], base.at(0)[of_base])
-    name = test.against[0].name
+    (mine, base), samples = certified, places(certified[0].index)
+    eps = read_suite(test.suite).threat_model.eps
+    at, name, other = f"certified at {eps:g}", test.network.name, test.against[0].name
+    certified_counts = paired_counts(mine.at(eps), base.at(eps))
     numbers = [
-        Number(f"{test.network.name}: certified at {radius:g}", share(counts, first=True)),
-        Number(f"{name}: certified at {radius:g}", share(counts, first=False)),
-        Number(f"certified at {radius:g}, minus {name}", difference(counts)),
-        Number(f"right without an attack, minus {name}", difference(clean)),
+        Number(f"{name}: right without an attack", share(mine.at(0))),
+        Number(f"{name}: {at}", share(mine.at(eps))),
+        Number(f"{name}: average certified radius", mean_radius(mine.counted)),
+        Number(f"{other}: right without an attack", share(base.at(0))),
+        Number(f"{other}: {at}", share(base.at(eps))),
+        Number(f"{other}: average certified radius", mean_radius(base.counted)),
         Number(
-            "average certified radius",
-            f"{mine.counted.mean():.3f}; {name} {base.counted.mean():.3f}",
+            "difference, right without an attack", difference(paired_counts(mine.at(0), base.at(0)))
         ),
+        Number(f"difference, {at}", difference(certified_counts)),
     ]
-    samples = samples_in_words(mine.index[of_mine])
-    outcomes = evidence.samples_of(test.suite, test.network)
-    if outcomes is None:
+    attacked = evidence.samples_of(test.suite, test.network)
+    if attacked is None:
         return Finding(test, "not decided", "no accepted run attacked it", samples, tuple(numbers))
-    certified_at, attacked_at = common(mine.index, outcomes.index)
-    certified_here = mine.at(radius)[certified_at]
-    broken = certified_here & ~outcomes.standing("robust")[attacked_at]
+    of_mine, of_attacked = common(mine.index, attacked.index)
+    tried = mine.at(eps)[of_mine]
+    broken = tried & ~attacked.standing("robust")[of_attacked]
     numbers.append(
-        Number(
-            f"certified at {radius:g}, and broken by an attack at it",
-            f"{int(broken.sum())} of {int(certified_here.sum())}",
-        )
+        Number(f"{at}, of those broken by attacks", f"{broken.sum():,} of {tried.sum():,}")
     )
+    outcome: Outcome = "not decided"
     if broken.any():
-        outcome: Outcome = "not decided"
         reason = "attacks broke the mean softmax inside a radius that the vote certifies"
-    elif counts.both + counts.only_first == 0:
-        outcome, reason = "not seen", f"nothing is certified at {radius:g}"
+    elif not mine.at(eps).any():
+        outcome, reason = "not seen", f"nothing is {at}"
     else:
-        outcome, reason = "seen", "the mix has certificates, and no attack broke one"
+        outcome, reason = "seen", "there are certificates, and no attack broke one"
     return Finding(test, outcome, reason, samples, tuple(numbers))
 
 
@@ -205,10 +187,7 @@ def _larger_average_radius(claim: PaperClaim, test: Test, evidence: Evidence) ->
     if isinstance(certified, Finding):
         return certified
     mine, other = certified
-    of_mine, of_other = common(mine.index, other.index)
-    first, second = mine.counted[of_mine], other.counted[of_other]
-    mean = float((first - second).mean())
-    low, high = mean_interval(first - second)
+    low, high = mean_interval(mine.counted - other.counted)
     outcome: Outcome = "not decided"
     if low > 0:
         outcome, reason = "seen", "larger beyond chance"
@@ -216,57 +195,53 @@ def _larger_average_radius(claim: PaperClaim, test: Test, evidence: Evidence) ->
         outcome, reason = "not seen", "smaller beyond chance"
     else:
         reason = "the radii cannot be told apart on these images"
-    by_log = bool(test.network.log)
-    if not by_log and outcome == "seen":
-        reason += "; one training of each, so that the seed's part is unknown"
     numbers = (
-        Number(f"{test.network.name}: average certified radius", _radius(first)),
-        Number(f"{test.against[0].name}: average certified radius", _radius(second)),
-        Number("difference", f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"),
+        Number(f"{test.network.name}: average certified radius", mean_radius(mine.counted)),
+        Number(f"{test.against[0].name}: average certified radius", mean_radius(other.counted)),
+        Number("difference", radius_difference(mine.counted - other.counted)),
     )
-    samples = samples_in_words(mine.index[of_mine])
-    return Finding(test, outcome, reason, samples, numbers)
+    return Finding(test, outcome, reason, places(mine.index), numbers)
 
 
 def _same_robust_accuracy(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
     """Ask whether the interval of the difference lies within the claim's tolerance."""
-    found = _evaluations(test, evidence)
+    found = _standing(test, evidence)
     if isinstance(found, Finding):
         return found
-    robust = paired(found[0], found[1], "robust")
+    robust = paired_counts(found.robust[0], found.robust[1])
     low, high = robust.interval()
     outcome: Outcome = "not decided"
     if max(-low, high) <= claim.tolerance:
-        outcome = "seen"
-        reason = f"a difference of more than {_size(claim.tolerance)} points is excluded"
+        outcome, reason = "seen", f"a difference of more than {size(claim.tolerance)} is excluded"
     elif robust.p_value < SIGNIFICANCE:
         outcome, reason = "not seen", "they differ beyond chance"
     else:
-        reason = f"too few images to exclude a difference of {_size(claim.tolerance)} points"
+        reason = f"too few images to exclude a difference of {size(claim.tolerance)}"
     numbers = (
-        Number(f"{test.network.name}: robust", share(robust, first=True)),
-        Number(f"{test.against[0].name}: robust", share(robust, first=False)),
+        Number(f"{test.network.name}: robust", share(found.robust[0])),
+        Number(f"{test.against[0].name}: robust", share(found.robust[1])),
         Number("difference", difference(robust)),
-        Number("images on which they differ", str(robust.only_first + robust.only_second)),
+        Number("images on which they differ", f"{robust.only_first + robust.only_second:,}"),
     )
-    return Finding(test, outcome, reason, samples_in_words(_shared(found)), numbers)
+    return Finding(test, outcome, reason, places(found.index), numbers)
 
 
-RULES: dict[Rule, Callable[[PaperClaim, Test, Evidence], Finding]] = {
-    "gains-more-than-it-loses": _gains_more_than_it_loses,
-    "more-accurate-at-equal-robustness": _more_accurate_at_equal_robustness,
-    "certificates-hold": _certificates_hold,
-    "larger-average-radius": _larger_average_radius,
-    "same-robust-accuracy": _same_robust_accuracy,
-}
+RULES: Mapping[Rule, Callable[[PaperClaim, Test, Evidence], Finding]] = MappingProxyType(
+    {
+        "gains-more-than-it-loses": _gains_more_than_it_loses,
+        "more-accurate-at-equal-robustness": _more_accurate_at_equal_robustness,
+        "certificates-hold": _certificates_hold,
+        "larger-average-radius": _larger_average_radius,
+        "same-robust-accuracy": _same_robust_accuracy,
+    }
+)
 
 
-def _evaluations(test: Test, evidence: Evidence) -> list[SampleOutcomes] | Finding:
-    """Return the samples of the test's runs, its own network's first; or why there are none."""
-    found: list[SampleOutcomes] = []
-    for network in (test.network, *test.against):
-        samples = evidence.samples_of(test.suite, network)
-        if samples is None:
+def _standing(test: Test, evidence: Evidence) -> Standing | Finding:
+    """Return what the test's runs say of their common samples; or why there is no such record."""
+    networks = (test.network, *test.against)
+    for network in networks:
+        if evidence.samples_of(test.suite, network) is None:
             kept = evidence.result(test.suite, network) is not None
             reason = (
                 f"the accepted run of {network.name} kept no record of its samples"
@@ -274,26 +249,31 @@ def _evaluations(test: Test, evidence: Evidence) -> list[SampleOutcomes] | Findi
                 else f"there is no accepted run of {network.name}"
             )
             return Finding(test, "not decided", reason, numbers=_unpaired(test, evidence))
-        found.append(samples)
-    return found
+    return evidence.standing(test.suite, networks)
 
 
 def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSamples] | Finding:
-    """Return the radii of the test's two certifications, or which one there is none of."""
-    found = []
+    """Return the radii of the test's two certifications on their common samples; or why not."""
+    found, draws = [], set()
     for network in (test.network, test.against[0]):
         radii = evidence.radii(test.suite, network)
         if radii is None:
             reason = f"there is no accepted certification of {network.name}"
             return Finding(test, "not decided", reason)
         found.append(radii)
-    return found[0], found[1]
+        row = evidence.certification(test.suite, network)
+        draws.add(None if row is None else (row.procedure, row.noise_samples))
+    if len(draws) > 1:
+        reason = "the certifications differ in their procedure or number of draws"
+        return Finding(test, "not decided", reason)
+    of_first, of_second = common(found[0].index, found[1].index)
+    return found[0].some(of_first), found[1].some(of_second)
 
 
 def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:
     """Return the accuracies that there are, where samples cannot be compared."""
     found = [
-        (network, evidence.result(test.suite, network.model_copy(update={"protocol": ""})))
+        evidence.result(test.suite, network.model_copy(update={"protocol": ""}))
         for network in (test.network, *test.against)
     ]
     return tuple(
@@ -302,68 +282,18 @@ def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:
             f"{percent(row.clean_accuracy)}, {percent(row.robust_accuracy)} "
             f"(n = {row.n_examples:,}; accuracies alone, not paired)",
         )
-        for network, row in found
+        for row in found
         if row is not None
     )
 
 
-def _accuracies(
-    network: Network, clean: PairedCounts, robust: PairedCounts, first: bool
-) -> tuple[Number, ...]:
-    return (
-        Number(f"{network.name}: clean", share(clean, first)),
-        Number(f"{network.name}: robust", share(robust, first)),
-    )
-
-
-def share(counts: PairedCounts, first: bool) -> str:
-    """Return the share of the samples on which one of two stands, with its exact interval."""
-    one = counts.only_first if first else counts.only_second
-    bounds = exact_binomial_interval(counts.both + one, counts.n)
-    return f"{percent((counts.both + one) / counts.n)} [{interval(bounds)}]"
-
-
-def difference(counts: PairedCounts) -> str:
-    """Return the difference of two accuracies with its interval and McNemar's p."""
-    low, high = counts.interval()
-    return f"{_between(counts.difference, low, high)}, p = {p_value(counts.p_value)}"
-
-
-def samples_in_words(index: NDArray[np.int64]) -> str:
-    """Describe samples by their places (n,) in the data set, ascending."""
-    steps = set(np.diff(index).tolist())
-    if index[0] == 0 and steps <= {1}:
-        return f"the first {len(index):,}"
-    if index[0] == 0 and len(steps) == 1:
-        return f"{len(index):,}, one in {steps.pop()}"
-    return f"{len(index):,}"
-
-
-def _shared(runs: Sequence[SampleOutcomes]) -> NDArray[np.int64]:
-    """Return the places in the data set that all runs have."""
-    shared = runs[0].index
-    for run in runs[1:]:
-        shared = np.intersect1d(shared, run.index)
-    return shared
-
-
-def p_value(value: float) -> str:
-    """Return a p-value with two digits."""
-    return "below 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
-def _between(value: float, low: float, high: float) -> str:
-    return f"{points(value)} [{points(low)}, {points(high)}]"
-
-
-def _size(fraction: float) -> str:
-    return f"{100 * fraction:g}"
-
-
-def _signed(radius: float) -> str:
-    return f"{radius:+.3f}".replace("-", "−")
-
-
-def _radius(radii: NDArray[np.float64]) -> str:
-    low, high = mean_interval(radii)
-    return f"{radii.mean():.3f} [{low:.3f} – {high:.3f}]"
+def _accuracies(test: Test, found: Standing) -> tuple[Number, ...]:
+    """Return every network's accuracies, and the differences from those it is held against."""
+    numbers = []
+    for place, network in enumerate((test.network, *test.against)):
+        for what, stands in (("clean", found.clean), ("robust", found.robust)):
+            value = share(stands[place])
+            if place:
+                value += f"; difference {difference(paired_counts(stands[0], stands[place]))}"
+            numbers.append(Number(f"{network.name}: {what}", value))
+    return tuple(numbers)

@@ -34,6 +34,7 @@ def claims_text(evidence: Evidence) -> str:
             _short(known.papers[claim.paper]) if place == 0 else "",
             _tested(finding),
             f"**{finding.outcome}**",
+            finding.reason,
         )
         for number, (claim, found) in enumerate(findings, start=1)
         for place, finding in enumerate(found)
@@ -42,7 +43,8 @@ def claims_text(evidence: Evidence) -> str:
         _section(number, claim, known.papers[claim.paper], found, evidence)
         for number, (claim, found) in enumerate(findings, start=1)
     ]
-    return "\n\n".join([table(("claim", "paper", "our test", "verdict"), overview), *sections])
+    header = ("claim", "paper", "our test", "verdict", "because")
+    return "\n\n".join([table(header, overview), *sections])
 
 
 def _section(

@@ -142,10 +142,12 @@ def test_equal_robustness_then_accuracy(gain: int, n: int, outcome: str) -> None
     assert _judged(claim, old, new) == outcome
 
 
-def test_a_rival_that_is_less_robust_does_not_count() -> None:
+def test_only_rivals_that_are_as_robust_count_against_it() -> None:
     claim = _claim("more-accurate-at-equal-robustness", least_gain=0.015, tolerance=0.003)
     new = _outcomes("new", "1" * 60 + "0" * 40, "1" * 50 + "0" * 50)
-    assert _judged(claim, _outcomes("old", "1" * 50 + "0" * 50, "0" * 100), new) == "not decided"
+    # More accurate and more robust than the only rival; then less accurate, but more robust.
+    assert _judged(claim, new, _outcomes("old", "1" * 50 + "0" * 50, "0" * 100)) == "seen"
+    assert _judged(claim, new, _outcomes("old", "1" * 90 + "0" * 10, "0" * 100)) == "not decided"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_an_attack_goes_on_from_the_image_s_last_one_inside_its_new_ball(norm: s
         )
         distances = norms(attacked - images[rows], threat_model.norm) / threat_model.eps
         assert ((attacked >= 0) & (attacked <= 1)).all()
-        assert 0 < distances.min()
+        assert distances.min() > 0
         assert distances.max() <= 0.5 + 1e-5
         ends.append(torch.empty_like(images).index_copy(0, rows, attacked))
     with pytest.raises(ValueError, match="take part"):

@@ -33,7 +33,7 @@ from bench.training.mix_attack import (
     cross_entropy_or_dlr,
     steps_of_run,
 )
-from bench.training.mix_search import Choice, _answers, choose
+from bench.training.mix_search import Choice, _answers, choose, right_weights
 from bench.training.perturbation_memory import PerturbationMemory
 from bench.training.recipes.fixed_mix import FixedMixSettings
 from bench.training.recipes.mixing_network import (
@@ -42,6 +42,7 @@ from bench.training.recipes.mixing_network import (
     configured,
     loss_of,
     number_grid,
+    turning_loss,
 )
 from tests.candidates.networks import adaptive_mix
 
@@ -91,6 +92,33 @@ def test_the_loss_is_the_sum_that_the_paper_gives() -> None:
         loss = 0.5 * entropy + 2.0 * mixing + 0.25 * entropy * mixing
         expected.append(loss * (1 if is_attacked else 3))
     assert loss_of(answer, labels, 1, weights).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@given(st.integers(0, 1000), st.floats(0, 0.9), st.floats(0.02, 1))
+def test_the_turning_loss_is_zero_where_no_weight_counts_and_else_points_to_right_weights(
+    seed: int, start: float, width: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    accurate, robust = torch.randn(2, 30, 4, generator=generator, dtype=torch.float64).mul(2)
+    labels = torch.randint(4, (30,), generator=generator)
+    ends = start, min(start + width, 1.0)
+    gamma = (3 * torch.randn(30, generator=generator, dtype=torch.float64)).requires_grad_()
+    answer = MixAnswer(accurate, accurate.log_softmax(1), robust.log_softmax(1), gamma, gamma)
+    loss = turning_loss(answer, labels, ends)
+    (gradient,) = torch.autograd.grad(loss.sum(), gamma)
+    steps = torch.linspace(ends[0], ends[1], 401, dtype=torch.float64)[1:-1, None, None]
+    mixed = (1 - steps) * accurate.softmax(1) + steps * robust.softmax(1)
+    right = mixed.argmax(dim=2) == labels
+    low, high = right_weights(accurate.softmax(1), robust.softmax(1), labels)
+    never_counts = (low >= high) | (low >= ends[1]) | (high <= ends[0])
+    always_right = (low <= ends[0]) & (high >= ends[1])
+    assert (loss[never_counts | always_right] == 0).all()
+    counts = right.any(dim=0) & ~right.all(dim=0)
+    assert (loss[counts] > 0).all()
+    only_high = counts & right[-1] & ~right[0]
+    only_low = counts & right[0] & ~right[-1]
+    assert (gradient[only_high] < 0).all()
+    assert (gradient[only_low] > 0).all()
 
 
 @pytest.mark.parametrize("attack", ["apgd", "pgd"])

@@ -33,13 +33,16 @@ from bench.training.mix_attack import (
     attacked_again,
     attacked_copies,
 )
-from bench.training.mix_search import MixNumbers, choose
+from bench.training.mix_search import MixNumbers, choose, right_weights
 from bench.training.optimization import Optimization, cosine
 from bench.training.perturbation_memory import PerturbationMemory
 from bench.training.recipe import Conditions, Trained, register_recipe
 
 NORM_MOMENTUM = 0.01
 """The momentum of the batch norm over gamma, once it has seen a hundred batches."""
+
+FARTHEST_TURN = 6.0
+"""The highest gamma, and the lowest, that a loss asks for."""
 
 NEUTRAL: MixNumbers = {
     "alpha_scale": 1.0,
@@ -77,6 +80,9 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
     """c_bce, the weight of gamma's binary cross-entropy: attacked or not."""
     product: float = Field(default=0.2, ge=0)
     """c_prod, the weight of the two's product."""
+    turning: float = Field(default=0.0, ge=0)
+    """The weight of the loss on how far gamma is from where the mix's answer turns right; not in
+    the paper, see `turning_loss`."""
     clean_weight: float = Field(default=1.0, gt=0)
     """A factor on the loss of a clean image."""
 
@@ -186,6 +192,8 @@ def loss_of(
 ) -> Tensor:
     """Return c_ce CE + c_bce BCE(gamma, t) + c_prod CE BCE of each image; t: whether attacked.
 
+    With the weight `turning`, the loss of that name is added.
+
     Args:
         answer: The mix's answer to N images.
         labels: (N,) int64.
@@ -206,7 +214,39 @@ def loss_of(
         + settings.mixing_entropy * mixing
         + settings.product * entropy * mixing
     )
+    if settings.turning:
+        loss = loss + settings.turning * turning_loss(answer, labels, settings.training_range)
     return loss * torch.where(is_attacked == 1, 1.0, settings.clean_weight)
+
+
+def turning_loss(answer: MixAnswer, labels: Tensor, alpha_range: tuple[float, float]) -> Tensor:
+    """Return a logistic loss on gamma's distance to where each answer turns right, (N,).
+
+    A mix is right on an image if its weight lies in an interval that its bases decide. An image
+    whose answer is the same at all weights, right or wrong, has loss 0: no weight changes it. It is
+    a smooth form of the mix's own errors, where the binary cross-entropy asks for a high weight on
+    every attacked image, also where the robust base is wrong too.
+
+    Args:
+        answer: The mix's answer to N images.
+        labels: (N,) int64.
+        alpha_range: The ends of alpha's range.
+    """
+    assert answer.gamma is not None
+    start, end = alpha_range
+    low, high = right_weights(answer.accurate.exp(), answer.robust.exp(), labels)
+    can_be_right = (low < high) & (low < end) & (high > start)
+
+    def turn(weight: Tensor) -> Tensor:
+        """Return the gamma at which alpha is a weight (N,), at most so far from 0."""
+        share = ((weight - start) / (end - start)).clamp(0, 1)
+        return torch.logit(share).clamp(-FARTHEST_TURN, FARTHEST_TURN)
+
+    too_low = functional.softplus(turn(low) - answer.gamma)
+    too_high = functional.softplus(answer.gamma - turn(high))
+    return torch.where(can_be_right & (low > start), too_low, 0) + torch.where(
+        can_be_right & (high < end), too_high, 0
+    )
 
 
 def warm_up_norm(norm: nn.BatchNorm1d) -> None:

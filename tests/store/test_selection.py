@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bench import data
 from bench.candidates import Candidate
 from bench.engines import Engine, Task, make_engine
-from bench.engines.progress import Progress
 from bench.errors import InputError
+from bench.executors.progress import Progress
 from bench.runs import manifest as plan
 from bench.runs.evaluation import Evaluation
 from bench.runs.manifest import make_selection, selected_rows

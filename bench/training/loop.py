@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
@@ -78,6 +78,19 @@ Measure = Callable[[int, nn.Module, Tensor, Tensor], Measurement]
 accuracies."""
 
 
+class Memory(Protocol):
+    """What a loss keeps of each image from one batch to a later one; checkpoints hold it."""
+
+    def begin(self, chosen: Tensor) -> None:
+        """Take note of which images (n,), as indices in the data, the next batch has."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is kept."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what was kept."""
+
+
 def fit(
     network: nn.Module,
     data: TrainingData,
@@ -89,6 +102,8 @@ def fit(
     measure: Measure | None = None,
     measure_every: int = 1,
     bases: Mapping[str, str] | None = None,
+    images: Tensor | None = None,
+    memory: Memory | None = None,
 ) -> Fitted:
     """Minimise a loss, epoch by epoch.
 
@@ -112,7 +127,9 @@ def fit(
         EvaluationError: If the loss is no longer finite.
     """
     keep_freed_memory(torch.device(conditions.device))
-    training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
+    training = _Training(
+        network, data, settings, optimization, batch_loss, conditions, bases or {}, images, memory
+    )
     checkpoint = conditions.checkpoint
     if conditions.resume and checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
@@ -140,13 +157,18 @@ class _Training:
         batch_loss: BatchLoss,
         conditions: Conditions,
         bases: Mapping[str, str],
+        chosen: Tensor | None,
+        memory: Memory | None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)
         self.data, self.settings, self.batch_loss = data, settings, batch_loss
         self.optimization, self.optimizer = optimization, optimization.optimizer
         self.seed, self.device = conditions.seed, torch.device(conditions.device)
         self.bases = dict(bases)
+        self.memory = memory
         self.images, self.held_out = split(len(data.labels), settings.held_out, self.seed)
+        if chosen is not None:
+            self.images = chosen
         images = min(settings.images_per_epoch or len(self.images), len(self.images))
         self.batch_size = min(settings.batch_size, images)
         # An incomplete last batch would disturb the statistics of batch normalisation. Each epoch
@@ -172,6 +194,8 @@ class _Training:
         chosen = torch.split(order[: self.batches * self.batch_size], self.batch_size)
         batch = self._load(chosen[0], generator)
         for done, following in enumerate((*chosen[1:], None), start=1):
+            if self.memory is not None:
+                self.memory.begin(chosen[done - 1])
             total += self._run_step(*batch, generator)
             # A GPU is still at the step: load the next batch in the meantime.
             if following is not None:
@@ -246,6 +270,7 @@ class _Training:
             "epoch": self.epoch,
             "seconds": self.seconds,
             "started": self.started,
+            **({} if self.memory is None else {"memory": self.memory.state_dict()}),
         }
         save_checkpoint(path, content)
 
@@ -260,6 +285,8 @@ class _Training:
         self.network.load_state_dict(stored["network"])
         self.average.load_state_dict(stored["average"])
         self.optimizer.load_state_dict(stored["optimizer"])
+        if self.memory is not None:
+            self.memory.load_state_dict(stored["memory"])
         self.measurements = [Measurement(**fields) for fields in stored["measurements"]]
         self.epoch = stored["epoch"]
         self.step = self.epoch * self.batches

@@ -94,7 +94,7 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
         attacked = attacked_copies(mix, images, labels, bases.threat_model, settings, generator)
         network.train()
         drawn = torch.randint(len(training), (len(attacked),), generator=generator)
-        clean = training_images(data, training[drawn], settings, generator)
+        clean = training_images(data, training[drawn], settings, generator, conditions.seed, epoch)
         clean_labels = data.labels[training[drawn]].to(labels.device)
         warm_up_norm(mix.mixing_network.bn)
         answer = mix.answer(torch.cat((attacked, clean.to(attacked.device))))

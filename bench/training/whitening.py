@@ -32,7 +32,7 @@ def whitening_filters(images: Tensor, side: int, epsilon: float = 0.0) -> Tensor
     channels = images.shape[1]
     patches = images.unfold(2, side, 1).unfold(3, side, 1)
     rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * side**2).double()
-    covariance = torch.atleast_2d(torch.cov(rows.T, correction=0))
+    covariance = torch.cov(rows.T, correction=0).reshape(rows.shape[1], rows.shape[1])
     values, vectors = torch.linalg.eigh(covariance)
     values = values + epsilon
     if values[0] <= values[-1] * 1e-12:
@@ -40,5 +40,5 @@ def whitening_filters(images: Tensor, side: int, epsilon: float = 0.0) -> Tensor
             f"expected patches that vary in all of their {len(values)} directions, got a smallest "
             f"variance of {values[0]:.2g}; raise epsilon"
         )
-    filters = (vectors / values.sqrt()).flip(1).T
+    filters: Tensor = (vectors / values.sqrt()).flip(1).T
     return filters.reshape(-1, channels, side, side).to(images.dtype)

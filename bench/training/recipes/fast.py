@@ -10,6 +10,7 @@ images.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -143,12 +144,13 @@ def _optimization(network: nn.Module, settings: FastSettings) -> Optimization:
     fast = [each.bias for each in normalizations]
     other = [each for each in network.parameters() if each.requires_grad]
     other = [each for each in other if all(each is not bias for bias in fast)]
+    groups: list[dict[str, Any]] = [
+        {"params": [each for each in other if each.ndim > 1]},
+        {"params": [each for each in other if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": fast, "weight_decay": 0.0, RATE_FACTOR: settings.bias_rate},
+    ]
     optimizer = torch.optim.SGD(
-        [
-            {"params": [each for each in other if each.ndim > 1]},
-            {"params": [each for each in other if each.ndim <= 1], "weight_decay": 0.0},
-            {"params": fast, "weight_decay": 0.0, RATE_FACTOR: settings.bias_rate},
-        ],
+        groups,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,

@@ -53,8 +53,9 @@ class Replayed(Generic[T]):
 
     Its first argument holds tensors that stay where they are, such as a state; the others are
     tensors of the same shapes in each call. A recording writes what is kept back as it was, so that
-    should hold nothing that a backward pass still needs. It asks for no tensor's values, and returns tensors or
-    a container of them. The next call may overwrite them. On a processor it is called as it is.
+    should hold nothing that a backward pass still needs. It asks for no tensor's values, and
+    returns tensors or a container of them. The next call may overwrite them. On a processor it is
+    called as it is.
 
     Attributes:
         problem: why nothing is replayed on a GPU; empty if there is no problem.

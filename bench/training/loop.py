@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -16,10 +16,17 @@ from torch import Tensor, nn
 
 from bench.errors import EvaluationError, InputError
 from bench.memory.allocator import keep_freed_memory
-from bench.training.data import FolderImages, TrainingData, augment, split
+from bench.training.data import (
+    Border,
+    FolderImages,
+    TrainingData,
+    alternating_flips,
+    augment,
+    split,
+)
 from bench.training.draws import EPOCHS, generator_for
 from bench.training.files import load_checkpoint, save_checkpoint
-from bench.training.optimization import Optimization, averaged_model
+from bench.training.optimization import RATE_FACTOR, Optimization, averaged_model
 from bench.training.recipe import (
     Conditions,
     Measurement,
@@ -43,9 +50,11 @@ class LoopSettings(TrainingSettings):
     peak_learning_rate: float = Field(default=0.2, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     crop_padding: int = Field(default=0, ge=0)
-    """Pixels of black border out of which a random crop of the image's size is taken."""
-    flip: bool = False
-    """Whether half of the images, at random, are mirrored left to right."""
+    """Width in pixels of the border, out of which a random crop of the image's size is taken."""
+    crop_border: Border = "black"
+    """What the border shows: black, or the image's own pixels, reflected."""
+    flip: bool | Literal["alternating"] = False
+    """Whether half of the images are mirrored left to right: at random, or each in turn."""
     cutout: int = Field(default=0, ge=0)
     """Side of the random square that is blacked out, in pixels; 0 for none."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
@@ -213,7 +222,7 @@ class _Training:
             )
 
     def _load(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = training_images(self.data, chosen, self.settings, generator)
+        images = training_images(self.data, chosen, self.settings, generator, self.seed, self.epoch)
         return self._send(images), self._send(self.data.labels[chosen])
 
     def _send(self, values: Tensor) -> Tensor:
@@ -226,7 +235,7 @@ class _Training:
         steps = self.settings.epochs * self.batches
         self.learning_rate = self.optimization.schedule(self.step, steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group.get(RATE_FACTOR, 1.0)
         loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -304,7 +313,12 @@ class _Training:
 
 
 def training_images(
-    data: TrainingData, chosen: Tensor, settings: LoopSettings, generator: torch.Generator
+    data: TrainingData,
+    chosen: Tensor,
+    settings: LoopSettings,
+    generator: torch.Generator,
+    seed: int,
+    epoch: int,
 ) -> Tensor:
     """Return augmented images (n, C, H, W); from a folder, random parts of them.
 
@@ -313,10 +327,19 @@ def training_images(
         chosen: Indices (n,) of the images.
         settings: The recipe's settings.
         generator: Source of the draws; on the CPU.
+        seed: The training's; with the epoch, it decides which images alternating flips mirror.
+        epoch: From 0.
     """
     source = data.images
     if isinstance(source, FolderImages):
         images = source.random_crops(chosen, generator)
     else:
         images = source[chosen]
-    return augment(images, settings.crop_padding, settings.flip, settings.cutout, generator)
+    flip: bool | Tensor
+    if settings.flip == "alternating":
+        flip = alternating_flips(chosen, len(data.labels), seed, epoch)
+    else:
+        flip = settings.flip
+    return augment(
+        images, settings.crop_padding, flip, settings.cutout, generator, settings.crop_border
+    )

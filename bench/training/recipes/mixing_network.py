@@ -134,7 +134,7 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
             )
         network.train()
         drawn = torch.randint(len(training), (len(attacked),), generator=generator)
-        clean = training_images(data, training[drawn], settings, generator)
+        clean = training_images(data, training[drawn], settings, generator, conditions.seed, epoch)
         clean_labels = data.labels[training[drawn]].to(labels.device)
         warm_up_norm(mix.mixing_network.bn)
         with settings.passes_on(attacked.device):

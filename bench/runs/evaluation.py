@@ -17,7 +17,7 @@ from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
-from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, make_engine
+from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, Trials, make_engine
 from bench.engines.convergence import ATTACKS as DOUBLED_ATTACKS
 from bench.engines.convergence import (
     MOST_DOUBLINGS,
@@ -173,11 +173,13 @@ class AttackingKind(AttackedRecords, RunnableKind):
             return self.measured(task, tables)
         return measured(self, task, tables, executor)
 
-    def extra_flags(
-        self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
-    ) -> list[Flag]:
+    def known_images(self, task: AttackTask, summary: Summary, store: Store) -> Trials | None:
+        """Return the adversarial images of the suite's other runs."""
+        return known_witnesses(summary.manifest, task, store)
+
+    def extra_flags(self, task: AttackTask, tables: Tables, trials: Trials | None) -> list[Flag]:
         """Return flags from attacks in other ways on a few samples."""
-        return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+        return extra_flags(task, tables, trials)
 
     def attack_power(self, task: AttackTask) -> AttackPower:
         """Return which planted weaknesses express, then the run's own attacks find."""

@@ -10,6 +10,7 @@ import click
 
 from bench.cli import options
 from bench.cli.report import write_report
+from bench.cli.stopping import stoppable
 from bench.errors import InputError
 from bench.executors.choice import executing, executor_choice
 from bench.runs.devices import torch_device
@@ -38,6 +39,7 @@ from bench.suites import load_suite
 @options.of_settings()
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimated time, and end.")
 @options.trust_code
+@stoppable()
 def command(
     suite_name: str,
     names: tuple[str, ...],

@@ -13,7 +13,7 @@ from rich.text import Text
 from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
 from bench.executors.progress import Progress
-from bench.formatting import accuracy_text, duration, flag_text, percent
+from bench.formatting import accuracy_text, duration, flag_text, percent, rate
 from bench.runs.many import Prospect, Turn
 from bench.runs.session import RunResult
 
@@ -33,6 +33,7 @@ class Display:
             TextColumn("{task.fields[robust]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[workers]}"),
             console=self.console,
             transient=True,
             disable=not self._live,
@@ -69,17 +70,21 @@ class Display:
             if progress.seconds_left is None
             else f"at most {duration(progress.seconds_left)} left"
         )
+        workers = _workers(progress)
         if self._live:
             if progress.stage not in self._rows:
                 self._rows[progress.stage] = self._bars.add_task(
-                    progress.stage, total=progress.total, robust="", left=""
+                    progress.stage, total=progress.total, robust="", left="", workers=""
                 )
+            for row in self._rows.values():
+                self._bars.update(row, workers="")
             self._bars.update(
                 self._rows[progress.stage],
                 completed=progress.done,
                 total=progress.total,
                 robust=robust,
                 left=left,
+                workers=workers,
             )
             return
         stage, shown = self._last
@@ -89,7 +94,7 @@ class Display:
             or time.monotonic() - shown >= SECONDS_BETWEEN_LINES
         ):
             self._last = (progress.stage, time.monotonic())
-            parts = [f"{progress.stage} {progress.done}/{progress.total}", robust, left]
+            parts = [f"{progress.stage} {progress.done}/{progress.total}", robust, left, workers]
             self._line(f"{self._candidate}: {', '.join(part for part in parts if part)}")
 
     def notice(self, text: str) -> None:
@@ -159,3 +164,13 @@ class Display:
         for task in self._rows.values():
             self._bars.remove_task(task)
         self._rows.clear()
+
+
+def _workers(progress: Progress) -> str:
+    """Return how many workers there are and what they do together; "" if there is one."""
+    if progress.workers == 1:
+        return ""
+    samples, passes = progress.samples_per_second, progress.passes_per_second
+    if samples is None or passes is None:
+        return f"{progress.workers} workers"
+    return f"{progress.workers} workers, {rate(samples)} samples/s, {rate(passes)} passes/s"

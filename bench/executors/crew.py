@@ -160,6 +160,10 @@ class CrewExecutor:
         """The kind of device that the crew's workers have."""
         return self._crew.device_type
 
+    def following(self, events: Events) -> CrewExecutor:
+        """Return the same crew, whose events are told what it does."""
+        return CrewExecutor(self._crew, self._own, events)
+
     def do(
         self,
         task: Any,
@@ -177,6 +181,7 @@ class CrewExecutor:
         if schedule.is_done:
             return
         self._crew.begin(Brief(task.part(slice(0, 0)), chain), self._own)
+        self._events.work_begins([stage.name for stage in chain], self._crew.size)
         try:
             yield from self._done(task, chain, Numbering(finished), schedule, tally, ways)
         finally:
@@ -239,7 +244,7 @@ class CrewExecutor:
                         yield _shared(named, len(busy) + 1)
                     schedule.finished(shard, len(left), seconds)
                     ways.enter(shard.stage + 1, left, schedule)
-                    tally.show(shard.stage)
+                    tally.show(shard.stage, workers=self._crew.size)
 
 
 def _shape(stage: Stage, batch_size: int) -> StageShape:

@@ -115,6 +115,10 @@ class Crew(Protocol):
         """How many workers there are, or will soon be."""
 
     @property
+    def most(self) -> int:
+        """How many workers there can be at the same time."""
+
+    @property
     def device_type(self) -> str | None:
         """The kind of device that they have; None: the task's."""
 
@@ -152,8 +156,8 @@ class CrewExecutor:
 
     @property
     def workers(self) -> int:
-        """How many workers the crew has."""
-        return self._crew.size
+        """How many workers the crew can have."""
+        return self._crew.most
 
     @property
     def device_type(self) -> str | None:

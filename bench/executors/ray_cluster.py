@@ -6,12 +6,15 @@ anew where they are lost; a node that comes back is a new one. All of this needs
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import platform
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -309,7 +312,7 @@ def _in_a_line(error: BaseException) -> str:
 def _connected(address: str) -> Any:
     """Return Ray, connected to a cluster.
 
-    A cluster that is started here listens on this machine's own address alone.
+    A cluster that is started here can be reached from this machine alone.
     """
     try:
         ray = importlib.import_module("ray")
@@ -322,14 +325,52 @@ def _connected(address: str) -> Any:
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     given = address or os.environ.get("RAY_ADDRESS", "")
-    if given:
-        options["address"] = given
-    else:
-        options |= {"include_dashboard": False, "_node_ip_address": _LOOPBACK}
     try:
-        ray.init(**options)
+        if given:
+            with _own_signals():
+                ray.init(address=given, **options)
+        else:
+            with _own_signals(), _on_loopback():
+                ray.init(
+                    address="local",  # else Ray would join one that somebody started here
+                    include_dashboard=False,
+                    _node_ip_address=_LOOPBACK,
+                    **options,
+                )
     except Exception as error:  # Ray raises many kinds
         raise InputError(
             f"--executor: expected a Ray cluster at {given or 'this machine'}: {_in_a_line(error)}"
         ) from error
     return ray
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM, which Ray replaces by an exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a cluster that starts now listen on the loopback interface alone.
+
+    Ray replaces the address 127.0.0.1 by the machine's own, and then listens on all interfaces,
+    unless it is told that this system takes part in no cluster of several machines.
+    """
+    constants = importlib.import_module("ray._private.ray_constants")
+    name = constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name), constants.ENABLE_RAY_CLUSTER
+    os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before[1]
+        if before[0] is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before[0]

@@ -53,7 +53,9 @@ def _tables(kind: str, candidate: str, workers: int, folder: Path) -> list[pd.Da
     machine = ThisMachine(workers)
     dataset = data.load("digits").first(SAMPLES)
     try:
-        result = evaluate(loaded, dataset, settings, Store(folder), SilentObserver(), executor=machine)
+        result = evaluate(
+            loaded, dataset, settings, Store(folder), SilentObserver(), executor=machine
+        )
     finally:
         machine.close()
     keys = [name for name in ("alpha", "attack", "index") if name in result.folder.attempts()]

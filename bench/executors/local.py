@@ -75,6 +75,11 @@ class LocalCrew:
         return len(self._devices)
 
     @property
+    def most(self) -> int:
+        """The same: workers that are lost are replaced."""
+        return self.size
+
+    @property
     def device_type(self) -> None:
         """The task's own."""
         return None

@@ -160,6 +160,11 @@ class RayCrew:
         """How many workers there are now."""
         return max(1, sum(each.is_ready for each in self._actors.values()))
 
+    @property
+    def most(self) -> int:
+        """How many were asked for, or how many the cluster has room for now."""
+        return self._asked or self._room()
+
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Keep the candidate in the cluster, and tell all workers."""
         with self._in_touch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.engines import AttackTask, Engine, Trials
@@ -32,7 +33,7 @@ class Express(ExpressRecords, AttackingKind):
     def estimate(self, task: AttackTask) -> Estimate:
         """Return how long it will take: the budget's share of the protocol's own attacks."""
         full = super().estimate(task)
-        return Estimate(full.low, full.low + BUDGET_SHARE * (full.high - full.low))
+        return replace(full, high=full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
         """Return the arms, and what settings add after them."""

@@ -89,7 +89,10 @@ class RunnableKind(MadeKind):
         """
 
     def estimate(self, task: Any) -> Estimate | None:
-        """Return how long the work will take; None if unknown."""
+        """Return how long one worker takes, as measured on its device; None if unknown.
+
+        It is asked with a few of the samples, and scaled to all.
+        """
         return None
 
     def averages(self, settings: Settings) -> bool:

@@ -357,7 +357,7 @@ def _on_loopback() -> Iterator[None]:
     Ray replaces the address 127.0.0.1 by the machine's own, and then listens on all interfaces,
     unless it is told that this system takes part in no cluster of several machines.
     """
-    constants = importlib.import_module("ray._private.ray_constants")
+    constants: Any = importlib.import_module("ray._private.ray_constants")
     name = constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = os.environ.get(name), constants.ENABLE_RAY_CLUSTER
     os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False

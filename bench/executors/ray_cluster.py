@@ -163,7 +163,7 @@ class RayCrew:
     @property
     def most(self) -> int:
         """How many were asked for, or how many the cluster has room for now."""
-        return self._asked or self._room()
+        return self._asked_workers or self._room()
 
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Keep the candidate in the cluster, and tell all workers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -82,7 +83,7 @@ def _options(words: list[str]) -> list[str]:
     command: Any = main.get_command(click.Context(main), words[0])
     known = {each for parameter in command.params for each in parameter.opts}
     assert {each for each in words if each.startswith("--")} <= known
-    return [after for word, after in zip(words, words[1:], strict=False) if word.endswith("-dir")]
+    return [after for word, after in itertools.pairwise(words) if word.endswith("-dir")]
 
 
 JOB_FIELDS = {

@@ -25,6 +25,7 @@ from bench.engines.acceleration import (
     Accelerated,
     accelerate,
 )
+from bench.engines.answering import answered_rows
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
 from bench.engines.engine import CertificationTask, failure_record, without_samples
@@ -168,6 +169,7 @@ class Voters(Setup):
     def make(self, worker: Worker) -> Prepared:
         """Prepare the worker's candidate."""
         device, images = worker.task.device, self.samples.images
+        images = images[answered_rows(worker.task.module, images.to(device))]
         fast = accelerate(worker.task.module, images.to(device), self.precision)
         asked = self.samples.batch_size
         with tensor_cores(self.precision == "tf32"):

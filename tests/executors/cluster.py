@@ -52,6 +52,11 @@ class Node:
         return self.processes
 
     @property
+    def lives(self) -> bool:
+        """Whether it is part of the cluster, as far as its own machine can say."""
+        return any(_name(each) == "raylet" for each in self.look())
+
+    @property
     def raylet(self) -> psutil.Process:
         """The process that stands for the node in the cluster."""
         return next(each for each in self.look() if _name(each) == "raylet")
@@ -59,7 +64,7 @@ class Node:
     @property
     def actors(self) -> list[psutil.Process]:
         """The processes of its workers."""
-        return [each for each in self.look() if "RayWorker" in _line(each)]
+        return [each for each in self.look() if "ray::RayWorker" in _line(each)]
 
     def send(self, number: signal.Signals) -> None:
         """Send all its processes a signal."""
@@ -76,13 +81,18 @@ class Node:
 
 
 class Cluster:
-    """A cluster whose nodes have addresses of the loopback network; ports are free ones."""
+    """A cluster whose nodes have addresses of the loopback network; ports are free ones.
+
+    Attributes:
+        nodes: those that were not removed; the first one is the head.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._nodes: list[Node] = []
         self._port = _free_port()
-        self.head = self.add(cpus=1)
+        self._started = 0
+        self.nodes: list[Node] = []
+        self.add()
 
     @property
     def address(self) -> str:
@@ -91,7 +101,8 @@ class Cluster:
 
     def add(self, cpus: int = 1) -> Node:
         """Start a node, and wait until it has joined."""
-        number = len(self._nodes) + 1
+        self._started += 1
+        number = self._started
         own = ["--node-ip-address", f"127.0.0.{number}"]
         if number == 1:
             own += ["--head", "--port", str(self._port), "--include-dashboard", "false"]
@@ -115,7 +126,7 @@ class Cluster:
                 start_new_session=True,
             )
         node = Node(process, [psutil.Process(process.pid)])
-        self._nodes.append(node)
+        self.nodes.append(node)
         deadline = time.monotonic() + SECONDS_TO_START
         while "Ray runtime started" not in log.read_text():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -126,8 +137,13 @@ class Cluster:
 
     def stop(self) -> None:
         """End all nodes, and no other cluster's."""
-        for node in reversed(self._nodes):
+        for node in reversed(self.nodes):
             node.kill()
+
+    def remove(self, node: Node) -> None:
+        """Let a node vanish."""
+        self.nodes.remove(node)
+        node.kill()
 
 
 @contextmanager

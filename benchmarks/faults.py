@@ -14,6 +14,7 @@ process, which has imported everything: that saves seconds each time, and change
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -34,10 +35,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from bench.candidates.named import model_files  # noqa: F401, all that a command imports
 from bench.cli import main as bench_main
-from bench.cli.display import Display  # noqa: F401
-from bench.runs.many import evaluate_each  # noqa: F401
 from bench.store import Store
 from tests.executors.cluster import Cluster, environment
 
@@ -68,6 +66,18 @@ COMMANDS = {
         *("--alphas", "0:1:0.25", "--steps", "8", "--targets", "2"),
     ),
 }
+IMPORTED = (
+    "cli.run",
+    "cli.sweep",
+    "cli.report",
+    "candidates.named.model_files",
+    "runs.sweep",
+    "runs.many",
+    "pages.build",
+    "executors.ray_cluster",
+    "executors.here",
+)
+"""Modules that commands import when they need them."""
 SAMPLES = 48
 MOST_FAULTS = 6
 """In one run; after them it ends undisturbed."""
@@ -110,6 +120,8 @@ class Problem(Exception):
 def main(runs: int, first: int, ray_share: float, out: Path) -> None:
     """Do the runs, print and write a table; exit code 1 if a record differs."""
     os.environ.update(environment())
+    for name in IMPORTED:
+        importlib.import_module(f"bench.{name}")
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="bench-faults-") as folder:
         for outcome in disturbed_runs(range(first, first + runs), ray_share, Path(folder)):

@@ -16,8 +16,9 @@ Each tensor wraps a CPU tensor that does the work, so values and autograd are th
 C++ it is a *meta* tensor: the autograd engine asks a real driver about CUDA ones. So what C++
 decides by `is_cuda` (autocast, cuDNN, fused optimizers) is not seen; neither are compiled code,
 streams' races, TF32's rounding, libraries' workspaces and speed. It is 5 to 10 times as slow as
-the CPU. Do not use real meta tensors within it; a module's parameters are other objects after
-`.to("cuda")`, which on CUDA they are not. Tried with torch 2.14 (CUDA build, no driver).
+the CPU. Triton's interpreter runs its kernels, and CUDA graphs are recorded and replayed. Do not
+use real meta tensors within it; a module's parameters are other objects after `.to("cuda")`, which
+on CUDA they are not. Tried with torch 2.14 (CUDA build, no driver).
 """
 
 from __future__ import annotations
@@ -62,6 +63,19 @@ SCALARS = {  # operations besides pointwise ones that take a 0-dim CPU tensor
     aten.index_fill_,
     aten.where,
     *INDEXED,
+}
+NO_KERNEL = {  # operations besides views that launch nothing
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.lift_fresh,
+    aten._reshape_alias,
+    aten._unsafe_view,
+    aten.set_,
+    aten.resize_,
+    aten.record_stream,
 }
 current: PretendCuda | None = None
 
@@ -191,13 +205,67 @@ class Generator(_Generator):
     device = property(lambda self: CUDA if self._cdata in self.of_device else torch.device("cpu"))
 
 
+class Graph:
+    """A CUDA graph: what was launched while it was recorded, done again on the same memory.
+
+    As on CUDA, recording computes nothing: what it wrote is undone, what it made is NaN.
+    """
+
+    def __init__(self):
+        self.calls, self.before, self.made = [], {}, []
+
+    def capture_begin(self, pool=None, capture_error_mode="global"):
+        current.recording = self
+
+    def pool(self):
+        return 0, 1
+
+    def capture_end(self):
+        current.recording = None
+        for tensor, values in self.before.values():
+            tensor.untyped_storage().copy_(values)
+        for tensor in self.made:
+            if tensor.is_floating_point():
+                tensor.fill_(float("nan"))
+
+    def replay(self):
+        current.launches["graph"] += 1
+        with torch.no_grad():
+            for call in self.calls:
+                call()
+
+    def note(self, func, args, kwargs, run):
+        """Run an operation, and record it."""
+        if func.is_view or func.overloadpacket is aten._unsafe_view:
+            return run()
+        ours = {each.untyped_storage().data_ptr() for each in self.made}
+        for value in tree_flatten((args, kwargs))[0] if func._schema.is_mutable else ():
+            key = isinstance(value, Tensor) and value.untyped_storage().data_ptr()
+            if key and key not in ours:
+                self.before.setdefault(key, (value, value.untyped_storage().clone()))
+        result = run()
+        made = [each for each in tree_flatten(result)[0] if isinstance(each, Tensor)]
+        if func._schema.is_mutable:
+            self.calls.append(lambda: func(*args, **kwargs))
+        else:
+            self.made += made
+
+            def again():
+                flat = tree_flatten(func(*args, **kwargs))[0]
+                for old, new in zip(made, (x for x in flat if isinstance(x, Tensor)), strict=True):
+                    old.copy_(new)
+
+            self.calls.append(again)
+        return result
+
+
 class PretendCuda(TorchDispatchMode):
     """Within this context there is a CUDA device.
 
     Attributes:
         syncs: how often the host waited, by kind and place (of the innermost frame in `watched`).
         copied: bytes by direction.
-        launches: operations on the device.
+        launches: operations on the device by name; neither views nor what only takes memory.
         held, peak: bytes of the tensors on the device, now and at most so far.
     """
 
@@ -207,6 +275,7 @@ class PretendCuda(TorchDispatchMode):
         self.held = self.peak = 0
         self.holders = Counter()
         self.syncs, self.copied, self.launches = Counter(), Counter(), Counter()
+        self.uncounted, self.recording = False, None
         self.process, self.pinned = os.getpid(), set()
         self.random = Generator("cuda")
         self._patches = contextlib.ExitStack()
@@ -241,7 +310,18 @@ class PretendCuda(TorchDispatchMode):
             frame = frame.f_back
         return "elsewhere"
 
+    @contextlib.contextmanager
+    def of_the_model(self):
+        """Launches that are not counted."""
+        before, self.uncounted = self.uncounted, True
+        try:
+            yield
+        finally:
+            self.uncounted = before
+
     def wait(self, kind: str, data: Tensor | None = None) -> None:
+        if self.recording is not None:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         self.syncs[kind, self.place()] += 1
         if data is not None:
             self.copied[kind] += data.numel() * data.element_size()
@@ -260,7 +340,8 @@ class PretendCuda(TorchDispatchMode):
                 "multiprocessing, you must use the 'spawn' start method"
             )
         packet, tensors = func.overloadpacket, [each for each in flat if isinstance(each, Tensor)]
-        self.launches[str(packet)] += 1
+        if not (func.is_view or packet in NO_KERNEL or self.uncounted or self.recording):
+            self.launches[str(packet)] += 1
         if packet not in COPIES:
             self._check_devices(func, packet, args, tensors, asked)
         drawn = self._check_generator(func, flat, "cuda")
@@ -287,7 +368,8 @@ class PretendCuda(TorchDispatchMode):
             onto = isinstance(args[0], CudaTensor) if packet is aten.copy_ else on_cuda
             if isinstance(source, CudaTensor) != onto:
                 pinned = source.data_ptr() in self.pinned
-                if not (kwargs.get("non_blocking") and (pinned or not onto)):
+                free = kwargs.get("non_blocking") or (packet is aten.copy_ and args[2:] == (True,))
+                if not (free and (pinned or not onto)):
                     self.wait("h2d" if onto else "d2h", source)
         result = self._run(func, args_in, kwargs_in, drawn)
         for each in wrapped if func._schema.is_mutable else ():
@@ -343,6 +425,10 @@ class PretendCuda(TorchDispatchMode):
         return given is None
 
     def _run(self, func, args, kwargs, drawn):
+        if self.recording is not None:
+            if drawn:
+                raise RuntimeError("pretend device: no random numbers while recording")
+            return self.recording.note(func, args, kwargs, lambda: func(*args, **kwargs))
         if not drawn:
             return func(*args, **kwargs)
         before = torch.default_generator.get_state()
@@ -352,6 +438,26 @@ class PretendCuda(TorchDispatchMode):
         finally:
             self.random.set_state(torch.default_generator.get_state())
             torch.default_generator.set_state(before)
+
+    @property
+    def _run_kernel(self):
+        """What launches a Triton kernel: its interpreter, on the tensors that do the work."""
+        from triton.runtime.interpreter import InterpretedFunction
+
+        def run(kernel, *args, grid, warmup=False, **kwargs):
+            inner = [each.inner if isinstance(each, CudaTensor) else each for each in args]
+
+            def interpret():
+                with torch._C._DisableTorchDispatch():
+                    InterpretedFunction(kernel.fn)[grid](*inner, **kwargs)
+
+            if self.recording is not None:
+                self.recording.calls.append(interpret)
+            else:
+                self.launches[kernel.fn.__name__] += not self.uncounted
+                interpret()
+
+        return run
 
     def _pin(self, tensor, *args):
         copy = tensor.clone()
@@ -385,8 +491,9 @@ class PretendCuda(TorchDispatchMode):
             "memory_allocated": of_device(0),
             "max_memory_allocated": of_device(0),
             "reset_peak_memory_stats": nothing,
-            "Event": mock.MagicMock,
-            "Stream": mock.MagicMock,
+            "Event": lambda *_, **__: mock.MagicMock(),
+            "Stream": lambda *_, **__: mock.MagicMock(),
+            "CUDAGraph": Graph,
             "current_stream": mock.MagicMock(),
             "stream": lambda _: contextlib.nullcontext(),
             "synchronize": lambda *_: self.wait("synchronize"),
@@ -404,6 +511,10 @@ class PretendCuda(TorchDispatchMode):
             mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: self._pin(tensor))
         )
         self._patches.enter_context(mock.patch.object(torch, "compile", _no_compiler))
+        with contextlib.suppress(ImportError):
+            from triton.runtime import JITFunction
+
+            self._patches.enter_context(mock.patch.object(JITFunction, "run", self._run_kernel))
         torch._C._ensureCUDADeviceGuardSet()  # C++ may ask which device is the current one
         for name in ("tensor", "as_tensor"):
             made = _from_data(getattr(torch, name))

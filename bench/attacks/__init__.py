@@ -26,7 +26,7 @@ from bench.attacks.registry import (
 from bench.attacks.square_l2 import SquareL2
 from bench.attacks.square_linf import SquareLinf
 from bench.attacks.standard import standard_autoattack
-from bench.attacks.state import State, concatenate, insert, reopen, select
+from bench.attacks.state import State, concatenate, insert, overwrite, reopen, select
 from bench.attacks.tolerance import inside, least_radii, tolerance
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ __all__ = [
     "keyed_draws",
     "least_radii",
     "likeliest_wrong_classes",
+    "overwrite",
     "plan_attack",
     "register_attack",
     "reopen",

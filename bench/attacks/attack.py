@@ -29,6 +29,7 @@ from torch import Tensor
 from bench.attacks.distances import Norm, per_image
 from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import Loss
+from bench.attacks.replay import Replayed
 from bench.attacks.rowwise import RowFunction, asking_is_free
 from bench.attacks.state import State, select
 from bench.decision import classes_of
@@ -65,6 +66,7 @@ class Attack(ABC, Generic[S]):
         steps: how many steps an item takes that does not break.
         passes: what one step costs an item.
         arithmetic: what a step does to whole images besides its passes.
+        replayed: parts of a step that a GPU replays as one launch each.
         least_height: rows that an image must have.
         stops_at_break: whether an item is finished once it is broken. An attack that looks for the
             highest loss, rather than for a mistake, goes on to the end of its budget.
@@ -75,6 +77,7 @@ class Attack(ABC, Generic[S]):
     steps: int
     passes: Passes
     arithmetic: tuple[RowFunction, ...]
+    replayed: tuple[Replayed[Any], ...] = ()
     least_height: int = 1
     stops_at_break: bool = True
 
@@ -121,6 +124,16 @@ class Attack(ABC, Generic[S]):
     def compile_problem(self) -> str:
         """Why something runs uncompiled that was to be compiled; empty if there is no problem."""
         return "; ".join(function.problem for function in self.arithmetic if function.problem)
+
+    @property
+    def replay_problem(self) -> str:
+        """Why a GPU launches each operation of a step; empty if there is no problem."""
+        return "; ".join(part.problem for part in self.replayed if part.problem)
+
+    def release(self) -> None:
+        """Give back the memory of what a GPU replays, once a search is done."""
+        for part in self.replayed:
+            part.forget()
 
     def finished(self, state: S) -> Tensor:
         """Return (N,) bool: at the end of the budget, or broken if the attack stops there."""
@@ -276,8 +289,27 @@ def likeliest_wrong_classes(logits: Tensor, labels: Tensor, count: int) -> Tenso
     return order[:, : min(count, logits.shape[1] - 1)]
 
 
+class LossSlope:
+    """A loss, and its derivative by the logits, which a GPU replays as one launch."""
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self.replayed = Replayed(self._of)
+
+    def __call__(self, logits: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (N,) and the derivatives (N, K) of their sum, from logits without graph."""
+        return self.replayed((labels, targets), logits)
+
+    def _of(self, classes: tuple[Tensor, Tensor], logits: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            losses = self.loss(logits, *classes)
+            (slope,) = torch.autograd.grad(losses.sum(), logits)
+        return comparable(losses), slope
+
+
 def loss_and_gradient(
-    model: Model, images: Tensor, labels: Tensor, targets: Tensor, loss: Loss
+    model: Model, images: Tensor, labels: Tensor, targets: Tensor, slope: LossSlope
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make one forward-backward pass, with respect to the images only.
 
@@ -286,7 +318,7 @@ def loss_and_gradient(
         images: (N, ...).
         labels: (N,) int64.
         targets: (N,) int64.
-        loss: a value a sample.
+        slope: of the loss, which gives a value a sample.
 
     Returns:
         Logits (N, K), losses (N,), `comparable`, and gradients (N, ...), `finite`; in the dtype of
@@ -295,9 +327,9 @@ def loss_and_gradient(
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images).to(images.dtype)
-        losses = loss(logits, labels, targets)
-        (gradient,) = torch.autograd.grad(losses.sum(), images)
-    return logits.detach(), comparable(losses), finite(gradient)
+    losses, by_logits = slope(logits.detach(), labels, targets)
+    (gradient,) = torch.autograd.grad(logits, images, by_logits)
+    return logits.detach(), losses, finite(gradient)
 
 
 def comparable(losses: Tensor) -> Tensor:

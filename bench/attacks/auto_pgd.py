@@ -31,6 +31,7 @@ from torch import Tensor
 
 from bench.attacks.attack import (
     Attack,
+    LossSlope,
     Model,
     Passes,
     check_items,
@@ -42,6 +43,7 @@ from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import Loss
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
+from bench.attacks.replay import Replayed
 from bench.attacks.rowwise import RowFunction, copy_rows, resting
 from bench.attacks.state import State
 from bench.errors import InputError
@@ -125,13 +127,16 @@ class APGD(Attack[APGDState]):
         self.steps = phases * self.phase_steps
         self.passes = Passes(forward=0, forward_backward=passes)
         self.stops_at_break = stops_at_break
-        self._loss = loss
+        self._slope = LossSlope(loss)
         self._targeted = targeted
         self._momentum = momentum
         self._needed = [*(fewest_rises(steps, rho) * phases), NO_CHECKPOINT]
         self._needed_on: dict[torch.device, Tensor] = {}
         self._move = RowFunction(partial(_move_rows, MOVES[norm], eps))
         self.arithmetic = (self._move,)
+        self._next_phase = Replayed(self._begin_phase)
+        self._after_pass = Replayed(self._go_on)
+        self.replayed = (self._slope.replayed, self._next_phase, self._after_pass)
 
     def start(
         self,
@@ -187,15 +192,27 @@ class APGD(Attack[APGDState]):
 
     def step(self, model: Model, state: APGDState) -> APGDState:
         """Make one forward-backward pass at x(k), then go to x(k+1); see `Attack.step`."""
-        searching = ~self.finished(state)
-        first = state.iteration % self.phase_steps == 0
         if self.steps > self.phase_steps:
-            self._begin_phase(state, first & (state.iteration > 0) & searching)
+            self._next_phase(state)
         logits, losses, gradient = self.evaluate(model, state)
+        self._after_pass(state, logits, losses, gradient)
+        return state
+
+    def _go_on(self, state: APGDState, logits: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        """Do all of a step that follows its pass, in place.
+
+        Args:
+            state: N items.
+            logits: (N, K) at x(k).
+            losses: (N,) there.
+            gradient: (N, ...) there; its memory is used up.
+        """
+        searching = ~self.finished(state)
+        first = self._begins(state)
         improved = (losses > state.best_loss) & searching  # f(x(k)) > f_max
         wrong = misclassified(logits, state.labels) & searching
         copy_rows(state.adversarial, wrong, state.point)
-        state.best_loss.copy_(torch.where(improved, losses, state.best_loss))
+        torch.where(improved, losses, state.best_loss, out=state.best_loss)
         back = self.adapt_step_size(state, losses, first, searching)
         alpha = first.to(losses.dtype).mul_(1 - self._momentum).add_(self._momentum)
         move = Move(
@@ -215,7 +232,6 @@ class APGD(Attack[APGDState]):
             self._move(*(each for each in move if each is not None))
         state.broken.logical_or_(wrong)
         state.iteration.add_(searching)
-        return state
 
     def images(self, state: APGDState) -> Tensor:
         """See `Attack.images`.
@@ -236,7 +252,7 @@ class APGD(Attack[APGDState]):
 
         Attacks on a loss that needs more than the model's logits override this.
         """
-        return loss_and_gradient(model, state.point, state.labels, state.targets, self._loss)
+        return loss_and_gradient(model, state.point, state.labels, state.targets, self._slope)
 
     def radii(self, state: APGDState) -> Tensor | None:
         """Return the radius (N,) of each item's ball; None: all are `eps`.
@@ -245,8 +261,13 @@ class APGD(Attack[APGDState]):
         """
         return None
 
-    def _begin_phase(self, state: APGDState, beginning: Tensor) -> None:
-        """Let the items in `beginning` (N,) start a search at their best point, in place."""
+    def _begins(self, state: APGDState) -> Tensor:
+        """Return (N,) bool: which items are at the first step of a phase."""
+        return state.iteration % self.phase_steps == 0
+
+    def _begin_phase(self, state: APGDState) -> None:
+        """Let the items at a later phase's first step search from their best point, in place."""
+        beginning = self._begins(state) & (state.iteration > 0) & ~self.finished(state)
         copy_rows(state.point, beginning, state.best)
         copy_rows(state.previous, beginning, state.best)
         state.best_loss.masked_fill_(beginning, float("-inf"))
@@ -269,16 +290,16 @@ class APGD(Attack[APGDState]):
             self._needed_on[losses.device] = torch.tensor(self._needed).to(losses)
         needed = self._needed_on[losses.device][state.iteration]
         at_checkpoint = (needed >= 0) & searching
-        rose = (losses > state.last_loss) & ~first & searching
+        compared = searching & ~first
+        rose = (losses > state.last_loss) & compared
         state.increases.add_(rose)
-        state.last_loss.copy_(torch.where(first | ~searching, state.last_loss, losses))
+        torch.where(compared, losses, state.last_loss, out=state.last_loss)
         condition_1 = (state.increases <= needed) & searching
         condition_2 = at_checkpoint & ~state.halved & (state.checkpoint_loss >= state.best_loss)
         back = condition_1 | condition_2
-        state.halved.copy_(torch.where(at_checkpoint, back, state.halved))
-        state.checkpoint_loss.copy_(
-            torch.where(at_checkpoint | (first & searching), state.best_loss, state.checkpoint_loss)
-        )
+        torch.where(at_checkpoint, back, state.halved, out=state.halved)
+        noted = at_checkpoint | (first & searching)
+        torch.where(noted, state.best_loss, state.checkpoint_loss, out=state.checkpoint_loss)
         state.increases.mul_(~at_checkpoint)
         state.step_size.div_(1 + back.to(losses.dtype))
         return back

@@ -70,7 +70,8 @@ class CosinePGD(APGD):
         state.step_size.copy_(
             self._sizes_on[losses.device][state.iteration.clamp(max=self.steps - 1)]
         )
-        state.checkpoint_loss.copy_(torch.where(first & searching, losses, state.checkpoint_loss))
+        noted = state.checkpoint_loss
+        torch.where(first & searching, losses, noted, out=noted)
         return torch.zeros_like(searching)
 
     def margins(self, state: APGDState) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from bench.errors import InputError
+from bench.memory.transfer import send
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -62,14 +64,20 @@ class KeyedDraws:
 
     words: Tensor
 
+    def to(self, device: torch.device) -> KeyedDraws:
+        """Return the same streams, whose numbers are drawn on a device."""
+        return KeyedDraws(send(self.words, device))
+
     def uniform(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
         """See `Draws`; the numbers are multiples of 2^-24, the same in every dtype."""
+        if events.device.type == "cuda" and not kernel_problem(events.device):
+            return _units_by_kernel(self.words, events, (count + 3) // 4)[:, :count].to(dtype)
         return _unit(self._bits(events, count), dtype)
 
     def normal(self, events: Tensor, count: int, dtype: torch.dtype) -> Tensor:
         """See `Draws`; the numbers come from Box and Muller's transform."""
         half = (count + 1) // 2
-        unit = _unit(self._bits(events, 2 * half), dtype)
+        unit = self.uniform(events, 2 * half, dtype)
         # 1 - u is in (0, 1], where the logarithm is finite.
         radius = (-2 * torch.log1p(-unit[:, :half])).sqrt_()
         angle = unit[:, half:].mul_(2 * math.pi)
@@ -138,11 +146,36 @@ def keyed_draws(
     attack_word = zlib.crc32(attack.encode())
     fields = (indices, attack_word, restarts, targets)
     counter = [
-        torch.as_tensor(field, dtype=torch.int64, device=indices.device).expand(len(indices))
+        field.to(indices).expand(len(indices))
+        if isinstance(field, Tensor)
+        else torch.full_like(indices, field)
         for field in fields
     ]
     words = philox((counter[0], counter[1], counter[2], counter[3]), (seed & _MASK, seed >> 32))
     return KeyedDraws(torch.stack(words, dim=1))
+
+
+@cache
+def kernel_problem(device: torch.device) -> str:
+    """Return why a GPU's random numbers take many launches instead of one; empty if they take one.
+
+    The kernel is used where it gives the same numbers as the operations of torch, bit for bit.
+    """
+    words = torch.arange(8, device=device).view(2, 4) * 0x1FACE + 0xFFFFFF00
+    events = torch.tensor([0, 5000], device=device)
+    try:
+        found = _units_by_kernel(words, events, 3)
+        expected = _unit(_stream(words, events, 3), torch.float32)
+        return "" if torch.equal(found, expected) else "its numbers differ"
+    except Exception as error:  # compilers and drivers fail in many ways
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
+def _units_by_kernel(words: Tensor, events: Tensor, blocks: int) -> Tensor:
+    """Return uniform numbers (N, 4 blocks) float32, from one launch."""
+    from bench.attacks import philox_kernel  # Triton is not everywhere
+
+    return philox_kernel.units(words, events, blocks)
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bench.attacks.attack import (
     Attack,
+    LossSlope,
     Model,
     Passes,
     check_items,
@@ -35,7 +36,8 @@ from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin_targeted
 from bench.attacks.projections import onto_hyperplane
-from bench.attacks.rowwise import RowFunction, copy_rows, resting
+from bench.attacks.replay import Replayed
+from bench.attacks.rowwise import RowFunction, copies_to_restore, copy_rows, restore
 from bench.attacks.state import State
 from bench.errors import InputError
 
@@ -107,6 +109,10 @@ class FAB(Attack[FABState]):
         self._move = RowFunction(partial(_move, norm, alpha_max, eta))
         self._step_back = RowFunction(partial(_step_back, norm, eps, beta))
         self.arithmetic = (self._move, self._step_back)
+        self._slope = LossSlope(margin_targeted)
+        self._before_pass = Replayed(self._go_over_boundary)
+        self._after_pass = Replayed(self._keep_and_step_back)
+        self.replayed = (self._slope.replayed, self._before_pass, self._after_pass)
 
     def start(
         self,
@@ -146,32 +152,53 @@ class FAB(Attack[FABState]):
 
         The untargeted form goes back to x^(i) once for each wrong class.
         """
-        searching = ~self.finished(state)
         if self.targeted:
             _, lead, gradient = loss_and_gradient(
-                model, state.point, state.labels, state.targets, margin_targeted
+                model, state.point, state.labels, state.targets, self._slope
             )
         else:
             lead, gradient = nearest_boundary(model, state.point, state.labels, self.norm)
-        distance = torch.empty_like(lead)
-        with resting(~searching, state.point):
-            self._move(state.point, state.clean, gradient, lead)
-            with torch.no_grad():
-                wrong = misclassified(model(state.point), state.labels)
-            self._step_back(
-                state.point,
-                state.clean,
-                state.best,
-                distance,
-                wrong,
-                searching,
-                state.best_distance,
-            )
-        reached = torch.where(wrong & searching, distance, float("inf"))
+        resting = self._before_pass(state, gradient, lead)
+        with torch.no_grad():
+            logits = model(state.point)
+        self._after_pass((state, resting), logits)
+        return state
+
+    def _go_over_boundary(
+        self, state: FABState, gradient: Tensor, lead: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Go to x^(i+1), in place; return copies of the points, for items that rest."""
+        copies = copies_to_restore(self.finished(state), state.point)
+        self._move(state.point, state.clean, gradient, lead)
+        return copies
+
+    def _keep_and_step_back(
+        self, kept: tuple[FABState, tuple[Tensor, ...]], logits: Tensor
+    ) -> None:
+        """Do all of a step that follows the pass at x^(i+1), in place.
+
+        Args:
+            kept: N items, and copies of the points of those that rest.
+            logits: (N, K).
+        """
+        state, resting = kept
+        searching = ~self.finished(state)
+        wrong = misclassified(logits, state.labels)
+        distance = torch.empty_like(state.best_distance)
+        self._step_back(
+            state.point,
+            state.clean,
+            state.best,
+            distance,
+            wrong,
+            searching,
+            state.best_distance,
+        )
+        restore(~searching, (state.point,), resting)
+        reached = distance.masked_fill(~(wrong & searching), math.inf)
         torch.fmin(state.best_distance, reached, out=state.best_distance)
         state.broken.logical_or_(reached <= self.eps)
         state.iteration.add_(searching)
-        return state
 
     def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
         """See `Attack.reference_passes`: broken samples are carried on to the end.
@@ -259,14 +286,37 @@ def _move(
     scale = torch.where(size > _LARGEST_NORMAL, 1 / size, 1.0)
     normals, lead = normals * scale.unsqueeze(1), lead * scale
     lead_at_origin = lead + (origin - start).mul_(normals).sum(dim=1)
-    way = onto_hyperplane(start, normals, lead, norm)
-    way_from_origin = onto_hyperplane(origin, normals, lead_at_origin, norm)
+    way, way_from_origin = _ways(start, origin, normals, lead, lead_at_origin, norm)
     length = norms(way, norm).clamp_(min=_SMALLEST_STEP)
     length_from_origin = norms(way_from_origin, norm).clamp_(min=_SMALLEST_STEP)
     alpha = (length / (length + length_from_origin)).clamp_(max=alpha_max).unsqueeze(1)
     ahead = way.mul_(eta).add_(start).mul_(1 - alpha)
     ahead_of_origin = way_from_origin.mul_(eta).add_(origin).mul_(alpha)
     point.copy_(ahead.add_(ahead_of_origin).clamp_(0, 1).view(shape))
+
+
+def _ways(
+    start: Tensor,
+    origin: Tensor,
+    normals: Tensor,
+    lead: Tensor,
+    lead_at_origin: Tensor,
+    norm: Literal["Linf", "L2"],
+) -> tuple[Tensor, Tensor]:
+    """Return the shortest ways (N, D) to the boundary from x^(i) and from x_orig, (N, D) each."""
+    if start.device.type == "cpu":
+        return (
+            onto_hyperplane(start, normals, lead, norm),
+            onto_hyperplane(origin, normals, lead_at_origin, norm),
+        )
+    # A GPU takes as long for both at once as for one.
+    ways = onto_hyperplane(
+        torch.cat((start, origin)),
+        normals.repeat(2, 1),
+        torch.cat((lead, lead_at_origin)),
+        norm,
+    )
+    return ways[: len(start)], ways[len(start) :]
 
 
 def _step_back(

@@ -27,17 +27,18 @@ from torch import Tensor
 
 from bench.attacks.attack import (
     Attack,
+    LossSlope,
     Model,
     Passes,
     check_items,
-    comparable,
-    finite,
+    loss_and_gradient,
     misclassified,
 )
 from bench.attacks.distances import Norm, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin, margin_targeted
 from bench.attacks.projections import SMALLEST_NORM
+from bench.attacks.replay import Replayed
 from bench.attacks.rowwise import RowFunction, copy_rows, resting
 from bench.attacks.state import State
 from bench.errors import InputError
@@ -110,6 +111,9 @@ class FMN(Attack[FMNState]):
         sizes = (step_size, radius_change, last_radius_change)
         self._move = RowFunction(partial(_move, norm, steps, *sizes))
         self.arithmetic = (self._move,)
+        self._slope = LossSlope(margin_targeted if targeted else margin)
+        self._after_pass = Replayed(self._go_on)
+        self.replayed = (self._slope.replayed, self._after_pass)
 
     def start(
         self,
@@ -141,27 +145,36 @@ class FMN(Attack[FMNState]):
 
     def step(self, model: Model, state: FMNState) -> FMNState:
         """Make one forward-backward pass at the point, and move; see `Attack.step`."""
+        logits, leads, gradient = loss_and_gradient(
+            model, state.point, state.labels, state.targets, self._slope
+        )
+        self._after_pass(state, logits, leads, gradient)
+        return state
+
+    def _go_on(self, state: FMNState, logits: Tensor, leads: Tensor, gradient: Tensor) -> None:
+        """Do all of a step that follows its pass, in place.
+
+        Args:
+            state: N items.
+            logits: (N, K) at the points.
+            leads: (N,) the target's logit, or the highest other one, minus the label's.
+            gradient: (N, ...) of `leads`; its memory is used up.
+        """
         searching = ~self.finished(state)
-        points = state.point.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = model(points).to(points.dtype)
-            loss = margin_targeted if self.targeted else margin
-            leads = loss(logits, state.labels, state.targets)
-            (gradient,) = torch.autograd.grad(leads.sum(), points)
         distance = norms(state.point - state.clean, self.norm)
         # The clean image itself is right, whatever a lower precision says.
-        wrong = misclassified(logits.detach(), state.labels) & searching & (distance > 0)
+        wrong = misclassified(logits, state.labels) & searching & (distance > 0)
         # One inside the ball is kept even if a closer one was, and was not confirmed.
         closer = (distance < state.best_distance) | (distance <= self.eps)
         copy_rows(state.best, wrong & closer, state.point)
-        reached = torch.where(wrong, distance, math.inf)
+        reached = distance.masked_fill(~wrong, math.inf)
         torch.fmin(state.best_distance, reached, out=state.best_distance)
         with resting(~searching, state.point, state.radius):
             self._move(
                 state.point,
                 state.clean,
-                finite(gradient),
-                comparable(leads),
+                gradient,
+                leads,
                 wrong,
                 distance,
                 state.radius,
@@ -170,7 +183,6 @@ class FMN(Attack[FMNState]):
             )
         state.broken.logical_or_(reached <= self.eps)
         state.iteration.add_(searching)
-        return state
 
     def images(self, state: FMNState) -> Tensor:
         """See `Attack.images`: where no item broke, the closest adversarial image, shrunk.
@@ -225,10 +237,10 @@ def _move(
     # Beyond the estimate and ever farther: at its end a linear model is not fooled, and the box may
     # cut the way to it short.
     before = torch.where(radius < math.inf, radius, 0.0)
-    estimate = torch.where(best_distance < math.inf, 0.0, unknown)
+    estimate = unknown.masked_fill(best_distance < math.inf, 0.0)
     grown = torch.fmax(before, estimate) * (1 + change)
     shrunk = torch.minimum(radius * (1 - change), best_distance)
-    radius.copy_(torch.where(wrong, shrunk, grown))
+    torch.where(wrong, shrunk, grown, out=radius)
     if norm == "Linf":
         # No step is longer than the ball is wide.
         ahead = gradient.sign_().mul_(per_image(size * radius.clamp(max=1), gradient))

@@ -21,6 +21,7 @@ from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin
 from bench.attacks.mix_losses import Answer, MixLoss
+from bench.attacks.replay import Replayed
 from bench.errors import InputError
 
 _WEIGHT_EVENT = 1
@@ -43,6 +44,16 @@ class MixState(APGDState):
     """
 
     weights: Tensor
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What losses read of a mix's answer; see `Answer`."""
+
+    log_probabilities: Tensor
+    accurate: Tensor
+    robust: Tensor
+    gamma: Tensor | None = None
 
 
 class MixAPGD(APGD):
@@ -85,6 +96,9 @@ class MixAPGD(APGD):
             stops_at_break=stops_at_break,
         )
         self._losses = tuple(losses)
+        self._used: list[bool] = []
+        self._slopes = Replayed(self._losses_and_slopes)
+        self.replayed = (self._slopes, *self.replayed)
         self._weights = tuple(each if isinstance(each, tuple) else (each, each) for each in weights)
 
     def start(
@@ -109,18 +123,55 @@ class MixAPGD(APGD):
         assert isinstance(state, MixState)
         mix: MixModel = model  # type: ignore[assignment]
         images = state.point.detach().requires_grad_()
-        phase = (state.iteration // self.phase_steps).clamp(max=len(self._losses) - 1)
         with torch.enable_grad():
             answer = mix.answer(images)
-            losses = self._phase_losses(answer, state, phase).to(images.dtype)
-            (gradient,) = torch.autograd.grad(losses.sum(), images)
+        parts = [answer.log_probabilities, answer.accurate, answer.robust]
+        if answer.gamma is not None:
+            parts.append(answer.gamma)
+        read = self.read(state)
+        losses, slopes = self._slopes(read, *(part.detach() for part in parts))
+        used = [part for part, is_used in zip(parts, self._used, strict=True) if is_used]
+        roots = [
+            (part, slope) for part, slope in zip(used, slopes, strict=True) if part.requires_grad
+        ]
+        (gradient,) = torch.autograd.grad(
+            [part for part, _ in roots], images, [slope for _, slope in roots]
+        )
         logits = answer.log_probabilities.detach().to(images.dtype)
-        return logits, comparable(losses), finite(gradient)
+        return logits, losses, finite(gradient)
 
-    def _phase_losses(self, answer: Answer, state: MixState, phase: Tensor) -> Tensor:
-        """Return (N,) the loss of the phase that each item is in."""
-        arguments = (answer, state.labels, state.targets, state.weights)
-        losses = self._losses[0](*arguments)
+    def read(self, state: MixState) -> tuple[Tensor, ...]:
+        """Return what losses read of a state, (N,) each: labels, targets, weights, iteration."""
+        return state.labels, state.targets, state.weights, state.iteration
+
+    def phase_losses(self, answer: Answer, read: tuple[Tensor, ...], phase: Tensor) -> Tensor:
+        """Return (N,) the loss of the phase that each item is in.
+
+        Args:
+            answer: of the mix.
+            read: of `read`.
+            phase: (N,) the number of each item's loss.
+        """
+        labels, targets, weights = read[:3]
+        losses = self._losses[0](answer, labels, targets, weights)
         for number, loss in enumerate(self._losses[1:], start=1):
-            losses = torch.where(phase == number, loss(*arguments), losses)
+            losses = torch.where(phase == number, loss(answer, labels, targets, weights), losses)
         return losses
+
+    def _losses_and_slopes(
+        self, read: tuple[Tensor, ...], *parts: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the losses (N,) of the phases, and their derivatives by the parts they use.
+
+        Args:
+            read: of `read`.
+            parts: of the mix's answer, without graph.
+        """
+        weights, iteration = read[2:4]
+        leaves = [part.detach().requires_grad_() for part in parts]
+        phase = (iteration // self.phase_steps).clamp(max=len(self._losses) - 1)
+        with torch.enable_grad():
+            losses = self.phase_losses(_Parts(*leaves), read, phase).to(weights.dtype)
+            slopes = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        self._used = [slope is not None for slope in slopes]
+        return comparable(losses), tuple(slope for slope in slopes if slope is not None)

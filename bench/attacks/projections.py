@@ -104,10 +104,12 @@ def fill_threshold(weights: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
     threshold, missing = torch.zeros_like(wanted), wanted
     behind = missing > rounding
     stop_early = asking_is_free(weights)
-    for _ in range(_NEWTON_LIMIT if stop_early else NEWTON_STEPS):
+    for step in range(_NEWTON_LIMIT if stop_early else NEWTON_STEPS):
         slope = above(limits, threshold).mul_(weights).sum(dim=1, keepdim=True)
         # Without a slope every coordinate is at its limit, and the step is infinite.
         threshold = torch.where(behind, threshold + missing / slope, threshold)
+        if not stop_early and step == NEWTON_STEPS - 1:
+            break
         reached = torch.minimum(limits, threshold).mul_(weights).sum(dim=1, keepdim=True)
         missing = wanted - reached
         behind = (missing > rounding) & (threshold < math.inf)

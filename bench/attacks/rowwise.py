@@ -102,7 +102,7 @@ def copy_rows(into: Tensor, mask: Tensor, source: Tensor) -> None:
         if len(rows):
             into.index_copy_(0, rows, source.index_select(0, rows))
     else:
-        into.copy_(torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into))
+        torch.where(mask.view(-1, *[1] * (into.dim() - 1)), source, into, out=into)
 
 
 @contextlib.contextmanager
@@ -112,12 +112,21 @@ def resting(mask: Tensor, *tensors: Tensor) -> Iterator[None]:
     It serves items that broke and are still in the batch: on a GPU several steps are made between
     two looks at it, and an item whose success is not confirmed goes on from where it was.
     """
-    if asking_is_free(mask) and not bool(mask.any()):
-        yield
-        return
-    before = [tensor.clone() for tensor in tensors]
+    copies = copies_to_restore(mask, *tensors)
     yield
-    for tensor, old in zip(tensors, before, strict=True):
+    restore(mask, tensors, copies)
+
+
+def copies_to_restore(mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return what `restore` needs of tensors (N, ...): nothing, if it is known that none rests."""
+    if asking_is_free(mask) and not bool(mask.any()):
+        return ()
+    return tuple(tensor.clone() for tensor in tensors)
+
+
+def restore(mask: Tensor, tensors: tuple[Tensor, ...], copies: tuple[Tensor, ...]) -> None:
+    """Put the rows where `mask` (N,) is true back, in place; see `resting`."""
+    for tensor, old in zip(tensors, copies, strict=False):
         copy_rows(tensor, mask, old)
 
 

@@ -20,6 +20,7 @@ from bench.attacks.attack import Attack, Model, Passes, check_items, entering, m
 from bench.attacks.distances import Norm
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin
+from bench.attacks.replay import Replayed
 from bench.attacks.rowwise import copy_rows
 from bench.attacks.state import State
 from bench.errors import InputError
@@ -86,6 +87,9 @@ class Square(Attack[SquareState]):
         self.passes = Passes(forward=1, forward_backward=0)
         self._queries = queries
         self._p_init = p_init
+        self._query = Replayed(self.propose)
+        self._answer = Replayed(self._settle)
+        self.replayed = (self._query, self._answer)
         self._tables: dict[tuple[str, int, int, torch.device], Tensor] = {}
 
     def start(
@@ -117,19 +121,25 @@ class Square(Attack[SquareState]):
 
     def step(self, model: Model, state: SquareState) -> SquareState:
         """Make one query; see `Attack.step`."""
-        searching = ~self.finished(state)
-        query = self.propose(state)
+        query = self._query(state)
         with torch.no_grad():
-            logits = model(query.images).to(state.best_margin.dtype)
+            logits = model(query.images)
+        self._answer((state, query), logits)
+        return state
+
+    def _settle(self, asked: tuple[SquareState, Query], logits: Tensor) -> None:
+        """Do all of a step that follows its pass, in place; `logits` (N, K) answer the query."""
+        state, query = asked
+        searching = ~self.finished(state)
+        logits = logits.to(state.best_margin.dtype)
         current = -margin(logits, state.labels, state.targets)
         wrong = misclassified(logits, state.labels)
         # Below an infinite margin, of logits that are not finite, no later one could fall.
         smaller = (current < state.best_margin) & current.isfinite() & searching
-        state.best_margin.copy_(torch.where(smaller, current, state.best_margin))
+        torch.where(smaller, current, state.best_margin, out=state.best_margin)
         query.settle(smaller | (wrong & searching))
         state.broken.logical_or_(wrong & searching)
         state.iteration.add_(searching)
-        return state
 
     def reference_passes(self, standing: Sequence[int], targeted: bool, queries: int) -> Passes:
         """See `Attack.reference_passes`: broken samples are dropped at once.

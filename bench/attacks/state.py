@@ -8,7 +8,7 @@ iteration, may be put into one: `select` takes rows out, `insert` puts them in.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,6 +64,15 @@ def insert(state: S, rows: Tensor, other: S) -> None:
     _combine([state, other], put)
 
 
+def overwrite(state: S, other: S) -> None:
+    """Put all items of `other` in place of all of `state`'s, in place."""
+    into, source = list(tensors_of(state)), list(tensors_of(other))
+    for dtype in {each.dtype for each in into}:
+        ours = [place for place, each in enumerate(into) if each.dtype == dtype]
+        # One launch for tensors of one type.
+        torch._foreach_copy_([into[place] for place in ours], [source[place] for place in ours])
+
+
 def concatenate(states: Sequence[S]) -> S:
     """Return the items of all states, in their order, in one new state."""
     joined: S = _combine(states, lambda tensors: torch.cat(list(tensors)))
@@ -80,6 +89,18 @@ def reopen(state: State, rows: Tensor) -> None:
         rows: (M,) int64.
     """
     state.broken[rows] = False
+
+
+def tensors_of(container: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a tensor, a dataclass or a tuple, which may be nested."""
+    if isinstance(container, Tensor):
+        yield container
+    elif isinstance(container, tuple | list):
+        for each in container:
+            yield from tensors_of(each)
+    elif dataclasses.is_dataclass(container):
+        for field in dataclasses.fields(container):
+            yield from tensors_of(getattr(container, field.name))
 
 
 def _combine(containers: Sequence[Any], function: Callable[[Sequence[Tensor]], Tensor]) -> Any:

@@ -21,6 +21,7 @@ COMMANDS = {
     "sweep": "Mix two candidates at many weights.",
     "list": "List suites, candidates, attacks or recipes.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
+    "status": "Show where a run stands: stages, workers, time left.",
     "diff": "Compare candidates on the same samples.",
     "report": "Write the HTML pages.",
     "images": "Write a run's adversarial images as PNG files.",

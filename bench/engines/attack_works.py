@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.attacks import AttackPlan, Model
 from bench.attacks.image_gradient import GradientError
 from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
-from bench.engines.batch_size import busy_size, fitting_size
+from bench.engines.batch_size import busy_size, filling_size, fitting_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.differentiability import is_differentiable
 from bench.engines.engine import (
@@ -167,7 +167,7 @@ class Preparation(Setup):
 
     def make(self, worker: Worker) -> Prepared:
         """Prepare the worker's candidate."""
-        asked = self.batch_size
+        asked = batch_size_on(worker, self.samples, self.batch_size)
         task: AttackTask = replace(
             worker.task,
             images=self.samples.images,
@@ -200,6 +200,20 @@ def preparation(
     samples = task.part(rows[:TRIED_IMAGES])
     samples = replace(samples, module=torch.nn.Identity(), surrogate=None, trials=None)
     return Preparation(samples, precision, needs_gradient, task.batch_size)
+
+
+def batch_size_on(worker: Worker, samples: Task, asked: int) -> int:
+    """Return a batch size, or what suits a worker whose device is of another kind.
+
+    Args:
+        worker: who uses it.
+        samples: a few, on the driver's device.
+        asked: the size that suits the driver's device.
+    """
+    device: torch.device = worker.task.device
+    if device.type == samples.device.type or worker.task.randomized:
+        return asked
+    return filling_size(worker.task.module, samples.images[:4].to(device))
 
 
 def has_gradient(prepared: Prepared) -> bool:

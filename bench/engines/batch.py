@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bench.attacks import State, insert, select
+from bench.attacks import State, insert, overwrite, select
 from bench.engines.agenda import Item
+from bench.memory.transfer import send
 
 
 @dataclass
@@ -28,9 +29,8 @@ class Batch:
         count = len(self.items)
         if self.state is None:
             spare = torch.arange(self.capacity) % len(items)
-            self.state = select(state, spare.to(state.labels.device))
-        rows = torch.arange(count, count + len(items), device=state.labels.device)
-        insert(self.state, rows, state)
+            self.state = select(state, send(spare, state.labels.device))
+        overwrite(select(self.state, slice(count, count + len(items))), state)
         self.items += items
 
     def view(self) -> State:
@@ -42,14 +42,14 @@ class Batch:
         """Take the items in places `leaving` (ascending) out; the last ones move into the gaps."""
         assert self.state is not None
         device = self.state.labels.device
-        taken = select(self.state, torch.tensor(leaving, device=device))
+        taken = select(self.state, send(torch.tensor(leaving), device))
         kept = len(self.items) - len(leaving)
         gaps = [place for place in leaving if place < kept]
         gone = set(leaving)
         movers = [place for place in range(kept, len(self.items)) if place not in gone]
         if gaps:
-            moved = select(self.state, torch.tensor(movers, device=device))
-            insert(self.state, torch.tensor(gaps, device=device), moved)
+            moved = select(self.state, send(torch.tensor(movers), device))
+            insert(self.state, send(torch.tensor(gaps), device), moved)
             for gap, mover in zip(gaps, movers, strict=True):
                 self.items[gap] = self.items[mover]
         del self.items[kept:]

@@ -26,6 +26,7 @@ from bench.engines.acceleration import (
     accelerate,
 )
 from bench.engines.answering import answered_rows
+from bench.engines.attack_works import batch_size_on
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
 from bench.engines.engine import CertificationTask, failure_record, without_samples
@@ -171,7 +172,7 @@ class Voters(Setup):
         device, images = worker.task.device, self.samples.images
         images = images[answered_rows(worker.task.module, images.to(device))]
         fast = accelerate(worker.task.module, images.to(device), self.precision)
-        asked = self.samples.batch_size
+        asked = batch_size_on(worker, self.samples, self.samples.batch_size)
         with tensor_cores(self.precision == "tf32"):
             noise = Noise(self.samples.seed, device)
             size = _fitting_size(fast.model, noise, images, asked)

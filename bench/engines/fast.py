@@ -41,7 +41,7 @@ from bench.engines.trials import WITNESSES
 from bench.errors import InputError
 from bench.executors.in_process import InProcess
 from bench.executors.progress import Progress
-from bench.executors.stage import Executor, Stage, standing
+from bench.executors.stage import Executor, Stage, blocks_of, standing
 from bench.store.records import AttackBlock
 
 
@@ -79,20 +79,17 @@ class Course:
             expected_seconds: see `Executor.do`.
         """
         rows = self.rows if rows is None else rows
-        prefixes = {stage.prefix for stage in chain}
-        done = [block for key, block in self.finished.items() if key.rpartition("-")[0] in prefixes]
+        # Keys say which stage a block is of; a block's own key may have a round before it.
+        done = {stage.prefix: blocks_of(self.finished, stage.prefix) for stage in chain}
         work = self.executor.do(
             self.task, chain, rows, self.finished, self.report, expected_seconds
         )
         for block in work:
             yield block
-            done.append(block)
-        by_prefix: dict[str, list[AttackBlock]] = {}
-        for block in done:
-            by_prefix.setdefault(block.key.rpartition("-")[0], []).append(block)
+            done[block.key.rpartition("-")[0]].append(block)
         for stage in chain:
-            self.rows = standing(self.task, self.rows, stage, by_prefix.get(stage.prefix, []))
-        return done
+            self.rows = standing(self.task, self.rows, stage, done[stage.prefix])
+        return [block for blocks in done.values() for block in blocks]
 
 
 class FastEngine:

@@ -13,6 +13,7 @@ from bench.attacks.auto_pgd import APGD
 from bench.engines.engine import Task
 from bench.errors import InputError
 from bench.memory.out_of_memory import ImagesAtOnce
+from bench.memory.transfer import send
 from bench.precision import tensor_cores
 
 
@@ -43,12 +44,12 @@ class PointSearch:
             device = self.task.device
             draws = keyed_draws(
                 self.task.seed,
-                self.task.indices[part].to(device),
+                self.task.indices[part],
                 self.plan.name,
-                restarts=0,
                 targets=rank + 1 if self.plan.targets else 0,
-            )
-            images, labels = self.task.images[part].to(device), self.task.labels[part].to(device)
+            ).to(device)
+            images = send(self.task.images[part], device)
+            labels = send(self.task.labels[part], device)
             targets = labels if self.plan.targets else None
             return self.attack.start(images, labels, draws, targets).point.cpu()
 
@@ -84,36 +85,48 @@ class PointSearch:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Search on one batch; see `run`, with a target a row.
 
-        Finished items stay in the batch, unchanged, until fewer than half of it are left: to take
-        them out makes a GPU wait.
+        Finished items stay in the batch, unchanged, until fewer than half of it are left. What was
+        found stays on the device until all are finished: the host waits for it once in
+        `STEPS_BETWEEN_LOOKS` steps, to learn which items are, and once at the end.
         """
         device = self.task.device
         between = STEPS_BETWEEN_LOOKS[device.type]
         left = self.attack.steps
         state = self.attack.start_at(
-            points.to(device),
-            self.task.images[rows].to(device),
-            self.task.labels[rows].to(device),
-            None if targets is None else targets.to(device),
+            send(points, device),
+            send(self.task.images[rows], device),
+            send(self.task.labels[rows], device),
+            None if targets is None else send(targets, device),
         )
-        images = torch.empty_like(points)
-        broken = torch.zeros(len(rows), dtype=torch.bool)
-        steps = torch.zeros(len(rows), dtype=torch.int64)
+        images = torch.empty_like(state.point)
+        broken = torch.zeros_like(state.broken)
+        steps = torch.zeros_like(state.iteration)
         places = torch.arange(len(rows))
         while len(places):
             with tensor_cores(self.precision == "tf32"):
                 for _ in range(min(between, left)):
                     self.attack.step(self.model, state)
             left -= between
-            done = self.attack.finished(state).cpu()
-            leaving = done.nonzero().flatten()
-            staying = (~done).nonzero().flatten()
+            # At the end of the budget all are finished, which the host knows without asking.
+            done = self.attack.finished(state).cpu() if left > 0 else torch.ones_like(places) > 0
+            leaving, staying = places_of(done), places_of(~done)
             if not len(leaving) or (between > 1 and 2 * len(staying) > len(places)):
                 continue
-            gone = select(state, leaving.to(device))
-            at = places[leaving]
-            images[at] = self.attack.images(gone).cpu()
-            broken[at] = gone.broken.cpu()
-            steps[at] = gone.iteration.cpu()
-            places, state = places[staying], select(state, staying.to(device))
-        return images, broken, steps
+            whole = not len(staying)
+            gone = state if whole else select(state, send(leaving, device))
+            at = send(places[leaving], device)
+            images.index_copy_(0, at, self.attack.images(gone))
+            broken.index_copy_(0, at, gone.broken)
+            steps.index_copy_(0, at, gone.iteration)
+            places = places[staying]
+            if not whole:
+                state = select(state, send(staying, device))
+        searched = images.to("cpu", non_blocking=True)
+        # The host waits for both copies here.
+        found = torch.stack((broken.long(), steps)).cpu()
+        return searched, found[0] > 0, found[1]
+
+
+def places_of(marked: Tensor) -> Tensor:
+    """Return the places (m,) int64 where `marked` (n,), of the host, is true."""
+    return marked.nonzero().flatten()

@@ -27,6 +27,7 @@ from bench.attacks import (
     select,
 )
 from bench.attacks.attack import STEPS_BETWEEN_LOOKS
+from bench.attacks.draws import kernel_problem
 from bench.engines.acceleration import Accelerated
 from bench.engines.agenda import Agenda, Item
 from bench.engines.batch import Batch
@@ -36,6 +37,7 @@ from bench.engines.search_record import Fill, Finding, search_block
 from bench.engines.views import view
 from bench.executors.stage import Doing, Report
 from bench.memory.out_of_memory import ImagesAtOnce
+from bench.memory.transfer import send
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock
 
@@ -111,6 +113,7 @@ class Search:
                 report(self._doing())
         if self.agenda.done:
             yield self._block(clock.lap())
+        self.plan.attack.release()
         report(self._doing())
 
     def _doing(self) -> Doing:
@@ -141,6 +144,7 @@ class Search:
         """
         with self.places.halving():
             return self._advanced()
+        self.plan.attack.release()
         self.pending = self.batch.items + self.pending
         self.batch = Batch(self.places.size)
         return True
@@ -204,18 +208,18 @@ class Search:
         draws_target: Tensor | int = 0
         if self.plan.targets:
             position = torch.tensor([self.target_row[sample.row] for sample, _ in items])
-            targets = self.targets[position, ranks].to(device)
-            draws_target = (self.plan.first_target + ranks + 1).to(device)
+            targets = send(self.targets[position, ranks], device)
+            draws_target = self.plan.first_target + ranks + 1
         draws = keyed_draws(
             self.task.seed,
-            self.task.indices[rows].to(device),
+            self.task.indices[rows],
             self.plan.name,
-            restarts=restarts.to(device),
+            restarts=restarts,
             targets=draws_target,
-        )
-        images = self.task.images[rows].to(device)
-        labels = self.task.labels[rows].to(device)
-        state = self.plan.attack.start(images, labels, draws, targets, restarts.to(device))
+        ).to(device)
+        images, labels = (send(each[rows], device) for each in (self.task.images, self.task.labels))
+        restarts = send(restarts, device)
+        state = self.plan.attack.start(images, labels, draws, targets, restarts)
         return cast(State, state)
 
     def _confirm(self) -> None:
@@ -223,33 +227,39 @@ class Search:
         state = concatenate([state for state, _ in self.waiting])
         items = [item for _, group in self.waiting for item in group]
         attack = self.plan.attack
-        claimed = state.broken
-        images = attack.images(state).float()
+        device, images = self.task.device, attack.images(state).float()
+        claimed = state.broken.cpu()
         # After a search in lower precision every result is tried in float32, claimed or not.
         tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
-        wrong = torch.zeros_like(claimed)
+        wrong = torch.zeros_like(state.broken)
         predictions = state.labels.clone()
 
         def confirm_part(part: Tensor) -> None:
             rows = torch.tensor([items[place][0].row for place in part.tolist()])
-            clean = self.task.images[rows].to(images.device)
-            predicted = confirm(self.task, images[part], state.labels[part])
+            clean, at = send(self.task.images[rows], device), send(part, device)
+            predicted = confirm(self.task, images[at], state.labels[at])
             threat = self.task.threat_model
-            good = inside(images[part], clean, threat.norm, threat.eps)
-            wrong[part] = (predicted != state.labels[part]) & good
-            predictions[part] = predicted
+            good = inside(images[at], clean, threat.norm, threat.eps)
+            wrong[at] = (predicted != state.labels[at]) & good
+            predictions[at] = predicted
 
-        self.at_once.in_parts(tried.nonzero().flatten(), confirm_part)
-        # One transfer from the device, instead of one for each item.
-        told = torch.stack((claimed.long(), wrong.long(), predictions, state.iteration))
-        is_claimed, is_wrong, classes, steps = told.tolist()
-        witnesses = iter(images[[place for place, each in enumerate(is_wrong) if each]].cpu())
+        places = tried.nonzero().flatten()
+        self.at_once.in_parts(places, confirm_part)
+        witnesses = images[send(places, device)].to("cpu", non_blocking=True)
+        # One transfer for all items; the host waits for the images here too.
+        is_wrong, classes, steps = torch.stack(
+            (wrong.long(), predictions, state.iteration)
+        ).tolist()
+        is_claimed, witness_of = (
+            claimed.tolist(),
+            dict(zip(places.tolist(), witnesses, strict=True)),
+        )
         # From here on nothing can run out of memory, after which the items would be tried again.
         self.waiting.clear()
         self._note_margins(state, items)
         going_on: list[int] = []
         for place, item in enumerate(items):
-            witness = next(witnesses).clone() if is_wrong[place] else None
+            witness = witness_of[place].clone() if is_wrong[place] else None
             unconfirmed = is_claimed[place] and not is_wrong[place] and steps[place] < attack.steps
             if unconfirmed and not item.superseded:
                 going_on.append(place)
@@ -258,9 +268,8 @@ class Search:
                 assert witness is not None
                 self.found[item.sample.row] = Finding(witness, classes[place])
         if going_on:
-            rows = torch.tensor(going_on, device=claimed.device)
-            again = select(state, rows)
-            reopen(again, torch.arange(len(going_on), device=claimed.device))
+            again = select(state, send(torch.tensor(going_on), device))
+            reopen(again, torch.arange(len(going_on), device=device))
             self.returning.append((again, [items[place] for place in going_on]))
 
     def _note_margins(self, state: State, items: list[Item]) -> None:
@@ -268,7 +277,8 @@ class Search:
         margins = self.plan.attack.margins(state)
         if margins is None:
             return
-        for item, start, best in zip(items, margins[0].tolist(), margins[1].tolist(), strict=True):
+        starts, bests = torch.stack(margins).tolist()
+        for item, start, best in zip(items, starts, bests, strict=True):
             first, so_far = self.margins.get(item.sample.row, (start, best))
             self.margins[item.sample.row] = first, max(so_far, best)
 
@@ -293,6 +303,10 @@ class Search:
             )
         if problem := self.plan.attack.compile_problem:
             record[f"arithmetic of {self.plan.name} not compiled"] = problem
+        if problem := self.plan.attack.replay_problem:
+            record[f"arithmetic of {self.plan.name} not replayed"] = problem
+        if self.task.device.type == "cuda" and (problem := kernel_problem(self.task.device)):
+            record["random numbers in many launches"] = problem
         key = f"{self.stage + 1:02d}-{self.plan.name}"
         self.in_blocks += len(samples)
         self.lost += len(found)

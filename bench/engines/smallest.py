@@ -201,7 +201,7 @@ def _outcomes(
         if block.clean is not None:
             rows = torch.tensor([place[index] for index in block.clean.index.tolist()])
             right[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
-        if block.witnesses is None or block.key.startswith(_PREFIX):
+        if block.witnesses is None or block.smallest is not None:
             continue
         found = block.witnesses
         for at, index in enumerate(found.index.tolist()):

@@ -91,15 +91,30 @@ class SweepEngine:
             InputError: the task's module is no fixed mix.
         """
         executor = executor or InProcess()
-        rows = torch.arange(len(task.labels))
-        begun = list(finished.values())
-        work = Sweeping(self.alphas, self.precision, tuple(begun))
         passes = sum(survivor_costs(task)) * len(self.alphas)
-        # Samples that began together go on together, from the weight that they had reached.
-        left = unsettled(task, rows, _stage(work, passes), begun)
-        together = 0 if begun_together(begun, task.indices[left].numpy()) else None
-        stage = _stage(work, passes, together)
-        yield from executor.do(task, [stage], rows, finished, report)
+        begun = tuple(finished.values())
+        whole = Stage("sweep", FINAL, Sweeping(self.alphas, self.precision), passes)
+        rows = unsettled(task, torch.arange(len(task.labels)), whole, begun)
+        done: dict[str, Any] = dict(finished)
+        for index in _begun_together(task, rows, begun):
+            # What an interrupted sweep did of these samples holds for them together.
+            work = Sweeping(self.alphas, self.precision, begun)
+            together = replace(whole, work=work, exactly=0)
+            here = torch.from_numpy(np.isin(task.indices[rows].numpy(), index))
+            for block in executor.do(task, [together], rows[here], done, report):
+                yield block
+                done[block.key] = block
+            rows = rows[~here]
+        yield from executor.do(task, [whole], rows, done, report)
+
+
+def _begun_together(
+    task: AttackTask, rows: Tensor, blocks: Sequence[SweepBlock]
+) -> list[tuple[int, ...]]:
+    """Return the indices of samples that share blocks, and that no final block settles."""
+    left = set(task.indices[rows].tolist())
+    sets = {tuple(block.results.index.tolist()) for block in blocks if not is_final(block)}
+    return sorted(each for each in sets if left.issuperset(each))
 
 
 @dataclass(frozen=True)
@@ -175,16 +190,6 @@ class Sweeping(Work):
 def is_final(block: SweepBlock) -> bool:
     """Return whether a block holds the results of all weights, instead of the search at one."""
     return block.key.startswith(FINAL)
-
-
-def begun_together(blocks: Sequence[SweepBlock], index: IntArray) -> bool:
-    """Return whether searches on exactly these samples are among the blocks."""
-    wanted = set(index.tolist())
-    return any(not is_final(each) and set(each.results.index) == wanted for each in blocks)
-
-
-def _stage(work: Sweeping, passes: float, exactly: int | None = None) -> Stage:
-    return Stage("sweep", FINAL, work, passes, exactly=exactly)
 
 
 def _robust(results: SweepResults) -> np.ndarray[Any, np.dtype[np.bool_]]:

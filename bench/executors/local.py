@@ -74,6 +74,16 @@ class LocalCrew:
         """How many workers there are."""
         return len(self._devices)
 
+    @property
+    def most(self) -> int:
+        """The same: workers that are lost are replaced."""
+        return self.size
+
+    @property
+    def device_type(self) -> None:
+        """The task's own."""
+        return None
+
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Tell the processes what they will work on; start those that are missing."""
         is_new = self._brief is None or brief.task.module is not self._brief.task.module

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.errors import EvaluationError
 from bench.store.packing import block_arrays, block_of
-from bench.store.records import AttackBlock, Block, CertificationBlock, SweepBlock
+from bench.store.records import AttackBlock, Block, CertificationBlock, MeasurementBlock, SweepBlock
 
 _KINDS: dict[str, type[Block]] = {
-    kind.__name__: kind for kind in (AttackBlock, CertificationBlock, SweepBlock)
+    kind.__name__: kind for kind in (AttackBlock, CertificationBlock, MeasurementBlock, SweepBlock)
 }
 
 
@@ -36,8 +37,18 @@ def unpack_blocks(data: bytes) -> tuple[list[Block], dict[str, Any]]:
     """Return the blocks and the facts of an archive; nothing in it is run.
 
     Raises:
-        ValueError: it holds anything but arrays, or blocks of a kind that is not known.
+        EvaluationError: it holds anything but arrays, or blocks of a kind that is not known.
     """
+    try:
+        return _unpacked(data)
+    except Exception as error:  # NumPy and zipfile raise many kinds
+        raise EvaluationError(
+            f"expected an archive of blocks from a worker, got {len(data)} bytes that are none: "
+            f"{error}"
+        ) from error
+
+
+def _unpacked(data: bytes) -> tuple[list[Block], dict[str, Any]]:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         head = json.loads(str(archive["head"]))
         blocks = []

@@ -152,14 +152,19 @@ class RayCrew:
         self._seen = time.monotonic()
 
     @property
-    def has_gpus(self) -> bool:
-        """Whether workers have GPUs."""
-        return self._gpus > 0
+    def device_type(self) -> str:
+        """The kind of device that workers have."""
+        return "cuda" if self._gpus else "cpu"
 
     @property
     def size(self) -> int:
         """How many workers there are now."""
         return max(1, sum(each.is_ready for each in self._actors.values()))
+
+    @property
+    def most(self) -> int:
+        """How many were asked for, or how many the cluster has room for now."""
+        return self._asked_workers or self._room()
 
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Keep the candidate in the cluster, and tell all workers."""
@@ -363,40 +368,66 @@ def _in_a_line(error: BaseException) -> str:
 def _connected(address: str) -> Any:
     """Return Ray, connected to a cluster.
 
-    A cluster that is started here listens on this machine's own address alone.
+    A cluster that is started here can be reached from this machine alone.
     """
-    with _own_sigterm():
-        try:
+    try:
+        with _own_signals():
             ray = importlib.import_module("ray")
-        except ImportError as error:
-            raise InputError(
-                "--executor ray: expected the package ray; install it by "
-                "`pip install tradeoff-bench[ray]`"
-            ) from error
-        if ray.is_initialized():
-            return ray
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        given = address or os.environ.get("RAY_ADDRESS", "")
+    except ImportError as error:
+        raise InputError(
+            "--executor ray: expected the package ray; install it by "
+            "`pip install tradeoff-bench[ray]`"
+        ) from error
+    if ray.is_initialized():
+        return ray
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    given = address or os.environ.get("RAY_ADDRESS", "")
+    try:
         if given:
-            options["address"] = given
+            with _own_signals():
+                ray.init(address=given, **options)
         else:
-            options |= {"include_dashboard": False, "_node_ip_address": _LOOPBACK}
-        try:
-            ray.init(**options)
-        except Exception as error:  # Ray raises many kinds
-            raise InputError(
-                f"--executor: expected a Ray cluster at {given or 'this machine'}: "
-                f"{_in_a_line(error)}"
-            ) from error
+            with _own_signals(), _on_loopback():
+                ray.init(
+                    address="local",  # else Ray would join one that somebody started here
+                    include_dashboard=False,
+                    _node_ip_address=_LOOPBACK,
+                    **options,
+                )
+    except Exception as error:  # Ray raises many kinds
+        raise InputError(
+            f"--executor: expected a Ray cluster at {given or 'this machine'}: {_in_a_line(error)}"
+        ) from error
     return ray
 
 
 @contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM; Ray's would look like an error of a candidate."""
-    handler = signal.getsignal(signal.SIGTERM)
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM, which Ray replaces by an exit."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a cluster that starts now listen on the loopback interface alone.
+
+    Ray replaces the address 127.0.0.1 by the machine's own, and then listens on all interfaces,
+    unless it is told that this system takes part in no cluster of several machines.
+    """
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    name = constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name), constants.ENABLE_RAY_CLUSTER
+    os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before[1]
+        if before[0] is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before[0]

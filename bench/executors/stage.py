@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.executors.events import Events
 from bench.executors.progress import Progress
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import Block, IntArray
@@ -177,6 +178,13 @@ class Executor(Protocol):
     @property
     def workers(self) -> int:
         """How many work at the same time, at most."""
+
+    @property
+    def device_type(self) -> str | None:
+        """The kind of device that workers have, such as cuda; None: the task's."""
+
+    def following(self, events: Events) -> Executor:
+        """Return the same workers for one run, whose events are told what they do."""
 
     def do(
         self,

@@ -18,7 +18,7 @@ from bench.candidates import Candidate
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
 from bench.decision import NO_CLASS
-from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, make_engine
+from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, Trials, make_engine
 from bench.engines.answering import in_parts
 from bench.engines.attack_works import CLEAN_ATTEMPT
 from bench.engines.convergence import ATTACKS as DOUBLED_ATTACKS
@@ -35,6 +35,7 @@ from bench.engines.smallest import ATTACK as SMALLEST_ATTACK
 from bench.engines.smallest import EPS_CURVE, curve_settings
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
+from bench.executors.stage import Executor
 from bench.flags.extra import extra_flags
 from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
@@ -44,6 +45,7 @@ from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
 from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
+from bench.runs.measuring import measured
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
@@ -169,11 +171,19 @@ class AttackingKind(AttackedRecords, RunnableKind):
         """
         return with_mix_records(task, with_confidences(task, _with_eight_bit(task, tables)))
 
-    def extra_flags(
-        self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
-    ) -> list[Flag]:
+    def measured_by(self, task: AttackTask, tables: Tables, executor: Executor) -> Tables:
+        """Let the workers measure; each sample's numbers are its own."""
+        if executor.workers == 1:
+            return self.measured(task, tables)
+        return measured(self, task, tables, executor)
+
+    def known_images(self, task: AttackTask, summary: Summary, store: Store) -> Trials | None:
+        """Return the adversarial images of the suite's other runs."""
+        return known_witnesses(summary.manifest, task, store)
+
+    def extra_flags(self, task: AttackTask, tables: Tables, trials: Trials | None) -> list[Flag]:
         """Return flags from attacks in other ways on a few samples."""
-        return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+        return extra_flags(task, tables, trials)
 
     def attack_power(self, task: AttackTask) -> AttackPower:
         """Return which planted weaknesses express, then the run's own attacks find."""

@@ -12,8 +12,9 @@ from torch import nn
 
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.engines import Engine, Task
+from bench.engines import Engine, Task, Trials
 from bench.errors import InputError
+from bench.executors.stage import Executor
 from bench.flags.certificates import unsound_certificates
 from bench.runs.estimate import Estimate
 from bench.runs.observer import Observer
@@ -88,7 +89,10 @@ class RunnableKind(MadeKind):
         """
 
     def estimate(self, task: Any) -> Estimate | None:
-        """Return how long the work will take; None if unknown."""
+        """Return how long one worker takes, as measured on its device; None if unknown.
+
+        It is asked with a few of the samples, and scaled to all.
+        """
         return None
 
     def averages(self, settings: Settings) -> bool:
@@ -125,6 +129,10 @@ class RunnableKind(MadeKind):
         """Return the tables with columns that are measured after the last block."""
         return tables
 
+    def measured_by(self, task: Any, tables: Tables, executor: Executor) -> Tables:
+        """Return what `measured` does; a kind may let an executor's workers share it."""
+        return self.measured(task, tables)
+
     def closing_flags(
         self,
         candidate: Candidate,
@@ -143,9 +151,11 @@ class RunnableKind(MadeKind):
         flag = unsound_certificates(candidate, dataset, manifest, tables, store, device)
         return [] if flag is None else [flag]
 
-    def extra_flags(
-        self, task: Any, summary: Summary, tables: Tables, dataset: Dataset, store: Store
-    ) -> list[Flag]:
+    def known_images(self, task: Any, summary: Summary, store: Store) -> Trials | None:
+        """Return images that `extra_flags` may try."""
+        return None
+
+    def extra_flags(self, task: Any, tables: Tables, trials: Trials | None) -> list[Flag]:
         """Return flags that need attacks of their own, for `--flags full`."""
         return []
 

@@ -57,6 +57,16 @@ class RunFolder:
         return (self.path / MANIFEST).is_file()
 
     @property
+    def written(self) -> float:
+        """When something in it was last written, in seconds since 1970."""
+        paths = [self.path, *self.path.iterdir(), *(self.path / "parts").glob("*.npz")]
+        times = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+        return max(times)
+
+    @property
     def lock_path(self) -> Path:
         """The file that the process which writes the run has locked."""
         # It lies beside the folder, so that it stays locked when the folder is renamed.

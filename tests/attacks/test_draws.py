@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.attacks.draws import GivenDraws, keyed_draws, philox
+from bench.attacks import draws as draws_module
+from bench.attacks.draws import GivenDraws, kernel_problem, keyed_draws, philox
 from bench.errors import InputError
+from tests.pretend_cuda import PretendCuda
 
 ONES = 0xFFFFFFFF
 KNOWN = [
@@ -120,3 +122,49 @@ def test_given_draws_are_given_back() -> None:
     assert torch.equal(got, torch.stack((table[0, 2, :3], table[1, 0, :3])).double())
     with pytest.raises(InputError, match="at least 5 given numbers"):
         draws.normal(torch.tensor([0, 0]), 5, torch.float64)
+
+
+@pytest.mark.parametrize("count", [1, 6, 131])
+def test_the_kernel_of_a_gpu_draws_the_same_numbers_in_one_launch(count: int) -> None:
+    """Through Triton's interpreter, on a pretend GPU."""
+    pytest.importorskip("triton")
+    indices, events = torch.arange(150) * 9973, torch.arange(150) * 33
+    draws = keyed_draws(2**64 - 3, indices, "square", restarts=indices % 5)
+    with PretendCuda() as cuda:
+        there, at = draws.to(torch.device("cuda")), events.to("cuda")
+        assert not kernel_problem(at.device)
+        cuda.launches.clear()
+        single = there.uniform(at, count, torch.float32)
+        assert cuda.launches == {"philox_units": 1}
+        found = [
+            single,
+            there.uniform(at, count, torch.float64),
+            there.normal(at, count, torch.float32),
+        ]
+        ours = [each.cpu() for each in found]
+    assert torch.equal(ours[0], draws.uniform(events, count, torch.float32))
+    assert torch.equal(ours[1], draws.uniform(events, count, torch.float64))
+    assert torch.equal(ours[2], draws.normal(events, count, torch.float32))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_kernel_that_fails_or_errs_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def kernel(words: Tensor, events: Tensor, blocks: int) -> Tensor:
+        if fails:
+            raise RuntimeError("no compiler\nhere")
+        return torch.zeros(len(events), 4 * blocks, device=events.device)
+
+    draws, events = keyed_draws(7, torch.arange(3), "square"), torch.arange(3)
+    monkeypatch.setattr(draws_module, "_units_by_kernel", kernel)
+    draws_module.kernel_problem.cache_clear()
+    try:
+        with PretendCuda():
+            there = draws.to(torch.device("cuda"))
+            found = there.uniform(events.to("cuda"), 5, torch.float32).cpu()
+            problem = kernel_problem(torch.device("cuda", 0))
+    finally:
+        draws_module.kernel_problem.cache_clear()
+    assert torch.equal(found, draws.uniform(events, 5, torch.float32))
+    assert problem == ("RuntimeError: no compiler here" if fails else "its numbers differ")

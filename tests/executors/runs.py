@@ -45,7 +45,7 @@ class Planned:
         return make_plan(self.candidate, self.images, self.settings)
 
 
-def planned(kind: str, folder: Path, batch_size: int | None = None) -> Planned:
+def planned(kind: str, folder: Path, batch_size: int | None = None, samples: int = 24) -> Planned:
     """Return a run of a kind on a few digits; its suite is written into a folder."""
     write_suites(folder)
     command, name, *rest = COMMANDS[kind]
@@ -60,7 +60,7 @@ def planned(kind: str, folder: Path, batch_size: int | None = None) -> Planned:
     else:
         (reference,) = find_candidates([options["--candidate"]], suite)
         candidate = reference.load()
-    return Planned(candidate, data.load("digits").first(24), settings)
+    return Planned(candidate, data.load("digits").first(samples), settings)
 
 
 def results_of(

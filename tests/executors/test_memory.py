@@ -105,7 +105,7 @@ def _enough_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["evaluation", "certification", "sweep"])
 def test_each_stage_goes_on_with_half_and_remembers(kind: str, tmp_path: Path) -> None:
-    plan = planned(kind, tmp_path, batch_size=16).plan
+    plan = planned(kind, tmp_path, batch_size=16, samples=12).plan
     task: Any = plan.task
     if isinstance(task.module, Mix):
         task.module.robust = Cramped(task.module.robust)

@@ -40,7 +40,11 @@ class OneInThree:
         return {}
 
     def run(
-        self, task: Task, finished: Mapping[str, Any], report: Callable[[Progress], None]
+        self,
+        task: Task,
+        finished: Mapping[str, Any],
+        report: Callable[[Progress], None],
+        executor: Any = None,
     ) -> Iterator[AttackBlock]:
         index = task.indices.numpy()
         broken = index[index % 3 == 0]

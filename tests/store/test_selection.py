@@ -74,7 +74,11 @@ class _Mortal:
         return self.engine.settings(task)
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+        self,
+        task: Task,
+        finished: Mapping[str, Block],
+        report: Callable[[Progress], None],
+        executor: Any = None,
     ) -> Iterator[Block]:
         for block in self.engine.run(task, finished, report):
             if not self.left:

@@ -25,6 +25,7 @@ from bench.engines.acceleration import (
     Accelerated,
     accelerate,
 )
+from bench.engines.answering import answered_rows
 from bench.engines.attack_works import batch_size_on
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
@@ -169,6 +170,7 @@ class Voters(Setup):
     def make(self, worker: Worker) -> Prepared:
         """Prepare the worker's candidate."""
         device, images = worker.task.device, self.samples.images
+        images = images[answered_rows(worker.task.module, images.to(device))]
         fast = accelerate(worker.task.module, images.to(device), self.precision)
         asked = batch_size_on(worker, self.samples, self.samples.batch_size)
         with tensor_cores(self.precision == "tf32"):

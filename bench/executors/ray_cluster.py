@@ -108,6 +108,7 @@ class _Actor:
 
     handle: Any
     is_ready: bool = False
+    is_busy: bool = False
     task: int = 0
     chain: int = 0
     """The numbers of the task and of the chain that it was told of."""
@@ -184,8 +185,9 @@ class RayCrew:
         """Send an order."""
         with self._in_touch():
             self._tell(worker)
-            handle = self._actors[worker].handle
-            self._waiting[handle.do.remote(self._task, self._chain, pack(order))] = worker
+            actor = self._actors[worker]
+            actor.is_busy = True
+            self._waiting[actor.handle.do.remote(self._task, self._chain, pack(order))] = worker
 
     def events(self, seconds: float) -> list[Event]:
         """Return what workers answered, and which of them are lost; others take their places.
@@ -223,13 +225,8 @@ class RayCrew:
 
     def end(self) -> None:
         """Forget shards that are under way; an actor at work ends with them."""
-        for ref, name in list(self._waiting.items()):
-            actor = self._actors.get(name)
-            if actor is None or not actor.is_ready:
-                continue
-            done, _ = self._ray.wait([ref], timeout=0)
-            if not done:
-                self._drop(name)
+        for name in [name for name, actor in self._actors.items() if actor.is_busy]:
+            self._drop(name)
 
     def close(self) -> None:
         """Let all actors go, and leave the cluster."""
@@ -294,6 +291,7 @@ class RayCrew:
         actor = self._actors.get(name)
         if actor is None:
             return None
+        actor.is_busy = False
         try:
             answer = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:

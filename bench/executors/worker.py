@@ -19,6 +19,11 @@ fault, and not its samples: the run ends."""
 FAILED_SHARE = 0.1
 
 
+def is_at_fault(failed: int, tried: int) -> bool:
+    """Return whether a candidate fails on so many samples that a run of it is pointless."""
+    return failed > MOST_FAILED and failed > FAILED_SHARE * tried
+
+
 class WorkerHere:
     """A worker in this process; see `bench.executors.stage.Worker`."""
 
@@ -83,7 +88,7 @@ class WorkerHere:
     def _failure(self, work: Work, task: Any, problem: str, cause: BaseException) -> Block:
         self._failed += 1
         self._tried += 1
-        too_many = self._failed > MOST_FAILED and self._failed > FAILED_SHARE * self._tried
+        too_many = is_at_fault(self._failed, self._tried)
         try:
             block = work.failed(task, problem)
         except NotImplementedError:

@@ -12,8 +12,9 @@ from torch import Tensor
 from bench.attacks.expectation import expectation
 from bench.decision import answered
 from bench.engines import Task
-from bench.engines.engine import batches
+from bench.engines.answering import in_parts
 from bench.engines.prediction import DECIDING_DRAWS, Purpose, own_randomness
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.store.records import FloatArray
 from bench.store.tables import Tables
@@ -57,14 +58,16 @@ def _probabilities(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the probabilities (n,) of the classes and of the labels; NaN where there is no answer.
 
+    There is none either where the candidate raises an error.
+
     Args:
         images: (N, C, H, W).
         rows: (n,) which of them.
         classes, labels: (n,); the probability of a class below 0 is NaN.
     """
     model = expectation(task.module, DECIDING_DRAWS) if task.randomized else task.module
-    parts = []
-    for some in batches(torch.arange(len(rows)), task.batch_size):
+
+    def probabilities_of(some: Tensor) -> Tensor:
         with (
             torch.no_grad(),
             tensor_cores(False),
@@ -75,6 +78,13 @@ def _probabilities(
         asked = torch.stack((classes[some], labels[some]), dim=1)
         both = probabilities.gather(1, asked.clamp_min(0))
         unknown = (asked < 0) | ~answered(logits).unsqueeze(1)
-        parts.append(both.masked_fill(unknown, math.nan))
+        return both.masked_fill(unknown, math.nan)
+
+    parts = in_parts(
+        ImagesAtOnce(task.batch_size),
+        torch.arange(len(rows)),
+        probabilities_of,
+        lambda some: torch.full((len(some), 2), math.nan, dtype=torch.float64),
+    )
     found = torch.cat(parts).numpy() if parts else np.zeros((0, 2))
     return found[:, 0], found[:, 1]

@@ -17,7 +17,9 @@ from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
+from bench.decision import NO_CLASS
 from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, Trials, make_engine
+from bench.engines.answering import in_parts
 from bench.engines.attack_works import CLEAN_ATTEMPT
 from bench.engines.convergence import ATTACKS as DOUBLED_ATTACKS
 from bench.engines.convergence import (
@@ -37,6 +39,7 @@ from bench.executors.stage import Executor
 from bench.flags.extra import extra_flags
 from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.runs.capabilities import applicable
 from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
@@ -274,13 +277,21 @@ def _last(tables: Tables) -> list[str]:
 def _with_eight_bit(task: Task, tables: Tables) -> Tables:
     """Return the tables with `eight_bit_robust` filled in."""
     samples, witnesses = tables.samples.copy(), tables.witnesses
-    samples["eight_bit_robust"] = samples["clean_correct"]
+    # A sample on which the candidate failed is right at first, and not robust without a witness.
+    samples["eight_bit_robust"] = samples["robust"] | (
+        samples["clean_correct"] & samples["broken_by"].notna()
+    )
     if witnesses is not None:
         place = {index: row for row, index in enumerate(task.indices.tolist())}
         rows = torch.tensor([place[index] for index in witnesses.index.tolist()])
 
         def classes(images: Tensor) -> Tensor:
-            parts = [decide(task, part).cpu() for part in torch.split(images, task.batch_size)]
+            parts = in_parts(
+                ImagesAtOnce(task.batch_size),
+                torch.arange(len(images)),
+                lambda some: decide(task, images[some]).cpu(),
+                lambda some: torch.full((len(some),), NO_CLASS),
+            )
             return torch.cat(parts)
 
         broken = eight_bit_successes(

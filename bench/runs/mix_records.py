@@ -19,6 +19,7 @@ from bench.candidates import Candidate
 from bench.candidates.mix import MixedClassifier, as_mix
 from bench.decision import answered, classes_of
 from bench.engines import Task
+from bench.engines.answering import in_parts
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.store.records import FloatArray
@@ -108,6 +109,11 @@ def _observe(
             signed_margins(answer.robust.cpu(), labels[rows]),
         )
 
-    parts = ImagesAtOnce(task.batch_size).in_parts(torch.arange(len(images)), observe)
+    def unknown(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        nothing = torch.full((len(rows),), math.nan, dtype=torch.float64)
+        return nothing, nothing, nothing
+
+    rows = torch.arange(len(images))
+    parts = in_parts(ImagesAtOnce(task.batch_size), rows, observe, unknown)
     alpha, accurate, robust = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return alpha, accurate, robust

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench import flags
 from bench.candidates import Candidate
@@ -14,9 +15,12 @@ from bench.candidates.recomputation import differentiable_checkpoints
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.engines.acceleration import default_precision
+from bench.engines.answering import answered_rows
 from bench.engines.batch_size import fitting_size
+from bench.errors import InputError
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.stage import Executor
+from bench.executors.worker import is_at_fault
 from bench.flags.power import power_flag
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
@@ -180,6 +184,8 @@ def inspect(
 ) -> list[Flag]:
     """Check a candidate's answers on a few samples before anything is attacked.
 
+    Samples on which the candidate raises an error are left out, if they are few.
+
     Raises:
         InputError: the logits are unusable, or the kind of run cannot use the candidate.
     """
@@ -188,16 +194,28 @@ def inspect(
     averages = kind.averages(settings)
     module = candidate.module.to(settings.device)
 
-    def inspected(count: int) -> list[Flag]:
+    def inspected_rows(rows: Tensor) -> list[Flag]:
         return flags.inspect(
             candidate.name,
             module,
-            dataset.images[:count].to(settings.device),
-            dataset.labels[:count].to(settings.device),
+            dataset.images[rows].to(settings.device),
+            dataset.labels[rows].to(settings.device),
             len(dataset.classes),
             candidate.randomized and averages,
             settings.suite.data,
         )
+
+    def inspected(count: int) -> list[Flag]:
+        try:
+            return inspected_rows(torch.arange(count))
+        except InputError as error:
+            if error.__cause__ is None:  # the candidate answered, though not well
+                raise
+            rows = answered_rows(module, dataset.images[:count].to(settings.device))
+            failed = count - len(rows)
+            if not failed or is_at_fault(failed, count):
+                raise
+            return inspected_rows(rows)  # the run records what fails
 
     return with_as_many_as_fit(min(INSPECTED_EXAMPLES, len(dataset)), inspected)
 

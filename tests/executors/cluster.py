@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ from pathlib import Path
 
 import psutil
 
-SECONDS_TO_START = 90.0
+SECONDS_TO_START = 120.0
+MOST_STARTS = 3
+"""Ray gives a node 30 s to start, which a busy machine exceeds now and then."""
 HEALTH = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
@@ -52,6 +55,11 @@ class Node:
         return self.processes
 
     @property
+    def lives(self) -> bool:
+        """Whether it is part of the cluster, as far as its own machine can say."""
+        return any(_name(each) == "raylet" for each in self.look())
+
+    @property
     def raylet(self) -> psutil.Process:
         """The process that stands for the node in the cluster."""
         return next(each for each in self.look() if _name(each) == "raylet")
@@ -59,7 +67,7 @@ class Node:
     @property
     def actors(self) -> list[psutil.Process]:
         """The processes of its workers."""
-        return [each for each in self.look() if "RayWorker" in _line(each)]
+        return [each for each in self.look() if "ray::RayWorker" in _line(each)]
 
     def send(self, number: signal.Signals) -> None:
         """Send all its processes a signal."""
@@ -76,36 +84,52 @@ class Node:
 
 
 class Cluster:
-    """A cluster whose nodes have addresses of the loopback network; ports are free ones."""
+    """A cluster whose nodes have addresses of the loopback network; ports are free ones.
+
+    Attributes:
+        nodes: those that were not removed; the first one is the head.
+        address: what drivers connect to.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._nodes: list[Node] = []
-        self._port = _free_port()
-        self.head = self.add(cpus=1)
+        self._started = 0
+        self.nodes: list[Node] = []
+        self.address = ""
+        self.add()
 
-    @property
-    def address(self) -> str:
-        """What drivers connect to."""
-        return f"127.0.0.1:{self._port}"
+    def add(self) -> Node:
+        """Start a node with one core, and wait until it has joined.
 
-    def add(self, cpus: int = 1) -> Node:
-        """Start a node, and wait until it has joined."""
-        number = len(self._nodes) + 1
-        own = ["--node-ip-address", f"127.0.0.{number}"]
-        if number == 1:
-            own += ["--head", "--port", str(self._port), "--include-dashboard", "false"]
+        Raises:
+            RuntimeError: it did not start, again and again.
+        """
+        for _ in range(MOST_STARTS):
+            node, log = self._start()
+            if node is not None:
+                self.nodes.append(node)
+                return node
+        raise RuntimeError(f"no node came up: {log[-2000:]}")
+
+    def _start(self) -> tuple[Node | None, str]:
+        """Return a node, None if it did not start, and what it said."""
+        self._started += 1
+        own = ["--node-ip-address", f"127.0.0.{self._started}"]
+        if not self.nodes:
+            port = _free_port()
+            self.address = f"127.0.0.{self._started}:{port}"
+            own += ["--head", "--port", str(port), "--include-dashboard", "false"]
             own += ["--ray-client-server-port", str(_free_port())]
             own += ["--temp-dir", str(self._folder), "--system-config", json.dumps(HEALTH)]
         else:
             own += ["--address", self.address]
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--block", *own,
-            "--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", "100000000",
+            "--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000",
             "--min-worker-port", "0", "--max-worker-port", "0",
             "--dashboard-agent-listen-port", str(_free_port()), "--disable-usage-stats",
         ]  # fmt: skip
-        log = self._folder / f"node-{number}.log"
+        log = self._folder / f"node-{self._started}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
@@ -113,21 +137,27 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 env=environment(),
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         node = Node(process, [psutil.Process(process.pid)])
-        self._nodes.append(node)
-        deadline = time.monotonic() + SECONDS_TO_START
+        end = time.monotonic() + SECONDS_TO_START
         while "Ray runtime started" not in log.read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"no node came up: {log.read_text()[-2000:]}")
+            node.look()
+            if process.poll() is not None or time.monotonic() > end:
+                node.kill()
+                return None, log.read_text()
             time.sleep(0.2)
-        node.look()
-        return node
+        return node, ""
 
     def stop(self) -> None:
         """End all nodes, and no other cluster's."""
-        for node in reversed(self._nodes):
+        for node in reversed(self.nodes):
             node.kill()
+
+    def remove(self, node: Node) -> None:
+        """Let a node vanish."""
+        self.nodes.remove(node)
+        node.kill()
 
 
 @contextmanager
@@ -147,7 +177,16 @@ def environment() -> Mapping[str, str]:
     """Return the variables of this process without those that name another cluster."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     # With a token of this user's in its place Ray would ask for it.
-    return {**kept, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    return {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "disabled",
+    }
+
+
+def _end_with_parent() -> None:
+    """Let the command stop its node when this process ends, even if it is killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -150,3 +150,28 @@ def test_a_candidate_that_always_raises_ends_the_run(
     with pytest.raises(EvaluationError, match="failed: KeyError: 'this one'"):
         run(digits_task(FailsOnSome(linear_digits, task.images).eval()), machine)
     machine.close()
+
+
+class HasNoAnswerForSome(FailsOnSome):
+    """Gives NaN for some images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        same = (images.unsqueeze(1) == self.marked).flatten(2).all(dim=2).any(dim=1)
+        logits: Tensor = self.inner(images)
+        return torch.where(same.unsqueeze(1), torch.nan, logits)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_logits_that_are_not_finite_count_against_the_candidate(
+    linear_digits: nn.Module, workers: int
+) -> None:
+    whole = digits_task(linear_digits)
+    machine = ThisMachine(workers)
+    task = digits_task(HasNoAnswerForSome(linear_digits, whole.images[5:6]).eval())
+    blocks = run(task, machine)
+    machine.close()
+    sample = tables(blocks).samples.set_index("index").loc[5]
+    assert sample["clean_prediction"] == -1
+    assert not bool(sample["robust"])
+    others = [row for row in outcomes(run(whole)) if row[1] != 5]
+    assert [row for row in outcomes(blocks) if row[1] != 5] == others

@@ -1,0 +1,127 @@
+"""A worker that runs out of memory goes on with half the images, and remembers that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.candidates.mix import Mix
+from bench.engines import AttackTask
+from bench.executors.crew import Brief, CrewExecutor, Event, Finished, Joined, Order
+from bench.executors.hand import Hand
+from bench.executors.in_process import InProcess
+from bench.executors.stage import Setup
+from bench.suites.suite import AttackChoice
+from tests.executors.runs import planned
+
+ATTACKS = [
+    AttackChoice(name="apgd-ce", parameters={"steps": 6}),
+    AttackChoice(name="apgd-straight-through", parameters={"steps": 4, "targets": 1}),
+    AttackChoice(name="apgd-expectation", parameters={"steps": 4, "targets": 1}),
+    AttackChoice(name="square", parameters={"queries": 20}),
+]
+
+
+class Memory:
+    """A device's memory: how many images fit, and how often they did not."""
+
+    limit = 10**9
+    ran_out = 0
+
+
+class Cramped(nn.Module):
+    """Runs out of memory as `Memory` says."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > Memory.limit:
+            Memory.ran_out += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+class OneHand:
+    """A crew of one worker in this process, whose memory shrinks once all is prepared."""
+
+    size = 1
+
+    def __init__(self) -> None:
+        self.ran_out: list[tuple[str, int]] = []
+        """By order: the stage, and how often memory ran out."""
+        self._hand = Hand("it")
+        self._own = InProcess()
+        self._events: list[Event] = []
+        self._module: Any = None
+
+    def begin(self, brief: Brief, own: InProcess) -> None:
+        self._own, self._brief = own, brief
+        if brief.task.module is not self._module:
+            self._hand.take(brief.task, 1)
+            self._module = brief.task.module
+        self._hand.follow(brief.chain)
+        self._events = [Joined("it")]
+
+    def give(self, worker: str, order: Order) -> None:
+        stage = self._brief.chain[order.stage]
+        assert self._hand._worker is not None
+        if stage.setup is not None:
+            self._hand._worker.prepared(stage.setup)
+        Memory.limit, Memory.ran_out = 4, 0
+        answer = self._hand.do(order)
+        Memory.limit = 10**9
+        assert isinstance(answer, Finished), answer
+        self.ran_out.append((stage.name, Memory.ran_out))
+        self._events = [answer]
+
+    def events(self, seconds: float) -> list[Event]:
+        found, self._events = self._events, []
+        return found
+
+    def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
+        return self._own.ask(task, setup, question)
+
+    def end(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(autouse=True)
+def _enough_memory() -> Iterator[None]:
+    yield
+    Memory.limit = 10**9
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "certification", "sweep"])
+def test_each_stage_goes_on_with_half_and_remembers(kind: str, tmp_path: Path) -> None:
+    plan = planned(kind, tmp_path, batch_size=16, samples=12).plan
+    task: Any = plan.task
+    if isinstance(task.module, Mix):
+        task.module.robust = Cramped(task.module.robust)
+    else:
+        task = replace(task, module=Cramped(task.module).eval())
+    if kind == "evaluation":
+        assert isinstance(task, AttackTask)
+        task = replace(task, attacks=tuple(ATTACKS), eps_curve=True)
+    crew = OneHand()
+    blocks = list(plan.engine.run(task, {}, lambda _: None, CrewExecutor(crew, InProcess())))
+    assert blocks
+    stages = dict.fromkeys(name for name, _ in crew.ran_out)
+    for stage in stages:
+        first, *later = [count for name, count in crew.ran_out if name == stage]
+        assert first > 0, crew.ran_out
+        assert later, crew.ran_out
+        assert not any(later), crew.ran_out
+    if kind == "evaluation":
+        assert list(stages) == ["clean", *(each.name for each in ATTACKS), "eps-curve"]

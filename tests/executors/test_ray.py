@@ -1,0 +1,216 @@
+"""A Ray cluster of two nodes ends as this process alone does, whatever happens to its parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+from torch import Tensor, nn
+
+from bench.executors.choice import ExecutorChoice, executing
+from bench.executors.events import NoEvents
+from bench.executors.here import ThisMachine
+from bench.executors.stage import Executor
+from benchmarks.faults import COMMANDS, compare, forked, records, write_suites
+from tests.executors.cluster import Cluster, environment, two_nodes
+from tests.executors.digits import digits_task, outcomes, run
+from tests.executors.runs import results_of
+from tests.executors.test_local import FailsOnSome, KillsItsProcess
+
+pytest.importorskip("ray")
+Result = TypeVar("Result")
+SECONDS = 240.0
+"""A fault is noticed, and its work done again, in far less."""
+
+
+class Heard(NoEvents):
+    """Keeps which workers joined and which were lost."""
+
+    def __init__(self) -> None:
+        self.joined: list[str] = []
+        self.lost: list[str] = []
+
+    def worker_joins(self, worker: str) -> None:
+        self.joined.append(worker)
+
+    def worker_lost(self, worker: str, reason: str) -> None:
+        self.lost.append(reason)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        with two_nodes() as started:
+            yield started
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def on_ray(cluster: Cluster, heard: Heard) -> Iterator[Executor]:
+    with executing(ExecutorChoice("ray", cluster.address), heard) as executor:
+        yield executor
+
+
+def test_two_nodes_end_as_one_process_does(on_ray: Executor, tmp_path: Path) -> None:
+    machine = ThisMachine(2)
+    for kind in COMMANDS:
+        alone = results_of(kind, ThisMachine(1), tmp_path)
+        compare(alone, results_of(kind, on_ray, tmp_path, batch_size=7))
+        compare(alone, results_of(kind, machine, tmp_path, batch_size=5))
+    machine.close()
+
+
+def test_faults_of_workers_and_candidates(
+    on_ray: Executor, heard: Heard, linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    expected = outcomes(run(digits_task(linear_digits)))
+    # Two workers are killed in their shards; the next chain has all workers again.
+    killing = digits_task(KillsItsProcess(linear_digits, tmp_path, 2).eval())
+    assert outcomes(run(killing, on_ray)) == expected
+    assert len(heard.lost) == 2
+    # The candidate raises an error on one sample.
+    marked = digits_task(linear_digits).images[5:6]
+    failing = run(digits_task(FailsOnSome(linear_digits, marked).eval()), on_ray)
+    assert [row for row in outcomes(failing) if row[1] != 5] == [
+        row for row in expected if row[1] != 5
+    ]
+    assert ("clean", 5, "failed") in [row[:3] for row in outcomes(failing)]
+    # The former candidates are gone from the cluster's memory.
+    from ray._private.internal_api import memory_summary
+
+    text = memory_summary(stats_only=True)
+    used = int(text.split("Plasma memory usage ")[1].split(" MiB")[0])
+    assert used < 10, text
+
+
+class Slow(nn.Module):
+    """Takes some time for each pass, in workers only."""
+
+    def __init__(self, inner: nn.Module, seconds: float) -> None:
+        super().__init__()
+        self.inner = inner
+        self.seconds = seconds
+        self.home = os.getpid()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if os.getpid() != self.home:
+            time.sleep(self.seconds)
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+@pytest.mark.slow
+def test_a_node_is_lost_and_another_joins(
+    cluster: Cluster, on_ray: Executor, heard: Heard, linear_digits: nn.Module
+) -> None:
+    expected = outcomes(run(digits_task(linear_digits)))
+    task = digits_task(Slow(linear_digits, 0.1).eval())
+
+    def disturb() -> None:
+        _wait_until(lambda: len(heard.joined) >= 2)
+        cluster.remove(cluster.nodes[-1])
+        cluster.add()
+
+    assert _beside(disturb, lambda: outcomes(run(task, on_ray))) == expected
+    assert heard.lost
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_answer_for_a_minute(
+    cluster: Cluster, on_ray: Executor, heard: Heard, linear_digits: nn.Module
+) -> None:
+    """Its processes are held, so that nothing comes from it, as if its cable was pulled."""
+    expected = outcomes(run(digits_task(linear_digits)))
+    task = digits_task(Slow(linear_digits, 0.1).eval())
+
+    def disturb() -> None:
+        _wait_until(lambda: len(heard.joined) >= 2)
+        node = cluster.nodes[-1]
+        node.send(signal.SIGSTOP)
+        time.sleep(60)
+        node.send(signal.SIGCONT)
+
+    assert _beside(disturb, lambda: outcomes(run(task, on_ray))) == expected
+    if not cluster.nodes[-1].lives:  # Ray lets no node back in that it has given up
+        cluster.remove(cluster.nodes[-1])
+        cluster.add()
+
+
+def _command(cluster: Cluster, folder: Path) -> list[str]:
+    """Return an evaluation on the cluster, and write its suite."""
+    write_suites(folder)
+    return [
+        *("run", "--suite", str(folder / "faults-linf.yaml"), "--candidate", "digits-robust"),
+        *("--protocol", "standard", "--executor", f"ray:{cluster.address}", "--device", "cpu"),
+        *("--results-dir", str(folder / "results"), "--report-dir", str(folder / "reports")),
+    ]
+
+
+def _blocks(folder: Path) -> list[Path]:
+    return list((folder / "results").rglob("parts/*.npz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_driver_is_stopped(cluster: Cluster, tmp_path: Path, number: signal.Signals) -> None:
+    command, log = _command(cluster, tmp_path), tmp_path / "log"
+    driver = forked(command, log)
+    _wait_until(lambda: bool(_blocks(tmp_path)) or driver.poll() is not None)
+    actors = [each for node in cluster.nodes for each in node.actors]
+    driver.process.send_signal(number)
+    code = driver.wait(SECONDS)
+    assert code in (0, -number, 128 + number), log.read_text()
+    if code > 0:
+        assert log.read_text().splitlines()[-1] == "stopped; the same command goes on"
+    assert "Traceback" not in log.read_text()
+    assert not psutil.wait_procs(actors, 60)[1]
+    assert forked(command, log).wait(SECONDS) == 0, log.read_text()
+    records(tmp_path / "results")
+
+
+@pytest.mark.slow
+def test_a_lost_cluster_ends_the_run_and_another_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with two_nodes() as first:
+        driver = forked(_command(first, tmp_path), log)
+        _wait_until(lambda: bool(_blocks(tmp_path)) or driver.poll() is not None)
+        for node in reversed(list(first.nodes)):
+            first.remove(node)
+        code = driver.wait(SECONDS)
+        assert code in (0, 1), log.read_text()
+        if code:
+            assert "goes on" in log.read_text().splitlines()[-1]
+    with two_nodes() as second:
+        assert forked(_command(second, tmp_path), log).wait(SECONDS) == 0, log.read_text()
+
+
+def _beside(disturb: Callable[[], None], work: Callable[[], Result]) -> Result:
+    """Return what comes of a work beside which something else happens."""
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        return work()
+    finally:
+        thread.join()
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert holds()

@@ -13,6 +13,7 @@ from rich.text import Text
 from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
 from bench.executors.progress import Progress
+from bench.flags.failures import has_failures
 from bench.formatting import accuracy_text, count, duration, flag_text, percent, rate
 from bench.runs.many import Turn
 from bench.runs.planning import Prospect
@@ -108,13 +109,17 @@ class Display:
         self._line(f"{name}: {reason}", style="red")
 
     def turns(self, references: Sequence[CandidateReference], turns: Iterator[Turn]) -> int:
-        """Draw each candidate's turn; returns the exit code."""
+        """Draw each candidate's turn; returns the exit code.
+
+        A run some samples of which failed counts as failed, even if it was complete before.
+        """
         failed = unavailable = False
         for reference in references:
             self.candidate(reference.name)
             turn = next(turns)
             if turn.result is not None:
                 self.result(turn.result)
+                failed |= has_failures(turn.result.summary)
             elif turn.unavailable:
                 unavailable = True
                 self.failure(turn.name, f"unavailable: {turn.unavailable}")

@@ -10,6 +10,7 @@ import click
 
 from bench.cli import options
 from bench.cli.report import write_report
+from bench.cli.stopping import stoppable
 from bench.errors import InputError
 from bench.executors.choice import executing, executor_choice
 from bench.runs.devices import torch_device
@@ -43,6 +44,7 @@ from bench.suites import load_suite
     help="With --dry-run: what a worker costs an hour, in any currency.",
 )
 @options.trust_code
+@stoppable()
 def command(
     suite_name: str,
     names: tuple[str, ...],

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bench.executors.events import Events
 from bench.executors.progress import Progress
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import Block, IntArray
 
 
@@ -89,6 +90,14 @@ class Worker(Protocol):
 
     def prepared(self, setup: Setup) -> Any:
         """Return what a setup makes; it is made once."""
+
+    def images_at_once(self, name: str, asked: int) -> ImagesAtOnce:
+        """Return how many images go through a network at once, as earlier shards found out.
+
+        Args:
+            name: of what they go through, such as "clean".
+            asked: of all workers that share a machine together.
+        """
 
 
 class Setup(ABC):

@@ -21,6 +21,7 @@ from bench.flags.power import power_flag
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.runs import environment
+from bench.runs.full_checks import full_checks
 from bench.runs.kind import MadeKind, RunnableKind, join_records, runnable_kind
 from bench.runs.manifest import make_manifest
 from bench.runs.observer import Observer
@@ -128,7 +129,7 @@ def evaluate(
                 summary = complete(folder, plan.kind, dataset, tables, raised, record)
             reused = False
         if settings.flags == "full" and summary.flags_checked == "basic":
-            summary = _check_fully(summary, plan, folder, dataset, store, observer)
+            summary = _check_fully(summary, plan, folder, dataset, store, observer, executor)
     return RunResult(summary, folder, reused)
 
 
@@ -255,14 +256,17 @@ def _check_fully(
     dataset: Dataset,
     store: Store,
     observer: Observer,
+    executor: Executor,
 ) -> Summary:
     """Measure the flags that need attacks of their own; the rest of the run stays."""
-    observer.notice("running the attacks of the reliability checks")
+    observer.notice(
+        "running the attacks of the reliability checks, and planting known weaknesses, to see "
+        "whether the attacks find them"
+    )
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
-    raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)
+    trials = plan.kind.known_images(plan.task, summary, store)
+    raised, power = full_checks(plan.kind, plan.task, tables, trials, executor)
     changes: dict[str, Any] = {"flags_checked": "full"}
-    observer.notice("planting known weaknesses, to see whether the attacks find them")
-    power = plan.kind.attack_power(plan.task)
     if power is not None:
         changes["attack_power"] = power
         raised += [flag for flag in [power_flag(power)] if flag is not None]

@@ -193,18 +193,22 @@ class TrainingAPGD(MixAPGD):
         assert isinstance(state, RadiusState)
         return state.radii
 
-    def _phase_losses(self, answer: Answer, state: MixState, phase: Tensor) -> Tensor:
-        """Return (N,) the loss of each item: of the mix, or of the mix at the item's weight."""
+    def read(self, state: MixState) -> tuple[Tensor, ...]:
+        """Return what losses read; see `MixAPGD.read`."""
         assert isinstance(state, RadiusState)
-        own = super()._phase_losses(answer, state, phase)
-        fixed = state.part_weights
+        return *super().read(state), state.part_weights
+
+    def phase_losses(self, answer: Answer, read: tuple[Tensor, ...], phase: Tensor) -> Tensor:
+        """Return (N,) the loss of each item: of the mix, or of the mix at the item's weight."""
+        own = super().phase_losses(answer, read, phase)
+        labels, targets, weights, _, fixed = read
         if self._part_share == 0:
             return own
         assert answer.gamma is not None
         at_weight = on_other_weight(cross_entropy_or_dlr)
         # The items without such a weight get any, since their loss is the other one.
-        loss = at_weight(answer, state.labels, state.targets, fixed.nan_to_num(0.5))
-        pushed = (1 - state.weights) * loss + state.weights * functional.softplus(-answer.gamma)
+        loss = at_weight(answer, labels, targets, fixed.nan_to_num(0.5))
+        pushed = (1 - weights) * loss + weights * functional.softplus(-answer.gamma)
         return torch.where(fixed.isnan(), own, pushed)
 
 

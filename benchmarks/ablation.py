@@ -49,8 +49,10 @@ from bench.certification.noise import Noise, Piece
 from bench.certification.procedure import FixedProcedure
 from bench.certification.smoothing import Smoothing
 from bench.decision import classes_of
-from bench.engines import AttackTask, acceleration, compilation, fast, sharing
+from bench.engines import AttackTask, acceleration, compilation, fast
 from bench.engines.batch_size import filling_size
+from bench.executors import here
+from bench.executors.here import ThisMachine
 from bench.runs import environment
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
@@ -145,10 +147,8 @@ class Measurement:
 
     def _run(self, network: Network) -> float:
         """Return the wall time of the fast engine's APGD, without compiling."""
-        sharing.WORTH_SECONDS = 0.0
         compilation.WORTH_SECONDS = math.inf
-        if not self.enabled:
-            fast.processes = lambda task, standing, expected_seconds: 1  # type: ignore[attr-defined]
+        executor = ThisMachine(None if self.enabled else 1)
         module, images = network.make(), _images(network.images)
         engine = fast.FastEngine()
         task = AttackTask(
@@ -164,7 +164,8 @@ class Measurement:
             attacks=(AttackChoice(name=self.work, parameters={"steps": network.run_steps}),),
         )
         start = time.perf_counter()
-        blocks = list(engine.run(task, {}, lambda _: None))
+        here.WORTH_SECONDS = 0.0
+        blocks = list(engine.run(task, {}, lambda _: None, executor))
         seconds = time.perf_counter() - start
         shared = any("processes" in block.record for block in blocks)
         if shared != self.enabled:

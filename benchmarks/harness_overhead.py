@@ -20,7 +20,7 @@ import torch
 
 from bench import data
 from bench.candidates.registry import find_candidates
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 from bench.runs.session import evaluate
 from bench.runs.settings import Settings
 from bench.store import Store

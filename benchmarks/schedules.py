@@ -30,9 +30,10 @@ from bench.attacks.draws import Draws, keyed_draws
 from bench.attacks.losses import margin
 from bench.attacks.target_ranking import nearest_wrong_classes
 from bench.engines import AttackTask
-from bench.engines.engine import GRADIENT_COST, Outlook, batches, plan, survivor_cost
+from bench.engines.engine import GRADIENT_COST, batches, broken_rows, plan
 from bench.engines.fast import FastEngine
 from bench.engines.search import Rank, Search
+from bench.executors.in_process import InProcess
 from bench.store.records import AttackBlock
 
 
@@ -63,14 +64,17 @@ class Course:
 
     def __init__(self, task: AttackTask) -> None:
         own = [plan(task, each) for each in task.attacks]
-        steps = FastEngine().prepared(task, own, {}, lambda _: None)
+        executor = InProcess()
+        steps = FastEngine().begun(task, own, {}, lambda _: None, executor)
         try:
             while True:
                 next(steps)
         except StopIteration as stop:
-            prepared = stop.value
-        self.task: AttackTask = prepared.task
-        self.standing: Tensor = prepared.standing
+            course, setup = stop.value
+        prepared = executor.worker(task).prepared(setup)
+        self.task: AttackTask = replace(task, batch_size=prepared.sizes[""])
+        self.standing: Tensor = torch.zeros(len(task.labels), dtype=torch.bool)
+        self.standing[course.rows] = True
         self.fast = prepared.fast
         self.cost = 0.0
         self.points = [Point(0.0, int(self.standing.sum()))]
@@ -91,13 +95,13 @@ class Course:
             chosen[rows] = self.standing[rows]
         if not bool(chosen.any()):
             return []
-        outlook = Outlook([survivor_cost(attack)])
-        search = Search(
-            self.task, attack, self.fast, self.task.batch_size, 0, "float32", outlook, rank
-        )
-        before = chosen.clone()
-        blocks = list(search.run(chosen, {}, lambda _: None))
-        self.standing[before & ~chosen] = False
+        places = chosen.nonzero().flatten()
+        part = self.task.part(places)
+        own = None if rank is None else lambda some, count: rank(places[some], count)
+        search = Search(part, attack, self.fast, part.batch_size, 0, "float32", own)
+        blocks = list(search.run(lambda _: None))
+        for block in blocks:
+            self.standing[broken_rows(self.task, block)] = False
         self.points += points_of(blocks, self.points[-1])
         self.cost = self.points[-1].cost
         for block in blocks:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import bench.training
 from bench.candidates.registry import find_candidates
 from bench.data import load_source
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 from bench.formatting import percent
 from bench.runs.session import Settings, evaluate
 from bench.store import Store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 
 
 class SilentObserver:

@@ -28,20 +28,34 @@ ALLOWED: dict[str, frozenset[str]] = {
     "certification": frozenset({"attacks", "store"}),
     "kinds": frozenset({"certification", "data", "formatting", "store"}),
     "claims": frozenset({"certification", "data", "formatting", "store", "suites"}),
-    "engines": frozenset({"attacks", "candidates", "certification", "store", "suites"}),
+    "executors": frozenset({"candidates", "store"}),
+    "engines": frozenset(
+        {"attacks", "candidates", "certification", "executors", "store", "suites"}
+    ),
     "flags": frozenset({"certification", "engines"}) | LIBRARY - {"formatting"},
     "training": frozenset({"engines"}) | LIBRARY - {"formatting"},
     "pages": frozenset({"certification", "claims", "data", "formatting", "store", "suites"}),
     "view": frozenset({"formatting", "pages", "store"}),
     "export": frozenset({"data", "formatting", "pages", "store"}),
-    "runs": frozenset({"certification", "claims", "engines", "flags", "kinds"}) | LIBRARY,
-    "api": frozenset({"claims", "engines", "kinds", "pages", "runs"}) | LIBRARY,
-    "auditing": frozenset({"claims", "engines", "pages", "runs"}) | LIBRARY,
+    "runs": frozenset({"certification", "claims", "engines", "executors", "flags", "kinds"})
+    | LIBRARY,
+    "api": frozenset({"claims", "engines", "executors", "kinds", "pages", "runs"}) | LIBRARY,
+    "auditing": frozenset({"claims", "engines", "executors", "pages", "runs"}) | LIBRARY,
     "monitor": frozenset({"api"}) | LIBRARY - {"formatting", "store"},
     "testing": frozenset({"api", "formatting"}),
     "autoattack": frozenset({"api", "engines"}) | LIBRARY,
     "cli": frozenset(
-        {"auditing", "claims", "engines", "export", "pages", "runs", "training", "view"}
+        {
+            "auditing",
+            "claims",
+            "engines",
+            "executors",
+            "export",
+            "pages",
+            "runs",
+            "training",
+            "view",
+        }
     )
     | LIBRARY,
     "__main__": frozenset({"cli"}),

@@ -166,11 +166,11 @@ def _task(module: nn.Module, **changes: object) -> AttackTask:
 def test_known_and_imported_images_break_samples_of_every_label(tmp_path: Path) -> None:
     module, samples = Unanswering(math.nan), dataset()
     task, images = _task(module), _bright(samples.images)
-    standing = torch.ones(20, dtype=torch.bool)
-    block = try_images(task, Trials(samples.indices, images, torch.zeros(20)), standing)
+    block = try_images(task, Trials(samples.indices, images, torch.zeros(20)))
     assert block.witnesses is not None
     assert block.witnesses.prediction.tolist() == 20 * [NO_CLASS]
-    assert not standing.any()
+    assert block.attempts is not None
+    assert set(block.attempts.outcome) == {"broken"}
     imported = ImportedImages(Path("it.npz"), "3" * 64, images, None)
     settings = _settings("fast")
     outcome = import_witnesses(

@@ -22,8 +22,9 @@ from bench.api.attack_inputs import (
 from bench.attacks.attack import Model
 from bench.engines import make_engine
 from bench.engines.engine import AttackTask, plan
-from bench.engines.progress import Progress
 from bench.errors import InputError
+from bench.executors.choice import ExecutorChoice, executing
+from bench.executors.progress import Progress
 from bench.store.records import AttackBlock
 from bench.suites.suite import AttackChoice, ThreatModel
 from bench.validation import explain
@@ -138,11 +139,12 @@ def run_attacks(
     """
     blocks = dict(finished or {})
     engine = make_engine("fast", device=task.device)
-    for block in engine.run(task, dict(blocks), _unreported):
-        assert isinstance(block, AttackBlock)
-        blocks[block.key] = block
-        if on_block is not None:
-            on_block(block)
+    with executing(ExecutorChoice()) as executor:
+        for block in engine.run(task, dict(blocks), _unreported, executor):
+            assert isinstance(block, AttackBlock)
+            blocks[block.key] = block
+            if on_block is not None:
+                on_block(block)
     return blocks
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 from bench.formatting import duration, percent
 
 

@@ -128,7 +128,7 @@ class MixAPGD(APGD):
         parts = [answer.log_probabilities, answer.accurate, answer.robust]
         if answer.gamma is not None:
             parts.append(answer.gamma)
-        read = (state.labels, state.targets, state.weights, state.iteration)
+        read = self.read(state)
         losses, slopes = self._slopes(read, *(part.detach() for part in parts))
         used = [part for part, is_used in zip(parts, self._used, strict=True) if is_used]
         roots = [
@@ -140,24 +140,38 @@ class MixAPGD(APGD):
         logits = answer.log_probabilities.detach().to(images.dtype)
         return logits, losses, finite(gradient)
 
+    def read(self, state: MixState) -> tuple[Tensor, ...]:
+        """Return what losses read of a state, (N,) each: labels, targets, weights, iteration."""
+        return state.labels, state.targets, state.weights, state.iteration
+
+    def phase_losses(self, answer: Answer, read: tuple[Tensor, ...], phase: Tensor) -> Tensor:
+        """Return (N,) the loss of the phase that each item is in.
+
+        Args:
+            answer: of the mix.
+            read: of `read`.
+            phase: (N,) the number of each item's loss.
+        """
+        labels, targets, weights = read[:3]
+        losses = self._losses[0](answer, labels, targets, weights)
+        for number, loss in enumerate(self._losses[1:], start=1):
+            losses = torch.where(phase == number, loss(answer, labels, targets, weights), losses)
+        return losses
+
     def _losses_and_slopes(
-        self, read: tuple[Tensor, Tensor, Tensor, Tensor], *parts: Tensor
+        self, read: tuple[Tensor, ...], *parts: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the losses (N,) of the phases, and their derivatives by the parts they use.
 
         Args:
-            read: (N,) each, of a `MixState`: labels, targets, weights and iteration.
+            read: of `read`.
             parts: of the mix's answer, without graph.
         """
-        labels, targets, weights, iteration = read
+        weights, iteration = read[2:4]
         leaves = [part.detach().requires_grad_() for part in parts]
         phase = (iteration // self.phase_steps).clamp(max=len(self._losses) - 1)
         with torch.enable_grad():
-            arguments = (_Parts(*leaves), labels, targets, weights)
-            losses = self._losses[0](*arguments)
-            for number, loss in enumerate(self._losses[1:], start=1):
-                losses = torch.where(phase == number, loss(*arguments), losses)
-            losses = losses.to(weights.dtype)
+            losses = self.phase_losses(_Parts(*leaves), read, phase).to(weights.dtype)
             slopes = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         self._used = [slope is not None for slope in slopes]
         return comparable(losses), tuple(slope for slope in slopes if slope is not None)

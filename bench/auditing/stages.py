@@ -43,8 +43,8 @@ from bench.candidates.registry import find_candidate
 from bench.data import Dataset
 from bench.decision import classes_of
 from bench.engines.engine import GRADIENT_COST
-from bench.engines.progress import Progress
 from bench.errors import FOREIGN_ERRORS, BenchError, raised
+from bench.executors.progress import Progress
 from bench.formatting import duration
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.plugins import load_plugins

@@ -58,6 +58,8 @@ class MixedClassifier(nn.Module, ABC):
 
     part_names: tuple[str, ...] = ("accurate", "robust")
     """The networks inside, by path: each may be traced, folded or lowered on its own."""
+    bends_logits: bool = False
+    """Whether it changes its bases' logits otherwise than by a factor before they are mixed."""
 
     def __init__(
         self, accurate: nn.Module, robust: nn.Module, accurate_scale: float, robust_scale: float

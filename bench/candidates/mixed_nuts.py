@@ -39,6 +39,8 @@ class MixedNuts(FixedWeightMix):
     Its output is flat in the accurate base: attack it through `surrogate(mix)`.
     """
 
+    bends_logits = True
+
     def __init__(
         self,
         accurate: nn.Module,

@@ -73,7 +73,7 @@ def accepted_row(summary: AttackedSummary) -> AcceptedResult:
         suite=manifest.suite,
         suite_version=manifest.suite_version,
         candidate=manifest.candidate,
-        weights_sha256=_digests(manifest.weights_sha256),
+        weights_sha256=digests(manifest.weights_sha256),
         protocol=manifest.protocol,
         engine=manifest.engine,
         precision=manifest.precision,
@@ -89,7 +89,7 @@ def accepted_row(summary: AttackedSummary) -> AcceptedResult:
     )
 
 
-def _digests(weights_sha256: Mapping[str, str]) -> str:
+def digests(weights_sha256: Mapping[str, str]) -> str:
     if list(weights_sha256) == ["weights"]:
         return weights_sha256["weights"]
     return " ".join(f"{part}={digest}" for part, digest in sorted(weights_sha256.items()))

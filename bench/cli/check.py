@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bench.claims.check import check
 from bench.claims.comparison import Check
+from bench.claims.filled_pages import fill
 from bench.claims.formats import as_github, as_json, as_junit, verdict_text
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
@@ -40,6 +41,14 @@ FORMATS = {"json": as_json, "junit": as_junit, "github": as_github}
     is_flag=True,
     help="Treat a run's first N samples as a random sample.",
 )
+@click.option(
+    "--fill",
+    "pages",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Only write the tables between a Markdown page's markers anew, from the accepted records "
+    "of this package; repeatable.",
+)
 def command(
     suite_name: str | None,
     candidate: str | None,
@@ -47,12 +56,17 @@ def command(
     style: str,
     plan: bool,
     assume_exchangeable: bool,
+    pages: tuple[Path, ...],
 ) -> None:
     """Compare results with published numbers and with this project's own accepted ones.
 
     Exit codes: 4 a measured accuracy is lower than published beyond chance, or a clean one differs
     beyond chance; 2 wrong usage or input; 0 else.
     """
+    if pages:
+        for page in pages:
+            click.echo(f"{page}: {'written anew' if fill(page) else 'nothing changed'}")
+        return
     if not (plan or results_dir.is_dir()):
         raise InputError(f"--results-dir: expected a folder with results, got {results_dir}")
     checks = check(Store(results_dir), suite_name, candidate, assume_exchangeable)

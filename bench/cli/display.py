@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 from bench.formatting import accuracy_text, duration, flag_text, percent
 from bench.runs.many import Prospect, Turn
 from bench.runs.session import RunResult

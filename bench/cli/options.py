@@ -136,6 +136,33 @@ def device(command: Command) -> Command:
     )(command)
 
 
+def executor(command: Command) -> Command:
+    """Add --executor, --workers and --gpus-per-worker."""
+    for option in (
+        click.option(
+            "--gpus-per-worker",
+            type=FiniteRange(min=0),
+            help="With --executor ray: GPUs of each worker, fractions too. Default: 1 where the "
+            "cluster has GPUs.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="How many workers. Default: as many as there are GPUs, or cores.",
+        ),
+        click.option(
+            "--executor",
+            "executor_text",
+            default="local",
+            show_default=True,
+            help="Where the work is done: local (this machine), local:N (N processes of it), ray "
+            "(the cluster that RAY_ADDRESS names, or one on this machine alone) or ray:HOST:PORT.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def trust_code(command: Command) -> Command:
     """Add --trust-code."""
     return click.option(

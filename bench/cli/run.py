@@ -11,6 +11,7 @@ import click
 from bench.cli import options
 from bench.cli.report import write_report
 from bench.errors import InputError
+from bench.executors.choice import executing, executor_choice
 from bench.runs.devices import torch_device
 from bench.runs.settings import Settings
 from bench.store import Store
@@ -33,6 +34,7 @@ from bench.suites import load_suite
 @options.results_dir
 @options.report_dir
 @options.device
+@options.executor
 @options.of_settings()
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimated time, and end.")
 @options.trust_code
@@ -45,6 +47,9 @@ def command(
     results_dir: Path,
     report_dir: Path,
     device: str,
+    executor_text: str,
+    workers: int | None,
+    gpus_per_worker: float | None,
     dry_run: bool,
     trust_code: bool,
     **given: Any,
@@ -63,6 +68,7 @@ def command(
     from bench.runs.many import check_each, check_writable, evaluate_each, prospects
     from bench.runs.samples import Samples
 
+    choice = executor_choice(executor_text, workers, gpus_per_worker)
     settings = Settings(suite=load_suite(suite_name), device=torch_device(device), **given)
     protocol = settings.protocol or settings.suite.default_protocol
     settings.check_for(
@@ -84,8 +90,8 @@ def command(
         store = Store(results_dir)
         samples = Samples(settings, data_dir)
         checked = check_each(references, settings, samples)
-        code = display.turns(
-            references, evaluate_each(references, settings, samples, store, display, checked)
-        )
+        with executing(choice) as executor:
+            turns = evaluate_each(references, settings, samples, store, display, checked, executor)
+            code = display.turns(references, turns)
     write_report(store, report_dir, settings.suite.name)
     sys.exit(code)

@@ -10,6 +10,7 @@ import click
 
 from bench.cli import options
 from bench.cli.report import write_report
+from bench.executors.choice import executing, executor_choice
 from bench.runs.devices import torch_device
 from bench.runs.settings import SWEEP_STEPS, SWEEP_TARGETS, Settings
 from bench.store import Store
@@ -52,6 +53,7 @@ _SCALE = options.FiniteRange(min=0, min_open=True)
 @options.results_dir
 @options.report_dir
 @options.device
+@options.executor
 @options.of_settings("n_examples", "batch_size", "precision", "seed", "eps", "again")
 @options.trust_code
 def command(
@@ -69,6 +71,9 @@ def command(
     results_dir: Path,
     report_dir: Path,
     device: str,
+    executor_text: str,
+    workers: int | None,
+    gpus_per_worker: float | None,
     trust_code: bool,
     **given: Any,
 ) -> None:
@@ -87,6 +92,7 @@ def command(
     from bench.runs.samples import Samples
     from bench.runs.session import evaluate
 
+    choice = executor_choice(executor_text, workers, gpus_per_worker)
     weights = sweep.read_alphas(alphas, "--alphas")
     full_weights = () if full is None else sweep.read_alphas(full, "--full")
     suite = load_suite(suite_name)
@@ -107,9 +113,11 @@ def command(
         display.candidate(name())
         candidate = sweep.sweep_candidate(reference, name())
         swept = sweep.sweep_settings(settings, weights, steps, targets)
-        display.result(evaluate(candidate, samples.of(candidate), swept, store, display))
-        code = display.turns(
-            references, evaluate_each(references, settings, samples, store, display)
-        )
+        with executing(choice) as executor:
+            display.result(
+                evaluate(candidate, samples.of(candidate), swept, store, display, executor=executor)
+            )
+            turns = evaluate_each(references, settings, samples, store, display, executor=executor)
+            code = display.turns(references, turns)
     write_report(store, report_dir, suite.name)
     sys.exit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -64,6 +66,20 @@ def filling_size(module: nn.Module, images: Tensor, *, gradients: bool = True) -
         while size > 1 and size * cost > ENOUGH_OPERATIONS[device]:
             size //= 2
     return size
+
+
+def busy_size(module: nn.Module, images: Tensor) -> int:
+    """Return how many images keep the device busy in one pass; fewer take about as long.
+
+    Args:
+        module: images (n, C, H, W) -> logits (n, K).
+        images: a few, on the module's device.
+    """
+    device = images.device.type
+    cost = operations(module, images[:1]) if len(images) else None
+    if not cost:
+        return 1
+    return max(1, min(LARGEST[device], math.ceil(FILLING_OPERATIONS[device] / cost)))
 
 
 def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,31 @@ from bench.engines.acceleration import (
     Accelerated,
     accelerate,
 )
+from bench.engines.attack_works import batch_size_on
 from bench.engines.batch_size import filling_size
-from bench.engines.compilation import compile_if_worth, pass_seconds
-from bench.engines.engine import CertificationTask
-from bench.engines.progress import Progress
+from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
+from bench.engines.engine import CertificationTask, without_samples
 from bench.errors import InputError
+from bench.executors.in_process import InProcess
+from bench.executors.progress import Progress
+from bench.executors.stage import (
+    Doing,
+    Executor,
+    Report,
+    Setup,
+    Stage,
+    Work,
+    Worker,
+    unsettled,
+)
 from bench.memory.out_of_memory import ImagesAtOnce, with_as_many_as_fit
 from bench.precision import tensor_cores
-from bench.store.records import DRAWS_WITHOUT_CLASS, Certificates, CertificationBlock
+from bench.store.records import (
+    DRAWS_WITHOUT_CLASS,
+    Certificates,
+    CertificationBlock,
+    IntArray,
+)
 
 PROCEDURES = ("fixed", "sequential")
 
@@ -42,6 +60,7 @@ TIMED_PASSES = 50
 SECONDS_A_BLOCK = 20.0
 SECONDS_BETWEEN_REPORTS = 0.5
 STAGE = "certify"
+_PREFIX = f"01-{STAGE}"
 
 
 class CertificationEngine:
@@ -86,81 +105,22 @@ class CertificationEngine:
         task: CertificationTask,
         finished: Mapping[str, CertificationBlock],
         report: Callable[[Progress], None],
+        executor: Executor | None = None,
     ) -> Iterator[CertificationBlock]:
         """Certify the samples that no finished block has, a block about every 20 seconds."""
         procedure = self._procedure(task.smoothing)
-        done = [block.certificates for block in finished.values()]
-        known = np.concatenate([part.index for part in done]) if done else np.array([], np.int64)
-        rows = torch.from_numpy(np.flatnonzero(~np.isin(task.indices.numpy(), known)))
-        number = 1 + max((int(key.rpartition("-")[2]) for key in finished), default=-1)
-        if not len(rows):
+        draws = _most_draws(procedure.smoothing)
+        rows = torch.arange(len(task.labels))
+        setup = Voters(
+            replace(task.part(rows[:TRIED_IMAGES]), module=nn.Identity(), mix=None), self.precision
+        )
+        work = Certifying(setup, procedure, draws * len(rows), earlier_record(finished))
+        stage = Stage(STAGE, _PREFIX, work, draws, setup, counts_up=True)
+        executor = executor or InProcess()
+        if not len(unsettled(task, rows, stage, list(finished.values()))):
             return
-        images = task.images[rows]  # too many for a GPU: each batch brings its own
-        noise = Noise(task.seed, task.device)
-        fast = accelerate(task.module, images[:TRIED_IMAGES].to(task.device), self.precision)
-        most_draws = _most_draws(procedure.smoothing)
-        with tensor_cores(self.precision == "tf32"):
-            size = min(task.batch_size, len(rows) * most_draws)
-            size = _fitting_size(fast.model, noise, images, size)
-            fast = _compiled_if_worth(
-                fast, images, noise.device, size, len(rows) * most_draws, finished
-            )
-        voting = _Voting(fast, self.precision)
-        progress = _Tally(
-            examples=len(task.labels),
-            done=len(known),
-            right=sum(int((part.prediction == part.label).sum()) for part in done),
-            most_draws=most_draws,
-        )
-        certificates: list[Certificate] = []
-        draws = 0
-        block_start = reported = time.perf_counter()
-        batches = certify_many(
-            voting,
-            images,
-            task.indices[rows],
-            task.classes,
-            procedure,
-            noise,
-            size,
-            None if task.mix is None else self._mixed_vote(task, task.mix, images, procedure),
-        )
-        for settled, drawn in batches:
-            now = time.perf_counter()
-            certificates += settled
-            draws += drawn
-            labels = task.labels[rows[[each.row for each in settled]]].tolist()
-            progress.add(settled, labels, drawn)
-            if now - reported >= SECONDS_BETWEEN_REPORTS:
-                reported = now
-                report(progress.at(now))
-            if certificates and now - block_start >= SECONDS_A_BLOCK:
-                seconds, block_start = now - block_start, now
-                yield _block(task, rows, number, certificates, draws, seconds, voting.record())
-                number, certificates, draws = number + 1, [], 0
-        if certificates:
-            seconds = time.perf_counter() - block_start
-            yield _block(task, rows, number, certificates, draws, seconds, voting.record())
-        report(progress.at(time.perf_counter()))
-
-    def _mixed_vote(
-        self, task: CertificationTask, mix: Mix, images: Tensor, procedure: Procedure
-    ) -> MixedVote:
-        if not isinstance(procedure, FixedProcedure):
-            raise InputError(
-                f"--procedure: expected fixed for a mix, which needs the votes of all classes; got "
-                f"{procedure.name}"
-            )
-
-        def accurate_probabilities(part: Tensor) -> Tensor:
-            logits = logits_of(mix.accurate(images[part].to(task.device)))
-            return mix.accurate_log_probabilities(logits).exp().cpu()
-
-        with torch.no_grad(), tensor_cores(False):
-            at_once = ImagesAtOnce(ACCURATE_BATCH)
-            parts = at_once.in_parts(torch.arange(len(images)), accurate_probabilities)
-        accurate = torch.cat(parts).double().numpy()
-        return MixedVote(accurate, mix.alpha, procedure.smoothing)
+        seconds = executor.ask(without_samples(task), setup, draw_seconds)
+        yield from executor.do(task, [stage], rows, finished, report, draws * len(rows) * seconds)
 
     def _procedure(self, smoothing: Smoothing) -> Procedure:
         return (
@@ -168,6 +128,163 @@ class CertificationEngine:
             if self.procedure == "fixed"
             else SequentialProcedure(smoothing)
         )
+
+
+@dataclass
+class Prepared:
+    """What votes are taken with.
+
+    Attributes:
+        fast: the candidate as it is called.
+        size: noisy images in one pass.
+        draw_seconds: of one draw.
+        settled_compilation: whether it is decided if passes are compiled.
+    """
+
+    fast: Accelerated
+    size: int
+    draw_seconds: float
+    settled_compilation: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Voters(Setup):
+    """Makes a candidate's passes faster, and finds out how many images fit into one.
+
+    Attributes:
+        samples: a task of some samples, with an empty module.
+        precision: of the passes.
+    """
+
+    samples: CertificationTask
+    precision: str
+
+    @property
+    def key(self) -> Hashable:
+        """The samples on which it is done, and how."""
+        indices = tuple(self.samples.indices.tolist())
+        return "votes", self.precision, self.samples.batch_size, indices
+
+    def make(self, worker: Worker) -> Prepared:
+        """Prepare the worker's candidate."""
+        device, images = worker.task.device, self.samples.images
+        fast = accelerate(worker.task.module, images.to(device), self.precision)
+        asked = batch_size_on(worker, self.samples, self.samples.batch_size)
+        with tensor_cores(self.precision == "tf32"):
+            noise = Noise(self.samples.seed, device)
+            size = _fitting_size(fast.model, noise, images, asked)
+            # A GPU takes as long for a few images as for hundreds, so a full batch is timed there.
+            few = size if device.type != "cpu" else min(size, TRIED_IMAGES)
+            batch = images[torch.arange(few) % len(images)].to(device)
+            seconds = pass_seconds(fast.model, batch, None) / few
+        return Prepared(fast, size, seconds)
+
+
+def draw_seconds(prepared: Prepared) -> float:
+    """Return the seconds of a draw, for expectations."""
+    return prepared.draw_seconds
+
+
+@dataclass(frozen=True)
+class Certifying(Work):
+    """The votes on samples.
+
+    Attributes:
+        setup: of the candidate.
+        procedure: how draws are made and counted.
+        most_draws: of all samples of the run; decides whether passes are compiled.
+        compiled: what the record of an interrupted run says of that; None: nothing.
+    """
+
+    setup: Voters
+    procedure: Procedure
+    most_draws: int
+    compiled: str | None
+
+    def blocks(
+        self, worker: Worker, task: CertificationTask, report: Report
+    ) -> Iterator[CertificationBlock]:
+        """Certify, a block about every 20 seconds."""
+        prepared: Prepared = worker.prepared(self.setup)
+        most_draws = _most_draws(self.procedure.smoothing)
+        self._settle_compilation(worker, prepared, task)
+        precision = self.setup.precision
+        voting = _Voting(prepared.fast, precision)
+        mixed = None if task.mix is None else mixed_vote(task, task.mix, self.procedure)
+        batches = certify_many(
+            voting,
+            task.images,
+            task.indices,
+            task.classes,
+            self.procedure,
+            Noise(task.seed, task.device),
+            min(max(1, prepared.size // worker.share), len(task.labels) * most_draws),
+            mixed,
+        )
+        labels = task.labels.tolist()
+        certificates: list[Certificate] = []
+        done = wrong = drawn = in_block = of_done = 0
+        block_start = reported = time.perf_counter()
+        for settled, draws in batches:
+            now = time.perf_counter()
+            certificates += settled
+            drawn, in_block = drawn + draws, in_block + draws
+            done += len(settled)
+            wrong += sum(each.prediction != labels[each.row] for each in settled)
+            of_done += sum(each.noise_samples for each in settled)
+            if now - reported >= SECONDS_BETWEEN_REPORTS:
+                reported = now
+                # Draws of samples under way count, too.
+                under_way = max(0, drawn - of_done) / most_draws
+                report(Doing(done + under_way, wrong, drawn))
+            if certificates and now - block_start >= SECONDS_A_BLOCK:
+                seconds, block_start = now - block_start, now
+                yield _block(task, certificates, in_block, seconds, voting.record())
+                certificates, in_block = [], 0
+        if certificates:
+            seconds = time.perf_counter() - block_start
+            yield _block(task, certificates, in_block, seconds, voting.record())
+        report(Doing(done, wrong, drawn))
+
+    def settled(self, block: CertificationBlock) -> IntArray:
+        """Return the certified samples."""
+        return block.certificates.index
+
+    def _settle_compilation(
+        self, worker: Worker, prepared: Prepared, task: CertificationTask
+    ) -> None:
+        if prepared.settled_compilation or not worker.may_compile:
+            return
+        prepared.settled_compilation = True
+        size = prepared.size
+        batch = task.images[torch.arange(size) % len(task.images)].to(task.device)
+        expected = 0.0
+        if self.most_draws >= TIMED_PASSES * size:
+            expected = prepared.draw_seconds * self.most_draws
+        prepared.fast = compile_if_worth(prepared.fast, batch, None, expected, self.compiled)
+
+
+def mixed_vote(task: CertificationTask, mix: Mix, procedure: Procedure) -> MixedVote:
+    """Return how votes for a mix's robust base become a certificate of the mix.
+
+    Raises:
+        InputError: the procedure does not take the votes of all classes.
+    """
+    if not isinstance(procedure, FixedProcedure):
+        raise InputError(
+            f"--procedure: expected fixed for a mix, which needs the votes of all classes; got "
+            f"{procedure.name}"
+        )
+
+    def accurate_probabilities(part: Tensor) -> Tensor:
+        logits = logits_of(mix.accurate(task.images[part].to(task.device)))
+        return mix.accurate_log_probabilities(logits).exp().cpu()
+
+    with torch.no_grad(), tensor_cores(False):
+        at_once = ImagesAtOnce(ACCURATE_BATCH)
+        parts = at_once.in_parts(torch.arange(len(task.images)), accurate_probabilities)
+    accurate = torch.cat(parts).double().numpy()
+    return MixedVote(accurate, mix.alpha, procedure.smoothing)
 
 
 class _Voting:
@@ -191,35 +308,6 @@ class _Voting:
         return {**self.fast.record, **({DRAWS_WITHOUT_CLASS: count} if count else {})}
 
 
-class _Tally:
-    """Counts what is done, and estimates the most time that is left."""
-
-    def __init__(self, examples: int, done: int, right: int, most_draws: int) -> None:
-        self.examples = examples
-        self.done = done
-        self.right = right
-        self.most_draws = most_draws
-        self.draws = 0
-        self.draws_of_done = 0
-        self.start = time.perf_counter()
-
-    def add(self, settled: list[Certificate], labels: list[int], draws: int) -> None:
-        """Count a batch."""
-        self.done += len(settled)
-        self.right += sum(
-            each.prediction == label for each, label in zip(settled, labels, strict=True)
-        )
-        self.draws += draws
-        self.draws_of_done += sum(each.noise_samples for each in settled)
-
-    def at(self, now: float) -> Progress:
-        """Return the progress to display; draws of samples under way count as done."""
-        under_way = max(0, self.draws - self.draws_of_done)
-        left = max(0, (self.examples - self.done) * self.most_draws - under_way)
-        seconds = left * (now - self.start) / self.draws if self.draws else None
-        return Progress(STAGE, self.done, self.examples, self.right, max(self.done, 1), seconds)
-
-
 def _fitting_size(
     model: Callable[[Tensor], Tensor], noise: Noise, images: Tensor, size: int
 ) -> int:
@@ -233,38 +321,20 @@ def _fitting_size(
     return with_as_many_as_fit(size, passed)
 
 
-def _compiled_if_worth(
-    fast: Accelerated,
-    images: Tensor,
-    device: torch.device,
-    size: int,
-    draws: int,
-    finished: Mapping[str, CertificationBlock],
-) -> Accelerated:
-    """Return the candidate, with compiled passes if the draws take long enough to pay for them."""
-    batch = images[torch.arange(size) % len(images)].to(device)
-    expected = 0.0
-    if draws >= TIMED_PASSES * size:
-        expected = pass_seconds(fast.model, batch, None) / size * draws
-    return compile_if_worth(fast, batch, None, expected, finished)
-
-
 def _most_draws(smoothing: Smoothing) -> int:
     return smoothing.selection_samples + smoothing.noise_samples
 
 
 def _block(
     task: CertificationTask,
-    rows: Tensor,
-    number: int,
     certificates: list[Certificate],
     draws: int,
     seconds: float,
     record: Mapping[str, float | str],
 ) -> CertificationBlock:
-    place = rows[[each.row for each in certificates]]
+    place = [each.row for each in certificates]
     return CertificationBlock(
-        key=f"01-{STAGE}-{number:05d}",
+        key=_PREFIX,
         seconds=seconds,
         certificates=Certificates(
             index=task.indices[place].numpy(),

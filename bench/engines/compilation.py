@@ -45,7 +45,7 @@ def compile_if_worth(
     images: Tensor,
     labels: Tensor | None,
     expected_seconds: float,
-    finished: Mapping[str, Block],
+    earlier: str | None,
 ) -> Accelerated:
     """Compile the candidate's passes if that is equal and faster; else return it as it is.
 
@@ -54,12 +54,11 @@ def compile_if_worth(
         images: (n, C, H, W), a full batch on the device.
         labels: (n,); None if no gradient will be asked for.
         expected_seconds: of the run, as it is.
-        finished: blocks of an earlier, interrupted run: what was found then holds.
+        earlier: what an interrupted run's record says, of `earlier_record`: it holds.
 
     Returns:
         what the search is to call; its record says whether it is compiled, or why not.
     """
-    earlier = _earlier(finished)
     if earlier is not None and not earlier.startswith("yes"):
         return _with_record(replace(fast, compiler_works=_MEASURED in earlier), earlier)
     worth = FORWARD_WORTH_SECONDS if labels is None else WORTH_SECONDS
@@ -170,7 +169,8 @@ def _difference(ours: Tensor | None, theirs: Tensor | None) -> float:
     return float((ours - theirs).detach().abs().max() / largest)
 
 
-def _earlier(finished: Mapping[str, Block]) -> str | None:
+def earlier_record(finished: Mapping[str, Block]) -> str | None:
+    """Return what the blocks of an interrupted run say of compilation; None: nothing."""
     found: list[Any] = [
         block.record[RECORD] for block in finished.values() if RECORD in block.record
     ]

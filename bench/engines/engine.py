@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bench.attacks import AttackPlan, plan_attack
 from bench.candidates.mix import Mix
 from bench.certification.smoothing import Smoothing
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
+from bench.executors.stage import Executor
 from bench.store.records import AttackBlock, Block
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
@@ -102,6 +103,7 @@ class CertificationTask(Task):
 
 
 AnyTask = TypeVar("AnyTask", bound=Task, contravariant=True)
+SomeTask = TypeVar("SomeTask", bound=Task)
 
 
 class Engine(Protocol[AnyTask]):
@@ -123,52 +125,23 @@ class Engine(Protocol[AnyTask]):
         """Return those of the engine's settings that decide the result, for the manifest."""
 
     def run(
-        self, task: AnyTask, finished: Mapping[str, Any], report: Callable[[Progress], None]
+        self,
+        task: AnyTask,
+        finished: Mapping[str, Any],
+        report: Callable[[Progress], None],
+        executor: Executor | None = None,
     ) -> Iterator[Block]:
         """Do the task, yielding each block as it is finished.
 
         Args:
             finished: blocks of an earlier, interrupted run by key; they are not done again.
             report: told how far the work is.
+            executor: does the work; None: this process.
         """
 
 
 GRADIENT_COST = 3.0
 """A forward-backward pass in forward passes, about; for estimates of time only."""
-
-
-@dataclass
-class Outlook:
-    """How much time is left, learnt from the passes made so far.
-
-    Attributes:
-        costs: of each attack on a sample that survives it, in forward passes.
-    """
-
-    costs: list[float]
-    cost_done: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, cost: float, seconds: float) -> None:
-        """Count work that was done."""
-        self.cost_done += cost
-        self.seconds += seconds
-
-    def seconds_left(self, stage: int, waiting: float, standing: int) -> float | None:
-        """Return an upper estimate: as if every sample that stands stood all attacks.
-
-        Args:
-            stage: number of the attack that is under way, from 0.
-            waiting: samples that it has not finished; parts of one count.
-            standing: samples that are not broken.
-
-        Returns:
-            seconds, None while nothing is known.
-        """
-        if self.cost_done == 0:
-            return None
-        cost = waiting * self.costs[stage] + standing * sum(self.costs[stage + 1 :])
-        return cost * self.seconds / self.cost_done
 
 
 def survivor_costs(task: AttackTask) -> list[float]:
@@ -207,3 +180,9 @@ def broken_rows(task: Task, block: AttackBlock) -> Tensor:
     if block.witnesses is None:
         return torch.empty(0, dtype=torch.int64)
     return torch.from_numpy(np.flatnonzero(np.isin(task.indices.numpy(), block.witnesses.index)))
+
+
+def without_samples(task: SomeTask) -> SomeTask:
+    """Return a task that holds no samples and no images to try."""
+    empty = task.part(slice(0, 0))
+    return replace(empty, trials=None) if isinstance(empty, AttackTask) else empty

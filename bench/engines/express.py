@@ -16,28 +16,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from bench.attacks import ATTACKS, Attack, AttackPlan
 from bench.attacks.auto_pgd import APGD
 from bench.attacks.cosine_pgd import CosinePGD
 from bench.attacks.losses import LOSSES, loss_for
 from bench.attacks.square_by_norm import square_for
-from bench.attacks.target_ranking import RANKED_CLASSES, nearest_wrong_classes
-from bench.engines.acceleration import Accelerated
+from bench.attacks.target_ranking import RANKED_CLASSES
+from bench.engines.attack_works import Preparation
 from bench.engines.engine import (
     AttackTask,
-    Outlook,
-    batches,
     broken_rows,
     plan,
     survivor_cost,
     survivor_costs,
 )
 from bench.engines.express_planner import Arm, Planner, Pull, Remaining
-from bench.engines.fast import FastEngine, Prepared
-from bench.engines.progress import Progress
-from bench.engines.search import Rank, Search
+from bench.engines.fast import Course, FastEngine
+from bench.executors.progress import Progress
+from bench.executors.stage import Executor
 from bench.store.records import AttackBlock
 from bench.suites.suite import AttackChoice
 
@@ -150,78 +147,58 @@ class ExpressEngine(FastEngine):
         task: AttackTask,
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
+        executor: Executor,
     ) -> Iterator[AttackBlock]:
         """Predict the clean images, pull arms until little is left, and say how much that is."""
         own = [plan(task, attack) for attack in task.attacks]
-        prepared = yield from self.prepared(task, own, finished, report)
-        if prepared is None:
+        course, setup = yield from self.begun(task, own, finished, report, executor)
+        if setup is None:
             return
-        task, standing = prepared.task, prepared.standing
         reason = "answers are random" if task.randomized else ""
-        if not prepared.differentiable:
+        if not self.has_gradient(course, setup):
             reason = "the candidate has no gradient"
         record: dict[str, float | str] = {}
         if not reason:
-            planner = yield from self._pull_arms(prepared, finished, report)
-            reason = yield from self._look(prepared, planner, finished, report)
+            planner = yield from self._pull_arms(course, setup)
+            reason = yield from self._look(course, setup, planner)
             record = _left(planner.remaining())
         if reason:
             record = {"express_escalated": reason}
-            outlook = Outlook(survivor_costs(task))
-            yield from self.attacks(
-                own,
-                prepared.fast,
-                prepared.differentiable,
-                outlook,
-                finished,
-                task,
-                standing,
-                report,
-            )
+            expected = self.expected_seconds(course, setup)
+            yield from course.through(self.chain(course, setup, own, 0, expected), None, expected)
         if f"99-{LEFT}-00000" not in finished:
             yield AttackBlock(key=f"99-{LEFT}-00000", seconds=0.0, record=record)
 
     def _pull_arms(
-        self,
-        prepared: Prepared,
-        finished: Mapping[str, AttackBlock],
-        report: Callable[[Progress], None],
+        self, course: Course, setup: Preparation
     ) -> Generator[AttackBlock, None, Planner]:
         """Pull arms until the planner ends; returns it."""
-        task, standing = prepared.task, prepared.standing
+        task = course.task
         plans = arms(task)
         knowing = {_short_name(each.name) for each in task.attacks if ATTACKS[each.name].need}
-        rank = TargetOrder(task, prepared.fast)
-        survivors = int(standing.sum())
+        survivors = len(course.rows)
         planner = Planner(
             arms=[
                 Arm(each.name, survivor_cost(each), tried=each.name in knowing) for each in plans
             ],
-            samples=len(standing),
-            standing=standing.numpy().copy(),
+            samples=len(task.labels),
+            standing=np.isin(np.arange(len(task.labels)), course.rows.numpy()),
             budget=self.budget_share * sum(survivor_costs(task)),
-            goal=self.goal * len(standing),
+            goal=self.goal * len(task.labels),
             most_rows=max(LEAST_ROWS, survivors // ROWS_SHARE),
         )
-        stage = 0
+        number = 0
         while (pull := planner.next_pull()) is not None:
-            blocks = self._pulled(
-                prepared, plans[pull.arm], pull.rows, stage, rank, finished, report
-            )
-            done = yield from blocks
+            done = yield from self._pulled(course, setup, plans[pull.arm], pull.rows, number)
             planner.learn(pull, *_outcome(task, pull, done))
-            stage += 1
+            number += 1
         return planner
 
     def _look(
-        self,
-        prepared: Prepared,
-        planner: Planner,
-        finished: Mapping[str, AttackBlock],
-        report: Callable[[Progress], None],
+        self, course: Course, setup: Preparation, planner: Planner
     ) -> Generator[AttackBlock, None, str]:
         """Search at random around some samples that stand; returns why to escalate, if so."""
-        task = prepared.task
+        task = course.task
         looked_at = planner.nearest_and_others(LOOKED_AT)
         if not len(looked_at):
             return ""
@@ -229,8 +206,7 @@ class ExpressEngine(FastEngine):
         attack = square_for(threat.norm, threat.eps, queries=QUERIES)
         if task.images.shape[2] < attack.least_height:
             return ""
-        look = _arm(LOOK, attack)
-        blocks = yield from self._pulled(prepared, look, looked_at, 97, None, finished, report)
+        blocks = yield from self._pulled(course, setup, _arm(LOOK, attack), looked_at, 97)
         broken = sum(len(each.witnesses.index) for each in blocks if each.witnesses is not None)
         if broken < MASKED_BREAKS:
             return ""
@@ -238,55 +214,15 @@ class ExpressEngine(FastEngine):
 
     def _pulled(
         self,
-        prepared: Prepared,
+        course: Course,
+        setup: Preparation,
         plan: AttackPlan,
         rows: npt.NDArray[np.int64],
-        stage: int,
-        rank: Rank | None,
-        finished: Mapping[str, AttackBlock],
-        report: Callable[[Progress], None],
+        number: int,
     ) -> Generator[AttackBlock, None, list[AttackBlock]]:
         """Run one attack on some rows; yields new blocks, returns all; marks what breaks."""
-        task, standing = prepared.task, prepared.standing
-        chosen = torch.zeros_like(standing)
-        chosen[torch.from_numpy(rows)] = True
-        outlook = Outlook([0.0] * stage + [survivor_cost(plan)])
-        search = Search(
-            task, plan, prepared.fast, task.batch_size, stage, self.precision, outlook, rank
-        )
-        others = int(standing.sum()) - len(rows)
-
-        def told(progress: Progress) -> None:
-            report(replace(progress, robust=progress.robust + others, examples=len(standing)))
-
-        done = [block for key, block in finished.items() if key.startswith(search.prefix)]
-        for block in search.run(chosen, finished, told):
-            yield block
-            done.append(block)
-        for block in done:
-            standing[broken_rows(task, block)] = False
-        return done
-
-
-class TargetOrder:
-    """The wrong classes of samples, nearest boundary first; each sample's worked out once."""
-
-    def __init__(self, task: AttackTask, fast: Accelerated) -> None:
-        self._task = task
-        self._fast = fast
-        self._known = torch.full((len(task.labels), min(RANKED_CLASSES, task.classes - 1)), -1)
-
-    def __call__(self, rows: Tensor, count: int) -> Tensor:
-        """Return (n, at most `count`) int64 for rows (n,); see `Rank`."""
-        task = self._task
-        unknown = rows[self._known[rows, 0] < 0]
-        for part in batches(unknown, task.batch_size):
-            images = task.images[part].to(task.device)
-            labels = task.labels[part].to(task.device)
-            norm = task.threat_model.norm
-            classes = nearest_wrong_classes(self._fast.model, images, labels, norm)
-            self._known[part] = classes.cpu()
-        return self._known[rows, :count]
+        chain = self.chain(course, setup, [plan], number, None, nearest_first=plan.targets > 0)
+        return (yield from course.through(chain, torch.from_numpy(rows)))
 
 
 def _outcome(

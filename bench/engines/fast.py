@@ -5,65 +5,91 @@ A sample's result depends on the candidate, the sample, the protocol and the see
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import AttackPlan, Model
-from bench.attacks.image_gradient import GradientError
-from bench.engines.acceleration import PRECISIONS, TRIED_IMAGES, Accelerated, accelerate
-from bench.engines.batch_size import filling_size, fitting_size
-from bench.engines.compilation import compile_if_worth, pass_seconds
+from bench.attacks import AttackPlan
+from bench.engines.acceleration import PRECISIONS
+from bench.engines.attack_works import (
+    CLEAN,
+    Clean,
+    KnownImages,
+    OneAttack,
+    Preparation,
+    has_gradient,
+    images_to_fill,
+    preparation,
+    unit_seconds,
+)
+from bench.engines.batch_size import filling_size
+from bench.engines.compilation import earlier_record
 from bench.engines.convergence import (
     MOST_DOUBLINGS,
     SETTLED_SHARE,
     expected_share,
     harder_plans,
 )
-from bench.engines.differentiability import is_differentiable
-from bench.engines.engine import (
-    GRADIENT_COST,
-    AttackTask,
-    Outlook,
-    batches,
-    broken_rows,
-    plan,
-    survivor_cost,
-    survivor_costs,
-)
-from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, clean_results
-from bench.engines.progress import Progress
-from bench.engines.search import Search
-from bench.engines.sharing import processes, share_out
+from bench.engines.engine import AttackTask, plan, survivor_cost, survivor_costs, without_samples
+from bench.engines.prediction import MOST_CONFIRMATION_DRAWS
 from bench.engines.smallest import find_smallest
-from bench.engines.trials import KEY, try_images
+from bench.engines.trials import NAME as KNOWN_IMAGES
+from bench.engines.trials import WITNESSES
 from bench.errors import InputError
-from bench.memory.out_of_memory import ImagesAtOnce
-from bench.store.records import AttackBlock, Attempts
-from bench.store.tables import concatenate
+from bench.executors.in_process import InProcess
+from bench.executors.progress import Progress
+from bench.executors.stage import Executor, Stage, blocks_of, standing
+from bench.store.records import AttackBlock
 
 
 @dataclass
-class Prepared:
-    """What attacks begin from.
+class Course:
+    """An attacking run under way: what all of its stages share.
 
     Attributes:
-        task: with a batch size that fits into memory.
-        standing: (N,) bool, samples that are right and that no known image breaks.
-        fast: the candidate as the search calls it.
-        differentiable: whether it has a gradient.
+        task: all samples.
+        finished: blocks of an earlier, interrupted run by key.
+        report: told how far the work is.
+        executor: does the work.
+        rows: (n,) places of the samples that stand.
+        images_to_fill: that keep a worker's device busy; 0: not asked yet.
     """
 
     task: AttackTask
-    standing: Tensor
-    fast: Accelerated
-    differentiable: bool
+    finished: Mapping[str, AttackBlock]
+    report: Callable[[Progress], None]
+    executor: Executor
+    rows: Tensor
+    images_to_fill: int = 0
+
+    def through(
+        self,
+        chain: Sequence[Stage],
+        rows: Tensor | None = None,
+        expected_seconds: float | None = None,
+    ) -> Generator[AttackBlock, None, list[AttackBlock]]:
+        """Take samples through a chain; yield new blocks, return all, and keep what stands.
+
+        Args:
+            chain: the stages.
+            rows: (n,) samples; None: all that stand.
+            expected_seconds: see `Executor.do`.
+        """
+        rows = self.rows if rows is None else rows
+        # Keys say which stage a block is of; a block's own key may have a round before it.
+        done = {stage.prefix: blocks_of(self.finished, stage.prefix) for stage in chain}
+        work = self.executor.do(
+            self.task, chain, rows, self.finished, self.report, expected_seconds
+        )
+        for block in work:
+            yield block
+            done[block.key.rpartition("-")[0]].append(block)
+        for stage in chain:
+            self.rows = standing(self.task, self.rows, stage, done[stage.prefix])
+        return [block for blocks in done.values() for block in blocks]
 
 
 class FastEngine:
@@ -91,189 +117,126 @@ class FastEngine:
         task: AttackTask,
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
+        executor: Executor | None = None,
     ) -> Iterator[AttackBlock]:
         """Do the attacks; then, if asked for, look for each sample's smallest perturbation.
 
         Raises:
             InputError: an attack of the protocol is unknown or its parameters are wrong.
         """
+        executor = executor or InProcess()
         blocks = list(finished.values()) if task.eps_curve else []
-        for block in self.attacked(task, finished, report):
+        for block in self.attacked(task, finished, report, executor):
             yield block
             if task.eps_curve:
                 blocks.append(block)
         if task.eps_curve:
-            yield from find_smallest(task, self.precision, blocks, report)
+            yield from find_smallest(task, self.precision, blocks, finished, report, executor)
 
     def attacked(
         self,
         task: AttackTask,
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
+        executor: Executor,
     ) -> Iterator[AttackBlock]:
         """Predict the clean images, then attack by attack what still stands; see `run`."""
         plans = [plan(task, attack) for attack in task.attacks]
-        prepared = yield from self.prepared(task, plans, finished, report)
-        if prepared is None:
+        course, setup = yield from self.begun(task, plans, finished, report, executor)
+        if setup is None:
             return
-        task, standing, differentiable = prepared.task, prepared.standing, prepared.differentiable
-        fast = prepared.fast
-        outlook = Outlook(survivor_costs(task))
-        expected = _expected_seconds(task, fast, int(standing.sum()), outlook, differentiable)
-        count = processes(task, int(standing.sum()), expected) if differentiable else 1
-        if differentiable and count == 1:
-            fast = _compiled_if_worth(task, fast, expected, finished)
-        attacks = partial(self.attacks, plans, fast, differentiable, outlook, finished)
-        if count > 1:
-            fast.record["processes"] = str(count)
-            yield from share_out(task, standing, count, finished, report, attacks)
-            return
-        yield from attacks(task, standing, report)
-        if not task.until_converged or not differentiable:
+        expected = self.expected_seconds(course, setup)
+        yield from course.through(self.chain(course, setup, plans, 0, expected), None, expected)
+        if not task.until_converged or not self.has_gradient(course, setup):
             return
         shares: list[float] = []
+        number = len(plans)
         for doubling in range(1, MOST_DOUBLINGS + 1):
-            before = int(standing.sum())
+            before = len(course.rows)
             if before == 0 or (shares and expected_share(shares) < SETTLED_SHARE):
                 return
-            for each in harder_plans(task, doubling):
-                outlook.costs.append(survivor_cost(each))
-                stage = len(outlook.costs) - 1
-                search = Search(task, each, fast, task.batch_size, stage, self.precision, outlook)
-                yield from search.run(standing, finished, report)
-            shares.append(1 - int(standing.sum()) / before)
+            harder = harder_plans(task, doubling)
+            yield from course.through(self.chain(course, setup, harder, number, None))
+            number += len(harder)
+            shares.append(1 - len(course.rows) / before)
 
-    def prepared(
+    def has_gradient(self, course: Course, setup: Preparation) -> bool:
+        """Return whether the candidate has a gradient."""
+        return bool(course.executor.ask(without_samples(course.task), setup, has_gradient))
+
+    def expected_seconds(self, course: Course, setup: Preparation) -> float:
+        """Return the seconds of a run's attacks in one process, as if all samples stood."""
+        unit = float(course.executor.ask(without_samples(course.task), setup, unit_seconds))
+        return len(course.rows) * sum(survivor_costs(course.task)) * unit
+
+    def begun(
         self,
         task: AttackTask,
         plans: Sequence[AttackPlan],
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
-    ) -> Generator[AttackBlock, None, Prepared | None]:
-        """Predict the clean images, try known ones, and make passes faster.
+        executor: Executor,
+    ) -> Generator[AttackBlock, None, tuple[Course, Preparation | None]]:
+        """Predict the clean images, and try known ones.
 
         Returns:
-            what the attacks begin from; None if nothing stands.
+            the run, and what prepares its attacks; None if nothing stands.
         """
-        standing = yield from _clean(task, task.batch_size, finished, report)
-        if KEY in finished:
-            standing[broken_rows(task, finished[KEY])] = False
-        elif task.trials is not None:
-            yield try_images(task, task.trials, standing)
-        if not bool(standing.any()):
-            return None
-        rows = standing.nonzero().flatten()[: min(TRIED_IMAGES, task.batch_size)]
-        fast = accelerate(task.module, task.images[rows].to(task.device), self.precision)
-        differentiable = _has_gradient(fast.model, task, plans)
-        size = fitting_size(fast.model, task, task.batch_size, differentiable)
-        if size < task.batch_size:
-            fast.record["batch size"] = f"{size} for {task.batch_size}, which memory cannot hold"
-        return Prepared(replace(task, batch_size=size), standing, fast, differentiable)
-
-    def attacks(
-        self,
-        plans: Sequence[AttackPlan],
-        fast: Accelerated,
-        differentiable: bool,
-        outlook: Outlook,
-        finished: Mapping[str, AttackBlock],
-        task: AttackTask,
-        standing: Tensor,
-        report: Callable[[Progress], None],
-    ) -> Iterator[AttackBlock]:
-        """Attack by attack on what stands; `standing` (N,) is updated as samples break."""
-        for stage, each in enumerate(plans):
-            # A stand-in has a gradient even where the candidate itself has none at all.
-            if each.needs_gradient and not (differentiable or each.view == "straight-through"):
-                key = f"{stage + 1:02d}-{each.name}-00000"
-                if key not in finished:
-                    yield _skipped(task, each, key, standing)
-                continue
-            search = Search(task, each, fast, task.batch_size, stage, self.precision, outlook)
-            yield from search.run(standing, finished, report)
-
-
-def _clean(
-    task: AttackTask,
-    size: int,
-    finished: Mapping[str, AttackBlock],
-    report: Callable[[Progress], None],
-) -> Generator[AttackBlock, None, Tensor]:
-    """Predict all samples; return which (N,) are right."""
-    standing = torch.zeros(len(task.labels), dtype=torch.bool)
-    known = torch.zeros(len(task.labels), dtype=torch.bool)
-    place = {index: row for row, index in enumerate(task.indices.tolist())}
-    at_once = ImagesAtOnce(size)
-    number = 0
-    for key, block in finished.items():
-        if block.clean is not None:
-            rows = torch.tensor([place[index] for index in block.clean.index.tolist()])
-            standing[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
-            known[rows] = True
-            number = max(number, int(key.rpartition("-")[2]) + 1)
-    for rows in batches((~known).nonzero().flatten(), max(size, 1000)):
-        start = time.perf_counter()
-        clean = concatenate(at_once.in_parts(rows, lambda part: clean_results(task, part)))
-        yield AttackBlock(
-            key=f"00-clean-{number:05d}", seconds=time.perf_counter() - start, clean=clean
+        everything = torch.arange(len(task.labels))
+        course = Course(task, finished, report, executor, everything)
+        together = 0 if task.randomized else None
+        clean = Clean(task.batch_size)
+        yield from course.through(
+            [Stage("clean", CLEAN, clean, 1.0, exactly=together, counts_up=True)]
         )
-        number += 1
-        standing[rows] = torch.from_numpy(clean.prediction == clean.label)
-        known[rows] = True
-        done = int(known.sum())
-        report(Progress("clean", done, len(standing), int(standing.sum()), done))
-    return standing
+        if task.trials is not None:
+            tries = KnownImages(task.trials)
+            yield from course.through(
+                [Stage(WITNESSES, KNOWN_IMAGES, tries, 1.0, exactly=together)]
+            )
+        if not len(course.rows):
+            return course, None
+        needs_gradient = any(each.needs_gradient for each in plans)
+        return course, preparation(task, course.rows, self.precision, needs_gradient=needs_gradient)
 
+    def chain(
+        self,
+        course: Course,
+        setup: Preparation,
+        plans: Sequence[AttackPlan],
+        number: int,
+        expected_seconds: float | None,
+        *,
+        nearest_first: bool = False,
+    ) -> list[Stage]:
+        """Return the stages of attacks, each on what the one before left.
 
-def _expected_seconds(
-    task: AttackTask,
-    fast: Accelerated,
-    standing: int,
-    outlook: Outlook,
-    differentiable: bool,
-) -> float:
-    """Return the seconds of the whole run in this process, as if all samples stood."""
-    # A GPU takes as long for a few images as for hundreds, so a full batch is timed there.
-    few = task.batch_size if task.device.type != "cpu" else min(task.batch_size, TRIED_IMAGES)
-    rows = torch.arange(few) % len(task.images)
-    images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
-    passes = 1 + GRADIENT_COST if differentiable else 1
-    each = pass_seconds(fast.model, images, labels if differentiable else None) / (few * passes)
-    return standing * sum(outlook.costs) * each
-
-
-def _compiled_if_worth(
-    task: AttackTask,
-    fast: Accelerated,
-    expected_seconds: float,
-    finished: Mapping[str, AttackBlock],
-) -> Accelerated:
-    rows = torch.arange(task.batch_size) % len(task.images)
-    images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
-    return compile_if_worth(fast, images, labels, expected_seconds, finished)
-
-
-def _has_gradient(model: Model, task: AttackTask, plans: Sequence[AttackPlan]) -> bool:
-    """Return whether attacks can have a gradient; an error counts only if one needs it."""
-    try:
-        return is_differentiable(model, task)
-    except GradientError:
-        if any(each.needs_gradient for each in plans):
-            raise
-        return False
-
-
-def _skipped(task: AttackTask, plan: AttackPlan, key: str, standing: Tensor) -> AttackBlock:
-    """Return the record of an attack that needs a gradient on a candidate that has none."""
-    index = task.indices[standing].numpy()
-    n, nothing = len(index), np.zeros(len(index))
-    attempts = Attempts(
-        index=index,
-        attack=np.full(n, plan.name),
-        outcome=np.full(n, "skipped"),
-        iteration=np.full(n, -1),
-        forward_passes=nothing,
-        backward_passes=nothing,
-        seconds=nothing,
-    )
-    return AttackBlock(key=key, seconds=0.0, attempts=attempts)
+        Args:
+            course: the run.
+            setup: of the candidate.
+            plans: the attacks.
+            number: the first one's place in the run's sequence.
+            expected_seconds, nearest_first: see `OneAttack`.
+        """
+        compiled = earlier_record(course.finished)
+        works = [
+            OneAttack(setup, each, number + place, expected_seconds, compiled, nearest_first)
+            for place, each in enumerate(plans)
+        ]
+        if course.executor.workers > 1 and not course.images_to_fill:
+            samples = without_samples(course.task)
+            course.images_to_fill = int(course.executor.ask(samples, setup, images_to_fill))
+        # A random candidate's draws belong to its batch.
+        together = 0 if course.task.randomized else None
+        return [
+            Stage(
+                work.plan.name,
+                work.key,
+                work,
+                survivor_cost(work.plan),
+                setup,
+                together,
+                -(-course.images_to_fill // work.plan.items),
+            )
+            for work in works
+        ]

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,22 +23,26 @@ from bench.attacks import inside, tolerance
 from bench.attacks.attack import finite
 from bench.attacks.registry import STANDARD
 from bench.decision import answered
+from bench.engines.attack_works import CLEAN, AttackWork, Clean, Preparation, preparation
 from bench.engines.differentiability import is_differentiable
-from bench.engines.engine import (
-    AttackTask,
-    Outlook,
-    batches,
-    broken_rows,
-    plan,
-    survivor_costs,
-)
-from bench.engines.prediction import clean_results, confirm
-from bench.engines.progress import Progress
+from bench.engines.engine import AttackTask, plan, survivor_costs, without_samples
+from bench.engines.prediction import confirm
 from bench.errors import EvaluationError, InputError
+from bench.executors.in_process import InProcess
+from bench.executors.progress import Progress
+from bench.executors.stage import (
+    Doing,
+    Executor,
+    Report,
+    Setup,
+    Stage,
+    Worker,
+    blocks_of,
+    standing,
+)
 from bench.memory.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock, Attempts, Witnesses
-from bench.suites.suite import AttackChoice
 
 MINIMUM_CLASSES = 4
 
@@ -147,6 +152,7 @@ class ReferenceEngine:
         task: AttackTask,
         finished: Mapping[str, AttackBlock],
         report: Callable[[Progress], None],
+        executor: Executor | None = None,
     ) -> Iterator[AttackBlock]:
         """Predict the clean images, then attack by attack what still stands.
 
@@ -156,62 +162,77 @@ class ReferenceEngine:
             EvaluationError: an attack needs a gradient, and the candidate has none.
         """
         _check(task)
-        standing = torch.ones(len(task.labels), dtype=torch.bool)
-        for number, rows in enumerate(batches(torch.arange(len(task.labels)), task.batch_size)):
-            key = f"00-clean-{number:05d}"
-            block = finished.get(key)
-            if block is None:
-                start = time.perf_counter()
-                clean = clean_results(task, rows)
-                block = AttackBlock(key=key, seconds=time.perf_counter() - start, clean=clean)
+        executor = executor or InProcess()
+        size = task.batch_size
+        everything = torch.arange(len(task.labels))
+        clean = Stage("clean", CLEAN, Clean(size), 1.0, exactly=size, counts_up=True)
+        blocks = blocks_of(finished, CLEAN)
+        for block in executor.do(task, [clean], everything, finished, report):
+            yield block
+            blocks.append(block)
+        rows = standing(task, everything, clean, blocks)
+        needing = [each.name for each in task.attacks if plan(task, each).needs_gradient]
+        if len(rows) and needing:
+            setup = preparation(task, rows, "float32", needs_gradient=True)
+            if not executor.ask(without_samples(task), GradientOf(setup), bool):
+                raise EvaluationError(
+                    f"expected logits with a gradient, which pyautoattack's {', '.join(needing)} "
+                    "need; got logits without. Use --engine fast, which leaves such attacks out "
+                    "and says so"
+                )
+        for number, (attack, cost) in enumerate(
+            zip(task.attacks, survivor_costs(task), strict=True)
+        ):
+            key = f"{number + 1:02d}-{attack.name}"
+            work = ReferenceAttack(attack.name, key, cost)
+            stage = Stage(attack.name, key, work, cost, exactly=size)
+            blocks = blocks_of(finished, key)
+            for block in executor.do(task, [stage], rows, finished, report):
                 yield block
-            assert block.clean is not None
-            standing[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
-            done = int(rows[-1]) + 1
-            report(Progress("clean", done, len(standing), int(standing[:done].sum()), done))
-        if bool(standing.any()):
-            _check_gradient(task)
-        outlook = Outlook(survivor_costs(task))
-        for stage, attack in enumerate(task.attacks):
-            yield from self._attack(task, attack, stage, standing, finished, report, outlook)
-
-    def _attack(
-        self,
-        task: AttackTask,
-        attack: AttackChoice,
-        stage: int,
-        standing: Tensor,
-        finished: Mapping[str, AttackBlock],
-        report: Callable[[Progress], None],
-        outlook: Outlook,
-    ) -> Iterator[AttackBlock]:
-        """Run one attack on all that stand; `standing` (N,) is updated as samples break."""
-        attacked = torch.nonzero(standing).flatten()
-        done = 0
-        for number, rows in enumerate(batches(attacked, task.batch_size)):
-            left = outlook.seconds_left(stage, len(attacked) - done, int(standing.sum()))
-            report(
-                Progress(attack.name, done, len(attacked), int(standing.sum()), len(standing), left)
-            )
-            key = f"{stage + 1:02d}-{attack.name}-{number:05d}"
-            block = finished.get(key)
-            if block is None:
-                block = _within_memory(task, attack.name, rows, key)
-                outlook.add(len(rows) * outlook.costs[stage], block.seconds)
-                yield block
-            standing[broken_rows(task, block)] = False
-            done += len(rows)
-        report(Progress(attack.name, done, len(attacked), int(standing.sum()), len(standing)))
+                blocks.append(block)
+            rows = standing(task, rows, stage, blocks)
 
 
-def _check_gradient(task: AttackTask) -> None:
-    """Refuse candidates without a gradient, on which pyautoattack fails in the middle of a run."""
-    needing = [attack.name for attack in task.attacks if plan(task, attack).needs_gradient]
-    if needing and not is_differentiable(task.module, task):
-        raise EvaluationError(
-            f"expected logits with a gradient, which pyautoattack's {', '.join(needing)} need; "
-            "got logits without. Use --engine fast, which leaves such attacks out and says so"
+@dataclass(frozen=True, eq=False)
+class GradientOf(Setup):
+    """Whether a candidate has a gradient."""
+
+    preparation: Preparation
+
+    @property
+    def key(self) -> Hashable:
+        """The samples on which it is tried."""
+        return "gradient", self.preparation.key
+
+    def make(self, worker: Worker) -> bool:
+        """Try."""
+        samples = self.preparation.samples
+        task = replace(
+            worker.task, images=samples.images, labels=samples.labels, indices=samples.indices
         )
+        return is_differentiable(task.module, task)
+
+
+@dataclass(frozen=True)
+class ReferenceAttack(AttackWork):
+    """One of pyautoattack's attacks on one batch.
+
+    Attributes:
+        attack: its name.
+        key: the name of its block.
+        cost: of a sample, in forward passes.
+    """
+
+    attack: str
+    key: str
+    cost: float
+
+    def blocks(self, worker: Worker, task: AttackTask, report: Report) -> Iterator[AttackBlock]:
+        """Attack all samples as one batch: the draws belong to it."""
+        rows = torch.arange(len(task.labels))
+        block = _within_memory(task, self.attack, rows, self.key)
+        yield block
+        report(Doing(len(rows), len(self.lost(block)), len(rows) * self.cost))
 
 
 def _within_memory(task: AttackTask, attack: str, rows: Tensor, key: str) -> AttackBlock:

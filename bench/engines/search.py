@@ -10,7 +10,7 @@ before it counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -31,16 +31,11 @@ from bench.attacks.draws import kernel_problem
 from bench.engines.acceleration import Accelerated
 from bench.engines.agenda import Agenda, Item
 from bench.engines.batch import Batch
-from bench.engines.engine import (
-    GRADIENT_COST,
-    AttackTask,
-    Outlook,
-    broken_rows,
-)
+from bench.engines.engine import GRADIENT_COST, AttackTask
 from bench.engines.prediction import Purpose, confirm, own_randomness
-from bench.engines.progress import Progress
 from bench.engines.search_record import Fill, Finding, search_block
 from bench.engines.views import view
+from bench.executors.stage import Doing, Report
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.memory.transfer import send
 from bench.precision import tensor_cores
@@ -70,16 +65,17 @@ class Search:
         size: int,
         stage: int,
         precision: str,
-        outlook: Outlook,
         rank: Rank | None = None,
     ) -> None:
         self.task = task
         self.plan = plan
         self.fast = fast
         self.stage = stage
-        self.prefix = f"{stage + 1:02d}-{plan.name}-"
         self.precision = precision
-        self.outlook = outlook
+        self.cost = 0.0
+        """Of the steps made so far, in forward passes."""
+        self.in_blocks = self.lost = 0
+        """Samples in the blocks so far, and those of them that broke."""
         self.rank = rank or self._by_logits
         self.places = ImagesAtOnce(size)
         self.at_once = ImagesAtOnce(size)
@@ -100,25 +96,9 @@ class Search:
         self.steps_made = 0
         self.fill = Fill()
 
-    def run(
-        self,
-        standing: Tensor,
-        finished: Mapping[str, AttackBlock],
-        report: Callable[[Progress], None],
-    ) -> Iterator[AttackBlock]:
-        """Attack all samples that stand; `standing` (N,) is updated as they break."""
-        prefix = self.prefix
-        earlier = {key: block for key, block in finished.items() if key.startswith(prefix)}
-        total = int(standing.sum())
-        attempted: set[int] = set()
-        for block in earlier.values():
-            assert block.attempts is not None
-            attempted.update(block.attempts.index.tolist())
-            standing[broken_rows(self.task, block)] = False
-        number = 1 + max((int(key.removeprefix(prefix)) for key in earlier), default=-1)
-        indices = self.task.indices.tolist()
-        left = standing.nonzero().flatten().tolist()
-        rows = [row for row in left if indices[row] not in attempted]
+    def run(self, report: Report) -> Iterator[AttackBlock]:
+        """Attack all samples of the task; yield a block about every 20 seconds, and at the end."""
+        rows = list(range(len(self.task.labels)))
         if self.plan.targets and rows:
             self._rank_targets(torch.tensor(rows))
         if self.task.device.type == "cpu":
@@ -126,23 +106,20 @@ class Search:
             self.batch = Batch(evenly(len(rows) * self.plan.items, self.places.size))
         self.agenda = Agenda(rows, self.plan.items)
         clock = _Clock()
-        done = len(attempted)
         while self._advance():
             if clock.block_is_due() and self.agenda.done:
-                done += len(self.agenda.done)
-                yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
-                number += 1
+                yield self._block(clock.lap())
             if clock.report_is_due():
-                now = done + len(self.agenda.done)
-                broken = sum(sample.broke is not None for sample in self.agenda.done)
-                robust = int(standing.sum()) - broken
-                unfinished = total - now - self._under_way()
-                seconds = self.outlook.seconds_left(self.stage, unfinished, robust)
-                report(Progress(self.plan.name, now, total, robust, len(standing), seconds))
+                report(self._doing())
         if self.agenda.done:
-            yield self._block(f"{prefix}{number:05d}", clock.lap(), standing)
+            yield self._block(clock.lap())
         self.plan.attack.release()
-        report(Progress(self.plan.name, total, total, int(standing.sum()), len(standing)))
+        report(self._doing())
+
+    def _doing(self) -> Doing:
+        broken = sum(sample.broke is not None for sample in self.agenda.done)
+        done = self.in_blocks + len(self.agenda.done) + self._under_way()
+        return Doing(done, self.lost + broken, self.cost)
 
     def _rank_targets(self, rows: Tensor) -> None:
         """Rank the wrong classes of samples."""
@@ -180,7 +157,6 @@ class Search:
             return True
         state = self.batch.view()
         looks = STEPS_BETWEEN_LOOKS[self.task.device.type]
-        start = time.perf_counter()
         self.steps_made += looks
         with (
             tensor_cores(self.precision == "tf32"),
@@ -191,12 +167,9 @@ class Search:
         finished = self.plan.attack.finished(state)
         superseded = torch.tensor([item.superseded for item in self.batch.items])
         leaving = (finished.cpu() | superseded).nonzero().flatten().tolist()
-        # A GPU has only now made the steps.
-        seconds = time.perf_counter() - start
         passes = self.plan.attack.passes
         cost = passes.forward + GRADIENT_COST * passes.forward_backward
-        if self.steps_made > looks:  # the first ones wait for the compiler
-            self.outlook.add(looks * len(self.batch.items) * cost, seconds)
+        self.cost += looks * len(self.batch.items) * cost
         self.fill.add(looks * len(self.batch.items), looks * self.batch.capacity)
         if leaving:
             items = [self.batch.items[place] for place in leaving]
@@ -313,13 +286,13 @@ class Search:
         steps = float(self.batch.view().iteration.sum()) if self.batch.items else 0.0
         return (self.agenda.rounds_ended + steps / self.plan.attack.steps) / self.plan.items
 
-    def _block(self, key: str, seconds: float, standing: Tensor) -> AttackBlock:
+    def _block(self, seconds: float) -> AttackBlock:
+        """Return a block of the samples that are done."""
         samples = self.agenda.take_done()
         found = {each.row: self.found.pop(each.row) for each in samples if each.broke is not None}
         margins = {
             each.row: self.margins.pop(each.row) for each in samples if each.row in self.margins
         }
-        standing[list(found)] = False
         record: dict[str, float | str] = {**self.fast.record, **self.fill.taken()}
         if self.plan.note:
             record[self.plan.name] = self.plan.note
@@ -333,6 +306,9 @@ class Search:
             record[f"arithmetic of {self.plan.name} not replayed"] = problem
         if self.task.device.type == "cuda" and (problem := kernel_problem(self.task.device)):
             record["random numbers in many launches"] = problem
+        key = f"{self.stage + 1:02d}-{self.plan.name}"
+        self.in_blocks += len(samples)
+        self.lost += len(found)
         return search_block(self.task, self.plan, samples, found, key, seconds, record, margins)
 
 

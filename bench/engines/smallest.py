@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,15 +23,14 @@ from bench.attacks import ATTACKS, FMN, Model, inside, least_radii, likeliest_wr
 from bench.attacks.distances import Norm, per_image
 from bench.attacks.expectation import DRAWS
 from bench.attacks.image_gradient import GradientError
-from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
-from bench.engines.batch_size import fitting_size
-from bench.engines.compilation import pass_seconds
+from bench.engines.acceleration import Accelerated
+from bench.engines.attack_works import Preparation, Prepared, preparation, unit_seconds
 from bench.engines.differentiability import is_differentiable
-from bench.engines.engine import GRADIENT_COST, AttackTask, batches
+from bench.engines.engine import GRADIENT_COST, AttackTask, batches, without_samples
 from bench.engines.prediction import DECIDING_DRAWS, Purpose, confirm, own_randomness
-from bench.engines.progress import Progress
-from bench.engines.sharing import processes, share_out
 from bench.engines.views import view
+from bench.executors.progress import Progress
+from bench.executors.stage import Doing, Executor, Report, Stage, Work, Worker
 from bench.precision import tensor_cores
 from bench.store.records import AttackBlock, Attempts, IntArray, Smallest, Witnesses
 
@@ -51,7 +50,7 @@ search in lower precision, or on the mean of a few draws, may end on the right s
 MOST_TRIED = 128
 """Images that are confirmed in one pass."""
 
-_PREFIX = f"99-{EPS_CURVE}-"
+_PREFIX = f"99-{EPS_CURVE}"
 _STAGE = 98
 """Number of the stage in the key of a randomized candidate's draws."""
 
@@ -71,7 +70,9 @@ def find_smallest(
     task: AttackTask,
     precision: str,
     blocks: Sequence[AttackBlock],
+    finished: Mapping[str, AttackBlock],
     report: Callable[[Progress], None],
+    executor: Executor,
 ) -> Iterator[AttackBlock]:
     """Search on all samples that are right without attack; yield what is new, block by block.
 
@@ -79,35 +80,79 @@ def find_smallest(
         task: all samples.
         precision: of the search; what it finds is confirmed in float32.
         blocks: all of the run so far, those of an interrupted search too.
+        finished: blocks of an earlier, interrupted run by key.
         report: told how far the work is.
+        executor: does the work.
     """
-    finished = {block.key: block for block in blocks if block.key.startswith(_PREFIX)}
     right, witnesses = _outcomes(task, blocks)
-    done = [block.smallest.index for block in finished.values() if block.smallest is not None]
-    left = right & ~torch.from_numpy(np.isin(task.indices.numpy(), np.concatenate([[-1], *done])))
-    rows = left.nonzero().flatten()
+    rows = right.nonzero().flatten()
     if not len(rows):
-        if not finished:  # the record that there is nothing to search on
-            yield _Search(task, rows, None, precision).block(f"{_PREFIX}00000", (), 0.0)
+        if f"{_PREFIX}-00000" not in finished:  # the record that there is nothing to search on
+            nothing = _Search(task, rows, None, precision).block(f"{_PREFIX}-00000", (), 0.0)
+            yield nothing
         return
-    some = task.images[rows[: min(TRIED_IMAGES, task.batch_size)]].to(task.device)
-    fast = accelerate(task.module, some, precision)
-    model = _model(fast, task)
-    size = fitting_size(fast.model, task, task.batch_size, model is not None)
-    numbers = [int(key.removeprefix(_PREFIX)) for key in finished]
-    first = 1 + max(numbers, default=-1)
-    work = partial(_search, model, precision, witnesses, size, first)
-    expected = 0.0
-    if model is not None:
+    setup = preparation(task, rows, precision, needs_gradient=False)
+    unit = float(executor.ask(without_samples(task), setup, unit_seconds))
+    forward, gradients = curve_cost(task)
+    cost = forward + GRADIENT_COST * gradients
+    stage = Stage(
+        EPS_CURVE,
+        _PREFIX,
+        SmallestWork(setup, witnesses),
+        cost,
+        setup,
+        exactly=0 if task.randomized else None,
+    )
+    expected = len(rows) * cost * unit
+    yield from executor.do(task, [stage], rows, finished, report, expected)
+
+
+@dataclass(frozen=True, eq=False)
+class SmallestWork(Work):
+    """The search for the smallest perturbations.
+
+    Attributes:
+        setup: of the candidate.
+        witnesses: what broke samples: attack, prediction and image (C, H, W), by index.
+    """
+
+    setup: Preparation
+    witnesses: Mapping[int, tuple[str, int, Tensor]]
+
+    def blocks(self, worker: Worker, task: AttackTask, report: Report) -> Iterator[AttackBlock]:
+        """Yield a block for each batch."""
+        prepared: Prepared = worker.prepared(self.setup)
+        model = _model(prepared.fast, task)
         forward, gradients = curve_cost(task)
-        labels = task.labels[rows[: len(some)]].to(task.device)
-        a_pass = pass_seconds(fast.model, some, labels) / (len(some) * (1 + GRADIENT_COST))
-        expected = len(rows) * a_pass * (forward + GRADIENT_COST * gradients)
-    count = processes(task, len(rows), expected) if model is not None else 1
-    if count > 1:
-        yield from share_out(task, left, count, finished, report, work)
-        return
-    yield from work(task, left, report)
+        precision, done, broken = self.setup.precision, 0, 0
+        for part in batches(
+            torch.arange(len(task.labels)), max(1, prepared.sizes[""] // worker.share)
+        ):
+            start = time.perf_counter()
+            search = _Search(task, part, model, precision)
+            search.begin_with(self.witnesses)
+            search.shrink()
+            if model is not None:
+                for points, targets in search.starts():
+                    search.follow(points, targets)
+                search.shrink()
+            block = search.block(_PREFIX, self.witnesses, start)
+            yield block
+            done += len(part)
+            broken += 0 if block.witnesses is None else len(block.witnesses.index)
+            report(Doing(done, broken, done * (forward + GRADIENT_COST * gradients)))
+
+    def settled(self, block: AttackBlock) -> IntArray:
+        """Return the samples that were searched on."""
+        assert block.smallest is not None
+        return block.smallest.index
+
+    def of(self, indices: IntArray) -> SmallestWork:
+        """Return the work with the witnesses of these samples."""
+        known = {
+            index: self.witnesses[index] for index in indices.tolist() if index in self.witnesses
+        }
+        return replace(self, witnesses=known)
 
 
 def _outcomes(
@@ -121,7 +166,7 @@ def _outcomes(
         if block.clean is not None:
             rows = torch.tensor([place[index] for index in block.clean.index.tolist()])
             right[rows] = torch.from_numpy(block.clean.prediction == block.clean.label)
-        if block.witnesses is None or block.key.startswith(_PREFIX):
+        if block.witnesses is None or block.smallest is not None:
             continue
         found = block.witnesses
         for at, index in enumerate(found.index.tolist()):
@@ -150,37 +195,6 @@ def _has_gradient(fast: Accelerated, task: AttackTask) -> bool:
         return is_differentiable(fast.model, task)
     except GradientError:
         return False
-
-
-def _search(
-    model: Model | None,
-    precision: str,
-    witnesses: Mapping[int, tuple[str, int, Tensor]],
-    size: int,
-    first: int,
-    task: AttackTask,
-    left: Tensor,
-    report: Callable[[Progress], None],
-) -> Iterator[AttackBlock]:
-    """Yield a block for each batch of the samples in `left` (N,)."""
-    rows, begun, done = left.nonzero().flatten(), time.perf_counter(), 0
-    indices = task.indices.tolist()
-    standing = sum(indices[row] not in witnesses for row in rows.tolist())
-    for number, part in enumerate(batches(rows, min(size, task.batch_size))):
-        start = time.perf_counter()
-        search = _Search(task, part, model, precision)
-        search.begin_with(witnesses)
-        search.shrink()
-        if model is not None:
-            for points, targets in search.starts():
-                search.follow(points, targets)
-            search.shrink()
-        block = search.block(f"{_PREFIX}{first + number:05d}", witnesses, start)
-        yield block
-        done += len(part)
-        standing -= 0 if block.witnesses is None else len(block.witnesses.index)
-        seconds = (time.perf_counter() - begun) / done * (len(rows) - done)
-        report(Progress(EPS_CURVE, done, len(rows), standing, len(task.labels), seconds))
 
 
 class _Search:

@@ -28,18 +28,29 @@ from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
 from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size
-from bench.engines.engine import AttackTask, plan
+from bench.engines.engine import AttackTask, plan, survivor_costs
 from bench.engines.point_search import PointSearch
-from bench.engines.progress import Progress
 from bench.engines.sweep_found import BaseAnswers, Found
 from bench.errors import InputError
+from bench.executors.in_process import InProcess
+from bench.executors.progress import Progress
+from bench.executors.stage import Doing, Executor, Report, Stage, Work, Worker, unsettled
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
-from bench.store.records import Attempts, SweepBlock, SweepResults, SweepStarts, Witnesses
+from bench.store.records import (
+    Attempts,
+    IntArray,
+    SweepBlock,
+    SweepResults,
+    SweepStarts,
+    Witnesses,
+)
 from bench.store.tables import concatenate
 
 NEIGHBOURS = "neighbours"
 """The attack that an image found at another weight counts as."""
+FINAL = f"02-{NEIGHBOURS}"
+"""The name of the blocks with the results of all weights."""
 
 
 class SweepEngine:
@@ -69,34 +80,73 @@ class SweepEngine:
         task: AttackTask,
         finished: Mapping[str, SweepBlock],
         report: Callable[[Progress], None],
+        executor: Executor | None = None,
     ) -> Iterator[SweepBlock]:
-        """Yield one block a weight, then one that tries every image at every weight.
+        """Yield a block for each weight, then one that tries every image at every weight.
+
+        Where samples are shared out, each share has such blocks.
 
         Raises:
             InputError: the task's module is no fixed mix.
         """
-        sweep = _RunningSweep(task, self.precision)
+        executor = executor or InProcess()
+        rows = torch.arange(len(task.labels))
+        begun = list(finished.values())
+        work = Sweeping(self.alphas, self.precision, tuple(begun))
+        passes = sum(survivor_costs(task)) * len(self.alphas)
+        # An interrupted sweep's samples go on together, as they began.
+        together = 0 if len(unsettled(task, rows, _stage(work, passes), begun)) and begun else None
+        stage = _stage(work, passes, together)
+        yield from executor.do(task, [stage], rows, finished, report)
+
+
+@dataclass(frozen=True)
+class Sweeping(Work):
+    """A sweep of samples.
+
+    Attributes:
+        alphas: the weights, ascending.
+        precision: of the search.
+        begun: blocks of an interrupted sweep of these very samples.
+    """
+
+    alphas: tuple[float, ...]
+    precision: str
+    begun: tuple[SweepBlock, ...] = ()
+
+    def blocks(self, worker: Worker, task: AttackTask, report: Report) -> Iterator[SweepBlock]:
+        """Sweep, weight after weight."""
+        sweep = _RunningSweep(
+            replace(task, batch_size=max(1, task.batch_size // worker.share)), self.precision
+        )
+        known = {float(block.results.alpha[0]): block for block in self.begun}
+        passes, n = sum(survivor_costs(task)), len(task.labels)
         blocks = []
         for number, alpha in enumerate(self.alphas):
-            key = f"01-alpha-{number:05d}"
-            block = finished.get(key)
+            block = known.get(alpha)
             if block is None:
-                standing = sweep.right_at(alpha)
-                report(_progress(alpha, 0, standing))
-                block = sweep.attack(key, alpha, standing)
+                block = sweep.attack("01-alpha", alpha, sweep.right_at(alpha))
                 yield block
             sweep.take(block)
             blocks.append(block)
-            robust = torch.from_numpy(_robust(block.results))
-            report(_progress(alpha, len(task.labels), robust))
-        key = f"02-{NEIGHBOURS}-00000"
-        if key not in finished:
-            yield sweep.try_everywhere(key, [block.results for block in blocks])
+            done = n * (number + 1) / len(self.alphas)
+            lost = n - int(_robust(block.results).sum())
+            report(Doing(done, lost, done * passes * len(self.alphas)))
+        yield sweep.try_everywhere(FINAL, [block.results for block in blocks])
+
+    def settled(self, block: SweepBlock) -> IntArray:
+        """Return the samples that were tried at every weight."""
+        is_final = block.attempts is None
+        return block.results.index if is_final else block.results.index[:0]
+
+    def of(self, indices: IntArray) -> Sweeping:
+        """Return the work with the blocks that hold exactly these samples."""
+        same = [block for block in self.begun if set(block.results.index) == set(indices)]
+        return replace(self, begun=tuple(same))
 
 
-def _progress(alpha: float, done: int, standing: Tensor) -> Progress:
-    n = len(standing)
-    return Progress(f"alpha {alpha:g}", done, n, int(standing.sum()), n)
+def _stage(work: Sweeping, passes: float, exactly: int | None = None) -> Stage:
+    return Stage("sweep", FINAL, work, passes, exactly=exactly)
 
 
 def _robust(results: SweepResults) -> np.ndarray[Any, np.dtype[np.bool_]]:

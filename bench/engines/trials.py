@@ -20,18 +20,19 @@ from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import AttackBlock, Attempts, Witnesses
 
 WITNESSES = "witnesses"
-KEY = f"00-{WITNESSES}-00000"
+NAME = f"00-{WITNESSES}"
+"""The name of its blocks."""
 
 
-def try_images(task: Task, trials: Trials, standing: Tensor) -> AttackBlock:
-    """Try all images of the samples that stand, in float32; update `standing` (N,).
+def try_images(task: Task, trials: Trials) -> AttackBlock:
+    """Try all images of a task's samples, in float32.
 
     A sample is broken by its first image that is inside the ball and misclassified. The block's
     record says how many passes that saved: those that it took to find the images that broke a
     sample, less the tries.
     """
     start = time.perf_counter()
-    row_of = {int(task.indices[row]): int(row) for row in standing.nonzero().flatten()}
+    row_of = {index: row for row, index in enumerate(task.indices.tolist())}
     chosen = [at for at, index in enumerate(trials.index.tolist()) if index in row_of]
     tried: dict[int, int] = {}
     found: dict[int, tuple[int, Tensor, int]] = {}
@@ -54,7 +55,6 @@ def try_images(task: Task, trials: Trials, standing: Tensor) -> AttackBlock:
                 if bool(broken[place]):
                     saved += float(trials.passes[part[place]])
                     found[row] = (tried[row] - 1, images[place], int(predictions[place]))
-    standing[list(found)] = False
     record = {"passes_saved": round(saved - sum(tried.values()))}
     return _block(task, tried, found, record, time.perf_counter() - start)
 
@@ -66,9 +66,10 @@ def _block(
     record: Mapping[str, float],
     seconds: float,
 ) -> AttackBlock:
-    rows = list(tried)
+    # A sample without images is settled too: there is nothing to try.
+    rows = list(range(len(task.labels)))
     n = len(rows)
-    passes = np.array([tried[row] for row in rows], dtype=np.float64)
+    passes = np.array([tried.get(row, 0) for row in rows], dtype=np.float64)
     attempts = Attempts(
         index=task.indices[rows].numpy(),
         attack=np.full(n, WITNESSES),
@@ -87,5 +88,5 @@ def _block(
             images=torch.stack([image for _, image, _ in found.values()]).numpy(),
         )
     return AttackBlock(
-        key=KEY, seconds=seconds, attempts=attempts, witnesses=witnesses, record=dict(record)
+        key=NAME, seconds=seconds, attempts=attempts, witnesses=witnesses, record=dict(record)
     )

@@ -139,9 +139,8 @@ def transfer(whole: AttackTask, task: AttackTask, trials: Trials | None) -> Flag
     if trials is not None:
         images = torch.cat([made, trials.images])
         index = torch.cat([index, trials.index])
-    standing = torch.ones(n, dtype=torch.bool)
-    try_images(task, Trials(index, images, torch.zeros(len(index))), standing)
-    broken = n - int(standing.sum())
+    block = try_images(task, Trials(index, images, torch.zeros(len(index))))
+    broken = 0 if block.witnesses is None else len(block.witnesses.index)
     if not beyond_chance(broken, n, SQUARE_THRESHOLD):
         return None
     return Flag(

@@ -31,7 +31,7 @@ class MixFigures:
     def samples(self) -> int:
         """How many each of the runs has."""
         family = self.family
-        return (*family.adaptive, *family.fixed, *family.sweeps)[0].n_examples
+        return (*family.adaptive, *family.bent, *family.fixed, *family.sweeps)[0].n_examples
 
 
 def mix_figures(store: Store, suite: str) -> list[MixFigures]:

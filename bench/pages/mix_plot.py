@@ -62,6 +62,7 @@ def _marks(family: Family) -> list[Mark]:
     """Return the marks, the most important first."""
     marks: list[Mark] = []
     marks += [(run, run.manifest.candidate, "adaptive", "D") for run in family.adaptive]
+    marks += [(run, run.manifest.candidate, "adaptive", "^") for run in family.bent]
     for run, name in zip(family.bases, family.names, strict=True):
         if run is not None:
             marks.append((run, name or run.manifest.candidate, "ink", "s"))
@@ -165,6 +166,8 @@ def _draw_legend(sketch: Drawing, family: Family) -> None:
         handles.append((handle("measured", marker="o"), "fixed mixes, full protocol"))
     if family.adaptive:
         handles.append((handle("adaptive", marker="D"), "adaptive mixes, full protocol"))
+    if family.bent:
+        handles.append((handle("adaptive", marker="^"), "nonlinear mixes, full protocol"))
     if any(family.bases):
         handles.append((handle("ink", marker="s"), "the bases"))
     draw_legend(sketch.axes, handles)

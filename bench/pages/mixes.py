@@ -26,6 +26,7 @@ class Family:
         bases: runs of the two bases; None where there is none.
         sweeps: the newest sweep for each pair of base scales.
         fixed: runs of mixes with a fixed weight, by weight.
+        bent: runs of mixes with a fixed weight that bend their bases' logits, by name.
         adaptive: runs of mixes with a mixing network, by name.
     """
 
@@ -33,13 +34,14 @@ class Family:
     bases: tuple[AttackedSummary | None, AttackedSummary | None]
     sweeps: tuple[SweepSummary, ...]
     fixed: tuple[AttackedSummary, ...]
+    bent: tuple[AttackedSummary, ...]
     adaptive: tuple[AttackedSummary, ...]
 
     @property
     def title(self) -> str:
         """Both bases' names, or the mixes' where those are unknown."""
         known = [name for name in self.names if name]
-        mixes = [mix.manifest.candidate for mix in (*self.adaptive, *self.fixed)]
+        mixes = [mix.manifest.candidate for mix in (*self.adaptive, *self.bent, *self.fixed)]
         return " and ".join(known or mixes)
 
     @property
@@ -86,7 +88,9 @@ def families(summaries: Iterable[Summary]) -> list[Family]:
         if mix_of(run):
             groups.setdefault(_key(run), []).append(run)
     found = [_family(group, runs) for group in groups.values()]
-    return sorted(found, key=lambda each: (-len(each.fixed) - len(each.adaptive), each.title))
+    return sorted(
+        found, key=lambda each: (-len((*each.fixed, *each.bent, *each.adaptive)), each.title)
+    )
 
 
 def mix_of(run: Summary) -> Mapping[str, Any]:
@@ -171,13 +175,17 @@ def _family(runs: Sequence[Summary], everything: Sequence[Summary]) -> Family:
     }
     names = [next(filter(None, (mix_of(run).get(role) for run in runs)), None) for role in ROLES]
     accurate, robust = (_base(first, role, everything) for role in ROLES)
-    fixed = [run for run in evaluations if not mix_of(run)["adaptive"]]
+    adaptive = [run for run in evaluations if mix_of(run)["adaptive"]]
+    # Records from before mixes said so bend nothing.
+    bent = [run for run in evaluations if mix_of(run).get("bends_logits") and run not in adaptive]
+    fixed = [run for run in evaluations if run not in adaptive and run not in bent]
     return Family(
         names=(names[0], names[1]),
         bases=(accurate, robust),
         sweeps=tuple(sweeps.values()),
         fixed=tuple(sorted(fixed, key=weight_of)),
-        adaptive=tuple(run for run in evaluations if mix_of(run)["adaptive"]),
+        bent=tuple(bent),
+        adaptive=tuple(adaptive),
     )
 
 

@@ -32,6 +32,7 @@ from bench.engines.smallest import ATTACK as SMALLEST_ATTACK
 from bench.engines.smallest import EPS_CURVE, curve_settings
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
+from bench.executors.stage import Executor
 from bench.flags.extra import extra_flags
 from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
@@ -40,6 +41,7 @@ from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
 from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.known_witnesses import known_witnesses
+from bench.runs.measuring import measured
 from bench.runs.mix_records import with_mix_records
 from bench.runs.observer import Observer
 from bench.runs.settings import Settings
@@ -164,6 +166,12 @@ class AttackingKind(AttackedRecords, RunnableKind):
         the candidate is on clean images and witnesses, and a mix's weights and margins on them.
         """
         return with_mix_records(task, with_confidences(task, _with_eight_bit(task, tables)))
+
+    def measured_by(self, task: AttackTask, tables: Tables, executor: Executor) -> Tables:
+        """Let the workers measure; each sample's numbers are its own."""
+        if executor.workers == 1:
+            return self.measured(task, tables)
+        return measured(self, task, tables, executor)
 
     def extra_flags(
         self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store

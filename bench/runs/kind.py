@@ -14,6 +14,7 @@ from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.errors import InputError
+from bench.executors.stage import Executor
 from bench.flags.certificates import unsound_certificates
 from bench.runs.estimate import Estimate
 from bench.runs.observer import Observer
@@ -124,6 +125,10 @@ class RunnableKind(MadeKind):
     def measured(self, task: Any, tables: Tables) -> Tables:
         """Return the tables with columns that are measured after the last block."""
         return tables
+
+    def measured_by(self, task: Any, tables: Tables, executor: Executor) -> Tables:
+        """Return what `measured` does; a kind may let an executor's workers share it."""
+        return self.measured(task, tables)
 
     def closing_flags(
         self,

@@ -14,6 +14,7 @@ from bench.candidates.bases import MixReference
 from bench.candidates.named.made import SourceReference
 from bench.candidates.submission import SubmissionReference
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
+from bench.executors.stage import Executor
 from bench.memory.allocator import tensor_bytes
 from bench.runs.estimate import Estimate
 from bench.runs.kind import runnable_kind
@@ -68,11 +69,13 @@ def evaluate_each(
     store: Store,
     observer: Observer,
     checked: Mapping[str, Checked] = MappingProxyType({}),
+    executor: Executor | None = None,
 ) -> Iterator[Turn]:
     """Evaluate one candidate after the other; if one fails, the others go on.
 
     Args:
         checked: candidates that are already loaded, by name; each is released after its turn.
+        executor: does the engines' work; None: this machine.
 
     Raises:
         BenchError: the only candidate cannot be evaluated.
@@ -82,7 +85,7 @@ def evaluate_each(
         try:
             candidate, flags = ready.pop(reference.name, None) or (reference.load(), None)
             dataset = samples.of(candidate)
-            result = evaluate(candidate, dataset, settings, store, observer, flags)
+            result = evaluate(candidate, dataset, settings, store, observer, flags, executor)
         except Unavailable as error:
             yield Turn(reference.name, unavailable=str(error))
         except BenchError as error:

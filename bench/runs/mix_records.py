@@ -39,6 +39,7 @@ def describe_mix(candidate: Candidate) -> dict[str, Any] | None:
         "robust_scale": mix.robust_scale,
         "alpha_range": list(mix.alpha_range),
         "adaptive": mix.has_mixing_network,
+        "bends_logits": mix.bends_logits,
     }
 
 

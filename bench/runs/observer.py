@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 
 
 class Observer(Protocol):

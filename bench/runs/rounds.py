@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.engines import Engine, Task
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
+from bench.executors.stage import Executor
 from bench.formatting import duration, percent
 from bench.runs.observer import Observer
 from bench.runs.settings import Audit
@@ -28,6 +29,7 @@ def run_in_rounds(
     selection: Selection,
     finished: Mapping[str, Any],
     observer: Observer,
+    executor: Executor | None = None,
     audit: Audit | None = None,
 ) -> Iterator[Any]:
     """Attack the samples of a task, one round after the other.
@@ -35,6 +37,7 @@ def run_in_rounds(
     Args:
         task: all samples that may be taken, in the order of the draw.
         finished: blocks of an interrupted run by key; they are not computed again.
+        executor: does the engine's work.
         audit: asked after each round whether to stop.
     """
     assert selection.round is not None
@@ -53,7 +56,7 @@ def run_in_rounds(
         }
         blocks = dict(known)
         robust = len(standing)
-        for block in engine.run(part, known, _shifted(observer.progress, start, robust)):
+        for block in engine.run(part, known, _shifted(observer.progress, start, robust), executor):
             blocks[block.key] = block
             yield replace(block, key=prefix + block.key)
         standing |= _standing(blocks)

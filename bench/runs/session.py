@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from bench import flags
 from bench.candidates import Candidate
 from bench.candidates.recomputation import differentiable_checkpoints
 from bench.data import Dataset
 from bench.engines import Engine, Task
+from bench.engines.acceleration import default_precision
 from bench.engines.batch_size import fitting_size
+from bench.executors.choice import ExecutorChoice, executing
+from bench.executors.stage import Executor
 from bench.flags.power import power_flag
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
@@ -78,18 +83,23 @@ def evaluate(
     store: Store,
     observer: Observer,
     inspected: Sequence[Flag] | None = None,
+    executor: Executor | None = None,
 ) -> RunResult:
     """Evaluate a candidate: finish an interrupted run, reuse a complete one, or make a new one.
 
     Args:
         inspected: flags that `inspect` raised under these settings; None: it was not called yet.
+        executor: does the engine's work; None: this machine, with as many processes as pay.
 
     Raises:
         InputError: the candidate's logits are unusable, the run is being written by another
             process, or the results folder cannot be written.
         EvaluationError: the clean accuracy contradicts the published one; nothing was attacked.
     """
-    settings = settings.of_candidate(candidate)
+    if executor is None:
+        with executing(ExecutorChoice()) as executor:
+            return evaluate(candidate, dataset, settings, store, observer, inspected, executor)
+    settings = _on_workers(settings.of_candidate(candidate), executor)
     plan = make_plan(candidate, dataset, settings)
     for notice in dataset.notices:
         observer.notice(notice)
@@ -106,16 +116,29 @@ def evaluate(
             for note in candidate.information.conversions:
                 observer.notice(note)
             folder.begin(manifest)
-            tables, record = _tables(plan, settings, folder, store, observer)
+            tables, record = _tables(plan, settings, folder, store, observer, executor)
             raised += plan.kind.closing_flags(
                 candidate, dataset, folder.manifest(), tables, store, settings.device
             )
-            tables = plan.kind.measured(plan.task, tables)
+            tables = plan.kind.measured_by(plan.task, tables, executor)
             summary = complete(folder, plan.kind, dataset, tables, raised, record)
             reused = False
         if settings.flags == "full" and summary.flags_checked == "basic":
             summary = _check_fully(summary, plan, folder, dataset, store, observer)
     return RunResult(summary, folder, reused)
+
+
+def _on_workers(settings: Settings, executor: Executor) -> Settings:
+    """Return settings with the search's precision for the workers' devices, if none is asked for.
+
+    What is certified is the classifier in one precision, wherever its votes are taken.
+    """
+    device = executor.device_type
+    if settings.precision is not None or device in (None, settings.device.type):
+        return settings
+    if settings.engine == "reference" or runnable_kind(settings.chosen_protocol.kind).certifies:
+        return settings
+    return replace(settings, precision=default_precision(torch.device(device)))
 
 
 def complete(
@@ -175,7 +198,12 @@ def inspect(
 
 
 def _tables(
-    plan: Plan, settings: Settings, folder: RunFolder, store: Store, observer: Observer
+    plan: Plan,
+    settings: Settings,
+    folder: RunFolder,
+    store: Store,
+    observer: Observer,
+    executor: Executor,
 ) -> tuple[Tables, dict[str, float | str]]:
     """Return the tables and the engine's record, from the blocks or from the files."""
     task, manifest = plan.task, folder.manifest()
@@ -188,12 +216,12 @@ def _tables(
             observer.notice(f"batches of {size}: out of memory with {task.batch_size} images")
             task = replace(task, batch_size=size)
     task = plan.kind.prepared(task, settings, manifest, store)
-    blocks = _run_blocks(replace(plan, task=task), settings, folder, observer)
+    blocks = _run_blocks(replace(plan, task=task), settings, folder, observer, executor)
     return plan.kind.join(blocks), join_records(blocks)
 
 
 def _run_blocks(
-    plan: Plan, settings: Settings, folder: RunFolder, observer: Observer
+    plan: Plan, settings: Settings, folder: RunFolder, observer: Observer, executor: Executor
 ) -> list[Block]:
     """Return all blocks, sorted by key: those of an interrupted run and new ones."""
     manifest = folder.manifest()
@@ -201,10 +229,10 @@ def _run_blocks(
     blocks = dict(finished)
     plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), observer)
     work = (
-        plan.engine.run(plan.task, finished, observer.progress)
+        plan.engine.run(plan.task, finished, observer.progress, executor)
         if manifest.selection.round is None
         else run_in_rounds(
-            plan.task, plan.engine, manifest.selection, finished, observer, settings.audit
+            plan.task, plan.engine, manifest.selection, finished, observer, executor, settings.audit
         )
     )
     for block in work:

@@ -157,13 +157,14 @@ class Sweep(SweepRecords, RunnableKind):
         return [attack.model_dump(mode="json") for attack in task.attacks]
 
     def join(self, blocks: Sequence[SweepBlock]) -> Tables:  # type: ignore[override]
-        """Return the last block's results at all weights, and all witnesses.
+        """Return the last blocks' results at all weights, and all witnesses.
 
         `samples` has one row for each sample and weight, sorted by weight and index. Its column
         `witness` is a row number among the witnesses, which are in the order in which they were
         found.
         """
-        samples = frame([blocks[-1].results])
+        samples = frame(block.results for block in blocks if block.attempts is None)
+        samples = samples.sort_values(["alpha", "index"], ignore_index=True)
         attempts = [attempt_table([]).assign(alpha=None)]
         places: dict[tuple[float, int], int] = {}
         for block in blocks:

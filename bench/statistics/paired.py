@@ -6,8 +6,59 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.errors import InputError
 from bench.statistics.comparison import mcnemar_p_value
+
+
+def paired_counts(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> PairedCounts:
+    """Count on how many of n samples both of two stand, only one of them, or neither.
+
+    Args:
+        first: (n,) where the first one stands.
+        second: (n,) the same of the second one, for the same samples.
+
+    Raises:
+        InputError: there is no sample.
+    """
+    return PairedCounts(
+        both=int((first & second).sum()),
+        only_first=int((first & ~second).sum()),
+        only_second=int((~first & second).sum()),
+        neither=int((~first & ~second).sum()),
+    )
+
+
+def mean_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a mean over the population of images.
+
+    It is Student's, which is approximate unless the values are normal; with hundreds of images the
+    mean is close to normal whatever they are. For two candidates on the same images, hand over the
+    differences by image.
+
+    Args:
+        values: (n,) one number an image.
+        confidence: in (0, 1).
+
+    Raises:
+        InputError: fewer than two values, or the confidence is out of its range.
+    """
+    if len(values) < 2:
+        raise InputError(f"expected at least 2 values, got {len(values)}")
+    _check_confidence(confidence)
+    from scipy.stats import t  # slow to import
+
+    mean = float(values.mean())
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    reach = float(t.isf((1 - confidence) / 2, len(values) - 1)) * error
+    return mean - reach, mean + reach
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise InputError(f"expected a confidence in (0, 1), got {confidence}; 0.95 is usual")
 
 
 @dataclass(frozen=True)
@@ -66,8 +117,7 @@ class PairedCounts:
         Raises:
             InputError: the confidence is out of its range.
         """
-        if not 0 < confidence < 1:
-            raise InputError(f"expected a confidence in (0, 1), got {confidence}; 0.95 is usual")
+        _check_confidence(confidence)
         from scipy.stats import norm  # slow to import
 
         limit = float(norm.isf((1 - confidence) / 2))

@@ -219,6 +219,26 @@ class CertificationBlock(Block):
     certificates: Certificates
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """Numbers that are measured on samples.
+
+    Attributes:
+        index: (n,) places in the data set.
+        values: (n, k), in columns that whoever asked knows.
+    """
+
+    index: IntArray
+    values: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementBlock(Block):
+    """Measurements of some samples; no run stores them as they are."""
+
+    measurements: Measurements
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepBlock(Block):
     """Results at one weight; the last block holds the results of all weights."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bench.data.folders import list_classes
 from bench.errors import InputError
-from bench.training.draws import generator_for
+from bench.training.draws import FLIPS, generator_for
 
 SIDE = 224
 SHORTER_SIDE = 256
@@ -25,6 +25,9 @@ SMALLEST_AREA = 0.08
 WIDEST_RATIO = 4 / 3
 TRIES = 10
 READERS = 16
+
+Border = Literal["black", "reflected"]
+"""What lies around an image that is shifted: black pixels, or its own pixels in a mirror."""
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels."""
@@ -127,7 +130,12 @@ def random_box(size: tuple[int, int], draws: Sequence[Sequence[float]]) -> Box:
 
 
 def augment(
-    images: Tensor, crop_padding: int, flip: bool, cutout: int, generator: torch.Generator
+    images: Tensor,
+    crop_padding: int,
+    flip: bool | Tensor,
+    cutout: int,
+    generator: torch.Generator,
+    border: Border = "black",
 ) -> Tensor:
     """Crop, mirror and cut out at random, each image independently.
 
@@ -137,10 +145,12 @@ def augment(
 
     Args:
         images: (N, C, H, W), in [0, 1].
-        crop_padding: Pixels of black border out of which the crop is taken.
-        flip: Whether an image is mirrored left to right with probability 1/2.
+        crop_padding: Width in pixels of the border that is added before the crop is taken.
+        flip: Whether an image is mirrored left to right with probability 1/2; or which images are,
+            (N,), bool.
         cutout: Side of the square that is blacked out, in pixels; 0 for none.
         generator: Source of every draw; on the CPU.
+        border: What the border shows.
 
     Returns:
         Images of the same shape, in the channels-last memory format.
@@ -149,10 +159,13 @@ def augment(
     rows = torch.arange(height).expand(count, height)
     columns = torch.arange(width).expand(count, width)
     if crop_padding:
-        images = functional.pad(images, (crop_padding,) * 4)
+        mode = "reflect" if border == "reflected" else "constant"
+        images = functional.pad(images, (crop_padding,) * 4, mode=mode)
         corners = torch.randint(0, 2 * crop_padding + 1, (2, count, 1), generator=generator)
         rows, columns = rows + corners[0], columns + corners[1]
-    if flip:
+    if isinstance(flip, Tensor):
+        columns = torch.where(flip[:, None], columns.flip(1), columns)
+    elif flip:
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     samples = torch.arange(count)[:, None, None]
@@ -166,6 +179,25 @@ def augment(
         inside = inside_rows[:, :, None] & inside_columns[:, None, :]
         pixels = pixels.masked_fill(inside[..., None].to(pixels.device), 0.0)
     return pixels.permute(0, 3, 1, 2)
+
+
+def alternating_flips(chosen: Tensor, count: int, seed: int, epoch: int) -> Tensor:
+    """Return which images are mirrored in an epoch: half at random in the first, then in turn.
+
+    An image is mirrored in exactly every second epoch, so that two epochs show both of its sides.
+    K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6.
+
+    Args:
+        chosen: Indices (n,) of the images.
+        count: How many images the data set has.
+        seed: Decides which half comes first.
+        epoch: From 0.
+
+    Returns:
+        (n,), bool.
+    """
+    first = torch.rand(count, generator=generator_for(seed, FLIPS)) < 0.5
+    return first[chosen] ^ bool(epoch % 2)
 
 
 def split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:

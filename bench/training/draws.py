@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-EPOCHS, MEASUREMENTS = 1, 2
+EPOCHS, MEASUREMENTS, FLIPS = 1, 2, 3
 """First entries of keys, by purpose. All keys of a purpose have the same length."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -16,10 +16,17 @@ from torch import Tensor, nn
 
 from bench.errors import EvaluationError, InputError
 from bench.memory.allocator import keep_freed_memory
-from bench.training.data import FolderImages, TrainingData, augment, split
+from bench.training.data import (
+    Border,
+    FolderImages,
+    TrainingData,
+    alternating_flips,
+    augment,
+    split,
+)
 from bench.training.draws import EPOCHS, generator_for
 from bench.training.files import load_checkpoint, save_checkpoint
-from bench.training.optimization import Optimization, averaged_model
+from bench.training.optimization import RATE_FACTOR, Optimization, averaged_model
 from bench.training.recipe import (
     Conditions,
     Measurement,
@@ -43,9 +50,11 @@ class LoopSettings(TrainingSettings):
     peak_learning_rate: float = Field(default=0.2, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     crop_padding: int = Field(default=0, ge=0)
-    """Pixels of black border out of which a random crop of the image's size is taken."""
-    flip: bool = False
-    """Whether half of the images, at random, are mirrored left to right."""
+    """Width in pixels of the border, out of which a random crop of the image's size is taken."""
+    crop_border: Border = "black"
+    """What the border shows: black, or the image's own pixels, reflected."""
+    flip: bool | Literal["alternating"] = False
+    """Whether half of the images are mirrored left to right: at random, or each in turn."""
     cutout: int = Field(default=0, ge=0)
     """Side of the random square that is blacked out, in pixels; 0 for none."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
@@ -78,6 +87,19 @@ Measure = Callable[[int, nn.Module, Tensor, Tensor], Measurement]
 accuracies."""
 
 
+class Memory(Protocol):
+    """What a loss keeps of each image from one batch to a later one; checkpoints hold it."""
+
+    def begin(self, chosen: Tensor) -> None:
+        """Take note of which images (n,), as indices in the data, the next batch has."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is kept."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what was kept."""
+
+
 def fit(
     network: nn.Module,
     data: TrainingData,
@@ -89,6 +111,8 @@ def fit(
     measure: Measure | None = None,
     measure_every: int = 1,
     bases: Mapping[str, str] | None = None,
+    images: Tensor | None = None,
+    memory: Memory | None = None,
 ) -> Fitted:
     """Minimise a loss, epoch by epoch.
 
@@ -112,7 +136,9 @@ def fit(
         EvaluationError: If the loss is no longer finite.
     """
     keep_freed_memory(torch.device(conditions.device))
-    training = _Training(network, data, settings, optimization, batch_loss, conditions, bases or {})
+    training = _Training(
+        network, data, settings, optimization, batch_loss, conditions, bases or {}, images, memory
+    )
     checkpoint = conditions.checkpoint
     if conditions.resume and checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
@@ -140,13 +166,18 @@ class _Training:
         batch_loss: BatchLoss,
         conditions: Conditions,
         bases: Mapping[str, str],
+        chosen: Tensor | None,
+        memory: Memory | None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)
         self.data, self.settings, self.batch_loss = data, settings, batch_loss
         self.optimization, self.optimizer = optimization, optimization.optimizer
         self.seed, self.device = conditions.seed, torch.device(conditions.device)
         self.bases = dict(bases)
+        self.memory = memory
         self.images, self.held_out = split(len(data.labels), settings.held_out, self.seed)
+        if chosen is not None:
+            self.images = chosen
         images = min(settings.images_per_epoch or len(self.images), len(self.images))
         self.batch_size = min(settings.batch_size, images)
         # An incomplete last batch would disturb the statistics of batch normalisation. Each epoch
@@ -172,6 +203,8 @@ class _Training:
         chosen = torch.split(order[: self.batches * self.batch_size], self.batch_size)
         batch = self._load(chosen[0], generator)
         for done, following in enumerate((*chosen[1:], None), start=1):
+            if self.memory is not None:
+                self.memory.begin(chosen[done - 1])
             total += self._run_step(*batch, generator)
             # A GPU is still at the step: load the next batch in the meantime.
             if following is not None:
@@ -189,7 +222,7 @@ class _Training:
             )
 
     def _load(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = training_images(self.data, chosen, self.settings, generator)
+        images = training_images(self.data, chosen, self.settings, generator, self.seed, self.epoch)
         return self._send(images), self._send(self.data.labels[chosen])
 
     def _send(self, values: Tensor) -> Tensor:
@@ -202,7 +235,7 @@ class _Training:
         steps = self.settings.epochs * self.batches
         self.learning_rate = self.optimization.schedule(self.step, steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group.get(RATE_FACTOR, 1.0)
         loss = self.batch_loss(self.network, images, labels, generator, self.epoch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -246,6 +279,7 @@ class _Training:
             "epoch": self.epoch,
             "seconds": self.seconds,
             "started": self.started,
+            **({} if self.memory is None else {"memory": self.memory.state_dict()}),
         }
         save_checkpoint(path, content)
 
@@ -260,6 +294,8 @@ class _Training:
         self.network.load_state_dict(stored["network"])
         self.average.load_state_dict(stored["average"])
         self.optimizer.load_state_dict(stored["optimizer"])
+        if self.memory is not None:
+            self.memory.load_state_dict(stored["memory"])
         self.measurements = [Measurement(**fields) for fields in stored["measurements"]]
         self.epoch = stored["epoch"]
         self.step = self.epoch * self.batches
@@ -277,7 +313,12 @@ class _Training:
 
 
 def training_images(
-    data: TrainingData, chosen: Tensor, settings: LoopSettings, generator: torch.Generator
+    data: TrainingData,
+    chosen: Tensor,
+    settings: LoopSettings,
+    generator: torch.Generator,
+    seed: int,
+    epoch: int,
 ) -> Tensor:
     """Return augmented images (n, C, H, W); from a folder, random parts of them.
 
@@ -286,10 +327,19 @@ def training_images(
         chosen: Indices (n,) of the images.
         settings: The recipe's settings.
         generator: Source of the draws; on the CPU.
+        seed: The training's; with the epoch, it decides which images alternating flips mirror.
+        epoch: From 0.
     """
     source = data.images
     if isinstance(source, FolderImages):
         images = source.random_crops(chosen, generator)
     else:
         images = source[chosen]
-    return augment(images, settings.crop_padding, settings.flip, settings.cutout, generator)
+    flip: bool | Tensor
+    if settings.flip == "alternating":
+        flip = alternating_flips(chosen, len(data.labels), seed, epoch)
+    else:
+        flip = settings.flip
+    return augment(
+        images, settings.crop_padding, flip, settings.cutout, generator, settings.crop_border
+    )

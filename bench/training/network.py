@@ -70,7 +70,7 @@ def train_network(
         InputError: If the settings do not fit the data or the checkpoint.
     """
     network = make_network(settings, conditions.seed).to(conditions.device)
-    _check_output(network, data, settings, conditions.device)
+    check_output(network, data, settings, conditions.device)
     fitted = fit(
         network,
         data,
@@ -115,7 +115,7 @@ def make_network(settings: NetworkSettings, seed: int) -> nn.Module:
         ) from error
 
 
-def _check_output(
+def check_output(
     network: nn.Module, data: TrainingData, settings: NetworkSettings, device: str
 ) -> None:
     """Check that a network takes the images of a data set, and has a logit for each class.

@@ -14,6 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 Schedule = Callable[[int, int], float]
 """From the step, 0, 1, ..., and the number of steps to a learning rate."""
 
+RATE_FACTOR = "rate_factor"
+"""Key of an optimizer's parameter group: what the schedule's learning rate is multiplied by."""
+
 
 @dataclass(frozen=True)
 class Optimization:

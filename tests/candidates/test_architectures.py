@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bench.candidates import architectures
+from bench.candidates.whitened import whitened_network
 
 SMALL = {"widths": (8, 16), "blocks": (1, 2), "stem_channels": 8}
 
@@ -26,6 +27,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] =
         (3, 32, 32),
         7,
     ),
+    "whitened": (lambda: whitened_network(7, widths=(8, 16)), (3, 32, 32), 7),
     "digits": (architectures.digits_network, (1, 8, 8), 10),
     "wide": (
         lambda: architectures.wide_resnet(100, depth=10, width=1, activation="silu"),

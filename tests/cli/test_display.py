@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bench.cli import display
 from bench.cli.display import Display
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 
 
 def test_nothing_draws_bars_while_a_line_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:

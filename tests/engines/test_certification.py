@@ -11,8 +11,8 @@ from bench import data
 from bench.certification.smoothing import Smoothing
 from bench.engines import CertificationTask, certification
 from bench.engines.certification import CertificationEngine
-from bench.engines.progress import Progress
 from bench.errors import InputError
+from bench.executors.progress import Progress
 from bench.store.records import CertificationBlock
 from bench.suites import ThreatModel
 

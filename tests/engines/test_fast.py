@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from bench import data
 from bench.attacks import inside
-from bench.engines import AttackTask, fast, search
+from bench.engines import AttackTask, attack_works, search
 from bench.engines.acceleration import Accelerated, accelerate
 from bench.engines.differentiability import is_differentiable
 from bench.engines.fast import FastEngine
-from bench.engines.progress import Progress
 from bench.errors import InputError
+from bench.executors.progress import Progress
 from bench.runs.evaluation import Evaluation
 from bench.store.records import AttackBlock
 from bench.store.tables import Tables
@@ -218,7 +218,7 @@ def test_unconfirmed_successes_do_not_count(
 
     task = _task(network, n=12)
     honest = _tables(_run(task))
-    monkeypatch.setattr(fast, "accelerate", shifted)
+    monkeypatch.setattr(attack_works, "accelerate", shifted)
     tables = _tables(_run(task))
     assert 0 < tables.samples["robust"].sum() >= honest.samples["robust"].sum() - 1
     assert tables.witnesses is not None

@@ -12,8 +12,8 @@ from torch import nn
 from bench import data
 from bench.engines import AttackTask, make_engine, reference
 from bench.engines.engine import broken_rows
-from bench.engines.progress import Progress
 from bench.errors import EvaluationError, InputError
+from bench.executors.progress import Progress
 from bench.store.records import AttackBlock
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice

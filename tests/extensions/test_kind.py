@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines import Task
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 from bench.formatting import percent
 from bench.runs.kind import RunnableKind, common_fields, task_of
 from bench.runs.settings import Settings
@@ -81,7 +81,11 @@ class CorruptionEngine:
         return {"deviations": list(self.deviations[1:])}
 
     def run(
-        self, task: Task, finished: Mapping[str, Any], report: Callable[[Progress], None]
+        self,
+        task: Task,
+        finished: Mapping[str, Any],
+        report: Callable[[Progress], None],
+        executor: Any = None,
     ) -> Iterator[CorruptionBlock]:
         n = len(task.labels)
         for severity, deviation in enumerate(self.deviations):

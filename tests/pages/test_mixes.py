@@ -58,6 +58,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     save("stranger", 150, 50, {"weights": "c" * 64})
     save("mix:alpha=0.5", 168, 30, BASES, information=information(0.5, 0.5))
     save("mix:alpha=0.7", 160, 60, BASES, information=information(0.7, 0.7))
+    bent = information(0.99, 0.99)
+    bent["mix"]["bends_logits"] = True
+    save("nuts", 162, 78, BASES, information=bent)
     # The same bases on other images are another family.
     elsewhere = DatasetRecord(name="cifar100", sha256="9" * 64, size=N)
     save("mix:far", 100, 9, BASES, information=information(0.6, 0.6), dataset=elsewhere)
@@ -85,6 +88,7 @@ def test_runs_of_the_same_bases_on_the_same_images_are_a_family(store: Store) ->
     assert [base.manifest.candidate for base in first.bases if base] == ["g", "h"]
     assert [run.manifest.candidate for run in first.fixed] == ["mix:alpha=0.5", "mix:alpha=0.7"]
     assert [run.manifest.candidate for run in first.adaptive] == ["adaptive-mix"]
+    assert [run.manifest.candidate for run in first.bent] == ["nuts"]
     assert len(first.sweeps) == 1
     assert second.bases == (None, None)
     assert not second.has_curve
@@ -119,6 +123,10 @@ def test_the_page_shows_curve_bases_weights_and_margins(store: Store, tmp_path: 
     assert "cheap attack: an upper bound" in tradeoff
     assert "g (standard protocol): clean 85.00, robust 0.00" in tradeoff
     assert "adaptive-mix (standard protocol): clean 81.50, robust 37.50" in tradeoff
+    # A mix that bends logits stands for itself, and for no weight.
+    assert "nuts (standard protocol): clean 81.00, robust 39.00" in tradeoff
+    assert "nonlinear mixes, full protocol" in tradeoff
+    assert "0.99" not in tradeoff
     assert tradeoff.count("after the cheap attack") == 21
     assert "stranger" not in tradeoff
     assert "clean images, n = 200, median" in alpha

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.engines import Task
-from bench.engines.progress import Progress
+from bench.executors.progress import Progress
 from bench.runs.rounds import run_in_rounds
 from bench.statistics import anytime_interval
 from bench.store.manifest import Selection
@@ -40,7 +40,11 @@ class OneInThree:
         return {}
 
     def run(
-        self, task: Task, finished: Mapping[str, Any], report: Callable[[Progress], None]
+        self,
+        task: Task,
+        finished: Mapping[str, Any],
+        report: Callable[[Progress], None],
+        executor: Any = None,
     ) -> Iterator[AttackBlock]:
         index = task.indices.numpy()
         broken = index[index % 3 == 0]

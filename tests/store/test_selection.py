@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bench import data
 from bench.candidates import Candidate
 from bench.engines import Engine, Task, make_engine
-from bench.engines.progress import Progress
 from bench.errors import InputError
+from bench.executors.progress import Progress
 from bench.runs import manifest as plan
 from bench.runs.evaluation import Evaluation
 from bench.runs.manifest import make_selection, selected_rows
@@ -74,7 +74,11 @@ class _Mortal:
         return self.engine.settings(task)
 
     def run(
-        self, task: Task, finished: Mapping[str, Block], report: Callable[[Progress], None]
+        self,
+        task: Task,
+        finished: Mapping[str, Block],
+        report: Callable[[Progress], None],
+        executor: Any = None,
     ) -> Iterator[Block]:
         for block in self.engine.run(task, finished, report):
             if not self.left:

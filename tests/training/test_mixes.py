@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import bench.training
 from bench.attacks.distances import norms
+from bench.attacks.draws import keyed_draws
 from bench.attacks.losses import margin
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.candidates.mix import Mix, MixAnswer
@@ -25,8 +26,15 @@ from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
 from bench.training import Conditions, Trained, TrainingProgress, TriedNumbers, override, recipes
 from bench.training.draws import generator_for
-from bench.training.mix_attack import attacked_copies, cross_entropy_or_dlr, steps_of_run
-from bench.training.mix_search import Choice, _answers, choose
+from bench.training.mix_attack import (
+    TrainingAPGD,
+    attacked_again,
+    attacked_copies,
+    cross_entropy_or_dlr,
+    steps_of_run,
+)
+from bench.training.mix_search import Choice, _answers, choose, right_weights
+from bench.training.perturbation_memory import PerturbationMemory
 from bench.training.recipes.fixed_mix import FixedMixSettings
 from bench.training.recipes.mixing_network import (
     NEUTRAL,
@@ -34,6 +42,7 @@ from bench.training.recipes.mixing_network import (
     configured,
     loss_of,
     number_grid,
+    turning_loss,
 )
 from tests.candidates.networks import adaptive_mix
 
@@ -85,6 +94,33 @@ def test_the_loss_is_the_sum_that_the_paper_gives() -> None:
     assert loss_of(answer, labels, 1, weights).tolist() == pytest.approx(expected, rel=1e-5)
 
 
+@given(st.integers(0, 1000), st.floats(0, 0.9), st.floats(0.02, 1))
+def test_the_turning_loss_is_zero_where_no_weight_counts_and_else_points_to_right_weights(
+    seed: int, start: float, width: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    accurate, robust = torch.randn(2, 30, 4, generator=generator, dtype=torch.float64).mul(2)
+    labels = torch.randint(4, (30,), generator=generator)
+    ends = start, min(start + width, 1.0)
+    gamma = (3 * torch.randn(30, generator=generator, dtype=torch.float64)).requires_grad_()
+    answer = MixAnswer(accurate, accurate.log_softmax(1), robust.log_softmax(1), gamma, gamma)
+    loss = turning_loss(answer, labels, ends)
+    (gradient,) = torch.autograd.grad(loss.sum(), gamma)
+    steps = torch.linspace(ends[0], ends[1], 401, dtype=torch.float64)[1:-1, None, None]
+    mixed = (1 - steps) * accurate.softmax(1) + steps * robust.softmax(1)
+    right = mixed.argmax(dim=2) == labels
+    low, high = right_weights(accurate.softmax(1), robust.softmax(1), labels)
+    never_counts = (low >= high) | (low >= ends[1]) | (high <= ends[0])
+    always_right = (low <= ends[0]) & (high >= ends[1])
+    assert (loss[never_counts | always_right] == 0).all()
+    counts = right.any(dim=0) & ~right.all(dim=0)
+    assert (loss[counts] > 0).all()
+    only_high = counts & right[-1] & ~right[0]
+    only_low = counts & right[0] & ~right[-1]
+    assert (gradient[only_high] < 0).all()
+    assert (gradient[only_low] > 0).all()
+
+
 @pytest.mark.parametrize("attack", ["apgd", "pgd"])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_attacked_copies_stay_in_balls_of_their_own_and_raise_the_loss(
@@ -107,6 +143,89 @@ def test_attacked_copies_stay_in_balls_of_their_own_and_raise_the_loss(
         before = cross_entropy_or_dlr(mix(images), labels, labels)
         after = cross_entropy_or_dlr(mix(copies[:6]), labels, labels)
     assert (after > before).all()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_an_attack_goes_on_from_the_image_s_last_one_inside_its_new_ball(norm: str) -> None:
+    mix = configured(MIX, NEUTRAL)
+    images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 10
+    threat_model = ThreatModel.model_validate({"norm": norm, "eps": 0.2 if norm == "Linf" else 1})
+    chosen = tiny_settings(
+        attack="pgd",
+        attack_steps=3,
+        attack_targets=2,
+        radius_factors=(0.3, 0.5),
+        part_share=0.5,
+        part_weights=(0.8, 1.0),
+    )
+    memory = PerturbationMemory(torch.arange(20) * 3, images.shape[1:])
+    generator = generator_for(0)
+    ends = []
+    for visit in range(3):
+        rows = torch.randperm(12, generator=generator)
+        memory.begin(3 * rows)
+        last, has_last = memory.recall(images[rows])
+        assert bool(has_last.all()) == bool(has_last.any()) == (visit > 0)
+        if visit:
+            kept = (ends[-1] - images)[rows]
+            torch.testing.assert_close(last, kept, rtol=1e-3, atol=1e-6)
+        attacked = attacked_again(
+            mix, images[rows], labels[rows], threat_model, chosen, memory, generator
+        )
+        distances = norms(attacked - images[rows], threat_model.norm) / threat_model.eps
+        assert ((attacked >= 0) & (attacked <= 1)).all()
+        assert distances.min() > 0
+        assert distances.max() <= 0.5 + 1e-5
+        ends.append(torch.empty_like(images).index_copy(0, rows, attacked))
+    with pytest.raises(ValueError, match="take part"):
+        memory.begin(torch.tensor([0, 1]))
+
+
+@given(st.data())
+def test_the_memory_keeps_each_image_s_own_perturbation(drawn: st.DataObject) -> None:
+    images = drawn.draw(st.lists(st.integers(0, 50), min_size=1, max_size=10, unique=True))
+    memory = PerturbationMemory(torch.tensor(images), (1, 1, 2))
+    expected: dict[int, float] = {}
+    for value in range(drawn.draw(st.integers(1, 5))):
+        batch = drawn.draw(st.lists(st.sampled_from(images), min_size=1, unique=True))
+        memory.begin(torch.tensor(batch))
+        memory.keep(torch.full((len(batch), 1, 1, 2), float(value)))
+        expected |= dict.fromkeys(batch, float(value))
+    other = PerturbationMemory(torch.tensor(images), (1, 1, 2))
+    other.load_state_dict(memory.state_dict())
+    other.begin(torch.tensor(images))
+    perturbations, is_kept = other.recall(torch.zeros(len(images), 1, 1, 2))
+    assert is_kept.tolist() == [each in expected for each in images]
+    assert perturbations[:, 0, 0, 0].tolist() == [expected.get(each, 0.0) for each in images]
+
+
+def test_an_item_with_a_fixed_weight_ascends_the_loss_there_and_pushes_gamma() -> None:
+    mix = configured(MIX, NEUTRAL)
+    attack = TrainingAPGD(
+        "Linf",
+        0.1,
+        steps=1,
+        radius_factors=(1, 1),
+        push_weights=(0.25, 0.25),
+        part_share=0.5,
+        part_weights=(0.8, 0.9),
+    )
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
+    draws = keyed_draws(0, torch.arange(40), "training")
+    state = attack.start(images, labels, draws, labels)
+    fixed = state.part_weights
+    is_own = fixed.isnan()
+    assert 5 < is_own.sum() < 35
+    assert ((fixed[~is_own] >= 0.8) & (fixed[~is_own] <= 0.9)).all()
+    _, losses, _ = attack.evaluate(mix, state)
+    with torch.no_grad():
+        answer = mix.answer(state.point)
+        assert answer.gamma is not None
+        alpha = torch.where(is_own, answer.alpha, fixed).unsqueeze(1)
+        mixed = (1 - alpha) * answer.accurate.exp() + alpha * answer.robust.exp()
+    entropy = functional.nll_loss(mixed.log(), labels, reduction="none")
+    expected = 0.75 * entropy + 0.25 * functional.softplus(-answer.gamma)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_number_of_steps_is_chi_squared() -> None:
@@ -212,11 +331,25 @@ def train_tiny(checkpoint: Path, kill_after: int | None = None, **changes: Any) 
     )
 
 
-def test_a_killed_training_resumes_to_the_same_mixing_network(tmp_path: Path) -> None:
-    whole = train_tiny(tmp_path / "whole.pt")
+KEEPING: dict[str, Any] = {
+    "kept_images": 20,
+    "images_per_epoch": 16,
+    "crop_padding": 0,
+    "attack": "pgd",
+    "precision": "bfloat16",
+    "training_range": [0.5, 1.0],
+    "part_share": 0.5,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, KEEPING], ids=["new attacks", "kept perturbations"])
+def test_a_killed_training_resumes_to_the_same_mixing_network(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = train_tiny(tmp_path / "whole.pt", **changes)
     with pytest.raises(Killed):
-        train_tiny(tmp_path / "killed.pt", kill_after=1)
-    resumed = train_tiny(tmp_path / "killed.pt")
+        train_tiny(tmp_path / "killed.pt", kill_after=1, **changes)
+    resumed = train_tiny(tmp_path / "killed.pt", **changes)
     assert resumed.network is not None
     assert whole.network is not None
     state, expected = resumed.network.state_dict(), whole.network.state_dict()
@@ -260,6 +393,8 @@ def test_a_chosen_mix_is_a_submission_without_weights(tmp_path: Path) -> None:
         ({"planes": []}, "planes: expected numbers of channels"),
         ({"radius_factors": [1.1, 0.4]}, "settings: field radius_factors"),
         ({"attack": "fgsm"}, "settings: field attack"),
+        ({"part_weights": [0.5, 1.5]}, "settings: field part_weights"),
+        ({"kept_images": 50}, "kept_images: expected crop_padding 0"),
         ({"held_out": 1437}, "expected held_out below the 1437"),
         ({"architecture_args.planes": [4]}, "settings: field architecture_args"),
     ],

@@ -2,7 +2,8 @@
 
 Y. Bai et al., "Improving the Accuracy-Robustness Trade-Off of Classifiers via Adaptive Smoothing",
 SIMODS 2024, arXiv 2301.12554, section 4. The bases are frozen. In training and in its attacks
-alpha is the sigmoid of gamma; its range and the scales are chosen afterwards.
+alpha is the sigmoid of gamma, unless `training_range` says otherwise; its range and the scales are
+chosen afterwards.
 """
 
 from __future__ import annotations
@@ -10,27 +11,38 @@ from __future__ import annotations
 import time
 from functools import partial
 from itertools import combinations, product
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.candidates.adaptive_mix import AdaptiveMix
 from bench.candidates.mix import MixAnswer
 from bench.candidates.mixing_network import MixingNetwork
+from bench.errors import InputError
 from bench.training.data import TrainingData, split
 from bench.training.draws import initialised
 from bench.training.files import compact
 from bench.training.loop import LoopSettings, fit, training_images
 from bench.training.mix import LoadedBases, MixSettings, Scale, with_fast_bases
-from bench.training.mix_attack import MixAttackSettings, attacked_copies
-from bench.training.mix_search import MixNumbers, choose
+from bench.training.mix_attack import (
+    Fractions,
+    MixAttackSettings,
+    attacked_again,
+    attacked_copies,
+)
+from bench.training.mix_search import MixNumbers, choose, right_weights
 from bench.training.optimization import Optimization, cosine
+from bench.training.perturbation_memory import PerturbationMemory
 from bench.training.recipe import Conditions, Trained, register_recipe
 
 NORM_MOMENTUM = 0.01
 """The momentum of the batch norm over gamma, once it has seen a hundred batches."""
+
+FARTHEST_TURN = 6.0
+"""The highest gamma, and the lowest, that a loss asks for."""
 
 NEUTRAL: MixNumbers = {
     "alpha_scale": 1.0,
@@ -68,13 +80,33 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
     """c_bce, the weight of gamma's binary cross-entropy: attacked or not."""
     product: float = Field(default=0.2, ge=0)
     """c_prod, the weight of the two's product."""
+    turning: float = Field(default=0.0, ge=0)
+    """The weight of the loss on how far gamma is from where the mix's answer turns right; not in
+    the paper, see `turning_loss`."""
     clean_weight: float = Field(default=1.0, gt=0)
     """A factor on the loss of a clean image."""
+
+    kept_images: int | None = Field(default=None, ge=1)
+    """How many training images take part. Each is attacked once a visit, from where its last attack
+    ended, which needs images without augmentation. None: all take part, and nothing is kept."""
+    training_range: Fractions = (0.0, 1.0)
+    """The range of alpha in training; (0, 1) in the paper."""
 
     alpha_step: float = Field(default=0.05, gt=0, le=1)
     """Distance of the ends of alpha's range to choose from: 1, 1 - alpha_step, ..., 0."""
     gamma_scales: tuple[Scale, ...] = Field(default=(1.0, 2.0, 4.0), min_length=1)
     gamma_biases: tuple[float, ...] = Field(default=(0.0, 0.4, 1.0, 1.6), min_length=1)
+    lowest_alpha: float = Field(default=0.0, ge=0, lt=1)
+    """The lowest end to choose from."""
+
+    @model_validator(mode="after")
+    def _kept_perturbations_fit(self) -> Self:
+        if self.kept_images is not None and (self.crop_padding or self.flip or self.cutout):
+            raise ValueError(
+                "kept_images: expected crop_padding 0, flip false and cutout 0, since a kept "
+                "perturbation fits one view of an image"
+            )
+        return self
 
 
 def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Conditions) -> Trained:
@@ -85,19 +117,28 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
     training, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
     mix = _make_mix(settings, bases, data, conditions)
+    training = training[: settings.kept_images]
+    memory = _memory(settings, data, training)
 
     def batch_loss(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
         # In eval mode no image depends on the others in its batch.
         network.eval()
-        attacked = attacked_copies(mix, images, labels, bases.threat_model, settings, generator)
+        threat_model = bases.threat_model
+        if memory is None:
+            attacked = attacked_copies(mix, images, labels, threat_model, settings, generator)
+        else:
+            attacked = attacked_again(
+                mix, images, labels, threat_model, settings, memory, generator
+            )
         network.train()
         drawn = torch.randint(len(training), (len(attacked),), generator=generator)
-        clean = training_images(data, training[drawn], settings, generator)
+        clean = training_images(data, training[drawn], settings, generator, conditions.seed, epoch)
         clean_labels = data.labels[training[drawn]].to(labels.device)
         warm_up_norm(mix.mixing_network.bn)
-        answer = mix.answer(torch.cat((attacked, clean.to(attacked.device))))
+        with settings.passes_on(attacked.device):
+            answer = mix.answer(torch.cat((attacked, clean.to(attacked.device))))
         attacked_labels = labels.repeat(len(attacked) // len(labels))
         return loss_of(
             answer, torch.cat((attacked_labels, clean_labels)), len(attacked), settings
@@ -111,6 +152,8 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
         batch_loss,
         conditions,
         bases=bases.sha256,
+        images=training,
+        memory=memory,
     )
     began = time.monotonic()
     # Rounded as in the weights file, so that the choice is made for the mix that is written.
@@ -149,6 +192,8 @@ def loss_of(
 ) -> Tensor:
     """Return c_ce CE + c_bce BCE(gamma, t) + c_prod CE BCE of each image; t: whether attacked.
 
+    With the weight `turning`, the loss of that name is added.
+
     Args:
         answer: The mix's answer to N images.
         labels: (N,) int64.
@@ -169,7 +214,39 @@ def loss_of(
         + settings.mixing_entropy * mixing
         + settings.product * entropy * mixing
     )
+    if settings.turning:
+        loss = loss + settings.turning * turning_loss(answer, labels, settings.training_range)
     return loss * torch.where(is_attacked == 1, 1.0, settings.clean_weight)
+
+
+def turning_loss(answer: MixAnswer, labels: Tensor, alpha_range: tuple[float, float]) -> Tensor:
+    """Return a logistic loss on gamma's distance to where each answer turns right, (N,).
+
+    A mix is right on an image if its weight lies in an interval that its bases decide. An image
+    whose answer is the same at all weights, right or wrong, has loss 0: no weight changes it. It is
+    a smooth form of the mix's own errors, where the binary cross-entropy asks for a high weight on
+    every attacked image, also where the robust base is wrong too.
+
+    Args:
+        answer: The mix's answer to N images.
+        labels: (N,) int64.
+        alpha_range: The ends of alpha's range.
+    """
+    assert answer.gamma is not None
+    start, end = alpha_range
+    low, high = right_weights(answer.accurate.exp(), answer.robust.exp(), labels)
+    can_be_right = (low < high) & (low < end) & (high > start)
+
+    def turn(weight: Tensor) -> Tensor:
+        """Return the gamma at which alpha is a weight (N,), at most so far from 0."""
+        share = ((weight - start) / (end - start)).clamp(0, 1)
+        return torch.logit(share).clamp(-FARTHEST_TURN, FARTHEST_TURN)
+
+    too_low = functional.softplus(turn(low) - answer.gamma)
+    too_high = functional.softplus(answer.gamma - turn(high))
+    return torch.where(can_be_right & (low > start), too_low, 0) + torch.where(
+        can_be_right & (high < end), too_high, 0
+    )
 
 
 def warm_up_norm(norm: nn.BatchNorm1d) -> None:
@@ -188,6 +265,7 @@ def number_grid(settings: MixingNetworkSettings) -> list[MixNumbers]:
         max(round(1 - settings.alpha_step * step, 6), 0.0)
         for step in range(int(1 / settings.alpha_step) + 1)
     ]
+    ends = [end for end in ends if end >= settings.lowest_alpha]
     return [
         {
             "alpha_scale": round(high - low, 6),
@@ -224,10 +302,26 @@ def _adamw(network: nn.Module, settings: MixingNetworkSettings) -> Optimization:
     return Optimization(optimizer, schedule, settings.gradient_clip)
 
 
+def _memory(
+    settings: MixingNetworkSettings, data: TrainingData, images: Tensor
+) -> PerturbationMemory | None:
+    """Return a memory of the images (n,), if perturbations are kept.
+
+    Raises:
+        InputError: If the images are read from a folder, in another view each time.
+    """
+    if settings.kept_images is None:
+        return None
+    if not isinstance(data.images, Tensor):
+        raise InputError("kept_images: expected images in memory, got a folder; set it to null")
+    return PerturbationMemory(images, data.images.shape[1:])
+
+
 def _make_mix(
     settings: MixingNetworkSettings, bases: LoadedBases, data: TrainingData, conditions: Conditions
 ) -> AdaptiveMix:
     """Return a mix of fast copies of the bases and a freshly initialised mixing network."""
+    low, high = settings.training_range
     examples = data.images[torch.arange(min(len(data.labels), 8))]
 
     def make() -> AdaptiveMix:
@@ -237,8 +331,8 @@ def _make_mix(
             image_shape=examples.shape[1:],
             accurate_layers=settings.accurate_layers,
             robust_layers=settings.robust_layers,
-            alpha_scale=1.0,
-            alpha_bias=0.0,
+            alpha_scale=high - low,
+            alpha_bias=low,
             accurate_scale=settings.accurate_scales[0],
             robust_scale=settings.robust_scales[0],
             version=settings.version,
@@ -250,7 +344,7 @@ def _make_mix(
     fast = with_fast_bases(mix, examples.to(conditions.device))
     # Acceleration froze and folded the mixing network too: put the trainable one in its place.
     network: MixingNetwork = mix.mixing_network
-    network.bare = True
+    network.bare = False
     fast.mixing_network = network
     return fast
 

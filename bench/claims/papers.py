@@ -1,0 +1,162 @@
+"""What the papers claim, as data, and on which of our own records each claim is tested.
+
+`papers.yaml` holds the claims; `bench.claims.rules` says how each is judged.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bench.claims.claims import Link, Text
+from bench.data import DatasetName
+from bench.validation import StrictModel, read_yaml, validate
+
+FILE = "papers.yaml"
+
+Rule = Literal[
+    "gains-more-than-it-loses",
+    "more-accurate-at-equal-robustness",
+    "certificates-hold",
+    "larger-average-radius",
+    "same-robust-accuracy",
+]
+
+
+class Paper(StrictModel):
+    """A paper that claims something."""
+
+    title: Text
+    authors: Text
+    link: Link
+    venue: Text
+
+
+class PublishedNumber(StrictModel):
+    """A number of the paper: a model of RobustBench's, a row of a certified table, or a log.
+
+    Exactly one of `robustbench`, `certified` and `log` is given.
+    """
+
+    what: Text
+    """What the model is, in words."""
+    robustbench: str = ""
+    """A model's id in `robustbench.csv`."""
+    dataset: DatasetName = "cifar100"
+    """Of that model's leaderboard."""
+    norm: Literal["Linf", "L2"] = "Linf"
+    """Of that model's leaderboard."""
+    certified: str = ""
+    """A model's id in `certified.csv`."""
+    sigma: Annotated[float, Field(gt=0)] | None = None
+    """Of the certified model."""
+    log: str = ""
+    """A file of `certify_logs`, without its ending."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PublishedNumber:
+        given = [name for name in ("robustbench", "certified", "log") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected one of robustbench, certified and log, got {', '.join(given) or 'none'}"
+            )
+        if self.certified and self.sigma is None:
+            raise ValueError("expected a sigma beside certified")
+        return self
+
+
+class Network(StrictModel):
+    """Which record: an accepted run of a candidate, or a published log."""
+
+    candidate: str = ""
+    protocol: str = ""
+    """Of the accepted run; empty: `adaptive` if there is one, else `standard`."""
+    reference: bool = False
+    """Whether the accepted run is of the reference engine."""
+    log: str = ""
+    """A file of `certify_logs`, without its ending."""
+    called: str = ""
+    """What the page calls it; empty: the candidate or the log."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Network:
+        if bool(self.candidate) == bool(self.log):
+            raise ValueError("expected either a candidate or a log")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the page calls it, and which of its runs was asked for."""
+        called = self.called or f"`{self.candidate or self.log}`"
+        added = (self.protocol, "reference engine" if self.reference else "")
+        kind = ", ".join(filter(None, added))
+        return f"{called} ({kind})" if kind else called
+
+
+class Test(StrictModel):
+    """One test of a claim: a network against others on the same images."""
+
+    __test__ = False  # no test of pytest's
+
+    suite: str = Field(examples=["cifar100-linf"])
+    network: Network
+    against: Annotated[list[Network], Field(min_length=1)]
+
+
+class PaperClaim(StrictModel):
+    """A claim of a paper, the numbers it rests on, and our tests of it."""
+
+    title: Text
+    claim: Text
+    """In our words, without a full stop."""
+    paper: Text
+    """A key of `papers`."""
+    where: Text
+    """Where in the paper."""
+    published: list[PublishedNumber] = []
+    rule: Rule
+    least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The smallest difference that counts as the claim's, a fraction."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Up to which difference two robust accuracies count as equal, a fraction."""
+    tests: Annotated[list[Test], Field(min_length=1)]
+
+
+class PaperClaims(StrictModel):
+    """The whole file."""
+
+    papers: dict[str, Paper]
+    claims: Annotated[list[PaperClaim], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names(self) -> PaperClaims:
+        unknown = sorted({each.paper for each in self.claims} - set(self.papers))
+        if unknown:
+            raise ValueError(f"expected papers of the file, got {', '.join(unknown)}")
+        titles = [each.title for each in self.claims]
+        if len(set(titles)) < len(titles):
+            raise ValueError("expected each claim's title once")
+        return self
+
+
+@cache
+def load_paper_claims() -> PaperClaims:
+    """Return the papers' claims that ship with the package.
+
+    Raises:
+        InputError: a wrong field (file and field are named).
+    """
+    return read_paper_claims(Path(str(resources.files("bench.claims") / FILE)))
+
+
+def read_paper_claims(path: Path) -> PaperClaims:
+    """Return the claims of one file.
+
+    Raises:
+        InputError: the file cannot be read, or a field is wrong (file and field are named).
+    """
+    return validate(PaperClaims, read_yaml(path), str(path))

@@ -1,0 +1,302 @@
+"""The rules by which a paper's claim is judged on our records.
+
+A rule looks at one test of a claim, and says "seen" where the records show it beyond chance, "not
+seen" where they show the opposite, or that the difference is smaller than what was claimed, and
+"not decided" where they allow both. All intervals are paired, by image, at 95%. They are about the
+images: what another training would bring they do not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from bench.claims.accepted_samples import RadiiOfSamples
+from bench.claims.evidence import Evidence, Standing, common
+from bench.claims.papers import PaperClaim, Rule, Test
+from bench.claims.wording import (
+    between,
+    difference,
+    mean_radius,
+    places,
+    radius_difference,
+    share,
+    size,
+)
+from bench.formatting import percent
+from bench.statistics.comparison import SIGNIFICANCE
+from bench.statistics.paired import mean_interval, paired_counts
+from bench.suites import read_suite
+
+ROUNDING = 1e-9
+"""Differences of shares are whole numbers of images, but for this."""
+Outcome = Literal["seen", "not seen", "not decided"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured number in words: what it is, and its value with an interval."""
+
+    what: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found in one test.
+
+    Attributes:
+        test: the test.
+        outcome: whether the claim was seen.
+        reason: why, as a sentence without its full stop.
+        samples: which images, in words.
+        numbers: what was measured.
+    """
+
+    test: Test
+    outcome: Outcome
+    reason: str
+    samples: str = ""
+    numbers: tuple[Number, ...] = ()
+
+
+def judge(claim: PaperClaim, evidence: Evidence) -> list[Finding]:
+    """Return what the claim's rule finds in each of its tests.
+
+    Raises:
+        InputError: records that a test compares have no sample in common.
+    """
+    return [RULES[claim.rule](claim, test, evidence) for test in claim.tests]
+
+
+def _gains_more_than_it_loses(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
+    """Compare the clean accuracy that is gained with the robust accuracy that is lost.
+
+    Each image's gain and loss enter as one number, from -2 to 2, whose mean gets an interval.
+    """
+    found = _standing(test, evidence)
+    if isinstance(found, Finding):
+        return found
+    changes = sum(
+        each[0].astype(float) - each[1].astype(float) for each in (found.clean, found.robust)
+    )
+    low, high = mean_interval(changes)
+    outcome: Outcome = "not decided"
+    if low > 0:
+        outcome, reason = "seen", "the gain exceeds the loss beyond chance"
+    elif high < 0:
+        outcome, reason = "not seen", "the loss exceeds the gain beyond chance"
+    else:
+        reason = "gain and loss cannot be told apart on these images"
+    numbers = (
+        *_accuracies(test, found),
+        Number("gain minus loss", between(float(changes.mean()), low, high)),
+    )
+    return Finding(test, outcome, reason, places(found.index), numbers)
+
+
+def _more_accurate_at_equal_robustness(
+    claim: PaperClaim, test: Test, evidence: Evidence
+) -> Finding:
+    """Compare with the most accurate rival that is as robust, up to the claim's tolerance.
+
+    It is seen if the clean accuracy is higher beyond chance (McNemar's exact test) and by at least
+    the claim's gain, and not seen if the interval excludes such a gain. Where no rival is as
+    robust, the most robust one stands for them: whoever is more accurate than it shows more than
+    was claimed, and whoever is not shows nothing.
+    """
+    found = _standing(test, evidence)
+    if isinstance(found, Finding):
+        return found
+    clean = [paired_counts(found.clean[0], rival) for rival in found.clean[1:]]
+    robust = [paired_counts(found.robust[0], rival) for rival in found.robust[1:]]
+    as_robust = [
+        place
+        for place, counts in enumerate(robust)
+        if counts.difference <= claim.tolerance + ROUNDING
+    ]
+    if as_robust:
+        rival = min(as_robust, key=lambda place: clean[place].difference)
+        kind = "the most accurate rival as robust on these images"
+    else:
+        rival = min(range(len(robust)), key=lambda place: robust[place].difference)
+        kind = "the most robust rival, of which none is as robust on these images"
+    counts, gain = clean[rival], size(claim.least_gain)
+    over = f"{test.against[rival].name}, {kind}"
+    low, high = counts.interval()
+    outcome: Outcome = "not decided"
+    if low > 0 and counts.p_value < SIGNIFICANCE and counts.difference >= claim.least_gain:
+        outcome, reason = "seen", f"more accurate beyond chance than {over}"
+    elif high < claim.least_gain and as_robust:
+        outcome, reason = "not seen", f"a gain of {gain} is excluded over {over}"
+    elif low > 0:
+        reason = f"there is a gain, but perhaps of less than {gain}, over {over}"
+    else:
+        reason = f"it may be that there is no gain over {over}"
+    return Finding(test, outcome, reason, places(found.index), _accuracies(test, found))
+
+
+def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
+    """Ask whether there are certificates at the suite's radius, and whether attacks broke any.
+
+    What is certified is the vote of the robust base, what is attacked the mean softmax under
+    noise. These are two classifiers, so an attacked image inside a certified radius decides
+    nothing; `bench run` asks fresh votes there, and flags a certificate that they do not bear out.
+    """
+    certified = _radii(test, evidence)
+    if isinstance(certified, Finding):
+        return certified
+    (mine, base), samples = certified, places(certified[0].index)
+    eps = read_suite(test.suite).threat_model.eps
+    at, name, other = f"certified at {eps:g}", test.network.name, test.against[0].name
+    certified_counts = paired_counts(mine.at(eps), base.at(eps))
+    numbers = [
+        Number(f"{name}: right without an attack", share(mine.at(0))),
+        Number(f"{name}: {at}", share(mine.at(eps))),
+        Number(f"{name}: average certified radius", mean_radius(mine.counted)),
+        Number(f"{other}: right without an attack", share(base.at(0))),
+        Number(f"{other}: {at}", share(base.at(eps))),
+        Number(f"{other}: average certified radius", mean_radius(base.counted)),
+        Number(
+            "difference, right without an attack", difference(paired_counts(mine.at(0), base.at(0)))
+        ),
+        Number(f"difference, {at}", difference(certified_counts)),
+    ]
+    attacked = evidence.samples_of(test.suite, test.network)
+    if attacked is None:
+        return Finding(test, "not decided", "no accepted run attacked it", samples, tuple(numbers))
+    of_mine, of_attacked = common(mine.index, attacked.index)
+    tried = mine.at(eps)[of_mine]
+    broken = tried & ~attacked.standing("robust")[of_attacked]
+    numbers.append(
+        Number(f"{at}, of those broken by attacks", f"{broken.sum():,} of {tried.sum():,}")
+    )
+    outcome: Outcome = "not decided"
+    if broken.any():
+        reason = "attacks broke the mean softmax inside a radius that the vote certifies"
+    elif not mine.at(eps).any():
+        outcome, reason = "not seen", f"nothing is {at}"
+    else:
+        outcome, reason = "seen", "there are certificates, and no attack broke one"
+    return Finding(test, outcome, reason, samples, tuple(numbers))
+
+
+def _larger_average_radius(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
+    """Compare average certified radii, by the interval of the mean difference by image."""
+    certified = _radii(test, evidence)
+    if isinstance(certified, Finding):
+        return certified
+    mine, other = certified
+    low, high = mean_interval(mine.counted - other.counted)
+    outcome: Outcome = "not decided"
+    if low > 0:
+        outcome, reason = "seen", "larger beyond chance"
+    elif high < 0:
+        outcome, reason = "not seen", "smaller beyond chance"
+    else:
+        reason = "the radii cannot be told apart on these images"
+    numbers = (
+        Number(f"{test.network.name}: average certified radius", mean_radius(mine.counted)),
+        Number(f"{test.against[0].name}: average certified radius", mean_radius(other.counted)),
+        Number("difference", radius_difference(mine.counted - other.counted)),
+    )
+    return Finding(test, outcome, reason, places(mine.index), numbers)
+
+
+def _same_robust_accuracy(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
+    """Ask whether the interval of the difference lies within the claim's tolerance."""
+    found = _standing(test, evidence)
+    if isinstance(found, Finding):
+        return found
+    robust = paired_counts(found.robust[0], found.robust[1])
+    low, high = robust.interval()
+    outcome: Outcome = "not decided"
+    if max(-low, high) <= claim.tolerance:
+        outcome, reason = "seen", f"a difference of more than {size(claim.tolerance)} is excluded"
+    elif robust.p_value < SIGNIFICANCE:
+        outcome, reason = "not seen", "they differ beyond chance"
+    else:
+        reason = f"too few images to exclude a difference of {size(claim.tolerance)}"
+    numbers = (
+        Number(f"{test.network.name}: robust", share(found.robust[0])),
+        Number(f"{test.against[0].name}: robust", share(found.robust[1])),
+        Number("difference", difference(robust)),
+        Number("images on which they differ", f"{robust.only_first + robust.only_second:,}"),
+    )
+    return Finding(test, outcome, reason, places(found.index), numbers)
+
+
+RULES: Mapping[Rule, Callable[[PaperClaim, Test, Evidence], Finding]] = MappingProxyType(
+    {
+        "gains-more-than-it-loses": _gains_more_than_it_loses,
+        "more-accurate-at-equal-robustness": _more_accurate_at_equal_robustness,
+        "certificates-hold": _certificates_hold,
+        "larger-average-radius": _larger_average_radius,
+        "same-robust-accuracy": _same_robust_accuracy,
+    }
+)
+
+
+def _standing(test: Test, evidence: Evidence) -> Standing | Finding:
+    """Return what the test's runs say of their common samples; or why there is no such record."""
+    networks = (test.network, *test.against)
+    for network in networks:
+        if evidence.samples_of(test.suite, network) is None:
+            kept = evidence.result(test.suite, network) is not None
+            reason = (
+                f"the accepted run of {network.name} kept no record of its samples"
+                if kept
+                else f"there is no accepted run of {network.name}"
+            )
+            return Finding(test, "not decided", reason, numbers=_unpaired(test, evidence))
+    return evidence.standing(test.suite, networks)
+
+
+def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSamples] | Finding:
+    """Return the radii of the test's two certifications on their common samples; or why not."""
+    found, draws = [], set()
+    for network in (test.network, test.against[0]):
+        radii = evidence.radii(test.suite, network)
+        if radii is None:
+            reason = f"there is no accepted certification of {network.name}"
+            return Finding(test, "not decided", reason)
+        found.append(radii)
+        row = evidence.certification(test.suite, network)
+        draws.add(None if row is None else (row.procedure, row.noise_samples))
+    if len(draws) > 1:
+        reason = "the certifications differ in their procedure or number of draws"
+        return Finding(test, "not decided", reason)
+    of_first, of_second = common(found[0].index, found[1].index)
+    return found[0].some(of_first), found[1].some(of_second)
+
+
+def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:
+    """Return the accuracies that there are, where samples cannot be compared."""
+    found = [
+        evidence.result(test.suite, network.model_copy(update={"protocol": ""}))
+        for network in (test.network, *test.against)
+    ]
+    return tuple(
+        Number(
+            f"`{row.candidate}`, {row.protocol}: clean, robust",
+            f"{percent(row.clean_accuracy)}, {percent(row.robust_accuracy)} "
+            f"(n = {row.n_examples:,}; accuracies alone, not paired)",
+        )
+        for row in found
+        if row is not None
+    )
+
+
+def _accuracies(test: Test, found: Standing) -> tuple[Number, ...]:
+    """Return every network's accuracies, and the differences from those it is held against."""
+    numbers = []
+    for place, network in enumerate((test.network, *test.against)):
+        for what, stands in (("clean", found.clean), ("robust", found.robust)):
+            value = share(stands[place])
+            if place:
+                less = difference(paired_counts(stands[0], stands[place]))
+                value += f"; {test.network.name} minus it {less}"
+            numbers.append(Number(f"{network.name}: {what}", value))
+    return tuple(numbers)

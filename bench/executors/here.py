@@ -1,0 +1,98 @@
+"""The executor for one machine: this process alone, or a worker for each core or GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.executors.crew import CrewExecutor
+from bench.executors.events import Events
+from bench.executors.in_process import InProcess
+from bench.executors.local import LocalCrew, can_fork
+from bench.executors.progress import Progress
+from bench.executors.stage import Setup, Stage
+
+LEAST_SAMPLES = 8
+"""A core with fewer samples has batches that are too small."""
+WORTH_SECONDS = 5.0
+"""Expected seconds of work below which starting processes does not pay."""
+
+
+class ThisMachine:
+    """Works here, with as many workers as pay.
+
+    Args:
+        workers: how many; None: one for each GPU, or on a CPU one for each core where the work is
+            long enough.
+        events: told what happens to workers.
+    """
+
+    def __init__(self, workers: int | None = None, events: Events | None = None) -> None:
+        self._asked = workers
+        self._events = events
+        self._own = InProcess()
+        self._crews: dict[tuple[torch.device, ...], LocalCrew] = {}
+
+    @property
+    def workers(self) -> int:
+        """How many work at the same time, at most."""
+        return self._asked or max(torch.cuda.device_count(), torch.get_num_threads())
+
+    @property
+    def device_type(self) -> None:
+        """The task's own."""
+        return None
+
+    def do(
+        self,
+        task: Any,
+        chain: Sequence[Stage],
+        rows: Tensor,
+        finished: Mapping[str, Any],
+        report: Callable[[Progress], None],
+        expected_seconds: float | None = None,
+    ) -> Iterator[Any]:
+        """Take samples through a chain of stages; see `bench.executors.stage.Executor`."""
+        devices = self._devices(task, chain, len(rows), expected_seconds)
+        if len(devices) == 1:
+            return self._own.do(task, chain, rows, finished, report, expected_seconds)
+        crew = CrewExecutor(self._crew(tuple(devices)), self._own, self._events)
+        return crew.do(task, chain, rows, finished, report, expected_seconds)
+
+    def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
+        """Return an answer about what a setup made, in this process."""
+        return self._own.ask(task, setup, question)
+
+    def close(self) -> None:
+        """End all processes."""
+        for crew in self._crews.values():
+            crew.close()
+        self._crews.clear()
+
+    def _crew(self, devices: tuple[torch.device, ...]) -> LocalCrew:
+        if devices not in self._crews:
+            fork = devices[0].type == "cpu" and can_fork()
+            self._crews[devices] = LocalCrew(devices, fork=fork)
+        return self._crews[devices]
+
+    def _devices(
+        self, task: Any, chain: Sequence[Stage], samples: int, expected_seconds: float | None
+    ) -> list[torch.device]:
+        """Return a device for each worker; one alone: this process."""
+        alone = [task.device]
+        if any(stage.exactly == 0 for stage in chain):
+            return alone
+        if task.device.type == "cuda":
+            gpus = torch.cuda.device_count() if task.device.index is None else 1
+            count = self._asked or gpus
+            return [torch.device("cuda", number % gpus) for number in range(count)]
+        if self._asked is not None:
+            return alone * min(self._asked, max(samples, 1))
+        cores = torch.get_num_threads()
+        busy = min(stage.filled_by for stage in chain)
+        count = min(cores, samples // max(LEAST_SAMPLES, busy))
+        pays = (expected_seconds or 0.0) >= WORTH_SECONDS and count > max(1, cores // 2)
+        return alone * count if pays and can_fork() else alone

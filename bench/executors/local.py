@@ -1,0 +1,304 @@
+"""Workers that are processes of this machine: forked on a CPU, new ones for GPUs.
+
+The operations of a small network are so short that several cores that work on the same operation
+are hardly faster than one. So on a CPU each core has a worker of its own, forked when everything is
+prepared. A GPU cannot be shared with a forked process; its workers are new processes, which get the
+candidate as bytes (`shipment.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess, SpawnProcess
+from typing import Any, cast
+
+import torch
+
+from bench.executors.crew import Brief, Event, Failed, Finished, Joined, Lost, Order
+from bench.executors.hand import Hand
+from bench.executors.in_process import InProcess
+from bench.executors.shipment import on_device, pack, unpack
+from bench.executors.stage import Setup
+
+_PARENT_DEATH_SIGNAL = 1
+"""An option of `prctl`, as in <sys/prctl.h>."""
+_TASK, _CHAIN, _ORDER = b"T", b"C", b"O"
+"""The first byte of a message to a worker."""
+_SECONDS_TO_TRY = 5.0
+_SECONDS_TO_END = 5.0
+
+
+@dataclass
+class _Process:
+    """A worker's process, and the ways to and from it."""
+
+    process: ForkProcess | SpawnProcess
+    orders: Connection
+    answers: Connection
+    place: int
+    is_busy: bool = False
+
+
+class LocalCrew:
+    """So many processes of this machine.
+
+    Args:
+        devices: one for each worker; workers on the same device share it.
+        fork: whether processes are forked, with what this one has prepared; only on a CPU. Such
+            processes live for one chain.
+    """
+
+    def __init__(self, devices: Sequence[torch.device], *, fork: bool) -> None:
+        self._devices = list(devices)
+        self._fork = fork
+        self._brief: Brief | None = None
+        self._own: InProcess | None = None
+        self._parcels: tuple[bytes, bytes] = (b"", b"")
+        self._processes: dict[str, _Process] = {}
+        self._joined: list[str] = []
+        self._started = 0
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self._devices)
+
+    @property
+    def device_type(self) -> None:
+        """The task's own."""
+        return None
+
+    def begin(self, brief: Brief, own: InProcess) -> None:
+        """Tell the processes what they will work on; start those that are missing."""
+        is_new = self._brief is None or brief.task.module is not self._brief.task.module
+        self._brief, self._own = brief, own
+        if self._fork:
+            self.close()
+            # What is prepared before the fork is prepared once.
+            worker = own.worker(brief.task)
+            for stage in brief.chain:
+                if stage.setup is not None:
+                    worker.prepared(stage.setup)
+        else:
+            task = pack(brief.task) if is_new else self._parcels[0]
+            self._parcels = task, pack(brief.chain)
+        for name in list(self._processes):
+            self._tell(name, is_new)
+            self._joined.append(name)
+        for place in range(len(self._devices)):
+            if not any(each.place == place for each in self._processes.values()):
+                self._start(place)
+
+    def give(self, worker: str, order: Order) -> None:
+        """Send an order; a worker that has died is noticed by `events`."""
+        self._send(worker, _ORDER, pack(order))
+
+    def events(self, seconds: float) -> list[Event]:
+        """Return what workers answered, and which of them ended; new ones take their places."""
+        found: list[Event] = [Joined(name) for name in self._joined]
+        self._joined = []
+        if found:
+            return found
+        ways = {each.answers: name for name, each in self._processes.items()}
+        for way in wait(list(ways), seconds):
+            name = ways[cast(Connection, way)]
+            self._processes[name].is_busy = False
+            try:
+                found.append(_answer(name, cast(Connection, way).recv_bytes()))
+            except (EOFError, ConnectionResetError):
+                found.append(self._replaced(name))
+        return found
+
+    def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
+        """Return the answer of this process, from which others are forked, or which is as able."""
+        assert self._own is not None
+        return self._own.ask(task, setup, question)
+
+    def end(self) -> None:
+        """End the processes that are forked, or at work."""
+        busy = {name for name, each in self._processes.items() if each.is_busy}
+        self._close(self._processes if self._fork else busy)
+
+    def close(self) -> None:
+        """End all processes."""
+        self._close(self._processes)
+
+    def _close(self, names: Iterable[str]) -> None:
+        ending = [self._processes.pop(name) for name in list(names)]
+        for each in ending:
+            each.orders.close()
+            each.process.terminate()
+        for each in ending:
+            each.process.join(_SECONDS_TO_END)
+            if each.process.is_alive():
+                each.process.kill()
+                each.process.join()
+            each.answers.close()
+        self._joined = [name for name in self._joined if name in self._processes]
+
+    def _start(self, place: int) -> None:
+        assert self._brief is not None
+        assert self._own is not None
+        name = f"worker-{self._started}"
+        self._started += 1
+        context: Any = multiprocessing.get_context("fork" if self._fork else "spawn")
+        theirs, orders = context.Pipe(duplex=False)
+        answers, their_answers = context.Pipe(duplex=False)
+        share = self._devices.count(self._devices[place])
+        process: Any
+        if self._fork:
+            hand = Hand(name, self._own.worker(self._brief.task))
+            hand.follow(self._brief.chain)
+            ours = (orders, answers, *self._ways())
+            process = context.Process(
+                target=_forked, args=(theirs, their_answers, hand, share, ours), daemon=True
+            )
+        else:
+            where = str(self._devices[place]), share, os.getpid()
+            process = context.Process(
+                target=_spawned, args=(theirs, their_answers, name, *where), daemon=True
+            )
+        with warnings.catch_warnings():
+            # Displays have threads; a forked process never touches what they hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        their_answers.close()
+        self._processes[name] = _Process(process, orders, answers, place)
+        if not self._fork:
+            self._tell(name, True)
+        self._joined.append(name)
+
+    def _ways(self) -> list[Connection]:
+        return [way for each in self._processes.values() for way in (each.orders, each.answers)]
+
+    def _tell(self, name: str, is_new: bool) -> None:
+        if is_new:
+            self._send(name, _TASK, self._parcels[0])
+        self._send(name, _CHAIN, self._parcels[1])
+
+    def _send(self, name: str, kind: bytes, data: bytes) -> None:
+        each = self._processes[name]
+        each.is_busy = each.is_busy or kind == _ORDER
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            each.orders.send_bytes(kind + data)
+
+    def _replaced(self, name: str) -> Lost:
+        """Start another worker in the place of one that ended."""
+        ended = self._processes.pop(name)
+        self._joined = [each for each in self._joined if each != name]
+        ended.orders.close()
+        ended.process.join(_SECONDS_TO_END)
+        code = ended.process.exitcode
+        ended.answers.close()
+        self._start(ended.place)
+        memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return Lost(name, f"its process ended with exit code {code}{memory}")
+
+
+def _answer(name: str, data: bytes) -> Finished | Failed:
+    kind, rest = data[:1], data[1:]
+    if kind == b"+":
+        return Finished(name, rest)
+    return Failed(name, kind == b"?", rest.decode())
+
+
+def _serve(
+    hand: Hand, orders: Connection, answers: Connection, device: torch.device, share: int
+) -> None:
+    """Do orders until there are no more."""
+    try:
+        while True:
+            message = orders.recv_bytes()
+            kind, data = message[:1], message[1:]
+            if kind == _TASK:
+                hand.take(on_device(unpack(data), device), share)
+            elif kind == _CHAIN:
+                hand.follow(unpack(data))
+            else:
+                answer = hand.do(unpack(data))
+                if isinstance(answer, Finished):
+                    answers.send_bytes(b"+" + answer.data)
+                else:
+                    answers.send_bytes((b"?" if answer.is_input else b"!") + answer.text.encode())
+    except (EOFError, BrokenPipeError):
+        os._exit(0)
+
+
+def _forked(
+    orders: Connection,
+    answers: Connection,
+    hand: Hand,
+    share: int,
+    ours: Sequence[Connection],
+) -> None:
+    for way in ours:
+        way.close()  # the parent's ends, else a worker's end would not be noticed
+    _end_with_parent(os.getppid())
+    torch.set_num_threads(1)  # OpenMP cannot start more of them in a forked process
+    hand.share_cores(share)
+    _serve(hand, orders, answers, torch.device("cpu"), share)
+
+
+def _spawned(
+    orders: Connection,
+    answers: Connection,
+    name: str,
+    device: str,
+    share: int,
+    parent: int,
+) -> None:
+    _end_with_parent(parent)
+    place = torch.device(device)
+    if place.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // share))
+    _serve(Hand(name), orders, answers, place, share)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it ends, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def can_fork() -> bool:
+    """Return whether processes forked off now can work.
+
+    PyTorch refuses gradients in them after gradients on a GPU, and after some uses of its compiler.
+    """
+    if (
+        sys.platform != "linux"
+        or multiprocessing.current_process().daemon
+        # Beside a thread that forks, others may hold locks which the child then waits for.
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        return False
+    child = multiprocessing.get_context("fork").Process(target=_take_gradient, daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    child.join(_SECONDS_TO_TRY)
+    child.kill()
+    return child.exitcode == 0
+
+
+def _take_gradient() -> None:
+    value = torch.ones(1, requires_grad=True)
+    try:
+        torch.autograd.grad(value.sum(), value)
+    except RuntimeError:
+        os._exit(1)

@@ -1,0 +1,160 @@
+"""Which samples a free worker gets next: plain arithmetic on rows, without models or processes.
+
+Samples wait in front of the stages of a chain. A worker that is free pulls a shard: some of the
+samples that wait for one stage. The earliest stage goes first, since its samples have the longest
+way before them; so workers never wait for each other between two stages.
+
+Shards shrink towards the end, as in guided self-scheduling (Polychronopoulos and Kuck 1987): each
+is a share of what waits, within bounds on its time, so that the last ones end together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+SHARES = 2
+"""A shard has one part in so many times the workers of what waits for its stage."""
+MOST_SECONDS = 30.0
+"""A shard takes no longer, so that no more is lost with a worker."""
+LEAST_SECONDS = 2.0
+"""A shard takes no less where that is possible: each has its costs beside the work."""
+MOST_TRIES = 3
+"""A shard that so many workers died of is at fault itself."""
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """What scheduling knows of a stage.
+
+    Attributes:
+        cost: of a sample that it leaves standing, at most.
+        full: samples that fill a worker's batch.
+        exactly, filled_by: see `bench.executors.stage.Stage`.
+    """
+
+    cost: float
+    full: int
+    exactly: int | None = None
+    filled_by: int = 1
+
+
+@dataclass
+class Shard:
+    """Samples on their way through one stage.
+
+    Attributes:
+        number: its own.
+        stage: number of the stage.
+        rows: places of the samples within the task.
+        tries: workers that were lost with it.
+    """
+
+    number: int
+    stage: int
+    rows: tuple[int, ...]
+    tries: int = 0
+
+
+@dataclass
+class Schedule:
+    """The samples of one chain: waiting, or in shards that workers have.
+
+    Attributes:
+        stages: of the chain.
+    """
+
+    stages: Sequence[StageShape]
+    _waiting: list[list[int]] = field(init=False)
+    _out: dict[int, Shard] = field(default_factory=dict)
+    _again: list[Shard] = field(default_factory=list)
+    _seconds: float = 0.0
+    _cost: float = 0.0
+    _made: int = 0
+    _tails: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._waiting = [[] for _ in self.stages]
+
+    def enter(self, stage: int, rows: Sequence[int]) -> None:
+        """Let samples wait for a stage."""
+        self._waiting[stage] += rows
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing waits and no worker has a shard."""
+        return not (self._out or self._again or any(self._waiting))
+
+    @property
+    def waiting(self) -> int:
+        """Samples that no worker has."""
+        return sum(map(len, self._waiting)) + sum(len(shard.rows) for shard in self._again)
+
+    def next_shard(self, workers: int) -> Shard | None:
+        """Return what a free worker gets, or None if nothing waits.
+
+        Args:
+            workers: how many there are, at least 1.
+        """
+        if self._again:
+            shard = self._again.pop()
+            self._out[shard.number] = shard
+            return shard
+        for stage, rows in enumerate(self._waiting):
+            if rows and self._may_begin(stage):
+                size = self._size(stage, workers)
+                shard = Shard(self._made, stage, tuple(rows[:size]))
+                del rows[:size]
+                self._made += 1
+                self._out[shard.number] = shard
+                return shard
+        return None
+
+    def finished(self, shard: Shard, standing: int, seconds: float) -> None:
+        """Note that a worker finished a shard, and left so many samples standing."""
+        del self._out[shard.number]
+        self._seconds += seconds
+        # What a stage broke cost less than what stands; half of it is a fair guess.
+        broken = len(shard.rows) - standing
+        self._cost += self.stages[shard.stage].cost * (standing + broken / 2)
+
+    def lost(self, shard: Shard) -> bool:
+        """Let a shard wait again whose worker was lost; return False if that happened too often."""
+        del self._out[shard.number]
+        shard.tries += 1
+        if shard.tries >= MOST_TRIES:
+            return False
+        self._again.append(shard)
+        return True
+
+    def _may_begin(self, stage: int) -> bool:
+        """Return whether shards of a stage can be cut: all must be there where a number is set."""
+        if self.stages[stage].exactly is None:
+            return True
+        before = self._waiting[:stage]
+        return not any(before) and all(each.stage >= stage for each in self._out.values())
+
+    def _size(self, stage: int, workers: int) -> int:
+        shape, waiting = self.stages[stage], len(self._waiting[stage])
+        if shape.exactly is not None:
+            return shape.exactly or waiting
+        if waiting <= shape.filled_by * workers:
+            # Smaller shards would take as long as larger ones: each worker gets one more.
+            size = max(self._tails.get(stage, 0), math.ceil(waiting / workers))
+            self._tails[stage] = size
+            return min(size, waiting)
+        self._tails.pop(stage, None)
+        size = max(math.ceil(waiting / (SHARES * workers)), shape.filled_by)
+        each = self.seconds_a_sample(stage)
+        if each is None:
+            return min(size, shape.full)
+        most = max(1, int(MOST_SECONDS / each))
+        least = max(min(math.ceil(LEAST_SECONDS / each), shape.full), shape.filled_by)
+        return min(max(min(size, most), least), waiting)
+
+    def seconds_a_sample(self, stage: int) -> float | None:
+        """Return how long a sample that stands takes in a stage; None while nothing is known."""
+        if not self._cost or not self._seconds:
+            return None
+        return self.stages[stage].cost * self._seconds / self._cost

@@ -1,0 +1,88 @@
+"""How far a chain of stages is, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from bench.executors.progress import Progress
+from bench.executors.stage import Doing, Stage
+
+
+class Tally:
+    """Adds up what workers do, stage by stage.
+
+    The time left is an upper estimate: as if every sample that stands stood all stages.
+    """
+
+    def __init__(
+        self, chain: Sequence[Stage], examples: int, report: Callable[[Progress], None]
+    ) -> None:
+        """Begin.
+
+        Args:
+            chain: the stages.
+            examples: all samples of the task.
+            report: told how far the work is.
+        """
+        self._chain = chain
+        self._examples = examples
+        self._report = report
+        self._total = [0] * len(chain)
+        self._done = [0.0] * len(chain)
+        self._lost = [0] * len(chain)
+        self._cost = 0.0
+        self._begun: tuple[float, float] | None = None
+
+    def enter(self, stage: int, samples: int) -> None:
+        """Note that samples enter a stage."""
+        self._total[stage] += samples
+
+    def add(self, stage: int, done: float, lost: int, cost: float) -> None:
+        """Note what was done in a stage."""
+        self._done[stage] += done
+        self._lost[stage] += lost
+        self._cost += cost
+
+    def show(self, stage: int, under_way: Doing | None = None) -> None:
+        """Report a stage.
+
+        Args:
+            stage: its number.
+            under_way: work that is not added yet.
+        """
+        doing = under_way or Doing(0.0, 0, 0.0)
+        now, cost = time.monotonic(), self._cost + doing.cost
+        if self._begun is None and cost > 0:
+            self._begun = now, cost  # the work before this report waited for a compiler too
+        done = self._done[stage] + doing.done
+        lost = self._lost[stage] + doing.lost
+        each = self._chain[stage]
+        right = int(done) - lost if each.counts_up else self._total[stage] - lost
+        self._report(
+            Progress(
+                each.name,
+                int(done),
+                self._total[stage],
+                max(right, 0),
+                max(int(done), 1) if each.counts_up else self._examples,
+                self._seconds_left(stage, done, lost, now, cost),
+            )
+        )
+
+    def _seconds_left(
+        self, stage: int, done: float, lost: int, now: float, cost: float
+    ) -> float | None:
+        if self._begun is None or cost <= self._begun[1]:
+            return None
+        seconds_a_unit = (now - self._begun[0]) / (cost - self._begun[1])
+        left = 0.0
+        entering = 0.0
+        for number, each in enumerate(self._chain):
+            finished = done if number == stage else self._done[number]
+            broken = lost if number == stage else self._lost[number]
+            left += (max(self._total[number] - finished, 0.0) + entering) * each.cost
+            # What has not left a stage yet may enter the next one.
+            next_total = self._total[number + 1] if number + 1 < len(self._chain) else 0
+            entering = max(self._total[number] + entering - broken - next_total, 0.0)
+        return left * seconds_a_unit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sysconfig
 import traceback
 from pathlib import Path
@@ -25,6 +27,17 @@ class EvaluationError(BenchError):
 
 FOREIGN_ERRORS = (Exception, SystemExit)
 """What foreign code may raise: any exception, and SystemExit, which must not end the program."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk, or of a user's share of one, that has no room left."""
+
+
+def full_disk(error: OSError) -> str:
+    """Describe a write to a full disk: where, and what to do."""
+    where = error.filename or "a file"
+    reason = os.strerror(error.errno or errno.ENOSPC)
+    return f"{where}: cannot be written: {reason}; free some space, then the same command goes on"
 
 
 def raised(error: BaseException) -> str:

@@ -79,6 +79,13 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def rate(value: float | None) -> str:
+    """Return how many a second, with three digits; a dash for None."""
+    if value is None:
+        return "–"
+    return count(value) if value >= 100 else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """Return a time span, in its two largest units."""
     if seconds < 60:

@@ -22,10 +22,10 @@ from bench.api.attack_inputs import (
 from bench.attacks.attack import Model
 from bench.engines import make_engine
 from bench.engines.engine import AttackTask, plan
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.progress import Progress
-from bench.store.records import AttackBlock
+from bench.store.records import FAILED, AttackBlock
 from bench.suites.suite import AttackChoice, ThreatModel
 from bench.validation import explain
 
@@ -156,6 +156,9 @@ def joined(images: Tensor, task: AttackTask, blocks: Mapping[str, AttackBlock]) 
             would take adversarial images out of the ball.
         task: that was made of them.
         blocks: of `run_attacks`.
+
+    Raises:
+        EvaluationError: the model raised an error on a sample.
     """
     found = images.detach().clone()
     if found.dtype in (torch.float16, torch.bfloat16):
@@ -178,7 +181,17 @@ def joined(images: Tensor, task: AttackTask, blocks: Mapping[str, AttackBlock]) 
         if block.attempts is not None:
             left_out = block.attempts.outcome == _NO_GRADIENT
             skipped |= dict.fromkeys(block.attempts.attack[left_out].tolist())
+            _refuse_failures(block)
     return Attacked(found, predictions, robust, tuple(skipped))
+
+
+def _refuse_failures(block: AttackBlock) -> None:
+    """Refuse samples on which the model raised an error: a caller would take them for robust."""
+    assert block.attempts is not None
+    failed = block.attempts.index[block.attempts.outcome == FAILED].tolist()
+    if failed:
+        texts = [str(text) for name, text in block.record.items() if name.startswith("failed on")]
+        raise EvaluationError(f"the model raised an error on sample {failed[0]}: {texts[0]}")
 
 
 def _threat_model(settings: AttackSettings) -> ThreatModel:

@@ -77,6 +77,7 @@ def certify_many(
     noise: Noise,
     batch_size: int,
     conclude: Conclude | None = None,
+    at_once: ImagesAtOnce | None = None,
 ) -> Iterator[tuple[list[Certificate], int]]:
     """Certify images, yielding after each batch.
 
@@ -92,6 +93,7 @@ def certify_many(
         batch_size: noisy images in one pass; fewer once memory has run out.
         conclude: turns the votes of an image that has all its draws into a certificate; None: the
             selected class with the procedure's radius.
+        at_once: replaces `batch_size`: what fitted into memory so far; it learns from this too.
 
     Yields:
         the certificates that the batch settled, and the number of draws in it.
@@ -99,7 +101,7 @@ def certify_many(
     waiting = deque(range(len(images)))
     places = indices.tolist()
     queue: deque[_Image] = deque()
-    at_once = ImagesAtOnce(batch_size)
+    at_once = at_once or ImagesAtOnce(batch_size)
     sigma = procedure.smoothing.sigma
     while True:
         work: list[tuple[_Image, Piece]] = []

@@ -13,8 +13,10 @@ from rich.text import Text
 from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
 from bench.executors.progress import Progress
-from bench.formatting import accuracy_text, duration, flag_text, percent
-from bench.runs.many import Prospect, Turn
+from bench.flags.failures import has_failures
+from bench.formatting import accuracy_text, count, duration, flag_text, percent, rate
+from bench.runs.many import Turn
+from bench.runs.planning import Prospect
 from bench.runs.session import RunResult
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -33,6 +35,7 @@ class Display:
             TextColumn("{task.fields[robust]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[workers]}"),
             console=self.console,
             transient=True,
             disable=not self._live,
@@ -69,17 +72,21 @@ class Display:
             if progress.seconds_left is None
             else f"at most {duration(progress.seconds_left)} left"
         )
+        workers = _workers(progress)
         if self._live:
             if progress.stage not in self._rows:
                 self._rows[progress.stage] = self._bars.add_task(
-                    progress.stage, total=progress.total, robust="", left=""
+                    progress.stage, total=progress.total, robust="", left="", workers=""
                 )
+            for row in self._rows.values():
+                self._bars.update(row, workers="")
             self._bars.update(
                 self._rows[progress.stage],
                 completed=progress.done,
                 total=progress.total,
                 robust=robust,
                 left=left,
+                workers=workers,
             )
             return
         stage, shown = self._last
@@ -89,7 +96,7 @@ class Display:
             or time.monotonic() - shown >= SECONDS_BETWEEN_LINES
         ):
             self._last = (progress.stage, time.monotonic())
-            parts = [f"{progress.stage} {progress.done}/{progress.total}", robust, left]
+            parts = [f"{progress.stage} {progress.done}/{progress.total}", robust, left, workers]
             self._line(f"{self._candidate}: {', '.join(part for part in parts if part)}")
 
     def notice(self, text: str) -> None:
@@ -102,13 +109,17 @@ class Display:
         self._line(f"{name}: {reason}", style="red")
 
     def turns(self, references: Sequence[CandidateReference], turns: Iterator[Turn]) -> int:
-        """Draw each candidate's turn; returns the exit code."""
+        """Draw each candidate's turn; returns the exit code.
+
+        A run some samples of which failed counts as failed, even if it was complete before.
+        """
         failed = unavailable = False
         for reference in references:
             self.candidate(reference.name)
             turn = next(turns)
             if turn.result is not None:
                 self.result(turn.result)
+                failed |= has_failures(turn.result.summary)
             elif turn.unavailable:
                 unavailable = True
                 self.failure(turn.name, f"unavailable: {turn.unavailable}")
@@ -136,15 +147,28 @@ class Display:
             self._line(f"  flag {flag_text(flag)}", style="yellow")
         self._line(f"  records: {result.folder.path}")
 
-    def plan(self, prospects: Sequence[Prospect]) -> None:
-        """Show what would be done."""
-        table = table_of("candidate", "missing", "time on this device")
+    def plan(self, prospects: Sequence[Prospect], price: float | None = None) -> None:
+        """Show what would be done.
+
+        Args:
+            price: of a worker for an hour; None: costs are not shown.
+        """
+        costs = [] if price is None else ["cost"]
+        table = table_of("candidate", "missing", "workers", "time", "worker hours", *costs)
         table.title = "Plan"
+        total = (0.0, 0.0)
         for each in prospects:
-            time = "unknown until it is here"
-            if each.estimate is not None:
-                time = f"{duration(each.estimate.low)} to {duration(each.estimate.high)}"
-            table.add_row(*(Text(cell) for cell in (each.name, each.missing or "all here", time)))
+            cells = [each.name, each.missing or "all here", count(each.workers)]
+            if each.estimate is None or each.worker_hours is None:
+                table.add_row(*map(Text, cells), "unknown until it is here")
+                continue
+            hours = each.worker_hours
+            total = total[0] + hours[0], total[1] + hours[1]
+            cells += [f"{duration(each.estimate.low)} to {duration(each.estimate.high)}"]
+            table.add_row(*map(Text, [*cells, *_hours_and_cost(hours, price)]))
+        if len(prospects) > 1:
+            table.add_section()
+            table.add_row("all", "", "", "", *_hours_and_cost(total, price))
         self.console.print(table)
 
     def _line(self, text: str, style: str = "") -> None:
@@ -159,3 +183,21 @@ class Display:
         for task in self._rows.values():
             self._bars.remove_task(task)
         self._rows.clear()
+
+
+def _hours_and_cost(hours: tuple[float, float], price: float | None) -> list[str]:
+    """Return the least and the most worker hours, and what they cost, in words."""
+    texts = [" to ".join(f"{each:,.3g}" for each in hours)]
+    return (
+        texts if price is None else [*texts, " to ".join(f"{price * each:,.2f}" for each in hours)]
+    )
+
+
+def _workers(progress: Progress) -> str:
+    """Return how many workers there are and what they do together; "" if there is one."""
+    if progress.workers == 1:
+        return ""
+    samples, passes = progress.samples_per_second, progress.passes_per_second
+    if samples is None or passes is None:
+        return f"{progress.workers} workers"
+    return f"{progress.workers} workers, {rate(samples)} samples/s, {rate(passes)} passes/s"

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 import bench
+from bench.cli.stopping import GOES_ON, exit_code
 from bench.cli.streams import lenient_streams
-from bench.errors import BenchError, EvaluationError, InputError, Unavailable
+from bench.errors import FULL, BenchError, EvaluationError, InputError, Unavailable, full_disk
 from bench.plugins import load_plugins
 
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
@@ -20,6 +21,7 @@ COMMANDS = {
     "sweep": "Mix two candidates at many weights.",
     "list": "List suites, candidates, attacks or recipes.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
+    "status": "Show where a run stands: stages, workers, time left.",
     "diff": "Compare candidates on the same samples.",
     "report": "Write the HTML pages.",
     "images": "Write a run's adversarial images as PNG files.",
@@ -77,9 +79,14 @@ class _LazyGroup(click.Group):
                 raise  # a bug in bench, not a missing package
             click.echo(f"error: {error}; is it installed?", err=True)
             sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("interrupted; run the same command again to resume", err=True)
-            sys.exit(130)
+        except KeyboardInterrupt as stop:
+            click.echo(GOES_ON, err=True)
+            sys.exit(exit_code(stop))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            click.echo(f"error: {full_disk(error)}", err=True)
+            sys.exit(EXIT_CODES[EvaluationError])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

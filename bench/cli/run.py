@@ -10,6 +10,7 @@ import click
 
 from bench.cli import options
 from bench.cli.report import write_report
+from bench.cli.stopping import stoppable
 from bench.errors import InputError
 from bench.executors.choice import executing, executor_choice
 from bench.runs.devices import torch_device
@@ -36,8 +37,14 @@ from bench.suites import load_suite
 @options.device
 @options.executor
 @options.of_settings()
-@click.option("--dry-run", is_flag=True, help="Print the plan with an estimated time, and end.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with estimated times, and end.")
+@click.option(
+    "--price-per-hour",
+    type=options.FiniteRange(min=0),
+    help="With --dry-run: what a worker costs an hour, in any currency.",
+)
 @options.trust_code
+@stoppable()
 def command(
     suite_name: str,
     names: tuple[str, ...],
@@ -51,6 +58,7 @@ def command(
     workers: int | None,
     gpus_per_worker: float | None,
     dry_run: bool,
+    price_per_hour: float | None,
     trust_code: bool,
     **given: Any,
 ) -> None:
@@ -61,11 +69,14 @@ def command(
     Exit codes: 2 wrong usage or input, nothing run; 1 an evaluation failed; 3 some candidates were
     unavailable; 0 all evaluated.
     """
+    if price_per_hour is not None and not dry_run:
+        raise InputError("--price-per-hour can only be used with --dry-run")
     from bench.candidates.named.model_files import with_architecture  # torch: slow to import
     from bench.candidates.registry import find_candidates
     from bench.cli.display import Display
     from bench.runs.kind import runnable_kind
-    from bench.runs.many import check_each, check_writable, evaluate_each, prospects
+    from bench.runs.many import check_each, check_writable, evaluate_each
+    from bench.runs.planning import prospects
     from bench.runs.samples import Samples
 
     choice = executor_choice(executor_text, workers, gpus_per_worker)
@@ -83,7 +94,9 @@ def command(
     references = find_candidates(wanted, settings.suite, model_dir, trust_code)
     with Display() as display:
         if dry_run:
-            display.plan(prospects(references, settings, data_dir))
+            with executing(choice) as executor:
+                plan = prospects(references, settings, data_dir, choice, executor)
+            display.plan(plan, price_per_hour)
             return
         check_writable(results_dir, "--results-dir")
         check_writable(report_dir, "--report-dir")

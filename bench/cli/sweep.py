@@ -10,6 +10,7 @@ import click
 
 from bench.cli import options
 from bench.cli.report import write_report
+from bench.cli.stopping import stoppable
 from bench.executors.choice import executing, executor_choice
 from bench.runs.devices import torch_device
 from bench.runs.settings import SWEEP_STEPS, SWEEP_TARGETS, Settings
@@ -56,6 +57,7 @@ _SCALE = options.FiniteRange(min=0, min_open=True)
 @options.executor
 @options.of_settings("n_examples", "batch_size", "precision", "seed", "eps", "again")
 @options.trust_code
+@stoppable()
 def command(
     suite_name: str,
     accurate: str,
@@ -87,6 +89,7 @@ def command(
     """
     from bench.candidates.registry import find_candidates  # torch: slow to import
     from bench.cli.display import Display
+    from bench.flags.failures import has_failures
     from bench.runs import sweep
     from bench.runs.many import check_writable, evaluate_each
     from bench.runs.samples import Samples
@@ -114,10 +117,11 @@ def command(
         candidate = sweep.sweep_candidate(reference, name())
         swept = sweep.sweep_settings(settings, weights, steps, targets)
         with executing(choice) as executor:
-            display.result(
-                evaluate(candidate, samples.of(candidate), swept, store, display, executor=executor)
+            result = evaluate(
+                candidate, samples.of(candidate), swept, store, display, executor=executor
             )
+            display.result(result)
             turns = evaluate_each(references, settings, samples, store, display, executor=executor)
             code = display.turns(references, turns)
     write_report(store, report_dir, suite.name)
-    sys.exit(code)
+    sys.exit(1 if has_failures(result.summary) else code)

@@ -16,17 +16,25 @@ from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import busy_size, filling_size, fitting_size
 from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.differentiability import is_differentiable
-from bench.engines.engine import GRADIENT_COST, AttackTask, Task, Trials, batches
+from bench.engines.engine import (
+    GRADIENT_COST,
+    AttackTask,
+    Task,
+    Trials,
+    batches,
+    failure_record,
+)
 from bench.engines.prediction import clean_results
 from bench.engines.search import Rank, Search
 from bench.engines.target_order import TargetOrder
 from bench.engines.trials import try_images
 from bench.executors.stage import Doing, Report, Setup, Work, Worker
-from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import AttackBlock, Attempts, CleanResults, IntArray
 from bench.store.tables import concatenate
 
 CLEAN = "00-clean"
+CLEAN_ATTEMPT = "clean"
+"""What the attempts are called of samples that failed before any attack."""
 LEAST_IN_A_CLEAN_BLOCK = 1000
 
 
@@ -57,7 +65,7 @@ class Clean(Work):
 
     def blocks(self, worker: Worker, task: Task, report: Report) -> Iterator[AttackBlock]:
         """Predict, a block for every thousand samples."""
-        at_once = ImagesAtOnce(max(1, self.batch_size // worker.share))
+        at_once = worker.images_at_once("clean", self.batch_size)
         done = wrong = 0
         rows = torch.arange(len(task.labels))
         for part in batches(rows, max(at_once.size, LEAST_IN_A_CLEAN_BLOCK)):
@@ -87,7 +95,7 @@ class Clean(Work):
             key=CLEAN,
             seconds=0.0,
             clean=clean,
-            attempts=_attempts(index, "clean", "failed"),
+            attempts=_attempts(index, CLEAN_ATTEMPT, "failed"),
             record=failure_record(index, problem),
         )
 
@@ -100,7 +108,7 @@ class KnownImages(AttackWork):
 
     def blocks(self, worker: Worker, task: AttackTask, report: Report) -> Iterator[AttackBlock]:
         """Try all images of the samples."""
-        yield try_images(task, self.trials)
+        yield try_images(task, self.trials, worker.images_at_once("trials", task.batch_size))
 
     def of(self, indices: IntArray) -> KnownImages:
         """Return the images of these samples."""
@@ -318,11 +326,6 @@ def _repeated(task: AttackTask, count: int) -> tuple[Tensor, Tensor]:
 def _index(attempts: Attempts, outcomes: tuple[str, ...]) -> IntArray:
     chosen: IntArray = attempts.index[np.isin(attempts.outcome, outcomes)]
     return chosen
-
-
-def failure_record(index: IntArray, problem: str) -> dict[str, float | str]:
-    """Return the engine's record of a sample on which the candidate raised an error."""
-    return {f"failed on sample {index[0]}": problem}
 
 
 def _attempts(index: IntArray, attack: str, outcome: str) -> Attempts:

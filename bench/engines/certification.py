@@ -28,7 +28,7 @@ from bench.engines.acceleration import (
 from bench.engines.attack_works import batch_size_on
 from bench.engines.batch_size import filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
-from bench.engines.engine import CertificationTask, without_samples
+from bench.engines.engine import CertificationTask, failure_record, without_samples
 from bench.errors import InputError
 from bench.executors.in_process import InProcess
 from bench.executors.progress import Progress
@@ -45,6 +45,7 @@ from bench.executors.stage import (
 from bench.memory.out_of_memory import ImagesAtOnce, with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.store.records import (
+    ABSTAINED,
     DRAWS_WITHOUT_CLASS,
     Certificates,
     CertificationBlock,
@@ -218,8 +219,9 @@ class Certifying(Work):
             task.classes,
             self.procedure,
             Noise(task.seed, task.device),
-            min(max(1, prepared.size // worker.share), len(task.labels) * most_draws),
+            prepared.size,
             mixed,
+            worker.images_at_once("votes", prepared.size),
         )
         labels = task.labels.tolist()
         certificates: list[Certificate] = []
@@ -249,6 +251,23 @@ class Certifying(Work):
     def settled(self, block: CertificationBlock) -> IntArray:
         """Return the certified samples."""
         return block.certificates.index
+
+    def failed(self, task: CertificationTask, problem: str) -> CertificationBlock:
+        """Return the record of a sample without a vote: it abstains, and nothing is proved."""
+        index, none = task.indices.numpy(), np.zeros(1, dtype=np.int64)
+        return CertificationBlock(
+            key=_PREFIX,
+            seconds=0.0,
+            certificates=Certificates(
+                index=index,
+                label=task.labels.numpy(),
+                prediction=np.array([ABSTAINED]),
+                radius=np.zeros(1),
+                certified_count=none,
+                noise_samples=none,
+            ),
+            record=failure_record(index, problem),
+        )
 
     def _settle_compilation(
         self, worker: Worker, prepared: Prepared, task: CertificationTask

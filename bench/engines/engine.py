@@ -15,7 +15,7 @@ from bench.candidates.mix import Mix
 from bench.certification.smoothing import Smoothing
 from bench.executors.progress import Progress
 from bench.executors.stage import Executor
-from bench.store.records import AttackBlock, Block
+from bench.store.records import AttackBlock, Block, IntArray
 from bench.suites import ThreatModel
 from bench.suites.suite import AttackChoice
 
@@ -180,6 +180,11 @@ def broken_rows(task: Task, block: AttackBlock) -> Tensor:
     if block.witnesses is None:
         return torch.empty(0, dtype=torch.int64)
     return torch.from_numpy(np.flatnonzero(np.isin(task.indices.numpy(), block.witnesses.index)))
+
+
+def failure_record(index: IntArray, problem: str) -> dict[str, float | str]:
+    """Return the engine's record of a sample on which the candidate raised an error."""
+    return {f"failed on sample {index[0]}": problem}
 
 
 def without_samples(task: SomeTask) -> SomeTask:

@@ -35,7 +35,7 @@ from bench.engines.express_planner import Arm, Planner, Pull, Remaining
 from bench.engines.fast import Course, FastEngine
 from bench.executors.progress import Progress
 from bench.executors.stage import Executor
-from bench.store.records import AttackBlock
+from bench.store.records import FAILED, AttackBlock
 from bench.suites.suite import AttackChoice
 
 GOAL = 0.0005
@@ -234,6 +234,9 @@ def _outcome(
     margins: dict[int, tuple[float, float]] = {}
     for block in blocks:
         broken.update(broken_rows(task, block).tolist())
+        if block.attempts is not None:  # what failed is not attacked again either
+            failed = block.attempts.index[block.attempts.outcome == FAILED]
+            broken.update(place[index] for index in failed.tolist())
         if block.margins is not None:
             found = zip(block.margins.index, block.margins.start, block.margins.best, strict=True)
             margins |= {place[int(index)]: (start, best) for index, start, best in found}

@@ -26,13 +26,19 @@ from bench.attacks.image_gradient import GradientError
 from bench.engines.acceleration import Accelerated
 from bench.engines.attack_works import Preparation, Prepared, preparation, unit_seconds
 from bench.engines.differentiability import is_differentiable
-from bench.engines.engine import GRADIENT_COST, AttackTask, batches, without_samples
+from bench.engines.engine import (
+    GRADIENT_COST,
+    AttackTask,
+    batches,
+    failure_record,
+    without_samples,
+)
 from bench.engines.prediction import DECIDING_DRAWS, Purpose, confirm, own_randomness
 from bench.engines.views import view
 from bench.executors.progress import Progress
 from bench.executors.stage import Doing, Executor, Report, Stage, Work, Worker
 from bench.precision import tensor_cores
-from bench.store.records import AttackBlock, Attempts, IntArray, Smallest, Witnesses
+from bench.store.records import FAILED, AttackBlock, Attempts, IntArray, Smallest, Witnesses
 
 EPS_CURVE = "eps-curve"
 """Its name in manifests, and its blocks' in a run."""
@@ -124,23 +130,52 @@ class SmallestWork(Work):
         prepared: Prepared = worker.prepared(self.setup)
         model = _model(prepared.fast, task)
         forward, gradients = curve_cost(task)
-        precision, done, broken = self.setup.precision, 0, 0
-        for part in batches(
-            torch.arange(len(task.labels)), max(1, prepared.sizes[""] // worker.share)
-        ):
-            start = time.perf_counter()
-            search = _Search(task, part, model, precision)
-            search.begin_with(self.witnesses)
+        at_once = worker.images_at_once(EPS_CURVE, prepared.sizes[""])
+        rows = torch.arange(len(task.labels))
+        done = broken = 0
+        while done < len(rows):
+            part, blocks = rows[done : done + at_once.size], []
+            with at_once.halving():
+                blocks = [self._searched(task, part, model)]
+            for block in blocks:
+                yield block
+                done += len(part)
+                broken += 0 if block.witnesses is None else len(block.witnesses.index)
+                report(Doing(done, broken, done * (forward + GRADIENT_COST * gradients)))
+
+    def _searched(self, task: AttackTask, part: Tensor, model: Model | None) -> AttackBlock:
+        """Return the block of a batch."""
+        start = time.perf_counter()
+        search = _Search(task, part, model, self.setup.precision)
+        search.begin_with(self.witnesses)
+        search.shrink()
+        if model is not None:
+            for points, targets in search.starts():
+                search.follow(points, targets)
             search.shrink()
-            if model is not None:
-                for points, targets in search.starts():
-                    search.follow(points, targets)
-                search.shrink()
-            block = search.block(_PREFIX, self.witnesses, start)
-            yield block
-            done += len(part)
-            broken += 0 if block.witnesses is None else len(block.witnesses.index)
-            report(Doing(done, broken, done * (forward + GRADIENT_COST * gradients)))
+        return search.block(_PREFIX, self.witnesses, start)
+
+    def failed(self, task: AttackTask, problem: str) -> AttackBlock:
+        """Return the record of a sample of which no perturbation is known."""
+        index = task.indices.numpy()
+        stood = np.array([each not in self.witnesses for each in index.tolist()])
+        nothing = np.zeros(1)
+        spent = dict.fromkeys(("forward_passes", "backward_passes", "seconds"), nothing)
+        return AttackBlock(
+            key=_PREFIX,
+            seconds=0.0,
+            attempts=Attempts(
+                index=index[stood],
+                attack=np.full(int(stood.sum()), ATTACK),
+                outcome=np.full(int(stood.sum()), FAILED),
+                iteration=np.full(int(stood.sum()), -1),
+                **{name: values[stood] for name, values in spent.items()},
+            ),
+            smallest=Smallest(
+                index=index, radius=np.full(1, np.inf), attack=np.array([""]), **spent
+            ),
+            record=failure_record(index, problem),
+        )
 
     def settled(self, block: AttackBlock) -> IntArray:
         """Return the samples that were searched on."""

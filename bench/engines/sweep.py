@@ -26,18 +26,19 @@ from bench.attacks import inside, likeliest_wrong_classes
 from bench.attacks.image_gradient import image_gradient
 from bench.attacks.projections import onto_ball_, onto_box_
 from bench.candidates.mix import Mix, as_mix
+from bench.decision import NO_CLASS
 from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
 from bench.engines.batch_size import filling_size
-from bench.engines.engine import AttackTask, plan, survivor_costs
+from bench.engines.engine import AttackTask, failure_record, plan, survivor_costs
 from bench.engines.point_search import PointSearch
 from bench.engines.sweep_found import BaseAnswers, Found
 from bench.errors import InputError
 from bench.executors.in_process import InProcess
 from bench.executors.progress import Progress
 from bench.executors.stage import Doing, Executor, Report, Stage, Work, Worker, unsettled
-from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.store.records import (
+    FAILED,
     Attempts,
     IntArray,
     SweepBlock,
@@ -90,14 +91,30 @@ class SweepEngine:
             InputError: the task's module is no fixed mix.
         """
         executor = executor or InProcess()
-        rows = torch.arange(len(task.labels))
-        begun = list(finished.values())
-        work = Sweeping(self.alphas, self.precision, tuple(begun))
         passes = sum(survivor_costs(task)) * len(self.alphas)
-        # An interrupted sweep's samples go on together, as they began.
-        together = 0 if len(unsettled(task, rows, _stage(work, passes), begun)) and begun else None
-        stage = _stage(work, passes, together)
-        yield from executor.do(task, [stage], rows, finished, report)
+        begun = tuple(finished.values())
+        whole = Stage("sweep", FINAL, Sweeping(self.alphas, self.precision), passes)
+        rows = unsettled(task, torch.arange(len(task.labels)), whole, begun)
+        done: dict[str, Any] = dict(finished)
+        for index in _begun_together(task, rows, begun):
+            # What an interrupted sweep did of these samples holds for them together.
+            work = Sweeping(self.alphas, self.precision, begun)
+            together = replace(whole, work=work, exactly=0)
+            here = torch.from_numpy(np.isin(task.indices[rows].numpy(), index))
+            for block in executor.do(task, [together], rows[here], done, report):
+                yield block
+                done[block.key] = block
+            rows = rows[~here]
+        yield from executor.do(task, [whole], rows, done, report)
+
+
+def _begun_together(
+    task: AttackTask, rows: Tensor, blocks: Sequence[SweepBlock]
+) -> list[tuple[int, ...]]:
+    """Return the indices of samples that share blocks, and that no final block settles."""
+    left = set(task.indices[rows].tolist())
+    sets = {tuple(block.results.index.tolist()) for block in blocks if not is_final(block)}
+    return sorted(each for each in sets if left.issuperset(each))
 
 
 @dataclass(frozen=True)
@@ -116,9 +133,7 @@ class Sweeping(Work):
 
     def blocks(self, worker: Worker, task: AttackTask, report: Report) -> Iterator[SweepBlock]:
         """Sweep, weight after weight."""
-        sweep = _RunningSweep(
-            replace(task, batch_size=max(1, task.batch_size // worker.share)), self.precision
-        )
+        sweep = _RunningSweep(task, self.precision, worker)
         known = {float(block.results.alpha[0]): block for block in self.begun}
         passes, n = sum(survivor_costs(task)), len(task.labels)
         blocks = []
@@ -136,8 +151,35 @@ class Sweeping(Work):
 
     def settled(self, block: SweepBlock) -> IntArray:
         """Return the samples that were tried at every weight."""
-        is_final = block.attempts is None
-        return block.results.index if is_final else block.results.index[:0]
+        return block.results.index if is_final(block) else block.results.index[:0]
+
+    def failed(self, task: AttackTask, problem: str) -> SweepBlock:
+        """Return the record of a sample without an answer, which is wrong at every weight."""
+        n = len(self.alphas)
+        index, nothing = np.repeat(task.indices.numpy(), n), np.zeros(n)
+        return SweepBlock(
+            key=FINAL,
+            seconds=0.0,
+            attempts=Attempts(
+                index=index,
+                attack=np.full(n, "sweep"),
+                outcome=np.full(n, FAILED),
+                iteration=np.full(n, -1),
+                forward_passes=nothing,
+                backward_passes=nothing,
+                seconds=nothing,
+            ),
+            results=SweepResults(
+                alpha=np.array(self.alphas),
+                index=index,
+                label=np.repeat(task.labels.numpy(), n),
+                clean_prediction=np.full(n, NO_CLASS),
+                broken_by=np.full(n, ""),
+                adversarial_prediction=np.full(n, NO_CLASS),
+                found_at=np.full(n, np.nan),
+            ),
+            record=failure_record(task.indices.numpy(), problem),
+        )
 
     def of(self, indices: IntArray) -> Sweeping:
         """Return the work with the blocks that hold exactly these samples."""
@@ -145,8 +187,9 @@ class Sweeping(Work):
         return replace(self, begun=tuple(same))
 
 
-def _stage(work: Sweeping, passes: float, exactly: int | None = None) -> Stage:
-    return Stage("sweep", FINAL, work, passes, exactly=exactly)
+def is_final(block: SweepBlock) -> bool:
+    """Return whether a block holds the results of all weights, instead of the search at one."""
+    return block.key.startswith(FINAL)
 
 
 def _robust(results: SweepResults) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -187,7 +230,7 @@ class _SweptSamples:
 class _RunningSweep:
     """A sweep under way: the samples, the bases' answers, and the images found so far."""
 
-    def __init__(self, task: AttackTask, precision: str) -> None:
+    def __init__(self, task: AttackTask, precision: str, worker: Worker) -> None:
         mix = as_mix(task.module)
         if not isinstance(mix, Mix):
             raise InputError("expected a fixed mix to sweep, got another candidate")
@@ -195,8 +238,8 @@ class _RunningSweep:
         self.mix = mix
         self.precision = precision
         self.plans = [plan(task, attack) for attack in task.attacks]
-        self.asked_at_once = ImagesAtOnce(task.batch_size)
-        self.searched_at_once = ImagesAtOnce(task.batch_size)
+        self.asked_at_once = worker.images_at_once("sweep answers", task.batch_size)
+        self.searched_at_once = worker.images_at_once("sweep searches", task.batch_size)
         self.clean = self._ask(task.images)
         self._fast: Accelerated | None = None
         nothing = torch.empty(0, dtype=torch.int64)

@@ -24,8 +24,8 @@ NAME = f"00-{WITNESSES}"
 """The name of its blocks."""
 
 
-def try_images(task: Task, trials: Trials) -> AttackBlock:
-    """Try all images of a task's samples, in float32.
+def try_images(task: Task, trials: Trials, at_once: ImagesAtOnce | None = None) -> AttackBlock:
+    """Try all images of a task's samples, in float32; `at_once` says how many in a pass.
 
     A sample is broken by its first image that is inside the ball and misclassified. The block's
     record says how many passes that saved: those that it took to find the images that broke a
@@ -42,7 +42,7 @@ def try_images(task: Task, trials: Trials) -> AttackBlock:
         rows = torch.tensor([row_of[index] for index in trials.index[part].tolist()])
         return part, rows, confirm(task, trials.images[part], task.labels[rows]).cpu()
 
-    at_once = ImagesAtOnce(task.batch_size)
+    at_once = at_once or ImagesAtOnce(task.batch_size)
     answers = at_once.in_parts(torch.tensor(chosen, dtype=torch.int64), predicted)
     for part, rows, predictions in answers:
         images = trials.images[part]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
-from bench.executors.events import Events
 
 if TYPE_CHECKING:
     from bench.executors.stage import Executor
@@ -57,7 +56,7 @@ def executor_choice(
 
 
 @contextlib.contextmanager
-def executing(choice: ExecutorChoice, events: Events | None = None) -> Iterator[Executor]:
+def executing(choice: ExecutorChoice) -> Iterator[Executor]:
     """Return an executor, which lets its workers go after this context.
 
     Raises:
@@ -66,7 +65,7 @@ def executing(choice: ExecutorChoice, events: Events | None = None) -> Iterator[
     if choice.kind == LOCAL:
         from bench.executors.here import ThisMachine  # torch: slow to import
 
-        machine = ThisMachine(choice.workers, events)
+        machine = ThisMachine(choice.workers)
         try:
             yield machine
         finally:
@@ -78,6 +77,6 @@ def executing(choice: ExecutorChoice, events: Events | None = None) -> Iterator[
 
     crew = RayCrew(choice.address, choice.workers, choice.gpus_per_worker)
     try:
-        yield CrewExecutor(crew, InProcess(), events)
+        yield CrewExecutor(crew, InProcess())
     finally:
         crew.close()

@@ -115,6 +115,10 @@ class Crew(Protocol):
         """How many workers there are, or will soon be."""
 
     @property
+    def most(self) -> int:
+        """How many workers there can be at the same time."""
+
+    @property
     def device_type(self) -> str | None:
         """The kind of device that they have; None: the task's."""
 
@@ -152,13 +156,17 @@ class CrewExecutor:
 
     @property
     def workers(self) -> int:
-        """How many workers the crew has."""
-        return self._crew.size
+        """How many workers the crew can have."""
+        return self._crew.most
 
     @property
     def device_type(self) -> str | None:
         """The kind of device that the crew's workers have."""
         return self._crew.device_type
+
+    def following(self, events: Events) -> CrewExecutor:
+        """Return the same crew, whose events are told what it does."""
+        return CrewExecutor(self._crew, self._own, events)
 
     def do(
         self,
@@ -177,6 +185,7 @@ class CrewExecutor:
         if schedule.is_done:
             return
         self._crew.begin(Brief(task.part(slice(0, 0)), chain), self._own)
+        self._events.work_begins([stage.name for stage in chain], self._crew.size)
         try:
             yield from self._done(task, chain, Numbering(finished), schedule, tally, ways)
         finally:
@@ -239,7 +248,7 @@ class CrewExecutor:
                         yield _shared(named, len(busy) + 1)
                     schedule.finished(shard, len(left), seconds)
                     ways.enter(shard.stage + 1, left, schedule)
-                    tally.show(shard.stage)
+                    tally.show(shard.stage, workers=self._crew.size)
 
 
 def _shape(stage: Stage, batch_size: int) -> StageShape:

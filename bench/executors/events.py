@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
 class Events(Protocol):
     """Told what happens while an executor works."""
+
+    def work_begins(self, stages: Sequence[str], workers: int) -> None:
+        """A chain of stages begins; every worker joins anew.
+
+        Args:
+            stages: their names.
+            workers: how many there are, or will soon be.
+        """
 
     def worker_joins(self, worker: str) -> None:
         """A worker is ready."""
@@ -33,6 +42,9 @@ class Events(Protocol):
 
 class NoEvents:
     """Nobody follows."""
+
+    def work_begins(self, stages: Sequence[str], workers: int) -> None:
+        """Do nothing."""
 
     def worker_joins(self, worker: str) -> None:
         """Do nothing."""

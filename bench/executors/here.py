@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.executors.crew import CrewExecutor
-from bench.executors.events import Events
+from bench.executors.events import Events, NoEvents
 from bench.executors.in_process import InProcess
 from bench.executors.local import LocalCrew, can_fork
 from bench.executors.progress import Progress
@@ -27,12 +28,11 @@ class ThisMachine:
     Args:
         workers: how many; None: one for each GPU, or on a CPU one for each core where the work is
             long enough.
-        events: told what happens to workers.
     """
 
-    def __init__(self, workers: int | None = None, events: Events | None = None) -> None:
+    def __init__(self, workers: int | None = None) -> None:
         self._asked = workers
-        self._events = events
+        self._events: Events = NoEvents()
         self._own = InProcess()
         self._crews: dict[tuple[torch.device, ...], LocalCrew] = {}
 
@@ -45,6 +45,12 @@ class ThisMachine:
     def device_type(self) -> None:
         """The task's own."""
         return None
+
+    def following(self, events: Events) -> ThisMachine:
+        """Return the same processes, whose events are told what they do."""
+        other = copy.copy(self)  # they belong to both
+        other._events, other._own = events, self._own.following(events)
+        return other
 
     def do(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.executors.events import Events, NoEvents
 from bench.executors.progress import Progress
 from bench.executors.stage import (
     Doing,
@@ -23,6 +25,9 @@ from bench.executors.tally import Tally
 from bench.executors.worker import WorkerHere
 from bench.store.records import Block
 
+HERE = "this process"
+"""The name of its one worker."""
+
 
 class InProcess:
     """Does everything here; a stage is one shard, unless its result belongs to a batch size.
@@ -33,9 +38,14 @@ class InProcess:
     workers = 1
     device_type = None
 
-    def __init__(self) -> None:
+    def __init__(self, events: Events | None = None) -> None:
+        self._events = events or NoEvents()
         self._worker: WorkerHere | None = None
         self._module: Any = None
+
+    def following(self, events: Events) -> InProcess:
+        """Return one that tells events what it does; it prepares everything itself."""
+        return InProcess(events)
 
     def do(
         self,
@@ -49,6 +59,8 @@ class InProcess:
         """Take samples through a chain of stages; see `bench.executors.stage.Executor`."""
         tally = Tally(chain, len(task.labels), report)
         numbering = Numbering(finished)
+        self._events.work_begins([stage.name for stage in chain], self.workers)
+        self._events.worker_joins(HERE)
         for number, stage in enumerate(chain):
             blocks = blocks_of(finished, stage.prefix)
             left = unsettled(task, rows, stage, blocks)
@@ -92,10 +104,14 @@ class InProcess:
             tally.show(number, doing)
 
         lost = 0
+        began = time.monotonic()
+        self._events.shard_begins(HERE, stage.name, len(rows))
         for block in self.worker(task).blocks(work, stage.setup, part, told):
             lost += len(stage.work.lost(block))
             yield block
         tally.add(number, len(rows), lost, latest.cost)
+        seconds = time.monotonic() - began
+        self._events.shard_ends(HERE, stage.name, len(rows), seconds, latest.cost)
 
 
 def _shards(rows: Tensor, stage: Stage) -> Sequence[Tensor]:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess, SpawnProcess
@@ -34,6 +34,7 @@ _PARENT_DEATH_SIGNAL = 1
 """An option of `prctl`, as in <sys/prctl.h>."""
 _TASK, _CHAIN, _ORDER = b"T", b"C", b"O"
 """The first byte of a message to a worker."""
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _SECONDS_TO_TRY = 5.0
 _SECONDS_TO_END = 5.0
 
@@ -72,6 +73,11 @@ class LocalCrew:
     def size(self) -> int:
         """How many workers there are."""
         return len(self._devices)
+
+    @property
+    def most(self) -> int:
+        """The same: workers that are lost are replaced."""
+        return self.size
 
     @property
     def device_type(self) -> None:
@@ -115,7 +121,7 @@ class LocalCrew:
             self._processes[name].is_busy = False
             try:
                 found.append(_answer(name, cast(Connection, way).recv_bytes()))
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # it ended, perhaps in the middle of its answer
                 found.append(self._replaced(name))
         return found
 
@@ -161,16 +167,16 @@ class LocalCrew:
             hand.follow(self._brief.chain)
             ours = (orders, answers, *self._ways())
             process = context.Process(
-                target=_forked, args=(theirs, their_answers, hand, share, ours), daemon=True
+                target=_forked,
+                args=(theirs, their_answers, hand, share, ours, os.getpid()),
+                daemon=True,
             )
         else:
             where = str(self._devices[place]), share, os.getpid()
             process = context.Process(
                 target=_spawned, args=(theirs, their_answers, name, *where), daemon=True
             )
-        with warnings.catch_warnings():
-            # Displays have threads; a forked process never touches what they hold.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with _without_signals():
             process.start()
         theirs.close()
         their_answers.close()
@@ -199,6 +205,9 @@ class LocalCrew:
         self._joined = [each for each in self._joined if each != name]
         ended.orders.close()
         ended.process.join(_SECONDS_TO_END)
+        if ended.process.is_alive():
+            ended.process.kill()
+            ended.process.join()
         code = ended.process.exitcode
         ended.answers.close()
         self._start(ended.place)
@@ -241,10 +250,11 @@ def _forked(
     hand: Hand,
     share: int,
     ours: Sequence[Connection],
+    parent: int,
 ) -> None:
     for way in ours:
         way.close()  # the parent's ends, else a worker's end would not be noticed
-    _end_with_parent(os.getppid())
+    _end_with_parent(parent)
     torch.set_num_threads(1)  # OpenMP cannot start more of them in a forked process
     hand.share_cores(share)
     _serve(hand, orders, answers, torch.device("cpu"), share)
@@ -273,6 +283,23 @@ def _end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Start processes that signals reach only once they have handlers of their own.
+
+    Until then a process that is forked would raise what this one's handlers raise.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        with warnings.catch_warnings():
+            # Displays have threads; a forked process never touches what they hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def can_fork() -> bool:
@@ -288,11 +315,11 @@ def can_fork() -> bool:
     ):
         return False
     child = multiprocessing.get_context("fork").Process(target=_take_gradient, daemon=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _without_signals():
         child.start()
     child.join(_SECONDS_TO_TRY)
     child.kill()
+    child.join()
     return child.exitcode == 0
 
 

@@ -15,6 +15,11 @@ class Progress:
         robust: samples not broken so far.
         examples: all samples of the run.
         seconds_left: estimate for the whole run, None while unknown.
+        workers: how many are at work.
+        samples_per_second: by all workers in the last minute, each counted once a stage; None while
+            unknown.
+        passes_per_second: forward passes of one image, a backward pass as so many of them; like
+            the samples.
     """
 
     stage: str
@@ -23,3 +28,6 @@ class Progress:
     robust: int
     examples: int
     seconds_left: float | None = field(default=None)
+    workers: int = 1
+    samples_per_second: float | None = None
+    passes_per_second: float | None = None

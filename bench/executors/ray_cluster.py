@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,21 @@ SECONDS_BETWEEN_COUNTS = 5.0
 SECONDS_TO_FIND_A_WORKER = 300.0
 """Without any worker for so long, the run ends."""
 _LOOPBACK = "127.0.0.1"
+_KNOWS_NOTHING = b"-"
+"""The answer of an actor that was told of another task or chain than it is asked about."""
 
 
 class RayWorker:
-    """What runs in an actor."""
+    """What runs in an actor.
+
+    The driver does not wait for `take` and `follow`, so they may be lost on their way. Hence it
+    numbers tasks and chains, and an order says which it is about.
+    """
 
     def __init__(self, name: str, versions: tuple[str, str]) -> None:
         self._hand = Hand(name)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._task = self._chain = 0
         self._problem = ""
         ours = _versions()
         if ours != versions:
@@ -54,33 +61,43 @@ class RayWorker:
         """Answer, once the actor runs."""
         return True
 
-    def take(self, data: bytes, *buffers: Any) -> None:
+    def take(self, number: int, data: bytes, *buffers: Any) -> None:
         """Work for another task from now on."""
         if self._problem:
             return
         try:
             self._hand.take(on_device(unpack(data, buffers), self._device), 1)
+            self._task = number
         except Exception as error:  # what fails here is told with the first shard
             self._problem = f"the candidate cannot be unpacked on a worker: {raised(error)}"
 
-    def follow(self, data: bytes) -> None:
+    def follow(self, number: int, data: bytes) -> None:
         """Take orders of this chain from now on."""
-        if not self._problem:
+        if self._problem:
+            return
+        try:
             self._hand.follow(unpack(data))
+            self._chain = number
+        except Exception as error:
+            self._problem = f"the work cannot be unpacked on a worker: {raised(error)}"
 
-    def do(self, data: bytes) -> bytes:
+    def do(self, task: int, chain: int, data: bytes) -> bytes:
         """Return what came of an order: a letter, and blocks or a text."""
         if self._problem:
             return b"!" + self._problem.encode()
+        if (task, chain) != (self._task, self._chain):
+            return _KNOWS_NOTHING
         answer = self._hand.do(unpack(data))
         if isinstance(answer, Finished):
             return b"+" + answer.data
         return (b"?" if answer.is_input else b"!") + answer.text.encode()
 
-    def ask(self, data: bytes) -> bytes:
+    def ask(self, task: int, data: bytes) -> bytes:
         """Return the answer to a question about a setup, as JSON."""
         if self._problem:
             return b"!" + self._problem.encode()
+        if task != self._task:
+            return _KNOWS_NOTHING
         setup, question = unpack(data)
         return self._hand.answer(setup, question)
 
@@ -91,8 +108,9 @@ class _Actor:
 
     handle: Any
     is_ready: bool = False
-    knows: list[Any] = field(default_factory=list)
-    """The module and the chain that it was told of."""
+    task: int = 0
+    chain: int = 0
+    """The numbers of the task and of the chain that it was told of."""
 
 
 class RayCrew:
@@ -112,7 +130,7 @@ class RayCrew:
         self, address: str = "", workers: int | None = None, gpus_per_worker: float | None = None
     ) -> None:
         self._ray = _connected(address)
-        self._asked = workers
+        self._asked_workers = workers
         total = self._ray.cluster_resources()
         has_gpus = float(total.get("GPU", 0)) > 0
         self._gpus = gpus_per_worker if gpus_per_worker is not None else float(has_gpus)
@@ -124,10 +142,13 @@ class RayCrew:
         self._actors: dict[str, _Actor] = {}
         self._waiting: dict[Any, str] = {}
         """What is to come, by its reference: the name of the actor that was asked."""
-        self._task: tuple[Any, tuple[Any, ...]] | None = None
-        self._chain: tuple[Any, Any] | None = None
+        self._module: Any = None
+        self._task_parts: tuple[Any, ...] = ()
+        self._chain_part: Any = None
+        self._task = self._chain = 0
         self._started = 0
         self._counted = -SECONDS_BETWEEN_COUNTS
+        self._seen = time.monotonic()
 
     @property
     def device_type(self) -> str:
@@ -139,91 +160,104 @@ class RayCrew:
         """How many workers there are now."""
         return max(1, sum(each.is_ready for each in self._actors.values()))
 
+    @property
+    def most(self) -> int:
+        """How many were asked for, or how many the cluster has room for now."""
+        return self._asked_workers or self._room()
+
     def begin(self, brief: Brief, own: InProcess) -> None:
         """Keep the candidate in the cluster, and tell all workers."""
-        self._learn(brief.task)
-        self._chain = brief.chain, self._ray.put(pack(brief.chain))
-        self._grow()
-        self._waiting = {
-            ref: name for ref, name in self._waiting.items() if not self._actors[name].is_ready
-        }
-        for name, actor in self._actors.items():
-            if actor.is_ready:
-                self._tell(name)
-                self._expect(actor.handle.ready.remote(), name)
+        with self._in_touch():
+            self._learn(brief.task)
+            self._chain, self._chain_part = self._chain + 1, self._ray.put(pack(brief.chain))
+            self._seen = time.monotonic()
+            self._grow()
+            self._waiting = {
+                ref: name for ref, name in self._waiting.items() if not self._actors[name].is_ready
+            }
+            for name, actor in self._actors.items():
+                if actor.is_ready:
+                    self._tell(name)
+                    self._waiting[actor.handle.ready.remote()] = name
 
     def give(self, worker: str, order: Order) -> None:
         """Send an order."""
-        self._expect(self._actors[worker].handle.do.remote(pack(order)), worker)
+        with self._in_touch():
+            self._tell(worker)
+            handle = self._actors[worker].handle
+            self._waiting[handle.do.remote(self._task, self._chain, pack(order))] = worker
 
     def events(self, seconds: float) -> list[Event]:
-        """Return what workers answered, and which of them are lost; others take their places."""
-        self._grow()
-        if not self._waiting:
-            time.sleep(seconds)
-            return []
-        ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
-        return [event for ref in ready if (event := self._event(ref)) is not None]
+        """Return what workers answered, and which of them are lost; others take their places.
+
+        Raises:
+            EvaluationError: there was no worker for long, or the cluster is lost.
+        """
+        with self._in_touch():
+            self._grow()
+            now = time.monotonic()
+            if any(each.is_ready for each in self._actors.values()):
+                self._seen = now
+            elif now - self._seen > SECONDS_TO_FIND_A_WORKER:
+                raise _no_worker()
+            if not self._waiting:
+                time.sleep(seconds)
+                return []
+            ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
+            return [event for ref in ready if (event := self._event(ref)) is not None]
 
     def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
         """Return a worker's answer."""
-        self._learn(task)
-        data = pack((setup, question))
-        deadline = time.monotonic() + SECONDS_TO_FIND_A_WORKER
-        while time.monotonic() < deadline:
-            name = self._any_worker(deadline)
-            self._tell(name)
-            try:
-                answer = self._ray.get(self._actors[name].handle.ask.remote(data))
-            except self._ray.exceptions.RayActorError as error:
-                self._lose(name, error)
-                continue
-            kind, text = answer[:1], answer[1:].decode()
-            if kind == b"+":
-                return json.loads(text)
-            raise (InputError if kind == b"?" else EvaluationError)(text)
-        raise _no_worker()
+        with self._in_touch():
+            self._learn(task)
+            self._seen = time.monotonic()
+            data = pack((setup, question))
+            while True:
+                name = self._any_worker()
+                answer = self._asked(name, data)
+                if answer is not None:
+                    kind, text = answer[:1], answer[1:].decode()
+                    if kind == b"+":
+                        return json.loads(text)
+                    raise (InputError if kind == b"?" else EvaluationError)(text)
 
     def end(self) -> None:
         """Forget shards that are under way; an actor at work ends with them."""
         for ref, name in list(self._waiting.items()):
+            actor = self._actors.get(name)
+            if actor is None or not actor.is_ready:
+                continue
             done, _ = self._ray.wait([ref], timeout=0)
-            if not done and self._actors[name].is_ready:
-                self._ray.kill(self._actors.pop(name).handle)
-        self._waiting = {ref: name for ref, name in self._waiting.items() if name in self._actors}
+            if not done:
+                self._drop(name)
 
     def close(self) -> None:
         """Let all actors go, and leave the cluster."""
-        for actor in self._actors.values():
-            self._ray.kill(actor.handle)
-        self._actors.clear()
+        self._waiting = {}
+        for name in list(self._actors):
+            self._drop(name)
         self._ray.shutdown()
 
     def _learn(self, task: Any) -> None:
-        if self._task is not None and self._task[0] is task.module:
+        """Keep a candidate in the cluster's memory; the one before is given up."""
+        if self._module is task.module:
             return
         buffers: list[Any] = []
         data = pack(
             task, lambda buffer: buffers.append(np.frombuffer(buffer.raw(), dtype=np.uint8))
         )
-        self._task = task.module, tuple(self._ray.put(each) for each in (data, *buffers))
+        self._module, self._task = task.module, self._task + 1
+        self._task_parts = tuple(self._ray.put(each) for each in (data, *buffers))
 
     def _tell(self, name: str) -> None:
         """Tell an actor of the task and of the chain, in order, if it does not know them."""
         actor = self._actors[name]
-        assert self._task is not None
-        module, parts = self._task
-        if not actor.knows or actor.knows[0] is not module:
-            actor.handle.take.remote(*parts)
-            actor.knows = [module]
-        if self._chain is not None and (
-            len(actor.knows) < 2 or actor.knows[1] is not self._chain[0]
-        ):
-            actor.handle.follow.remote(self._chain[1])
-            actor.knows = [module, self._chain[0]]
-
-    def _expect(self, ref: Any, name: str) -> None:
-        self._waiting[ref] = name
+        if actor.task != self._task:
+            actor.handle.take.remote(self._task, *self._task_parts)
+            actor.task, actor.chain = self._task, 0
+        if actor.chain != self._chain:
+            actor.handle.follow.remote(self._chain, self._chain_part)
+            actor.chain = self._chain
 
     def _grow(self) -> None:
         """Start the actors that are missing."""
@@ -231,7 +265,7 @@ class RayCrew:
         if now - self._counted < SECONDS_BETWEEN_COUNTS:
             return
         self._counted = now
-        wanted = self._asked or self._room()
+        wanted = self._asked_workers or self._room()
         while len(self._actors) < wanted:
             self._start()
 
@@ -253,7 +287,7 @@ class RayCrew:
         }
         handle = self._ray.remote(**options)(RayWorker).remote(name, _versions())
         self._actors[name] = _Actor(handle)
-        self._expect(handle.ready.remote(), name)
+        self._waiting[handle.ready.remote()] = name
 
     def _event(self, ref: Any) -> Event | None:
         name = self._waiting.pop(ref)
@@ -262,31 +296,60 @@ class RayCrew:
             return None
         try:
             answer = self._ray.get(ref)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
-            return self._lose(name, error)
+        except self._ray.exceptions.RayError as error:
+            return self._lost(name, _in_a_line(error))
         if answer is True:
             actor.is_ready = True
-            if self._task is not None:
-                self._tell(name)
             return Joined(name)
+        if answer == _KNOWS_NOTHING:
+            return self._lost(name, "what it was sent did not arrive")
         kind, rest = answer[:1], answer[1:]
         if kind == b"+":
             return Finished(name, rest)
         return Failed(name, kind == b"?", rest.decode())
 
-    def _lose(self, name: str, error: BaseException) -> Lost:
-        del self._actors[name]
-        self._waiting = {ref: each for ref, each in self._waiting.items() if each != name}
+    def _lost(self, name: str, reason: str) -> Lost:
+        self._drop(name)
         self._counted = -SECONDS_BETWEEN_COUNTS
-        return Lost(name, _in_a_line(error))
+        return Lost(name, reason)
 
-    def _any_worker(self, deadline: float) -> str:
-        while time.monotonic() < deadline:
+    def _drop(self, name: str) -> None:
+        """End an actor, if it is still there, and wait for nothing that it was asked."""
+        actor = self._actors.pop(name)
+        self._waiting = {ref: each for ref, each in self._waiting.items() if each != name}
+        with contextlib.suppress(Exception):  # it, or the whole cluster, may be no more
+            self._ray.kill(actor.handle)
+
+    def _any_worker(self) -> str:
+        while True:
             for name, actor in self._actors.items():
                 if actor.is_ready:
                     return name
             self.events(1.0)
-        raise _no_worker()
+
+    def _asked(self, name: str, data: bytes) -> bytes | None:
+        """Return an actor's answer to a question; None: the actor is lost."""
+        self._tell(name)
+        try:
+            answer: bytes = self._ray.get(self._actors[name].handle.ask.remote(self._task, data))
+        except self._ray.exceptions.RayError as error:
+            self._lost(name, _in_a_line(error))
+            return None
+        if answer == _KNOWS_NOTHING:
+            self._lost(name, "what it was sent did not arrive")
+            return None
+        return answer
+
+    @contextlib.contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        """Say in one line that the cluster is lost."""
+        try:
+            yield
+        except (self._ray.exceptions.RayError, ConnectionError) as error:
+            raise EvaluationError(
+                f"the Ray cluster is lost: {_in_a_line(error)}; start it again, then the same "
+                "command goes on with what is finished"
+            ) from error
 
 
 def _no_worker() -> EvaluationError:
@@ -310,7 +373,8 @@ def _connected(address: str) -> Any:
     A cluster that is started here can be reached from this machine alone.
     """
     try:
-        ray = importlib.import_module("ray")
+        with _own_signals():
+            ray = importlib.import_module("ray")
     except ImportError as error:
         raise InputError(
             "--executor ray: expected the package ray; install it by "

@@ -91,18 +91,29 @@ class Schedule:
         """Samples that no worker has."""
         return sum(map(len, self._waiting)) + sum(len(shard.rows) for shard in self._again)
 
-    def next_shard(self, workers: int) -> Shard | None:
+    @property
+    def cost_waiting(self) -> float:
+        """Cost of what waits, and of the stages behind it; as if every sample stood them all."""
+        cost = left = 0.0
+        for rows, shape in zip(reversed(self._waiting), reversed(self.stages), strict=True):
+            left += shape.cost
+            cost += left * len(rows)
+        return cost
+
+    def next_shard(self, workers: int, *, patient: bool = False) -> Shard | None:
         """Return what a free worker gets, or None if nothing waits.
 
         Args:
-            workers: how many there are, at least 1.
+            workers: how many there are for these samples, at least 1.
+            patient: whether samples that do not keep a device busy wait for those that are still
+                to come to their stage; for a worker that has something else to do.
         """
         if self._again:
             shard = self._again.pop()
             self._out[shard.number] = shard
             return shard
         for stage, rows in enumerate(self._waiting):
-            if rows and self._may_begin(stage):
+            if rows and self._may_begin(stage) and not (patient and self._more_come(stage)):
                 size = self._size(stage, workers)
                 shard = Shard(self._made, stage, tuple(rows[:size]))
                 del rows[:size]
@@ -135,6 +146,14 @@ class Schedule:
         before = self._waiting[:stage]
         return not any(before) and all(each.stage >= stage for each in self._out.values())
 
+    def _more_come(self, stage: int) -> bool:
+        """Return whether too few samples wait for a stage, and others are on their way to it."""
+        if len(self._waiting[stage]) >= self.stages[stage].filled_by:
+            return False
+        return any(self._waiting[:stage]) or any(
+            each.stage < stage for each in (*self._out.values(), *self._again)
+        )
+
     def _size(self, stage: int, workers: int) -> int:
         shape, waiting = self.stages[stage], len(self._waiting[stage])
         if shape.exactly is not None:
@@ -151,10 +170,18 @@ class Schedule:
             return min(size, shape.full)
         most = max(1, int(MOST_SECONDS / each))
         least = max(min(math.ceil(LEAST_SECONDS / each), shape.full), shape.filled_by)
-        return min(max(min(size, most), least), waiting)
+        size = max(min(size, most), least)
+        # What would be left for a last shard, but would not fill a batch, goes with this one.
+        return waiting if waiting - size < shape.filled_by else size
+
+    @property
+    def seconds_a_unit(self) -> float | None:
+        """How long a unit of cost takes a worker; None while nothing is known."""
+        if not self._cost or not self._seconds:
+            return None
+        return self._seconds / self._cost
 
     def seconds_a_sample(self, stage: int) -> float | None:
         """Return how long a sample that stands takes in a stage; None while nothing is known."""
-        if not self._cost or not self._seconds:
-            return None
-        return self.stages[stage].cost * self._seconds / self._cost
+        unit = self.seconds_a_unit
+        return None if unit is None else self.stages[stage].cost * unit

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.executors.events import Events
 from bench.executors.progress import Progress
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import Block, IntArray
 
 
@@ -88,6 +90,14 @@ class Worker(Protocol):
 
     def prepared(self, setup: Setup) -> Any:
         """Return what a setup makes; it is made once."""
+
+    def images_at_once(self, name: str, asked: int) -> ImagesAtOnce:
+        """Return how many images go through a network at once, as earlier shards found out.
+
+        Args:
+            name: of what they go through, such as "clean".
+            asked: of all workers that share a machine together.
+        """
 
 
 class Setup(ABC):
@@ -172,6 +182,9 @@ class Executor(Protocol):
     @property
     def device_type(self) -> str | None:
         """The kind of device that workers have, such as cuda; None: the task's."""
+
+    def following(self, events: Events) -> Executor:
+        """Return the same workers for one run, whose events are told what they do."""
 
     def do(
         self,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.executors.progress import Progress
 from bench.executors.stage import Doing, Stage
+
+SECONDS_OF_RATES = 60.0
+"""Rates are those of so long."""
 
 
 class Tally:
@@ -33,6 +37,7 @@ class Tally:
         self._lost = [0] * len(chain)
         self._cost = 0.0
         self._begun: tuple[float, float] | None = None
+        self._recent: deque[tuple[float, float, float]] = deque()
 
     def enter(self, stage: int, samples: int) -> None:
         """Note that samples enter a stage."""
@@ -44,12 +49,13 @@ class Tally:
         self._lost[stage] += lost
         self._cost += cost
 
-    def show(self, stage: int, under_way: Doing | None = None) -> None:
+    def show(self, stage: int, under_way: Doing | None = None, workers: int = 1) -> None:
         """Report a stage.
 
         Args:
             stage: its number.
             under_way: work that is not added yet.
+            workers: how many are at work.
         """
         doing = under_way or Doing(0.0, 0, 0.0)
         now, cost = time.monotonic(), self._cost + doing.cost
@@ -59,6 +65,7 @@ class Tally:
         lost = self._lost[stage] + doing.lost
         each = self._chain[stage]
         right = int(done) - lost if each.counts_up else self._total[stage] - lost
+        samples, passes = self._rates(now, sum(self._done) + doing.done, cost)
         self._report(
             Progress(
                 each.name,
@@ -67,8 +74,23 @@ class Tally:
                 max(right, 0),
                 max(int(done), 1) if each.counts_up else self._examples,
                 self._seconds_left(stage, done, lost, now, cost),
+                workers,
+                samples,
+                passes,
             )
         )
+
+    def _rates(self, now: float, done: float, cost: float) -> tuple[float | None, float | None]:
+        """Return samples and passes a second, from what was reported in the last minute."""
+        recent = self._recent
+        recent.append((now, done, cost))
+        # One report that is older remains, so that long pauses between two count.
+        while len(recent) > 2 and now - recent[1][0] >= SECONDS_OF_RATES:
+            recent.popleft()
+        began, first, first_cost = recent[0]
+        if now <= began or cost <= first_cost:
+            return None, None
+        return (done - first) / (now - began), (cost - first_cost) / (now - began)
 
     def _seconds_left(
         self, stage: int, done: float, lost: int, now: float, cost: float

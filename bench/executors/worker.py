@@ -10,6 +10,7 @@ import torch
 
 from bench.errors import FOREIGN_ERRORS, BenchError, EvaluationError, raised
 from bench.executors.stage import Report, Setup, Work
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import Block
 
 MOST_FAILED = 3
@@ -30,6 +31,13 @@ class WorkerHere:
         self._tried = 0
         self._failed = 0
 
+    def images_at_once(self, name: str, asked: int) -> ImagesAtOnce:
+        """Return how many images go through a network at once: what fitted in earlier shards."""
+        size = max(1, asked // self.share)
+        known = self.memory.setdefault(("images at once", name, size), ImagesAtOnce(size))
+        assert isinstance(known, ImagesAtOnce)
+        return known
+
     def prepared(self, setup: Setup) -> Any:
         """Return what a setup makes; it is made once."""
         if setup.key not in self._made:
@@ -47,9 +55,9 @@ class WorkerHere:
         """
         if setup is not None:
             self.prepared(setup)
-        waiting = [part]
+        waiting = [(work, part)]
         while waiting:
-            task = waiting.pop()
+            work, task = waiting.pop()
             settled: list[Any] = []
             try:
                 for block in work.blocks(self, task, report):
@@ -67,7 +75,8 @@ class WorkerHere:
             left = torch.from_numpy(np.flatnonzero(~np.isin(task.indices.numpy(), done)))
             if len(left) > 1:
                 middle = len(left) // 2
-                waiting += [task.part(left[middle:]), task.part(left[:middle])]
+                halves = task.part(left[middle:]), task.part(left[:middle])
+                waiting += [(work.of(each.indices.numpy()), each) for each in halves]
             elif len(left) == 1:
                 yield self._failure(work, task.part(left), problem, cause)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.flags import answers, attacks, gradients
 from bench.flags.chance import chance_level
+from bench.flags.failures import failed_samples
 from bench.flags.finiteness import non_finite_logits, non_finite_votes
 from bench.flags.normalization import missing_normalization
 from bench.flags.registry import (
@@ -106,6 +107,11 @@ def _unconverged(run: Finished) -> Flag | None:
         return None
     standing = round(run.summary.robust_accuracy * run.summary.n_examples)
     return attacks.unconverged(run.summary.convergence, standing)
+
+
+@register_review
+def _failed_samples(run: Finished) -> Flag | None:
+    return failed_samples(run.summary, run.tables)
 
 
 @register_review

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.attack_inputs import Samples, classes_of_model
+from bench.attacks import inside
 from bench.attacks.attack import Passes, misclassified
 from bench.errors import EvaluationError, InputError
 from bench.memory.out_of_memory import with_as_many_as_fit
@@ -208,7 +209,20 @@ class RobustnessMonitor:
                 "expected the state of a monitor with the same images and threat model, got "
                 "another; make it with the same suite, n_examples and seed"
             )
+        self._check_witnesses(witnesses)
         self._calls, self._history, self._witnesses = calls, history, witnesses
+
+    def _check_witnesses(self, witnesses: Mapping[int, Tensor]) -> None:
+        """Refuse images that could not break their samples: a damaged state would count them."""
+        clean, threat = self._subset.samples.images, self._subset.threat_model
+        for row, image in witnesses.items():
+            fits = 0 <= row < len(clean) and image.shape == clean.shape[1:]
+            original = clean[row : row + 1].cpu()
+            if not (fits and bool(inside(image[None], original, threat.norm, threat.eps).all())):
+                raise InputError(
+                    f"expected a witness inside the ball of its image, got another for row {row}: "
+                    "the state is damaged; begin a new monitor"
+                )
 
     def _interval(self, standing: int, count: int) -> Interval:
         return interval_at_look(standing, count, len(self._history) + 1, self.confidence)

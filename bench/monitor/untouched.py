@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.api.attack_inputs import attackable, device_of
 from bench.candidates.live import borrowed, modules_of
 from bench.modules import in_eval_mode, uncompiled
+from bench.precision import tensor_cores
 
 Logits = Callable[[Tensor], Any]
 """Images (n, C, H, W) in [0, 1] to logits (n, K)."""
@@ -21,11 +24,11 @@ Logits = Callable[[Tensor], Any]
 def untouched(model: Logits, images: Tensor) -> Iterator[tuple[nn.Module, torch.device]]:
     """Give a model to measure, in evaluation mode and float32, with the device where it is.
 
-    Within the context autocast and inference mode are off and no graph is kept. Afterwards the
-    modes of all layers, their buffers, the parameters' gradients, PyTorch's random generators and
-    the contexts are as they were before. What wraps a module for training
-    (`DistributedDataParallel`, `DataParallel`, `torch.compile`) is left out: its bookkeeping sees
-    nothing, and no pass is compiled for a batch of another size.
+    Within the context autocast and inference mode are off, no graph is kept, and no product is
+    rounded to TF32. Afterwards the modes of all layers, their buffers, the parameters' gradients,
+    the random generators of PyTorch, NumPy and Python and the contexts are as they were before.
+    What wraps a module for training (`DistributedDataParallel`, `DataParallel`, `torch.compile`)
+    is left out: its bookkeeping sees nothing, and no pass is compiled for a batch of another size.
 
     Args:
         model: a module, or a function that refers to modules.
@@ -42,6 +45,9 @@ def untouched(model: Logits, images: Tensor) -> Iterator[tuple[nn.Module, torch.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=cuda))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        stack.enter_context(tensor_cores(False))
         for kind in {"cpu", device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_same_buffers(modules))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,31 @@ MEASURED_BATCHES = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bounds on the time of an evaluation, in seconds.
+    """Bounds on the time of an evaluation by one worker, in seconds.
 
     Attributes:
         low: the time if the first attack broke every sample.
         high: the time if every sample that is right without attack survived all attacks.
+        alone: the time of one sample that survives all attacks, on its own; no number of workers
+            is faster.
     """
 
     low: float
     high: float
+    alone: float = 0.0
+
+    def shared(self, workers: int) -> Estimate:
+        """Return the time until the last of several workers ends.
+
+        No worker waits while a sample waits, so it is at most total / workers + (1 - 1 / workers) x
+        longest (Graham 1966, "Bounds for certain multiprocessing anomalies").
+        """
+        high = self.high / workers + (1 - 1 / workers) * self.alone
+        return Estimate(self.low / workers, high, self.alone)
+
+    def of(self, share: float) -> Estimate:
+        """Return the estimate for so many times the samples."""
+        return replace(self, low=self.low * share, high=self.high * share)
 
 
 def estimate_attacks(task: AttackTask) -> Estimate:
@@ -38,12 +54,29 @@ def estimate_attacks(task: AttackTask) -> Estimate:
 
 
 def _attacks_on(task: AttackTask, images: Tensor, labels: Tensor) -> Estimate:
-    right = 0.0
+    with torch.no_grad():
+        right = float((classes_of(task.module(images)) == labels).float().mean())
+    each = _pass_seconds(task, images, labels)
+    alone = _pass_seconds(task, images[:1], labels[:1])
+    passes = [plan(task, attack).most_passes for attack in task.attacks]
+    costs = [(most.forward, most.forward_backward) for most in passes]
+    # The search for an eps curve takes as long whatever the attacks break.
+    fixed = curve_cost(task) if task.eps_curve else (0.0, 0.0)
+    attacked = len(task.labels) * right
+    clean = len(task.labels) * each[0] + attacked * _product(fixed, each)
+    return Estimate(
+        low=clean + attacked * _product(costs[0], each),
+        high=clean + attacked * sum(_product(cost, each) for cost in costs),
+        alone=alone[0] + sum(_product(cost, alone) for cost in (fixed, *costs)),
+    )
+
+
+def _pass_seconds(task: AttackTask, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return how long an image takes in a forward pass, and in one with a gradient."""
 
     def forward() -> None:
-        nonlocal right
         with torch.no_grad():
-            right = float((classes_of(task.module(images)) == labels).float().mean())
+            task.module(images)
 
     def gradient() -> None:
         inputs = images.clone().requires_grad_()
@@ -51,18 +84,12 @@ def _attacks_on(task: AttackTask, images: Tensor, labels: Tensor) -> Estimate:
         if loss.requires_grad:
             torch.autograd.grad(loss, inputs, allow_unused=True)
 
-    forward_seconds = _seconds(forward, task.device) / len(images)
-    gradient_seconds = _seconds(gradient, task.device) / len(images)
-    costs = []
-    for attack in task.attacks:
-        passes = plan(task, attack).most_passes
-        costs.append(passes.forward * forward_seconds + passes.forward_backward * gradient_seconds)
-    clean = len(task.labels) * forward_seconds
-    attacked = len(task.labels) * right
-    if task.eps_curve:
-        few, gradients = curve_cost(task)
-        clean += attacked * (few * forward_seconds + gradients * gradient_seconds)
-    return Estimate(clean + attacked * costs[0], clean + attacked * sum(costs))
+    count = len(images)
+    return _seconds(forward, task.device) / count, _seconds(gradient, task.device) / count
+
+
+def _product(passes: tuple[float, float], seconds: tuple[float, float]) -> float:
+    return passes[0] * seconds[0] + passes[1] * seconds[1]
 
 
 def estimate_votes(task: CertificationTask) -> Estimate:
@@ -75,7 +102,8 @@ def estimate_votes(task: CertificationTask) -> Estimate:
                 task.module(images)
 
         seconds = _seconds(forward, task.device) / len(images)
-        return Estimate(*[len(task.labels) * draws * seconds] * 2)
+        total = len(task.labels) * draws * seconds
+        return Estimate(total, total, draws * seconds)
 
     return _fitted(task, votes)
 

@@ -17,7 +17,8 @@ from bench.attacks.registry import STANDARD
 from bench.candidates import Candidate
 from bench.claims.gate import check_clean_accuracy
 from bench.data import Dataset
-from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, make_engine
+from bench.engines import DEFAULT_ENGINE, AttackTask, Engine, Task, Trials, make_engine
+from bench.engines.attack_works import CLEAN_ATTEMPT
 from bench.engines.convergence import ATTACKS as DOUBLED_ATTACKS
 from bench.engines.convergence import (
     MOST_DOUBLINGS,
@@ -49,7 +50,7 @@ from bench.store import Store
 from bench.store.eps_curve import eps_curve_of
 from bench.store.manifest import Manifest
 from bench.store.power import AttackPower
-from bench.store.records import AttackBlock
+from bench.store.records import FAILED, AttackBlock
 from bench.store.summary import AttackedSummary, AttackSummary, Convergence, Flag, Summary
 from bench.store.tables import (
     Tables,
@@ -173,11 +174,13 @@ class AttackingKind(AttackedRecords, RunnableKind):
             return self.measured(task, tables)
         return measured(self, task, tables, executor)
 
-    def extra_flags(
-        self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
-    ) -> list[Flag]:
+    def known_images(self, task: AttackTask, summary: Summary, store: Store) -> Trials | None:
+        """Return the adversarial images of the suite's other runs."""
+        return known_witnesses(summary.manifest, task, store)
+
+    def extra_flags(self, task: AttackTask, tables: Tables, trials: Trials | None) -> list[Flag]:
         """Return flags from attacks in other ways on a few samples."""
-        return extra_flags(task, tables, known_witnesses(summary.manifest, task, store))
+        return extra_flags(task, tables, trials)
 
     def attack_power(self, task: AttackTask) -> AttackPower:
         """Return which planted weaknesses express, then the run's own attacks find."""
@@ -240,13 +243,15 @@ def _attack_summaries(manifest: Manifest, tables: Tables, clean: int) -> list[At
     planned = [str(choice["name"]) for choice in manifest.attacks]
     names = [name for name in planned if name not in (UNTIL_CONVERGED, EPS_CURVE)]
     summaries = []
+    # A sample without a prediction has failed before any attack.
+    attempts = attempts[attempts["attack"] != CLEAN_ATTEMPT]
     for attack in dict.fromkeys([*names, *attempts["attack"].unique(), *_last(tables)]):
-        rows = tables.attempts[tables.attempts["attack"] == attack]
+        rows = attempts[attempts["attack"] == attack]
         # The search for smallest perturbations also spends passes on samples that are broken.
         searched = tables.smallest if attack == SMALLEST_ATTACK else None
         spent = rows if searched is None else searched
         broken = int((rows["outcome"] == "broken").sum())
-        standing -= broken
+        standing -= broken + int((rows["outcome"] == FAILED).sum())
         summaries.append(
             AttackSummary(
                 name=attack,

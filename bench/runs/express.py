@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from bench.data import Dataset
-from bench.engines import AttackTask, Engine
+from bench.engines import AttackTask, Engine, Trials
 from bench.engines.acceleration import default_precision
 from bench.engines.express import BUDGET_SHARE, ExpressEngine, arms
 from bench.flags.extra import extra_flags
@@ -14,12 +14,10 @@ from bench.flags.power import attack_power
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
 from bench.runs.evaluation import AttackingKind, curve_attack
-from bench.runs.known_witnesses import known_witnesses
 from bench.runs.settings import Settings
-from bench.store import Store
 from bench.store.manifest import Manifest
 from bench.store.power import AttackPower
-from bench.store.summary import ExpressSummary, Flag, Left, Summary
+from bench.store.summary import ExpressSummary, Flag, Left
 from bench.store.tables import Tables
 
 
@@ -35,7 +33,7 @@ class Express(ExpressRecords, AttackingKind):
     def estimate(self, task: AttackTask) -> Estimate:
         """Return how long it will take: the budget's share of the protocol's own attacks."""
         full = super().estimate(task)
-        return Estimate(full.low, full.low + BUDGET_SHARE * (full.high - full.low))
+        return replace(full, high=full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
         """Return the arms, and what settings add after them."""
@@ -46,11 +44,8 @@ class Express(ExpressRecords, AttackingKind):
         """Return which planted weaknesses express finds."""
         return attack_power(task)
 
-    def extra_flags(
-        self, task: AttackTask, summary: Summary, tables: Tables, dataset: Dataset, store: Store
-    ) -> list[Flag]:
+    def extra_flags(self, task: AttackTask, tables: Tables, trials: Trials | None) -> list[Flag]:
         """Return flags from attacks in other ways; what the arms broke was broken by gradients."""
-        trials = known_witnesses(summary.manifest, task, store)
         return extra_flags(task, tables, trials, [each.name for each in arms(task)])
 
     def summarise(

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.engines import Engine, Task
+from bench.engines import Engine, Task, Trials
 from bench.errors import InputError
 from bench.executors.stage import Executor
 from bench.flags.certificates import unsound_certificates
@@ -89,7 +89,10 @@ class RunnableKind(MadeKind):
         """
 
     def estimate(self, task: Any) -> Estimate | None:
-        """Return how long the work will take; None if unknown."""
+        """Return how long one worker takes, as measured on its device; None if unknown.
+
+        It is asked with a few of the samples, and scaled to all.
+        """
         return None
 
     def averages(self, settings: Settings) -> bool:
@@ -148,9 +151,11 @@ class RunnableKind(MadeKind):
         flag = unsound_certificates(candidate, dataset, manifest, tables, store, device)
         return [] if flag is None else [flag]
 
-    def extra_flags(
-        self, task: Any, summary: Summary, tables: Tables, dataset: Dataset, store: Store
-    ) -> list[Flag]:
+    def known_images(self, task: Any, summary: Summary, store: Store) -> Trials | None:
+        """Return images that `extra_flags` may try."""
+        return None
+
+    def extra_flags(self, task: Any, tables: Tables, trials: Trials | None) -> list[Flag]:
         """Return flags that need attacks of their own, for `--flags full`."""
         return []
 

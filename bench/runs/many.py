@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from bench import data
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
 from bench.candidates.named.made import SourceReference
@@ -16,11 +15,10 @@ from bench.candidates.submission import SubmissionReference
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
 from bench.executors.stage import Executor
 from bench.memory.allocator import tensor_bytes
-from bench.runs.estimate import Estimate
 from bench.runs.kind import runnable_kind
 from bench.runs.observer import Observer
 from bench.runs.samples import Samples
-from bench.runs.session import RunResult, evaluate, inspect, make_plan
+from bench.runs.session import RunResult, evaluate, inspect
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.summary import Flag
@@ -46,20 +44,6 @@ class Turn:
     result: RunResult | None = None
     unavailable: str = ""
     failure: str = ""
-
-
-@dataclass(frozen=True)
-class Prospect:
-    """What evaluating a candidate would need.
-
-    Attributes:
-        missing: what has to be downloaded; empty if nothing.
-        estimate: the estimated time; None if something is missing.
-    """
-
-    name: str
-    missing: str
-    estimate: Estimate | None
 
 
 def evaluate_each(
@@ -129,25 +113,6 @@ def check_each(
         if held <= MOST_BYTES_HELD or not checked:
             checked[reference.name] = candidate, flags
     return checked
-
-
-def prospects(
-    references: Iterable[CandidateReference], settings: Settings, data_dir: Path | None
-) -> list[Prospect]:
-    """Return what evaluating each candidate would need, estimated from a few measured passes."""
-    absent = data.missing(settings.suite.data, data_dir)
-    samples = Samples(settings, data_dir)
-    found = []
-    for reference in references:
-        availability = reference.availability()
-        missing = "; ".join(note for note in (absent, availability.note) if note)
-        time = None
-        if availability.here and absent is None:
-            candidate = reference.load()
-            plan = make_plan(candidate, samples.of(candidate), settings)
-            time = plan.kind.estimate(plan.task)
-        found.append(Prospect(reference.name, missing, time))
-    return found
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -20,7 +20,7 @@ from bench.runs.observer import Observer
 from bench.runs.settings import Audit
 from bench.statistics import anytime_interval
 from bench.store.manifest import Selection
-from bench.store.records import AttackBlock
+from bench.store.records import FAILED, AttackBlock
 
 
 def run_in_rounds(
@@ -85,7 +85,7 @@ def _reason_to_stop(selection: Selection, width: float, seconds: float, rounds: 
 
 
 def _standing(blocks: Mapping[str, AttackBlock]) -> set[int]:
-    """Return the indices of the samples of a round that are right and unbroken."""
+    """Return the indices of the samples of a round that are right, unbroken, and did not fail."""
     right: set[int] = set()
     broken: set[int] = set()
     for block in blocks.values():
@@ -94,6 +94,8 @@ def _standing(blocks: Mapping[str, AttackBlock]) -> set[int]:
             right.update(block.clean.index[hits].tolist())
         if block.witnesses is not None:
             broken.update(block.witnesses.index.tolist())
+        if block.attempts is not None:
+            broken.update(block.attempts.index[block.attempts.outcome == FAILED].tolist())
     return right - broken
 
 

@@ -21,11 +21,13 @@ from bench.flags.power import power_flag
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.precision import tensor_cores
 from bench.runs import environment
+from bench.runs.full_checks import full_checks
 from bench.runs.kind import MadeKind, RunnableKind, join_records, runnable_kind
 from bench.runs.manifest import make_manifest
 from bench.runs.observer import Observer
 from bench.runs.resume import choose_folder, finished_blocks, is_sound
 from bench.runs.rounds import run_in_rounds
+from bench.runs.run_events import RunEvents
 from bench.runs.settings import Settings
 from bench.store import RunFolder, Store
 from bench.store.manifest import Manifest
@@ -116,15 +118,18 @@ def evaluate(
             for note in candidate.information.conversions:
                 observer.notice(note)
             folder.begin(manifest)
-            tables, record = _tables(plan, settings, folder, store, observer, executor)
-            raised += plan.kind.closing_flags(
-                candidate, dataset, folder.manifest(), tables, store, settings.device
-            )
-            tables = plan.kind.measured_by(plan.task, tables, executor)
-            summary = complete(folder, plan.kind, dataset, tables, raised, record)
+            events = RunEvents(folder, observer)
+            with events.running():
+                followed = executor.following(events)
+                tables, record = _tables(plan, settings, folder, store, events, followed)
+                raised += plan.kind.closing_flags(
+                    candidate, dataset, folder.manifest(), tables, store, settings.device
+                )
+                tables = plan.kind.measured_by(plan.task, tables, followed)
+                summary = complete(folder, plan.kind, dataset, tables, raised, record)
             reused = False
         if settings.flags == "full" and summary.flags_checked == "basic":
-            summary = _check_fully(summary, plan, folder, dataset, store, observer)
+            summary = _check_fully(summary, plan, folder, dataset, store, observer, executor)
     return RunResult(summary, folder, reused)
 
 
@@ -202,44 +207,45 @@ def _tables(
     settings: Settings,
     folder: RunFolder,
     store: Store,
-    observer: Observer,
+    events: RunEvents,
     executor: Executor,
 ) -> tuple[Tables, dict[str, float | str]]:
     """Return the tables and the engine's record, from the blocks or from the files."""
     task, manifest = plan.task, folder.manifest()
     if folder.has_tables:
-        observer.notice("summed up again from its tables; how the engine made them is lost")
+        events.notice("summed up again from its tables; how the engine made them is lost")
         return folder.tables(task.images.numpy(), task.indices.tolist()), {}
     if "batch_size" not in manifest.engine_settings:
         size = fitting_size(task.module, task, task.batch_size, differentiable=False)
         if size < task.batch_size:
-            observer.notice(f"batches of {size}: out of memory with {task.batch_size} images")
+            events.notice(f"batches of {size}: out of memory with {task.batch_size} images")
             task = replace(task, batch_size=size)
     task = plan.kind.prepared(task, settings, manifest, store)
-    blocks = _run_blocks(replace(plan, task=task), settings, folder, observer, executor)
+    blocks = _run_blocks(replace(plan, task=task), settings, folder, events, executor)
     return plan.kind.join(blocks), join_records(blocks)
 
 
 def _run_blocks(
-    plan: Plan, settings: Settings, folder: RunFolder, observer: Observer, executor: Executor
+    plan: Plan, settings: Settings, folder: RunFolder, events: RunEvents, executor: Executor
 ) -> list[Block]:
     """Return all blocks, sorted by key: those of an interrupted run and new ones."""
     manifest = folder.manifest()
-    finished = finished_blocks(folder, observer)
+    finished = finished_blocks(folder, events)
     blocks = dict(finished)
-    plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), observer)
+    plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), events)
     work = (
-        plan.engine.run(plan.task, finished, observer.progress, executor)
+        plan.engine.run(plan.task, finished, events.progress, executor)
         if manifest.selection.round is None
         else run_in_rounds(
-            plan.task, plan.engine, manifest.selection, finished, observer, executor, settings.audit
+            plan.task, plan.engine, manifest.selection, finished, events, executor, settings.audit
         )
     )
     for block in work:
         folder.append(block)
+        events.block(block)
         blocks[block.key] = block
         # Engines are lazy: they compute a block only when it is asked for.
-        plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), observer)
+        plan.kind.check_progress(settings, plan.task, manifest, blocks.values(), events)
     return [blocks[key] for key in sorted(blocks)]
 
 
@@ -250,14 +256,17 @@ def _check_fully(
     dataset: Dataset,
     store: Store,
     observer: Observer,
+    executor: Executor,
 ) -> Summary:
     """Measure the flags that need attacks of their own; the rest of the run stays."""
-    observer.notice("running the attacks of the reliability checks")
+    observer.notice(
+        "running the attacks of the reliability checks, and planting known weaknesses, to see "
+        "whether the attacks find them"
+    )
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
-    raised = plan.kind.extra_flags(plan.task, summary, tables, dataset, store)
+    trials = plan.kind.known_images(plan.task, summary, store)
+    raised, power = full_checks(plan.kind, plan.task, tables, trials, executor)
     changes: dict[str, Any] = {"flags_checked": "full"}
-    observer.notice("planting known weaknesses, to see whether the attacks find them")
-    power = plan.kind.attack_power(plan.task)
     if power is not None:
         changes["attack_power"] = power
         raised += [flag for flag in [power_flag(power)] if flag is not None]

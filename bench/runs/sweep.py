@@ -15,7 +15,7 @@ from bench.candidates.identity import digest
 from bench.data import Dataset
 from bench.engines import AttackTask, Engine
 from bench.engines.acceleration import default_precision
-from bench.engines.sweep import SweepEngine
+from bench.engines.sweep import SweepEngine, is_final
 from bench.errors import InputError
 from bench.kinds.sweep import SweepRecords
 from bench.runs.kind import RunnableKind, common_fields, task_of
@@ -163,14 +163,17 @@ class Sweep(SweepRecords, RunnableKind):
         `witness` is a row number among the witnesses, which are in the order in which they were
         found.
         """
-        samples = frame(block.results for block in blocks if block.attempts is None)
+        blocks = finished_sweeps(blocks)
+        samples = frame(block.results for block in blocks if is_final(block))
         samples = samples.sort_values(["alpha", "index"], ignore_index=True)
         attempts = [attempt_table([]).assign(alpha=None)]
         places: dict[tuple[float, int], int] = {}
         for block in blocks:
             alpha = float(block.results.alpha[0])
             if block.attempts is not None:
-                attempts.append(attempt_table([block.attempts]).assign(alpha=alpha))
+                # A failed sample has an attempt at each weight.
+                weights = block.results.alpha if is_final(block) else alpha
+                attempts.append(attempt_table([block.attempts]).assign(alpha=weights))
             if block.witnesses is not None:
                 for index in block.witnesses.index.tolist():
                     places[alpha, index] = len(places)
@@ -212,3 +215,12 @@ class Sweep(SweepRecords, RunnableKind):
             sweep=points,
             seconds=float(tables.attempts["seconds"].sum()),
         )
+
+
+def finished_sweeps(blocks: Sequence[SweepBlock]) -> list[SweepBlock]:
+    """Leave out searches whose samples were shared out anew after an interruption.
+
+    The samples of those were searched on again in other blocks, from the first weight on.
+    """
+    finals = {frozenset(each.results.index.tolist()) for each in blocks if is_final(each)}
+    return [each for each in blocks if frozenset(each.results.index.tolist()) in finals]

@@ -65,6 +65,9 @@ def write(path: Path, content: bytes) -> None:
     """Write a file as a whole: under another name, which is synced and then renamed.
 
     A device or a pipe, such as /dev/stdout, is written to directly.
+
+    Raises:
+        OSError: it cannot be written; the error names the file. Nothing of it is left.
     """
     if path.exists() and not path.is_file():
         path.write_bytes(content)
@@ -72,11 +75,18 @@ def write(path: Path, content: bytes) -> None:
     if path.is_symlink():
         path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     if os.name == "posix":
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:

@@ -20,6 +20,9 @@ TextArray = npt.NDArray[np.str_]
 
 AttemptOutcome = Literal["broken", "survived", "skipped", "failed"]
 
+FAILED: AttemptOutcome = "failed"
+"""The candidate raised an error on the sample: nothing is known of it, and it is not robust."""
+
 UNKNOWN = -1
 
 ABSTAINED = -1

@@ -12,7 +12,7 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from bench.errors import InputError
+from bench.errors import FULL, EvaluationError, InputError, full_disk
 from bench.store.files import (
     UNREADABLE,
     damage_error,
@@ -57,6 +57,16 @@ class RunFolder:
         return (self.path / MANIFEST).is_file()
 
     @property
+    def written(self) -> float:
+        """When something in it was last written, in seconds since 1970."""
+        paths = [self.path, *self.path.iterdir(), *(self.path / "parts").glob("*.npz")]
+        times = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+        return max(times)
+
+    @property
     def lock_path(self) -> Path:
         """The file that the process which writes the run has locked."""
         # It lies beside the folder, so that it stays locked when the folder is renamed.
@@ -68,6 +78,7 @@ class RunFolder:
 
         Raises:
             InputError: another process holds it, or the folder cannot be written.
+            EvaluationError: the disk is full.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -82,6 +93,12 @@ class RunFolder:
             raise InputError(
                 f"{self.path}: the results folder cannot be written: {error}"
             ) from error
+        except OSError as error:
+            # A candidate's own files are its own affair.
+            is_ours = Path(str(error.filename)).is_relative_to(self.path.parent)
+            if error.errno not in FULL or not is_ours:
+                raise
+            raise EvaluationError(full_disk(error)) from error
 
     def begin(self, manifest: Manifest) -> None:
         """Write the manifest, unless it is there; it is never changed."""

@@ -60,6 +60,29 @@ class Store:
                     found.append(run.summary())
         return found
 
+    def newest(self, reference: str) -> RunFolder:
+        """Return the run that SUITE/CANDIDATE[@RUN] names, finished or not.
+
+        Without @RUN it is the one that was written to last.
+
+        Raises:
+            InputError: no such run.
+        """
+        suite, _, rest = reference.partition("/")
+        candidate, _, run = rest.partition("@")
+        found = [
+            folder
+            for folder in self.runs(suite, candidate or "-")
+            if folder.path.name.startswith(run)
+        ]
+        if found:
+            return max(found, key=lambda folder: folder.written)
+        known = sorted({f"{each.path.parts[-3]}/{each.path.parts[-2]}" for each in self.runs()})
+        raise InputError(
+            f"no run {reference!r} in {self.root}: expected SUITE/CANDIDATE[@RUN], "
+            f"one of {', '.join(known) or '(none)'}"
+        )
+
     def summary(
         self, reference: str, prefer: Callable[[Kind], bool] = lambda kind: True
     ) -> Summary:

@@ -11,7 +11,15 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.store.kinds import Columns
-from bench.store.records import UNKNOWN, AttackBlock, Attempts, Certificates, Smallest, Witnesses
+from bench.store.records import (
+    FAILED,
+    UNKNOWN,
+    AttackBlock,
+    Attempts,
+    Certificates,
+    Smallest,
+    Witnesses,
+)
 
 Records = TypeVar("Records")
 
@@ -145,7 +153,7 @@ def attacked_samples(blocks: Sequence[AttackBlock]) -> pd.DataFrame:
 
     The columns are `index`, `label`, `clean_prediction`, `clean_correct`, `robust`, `broken_by` and
     `adversarial_prediction`. The last two are null where nothing broke the sample. A sample's first
-    witness counts.
+    witness counts. A sample on which an attack failed is not robust: nothing is known of it.
     """
     samples = frame(block.clean for block in blocks if block.clean is not None)
     samples = samples.rename(columns={"prediction": "clean_prediction"})
@@ -160,7 +168,10 @@ def attacked_samples(blocks: Sequence[AttackBlock]) -> pd.DataFrame:
         adversarial = dict(zip(index, witnesses.prediction.tolist(), strict=True))
     samples["broken_by"] = samples["index"].map(broken_by.get)
     samples["adversarial_prediction"] = samples["index"].map(adversarial.get).astype("Int64")
-    samples["robust"] = samples["clean_correct"] & samples["broken_by"].isna()
+    attempts = [block.attempts for block in blocks if block.attempts is not None]
+    failed = [each.index[each.outcome == FAILED] for each in attempts]
+    stood = samples["broken_by"].isna() & ~samples["index"].isin(np.concatenate([[], *failed]))
+    samples["robust"] = samples["clean_correct"] & stood
     return samples
 
 

@@ -80,14 +80,31 @@ class Watch:
             if folder.is_complete:
                 continue
             try:
-                manifest = folder.manifest()
-                paths = sorted((folder.path / "parts").glob("*.npz"))
-                arrays = [each for path in paths if (each := self._arrays(path, seen)) is not None]
-                found.append(_unfinished(manifest, arrays, _newest(folder), _is_held(folder, held)))
+                found.append(self._look(folder, held, seen))
             except (InputError, OSError):
                 continue  # it was finished, set aside or removed meanwhile
         self._read = seen
         return sorted(found, key=lambda run: -run.newest)
+
+    def look(self, folder: RunFolder) -> Unfinished:
+        """Return where one run stands.
+
+        Raises:
+            InputError: its manifest is damaged or of another schema version.
+            OSError: it was set aside or removed meanwhile.
+        """
+        return self._look(folder, _held_locks(), self._read)
+
+    def _look(
+        self,
+        folder: RunFolder,
+        held: set[int] | None,
+        seen: dict[Path, tuple[tuple[int, int], dict[str, Any]]],
+    ) -> Unfinished:
+        manifest = folder.manifest()
+        paths = sorted((folder.path / "parts").glob("*.npz"))
+        arrays = [each for path in paths if (each := self._arrays(path, seen)) is not None]
+        return _unfinished(manifest, arrays, _newest(folder), _is_held(folder, held))
 
     def _arrays(
         self, path: Path, seen: dict[Path, tuple[tuple[int, int], dict[str, Any]]]

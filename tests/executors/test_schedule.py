@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.executors.schedule import Schedule, Shard, StageShape
+from bench.executors.sharing import in_order_of_need
 
 shapes = st.builds(
     StageShape,
@@ -36,7 +37,11 @@ def test_each_sample_passes_each_stage_once(
     busy: list[Shard] = []
     lost: dict[int, int] = {}
     while not schedule.is_done:
-        while len(busy) < workers and (shard := schedule.next_shard(workers)) is not None:
+        patient = draw.random() < 0.5
+        while len(busy) < workers:
+            shard = schedule.next_shard(workers, patient=patient and bool(busy))
+            if shard is None:
+                break
             assert shard.rows
             busy.append(shard)
         assert busy, "somebody has work while anything is left"
@@ -74,3 +79,27 @@ def test_what_belongs_to_a_batch_size_is_cut_in_order() -> None:
     while (shard := schedule.next_shard(3)) is not None:
         shards.append(shard.rows)
     assert shards == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (10, 11)]
+
+
+def test_what_does_not_fill_a_device_waits_for_the_rest_or_goes_with_it() -> None:
+    schedule = Schedule([StageShape(1.0, 8, filled_by=4), StageShape(1.0, 8, filled_by=4)])
+    schedule.enter(0, range(11))
+    first = schedule.next_shard(1, patient=True)
+    assert first is not None
+    schedule.finished(first, len(first.rows), 60.0 * len(first.rows))
+    schedule.enter(1, first.rows[:3])
+    last = schedule.next_shard(1, patient=True)
+    assert last is not None
+    assert len(first.rows + last.rows) == 11
+    assert schedule.next_shard(1, patient=True) is None
+    few = schedule.next_shard(1)
+    assert few is not None
+    assert few.stage == 1
+
+
+def test_a_worker_stays_with_its_candidate_then_goes_where_most_waits_for_each() -> None:
+    schedules = [Schedule([StageShape(1.0, 8)]) for _ in range(3)]
+    for schedule, samples in zip(schedules, (10, 100, 100), strict=True):
+        schedule.enter(0, range(samples))
+    assert list(in_order_of_need(schedules, [1, 4, 3], own=0)) == [0, 2, 1]
+    assert list(in_order_of_need(schedules, [0, 49, 9], own=None)) == [0, 2, 1]

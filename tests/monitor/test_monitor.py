@@ -184,6 +184,11 @@ def test_a_resumed_monitor_goes_on_as_if_nothing_had_happened(
         make(seed=1).load_state_dict(state)
     with pytest.raises(InputError, match="expected what"):
         make().load_state_dict({"calls": 1})
+    assert len(state["witnesses"])
+    with pytest.raises(InputError, match="the state is damaged"):
+        make().load_state_dict({**state, "witnesses": state["witnesses"] + 1})
+    with pytest.raises(InputError, match="the state is damaged"):
+        make().load_state_dict({**state, "witnesses": state["witnesses"][:, :, :1]})
 
 
 def test_a_suite_gives_images_and_threat_model(linear_digits: nn.Module) -> None:

@@ -1,0 +1,49 @@
+"""The flag on samples on which the candidate raised an error, which the finished records name."""
+
+from __future__ import annotations
+
+import re
+
+from bench.store.records import FAILED
+from bench.store.summary import Flag, Summary
+from bench.store.tables import Tables
+
+FAILED_SAMPLES = "failed-samples"
+MOST_NAMED = 20
+"""Samples that the flag names; the table of attempts has all of them."""
+_KEY = re.compile(r"failed on sample (\d+)")
+"""A key in an engine's record, whose value is the error."""
+
+
+def failed_samples(summary: Summary, tables: Tables) -> Flag | None:
+    """Return the flag on samples on which the candidate raised an error, if there are any."""
+    errors = {
+        int(found[1]): str(text)
+        for key, text in summary.engine_record.items()
+        if (found := _KEY.fullmatch(key))
+    }
+    attempts = tables.attempts
+    if "outcome" in attempts:  # other kinds of runs may have none
+        recorded = attempts.loc[attempts["outcome"] == FAILED, "index"].tolist()
+    else:
+        recorded = []
+    failed = sorted({*errors, *recorded})
+    if not failed:
+        return None
+    first = next((errors[index] for index in failed if index in errors), "")
+    names = ", ".join(map(str, failed[:MOST_NAMED]))
+    more = f" and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
+    return Flag(
+        name=FAILED_SAMPLES,
+        measured=f"{len(failed)} of {summary.n_examples} samples: {names}{more}",
+        threshold="none",
+        meaning="The candidate raised an error on these samples, which count as not robust"
+        + (f"; the first: {first}." if first else "."),
+        advice="Find the error and repair the candidate; its accuracies are lower bounds of what "
+        "it would reach without the error.",
+    )
+
+
+def has_failures(summary: Summary) -> bool:
+    """Return whether a run's candidate raised an error on some samples."""
+    return any(flag.name == FAILED_SAMPLES for flag in summary.flags)

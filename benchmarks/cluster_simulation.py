@@ -240,7 +240,7 @@ class _Simulation:
         return any(self._order(number, place, everyone, False) for place in self._wanted(worker))
 
     def _order(self, number: int, place: int, workers: int, patient: bool) -> bool:
-        """Give a worker a shard of a candidate, or what it asks first; return whether it had any."""
+        """Give a worker a shard of a candidate, or what it asks first; return whether it can."""
         worker, run = self._workers[number], self._runs[place]
         if run.schedule.is_done and not run.attacks_begun and not run.asked:
             run.asked = True  # one worker answers what the engine asks before the attacks

@@ -148,26 +148,30 @@ class Schedule:
 
     def _more_come(self, stage: int) -> bool:
         """Return whether too few samples wait for a stage, and others are on their way to it."""
-        if len(self._waiting[stage]) >= self.stages[stage].filled_by:
-            return False
-        return any(self._waiting[:stage]) or any(
-            each.stage < stage for each in (*self._out.values(), *self._again)
-        )
+        few = len(self._waiting[stage]) < self.stages[stage].filled_by
+        return few and self._coming(stage) > 0
+
+    def _coming(self, stage: int) -> int:
+        """Return how many samples may still come to a stage."""
+        shards = (*self._out.values(), *self._again)
+        under_way = sum(len(each.rows) for each in shards if each.stage < stage)
+        return sum(map(len, self._waiting[:stage])) + under_way
 
     def _size(self, stage: int, workers: int) -> int:
         shape, waiting = self.stages[stage], len(self._waiting[stage])
         if shape.exactly is not None:
             return shape.exactly or waiting
-        if waiting <= shape.filled_by * workers:
+        expected = waiting + self._coming(stage)
+        if expected <= shape.filled_by * workers:
             # Smaller shards would take as long as larger ones: each worker gets one more.
-            size = max(self._tails.get(stage, 0), math.ceil(waiting / workers))
+            size = max(self._tails.get(stage, 0), math.ceil(expected / workers))
             self._tails[stage] = size
             return min(size, waiting)
         self._tails.pop(stage, None)
-        size = max(math.ceil(waiting / (SHARES * workers)), shape.filled_by)
+        size = max(math.ceil(expected / (SHARES * workers)), shape.filled_by)
         each = self.seconds_a_sample(stage)
         if each is None:
-            return min(size, shape.full)
+            return min(size, shape.full, waiting)
         most = max(1, int(MOST_SECONDS / each))
         least = max(min(math.ceil(LEAST_SECONDS / each), shape.full), shape.filled_by)
         size = max(min(size, most), least)

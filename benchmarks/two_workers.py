@@ -50,7 +50,7 @@ class Work:
 
 
 WORKS = {
-    "cifar10, evaluation": Work("cifar10-linf", "cifar10-robust", "standard", 64),
+    "cifar10, evaluation": Work("cifar10-linf", "cifar10-robust", "standard", 320),
     "digits, evaluation": Work("digits-linf", "digits-robust", "standard", 360),
     "cifar10, certification": Work("cifar10-l2", "cifar10-gaussian", "certified", 32),
     "digits, certification": Work("digits-l2", "digits-gaussian", "certified", 80),
@@ -59,10 +59,10 @@ DRAWS = {"cifar10": 4_000, "digits": 50_000}
 """Draws of a certificate; fewer than the suites', so that a round is short."""
 SHORTER: dict[str, dict[str, dict[str, int]]] = {
     "cifar10-linf": {
-        "apgd-ce": {"steps": 50},
-        "apgd-t": {"steps": 20, "targets": 3},
-        "fab-t": {"steps": 20, "targets": 3},
-        "square": {"queries": 250},
+        "apgd-ce": {"steps": 10},
+        "apgd-t": {"steps": 5, "targets": 3},
+        "fab-t": {"steps": 5, "targets": 3},
+        "square": {"queries": 50},
     },
     "digits-linf": {"square": {"queries": 500}},
 }

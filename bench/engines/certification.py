@@ -25,7 +25,7 @@ from bench.engines.acceleration import (
     Accelerated,
     accelerate,
 )
-from bench.engines.batch_size import filling_size
+from bench.engines.batch_size import busy_size, filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
 from bench.engines.engine import CertificationTask, without_samples
 from bench.errors import InputError
@@ -217,7 +217,7 @@ class Certifying(Work):
             task.classes,
             self.procedure,
             Noise(task.seed, task.device),
-            min(max(1, prepared.size // worker.share), len(task.labels) * most_draws),
+            min(self._size(worker, prepared, task), len(task.labels) * most_draws),
             mixed,
         )
         labels = task.labels.tolist()
@@ -248,6 +248,13 @@ class Certifying(Work):
     def settled(self, block: CertificationBlock) -> IntArray:
         """Return the certified samples."""
         return block.certificates.index
+
+    def _size(self, worker: Worker, prepared: Prepared, task: CertificationTask) -> int:
+        """Return the images in a pass: workers of a machine share its memory."""
+        if worker.share == 1:
+            return prepared.size
+        fills = busy_size(task.module, task.images[:1].to(task.device))
+        return max(prepared.size // worker.share, min(prepared.size, fills))
 
     def _settle_compilation(
         self, worker: Worker, prepared: Prepared, task: CertificationTask

@@ -275,8 +275,11 @@ class OneAttack(AttackWork):
             yield AttackBlock(key=self.key, seconds=0.0, attempts=attempts)
             return
         self._settle_compilation(worker, prepared, task)
-        # All workers of a machine together take no more memory than one.
-        size = max(1, prepared.size_for(self.plan.name) // worker.share)
+        size = prepared.size_for(self.plan.name)
+        if worker.share > 1:
+            # All workers of a machine together take no more memory than one, unless their batches
+            # would be so small that passes cost more.
+            size = max(size // worker.share, min(size, images_to_fill(prepared)))
         search = Search(
             replace(task, batch_size=size),
             self.plan,
@@ -288,7 +291,7 @@ class OneAttack(AttackWork):
         )
         yield from search.run(report)
         if search.places.size < size:
-            prepared.sizes[self.plan.name] = search.places.size * worker.share
+            prepared.sizes[self.plan.name] = search.places.size
 
     def failed(self, task: AttackTask, problem: str) -> AttackBlock:
         """Return the record of a sample on which the attack could not be finished."""

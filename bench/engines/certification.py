@@ -27,7 +27,7 @@ from bench.engines.acceleration import (
 )
 from bench.engines.answering import answered_rows
 from bench.engines.attack_works import batch_size_on
-from bench.engines.batch_size import filling_size
+from bench.engines.batch_size import busy_size, filling_size
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
 from bench.engines.engine import CertificationTask, failure_record, without_samples
 from bench.errors import InputError
@@ -223,7 +223,7 @@ class Certifying(Work):
             Noise(task.seed, task.device),
             prepared.size,
             mixed,
-            worker.images_at_once("votes", prepared.size),
+            worker.images_at_once("votes", worker.share * self._size(worker, prepared, task)),
         )
         labels = task.labels.tolist()
         certificates: list[Certificate] = []
@@ -270,6 +270,13 @@ class Certifying(Work):
             ),
             record=failure_record(index, problem),
         )
+
+    def _size(self, worker: Worker, prepared: Prepared, task: CertificationTask) -> int:
+        """Return the images in a pass: workers of a machine share its memory."""
+        if worker.share == 1:
+            return prepared.size
+        fills = busy_size(task.module, task.images[:1].to(task.device))
+        return max(prepared.size // worker.share, min(prepared.size, fills))
 
     def _settle_compilation(
         self, worker: Worker, prepared: Prepared, task: CertificationTask

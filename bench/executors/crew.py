@@ -246,7 +246,9 @@ class CrewExecutor:
                     for block in blocks:
                         named = replace(block, key=numbering.key(block.key))
                         yield _shared(named, len(busy) + 1)
-                    schedule.finished(shard, len(left), seconds)
+                    # A worker's first shard also waited until the candidate was loaded there.
+                    working = sum(block.seconds for block in blocks)
+                    schedule.finished(shard, len(left), min(seconds, working))
                     ways.enter(shard.stage + 1, left, schedule)
                     tally.show(shard.stage, workers=self._crew.size)
 

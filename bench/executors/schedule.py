@@ -5,7 +5,8 @@ samples that wait for one stage. The earliest stage goes first, since its sample
 way before them; so workers never wait for each other between two stages.
 
 Shards shrink towards the end, as in guided self-scheduling (Polychronopoulos and Kuck 1987): each
-is a share of what waits, within bounds on its time, so that the last ones end together.
+is a share of what waits and of the stages behind it, within bounds on its time, so that the last
+ones end together.
 """
 
 from __future__ import annotations
@@ -148,26 +149,33 @@ class Schedule:
 
     def _more_come(self, stage: int) -> bool:
         """Return whether too few samples wait for a stage, and others are on their way to it."""
-        if len(self._waiting[stage]) >= self.stages[stage].filled_by:
-            return False
-        return any(self._waiting[:stage]) or any(
-            each.stage < stage for each in (*self._out.values(), *self._again)
-        )
+        few = len(self._waiting[stage]) < self.stages[stage].filled_by
+        return few and self._coming(stage) > 0
+
+    def _coming(self, stage: int) -> int:
+        """Return how many samples may still come to a stage."""
+        shards = (*self._out.values(), *self._again)
+        under_way = sum(len(each.rows) for each in shards if each.stage < stage)
+        return sum(map(len, self._waiting[:stage])) + under_way
 
     def _size(self, stage: int, workers: int) -> int:
         shape, waiting = self.stages[stage], len(self._waiting[stage])
         if shape.exactly is not None:
             return shape.exactly or waiting
-        if waiting <= shape.filled_by * workers:
+        expected = waiting + self._coming(stage)
+        if expected <= shape.filled_by * workers:
             # Smaller shards would take as long as larger ones: each worker gets one more.
-            size = max(self._tails.get(stage, 0), math.ceil(waiting / workers))
+            size = max(self._tails.get(stage, 0), math.ceil(expected / workers))
             self._tails[stage] = size
             return min(size, waiting)
         self._tails.pop(stage, None)
-        size = max(math.ceil(waiting / (SHARES * workers)), shape.filled_by)
+        # Only the end of the last stages needs small shards: before it, other work evens out.
+        behind = sum(each.cost for each in self.stages[stage:]) / shape.cost
+        part = expected / workers * min(1.0, behind / SHARES)
+        size = max(math.ceil(part), shape.filled_by)
         each = self.seconds_a_sample(stage)
         if each is None:
-            return min(size, shape.full)
+            return min(size, shape.full, waiting)
         most = max(1, int(MOST_SECONDS / each))
         least = max(min(math.ceil(LEAST_SECONDS / each), shape.full), shape.filled_by)
         size = max(min(size, most), least)

@@ -14,6 +14,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,18 @@ def pack(thing: Any, buffers: Callable[[pickle.PickleBuffer], Any] | None = None
 
 def _send_own_code_along() -> None:
     """Let code travel by value that other machines do not have: what no package installs."""
-    own = Path(bench.__file__).parent
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name in ("__main__", "__mp_main__") or not isinstance(file, str):
             continue
-        if not (is_in_library(file) or Path(file).is_relative_to(own) or "<" in file):
+        if _is_own_code(file):
             cloudpickle.register_pickle_by_value(module)
+
+
+@cache  # there are thousands of modules, and an order is packed for every shard
+def _is_own_code(file: str) -> bool:
+    ours = Path(file).is_relative_to(Path(bench.__file__).parent)
+    return not (is_in_library(file) or ours or "<" in file)
 
 
 def unpack(data: bytes, buffers: Any = None) -> Any:

@@ -133,8 +133,9 @@ class RunFolder:
 
     def append(self, block: Block) -> None:
         """Keep a finished block."""
+        # Images under attack hardly compress, and trying takes longer than all else here.
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **block_arrays(block))
+        np.savez(buffer, **block_arrays(block))
         write(self.path / "parts" / f"{block.key}.npz", buffer.getvalue())
 
     def blocks(self) -> tuple[dict[str, Block], list[Path]]:

@@ -73,7 +73,6 @@ IMPORTED = (
     "candidates.named.model_files",
     "runs.sweep",
     "runs.many",
-    "pages.build",
     "executors.ray_cluster",
     "executors.here",
 )
@@ -334,6 +333,8 @@ def forked(given: Sequence[str], log: Path) -> Driver:
         with log.open("ab", buffering=0) as output:
             for stream in (1, 2):
                 os.dup2(output.fileno(), stream)
+        # Whoever forks may have replaced them.
+        sys.stdout, sys.stderr = (open(each, "w", closefd=False) for each in (1, 2))  # noqa: SIM115
         sys.argv = ["bench", *given]
         bench_main(list(given))
     except SystemExit as end:

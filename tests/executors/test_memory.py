@@ -53,7 +53,8 @@ class Cramped(nn.Module):
 class OneHand:
     """A crew of one worker in this process, whose memory shrinks once all is prepared."""
 
-    size = 1
+    size = most = 1
+    device_type = None
 
     def __init__(self) -> None:
         self.ran_out: list[tuple[str, int]] = []

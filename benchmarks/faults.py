@@ -43,15 +43,15 @@ RESULTS = Path(__file__).parent / "results" / "faults.txt"
 PROTOCOLS = {
     "standard": {
         "attacks": [
-            {"name": "apgd-ce", "parameters": {"steps": 40}},
-            {"name": "apgd-t", "parameters": {"steps": 20, "targets": 3}},
-            {"name": "square", "parameters": {"queries": 300}},
+            {"name": "apgd-ce", "parameters": {"steps": 20}},
+            {"name": "apgd-t", "parameters": {"steps": 10, "targets": 2}},
+            {"name": "square", "parameters": {"queries": 100}},
         ]
     },
     "certified": {
         "certification": {
             "selection_samples": 50,
-            "noise_samples": 4000,
+            "noise_samples": 1500,
             "failure_probability": 0.001,
         }
     },
@@ -63,22 +63,22 @@ COMMANDS = {
     "certification": ("run", "l2", "--candidate", "digits-gaussian", "--protocol", "certified"),
     "sweep": (
         *("sweep", "linf", "--accurate", "digits-standard", "--robust", "digits-robust"),
-        *("--alphas", "0:1:0.25", "--steps", "8", "--targets", "2"),
+        *("--alphas", "0,0.5,1", "--steps", "4", "--targets", "2"),
     ),
 }
 IMPORTED = (
+    "candidates.named.model_files",
+    "cli.report",
     "cli.run",
     "cli.sweep",
-    "cli.report",
-    "candidates.named.model_files",
-    "runs.sweep",
-    "runs.many",
-    "pages.build",
-    "executors.ray_cluster",
     "executors.here",
+    "executors.ray_cluster",
+    "pages.build",
+    "runs.many",
+    "runs.sweep",
 )
 """Modules that commands import when they need them."""
-SAMPLES = 48
+SAMPLES = 24
 MOST_FAULTS = 6
 """In one run; after them it ends undisturbed."""
 MOST_SECONDS = 900.0
@@ -334,6 +334,8 @@ def forked(given: Sequence[str], log: Path) -> Driver:
         with log.open("ab", buffering=0) as output:
             for stream in (1, 2):
                 os.dup2(output.fileno(), stream)
+        # Whoever forks may have replaced them.
+        sys.stdout, sys.stderr = (open(each, "w", closefd=False) for each in (1, 2))  # noqa: SIM115
         sys.argv = ["bench", *given]
         bench_main(list(given))
     except SystemExit as end:

@@ -10,10 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
+from bench.engines.answering import answered_rows
 from bench.engines.engine import Task
+from bench.errors import FOREIGN_ERRORS, BenchError
 from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.modules import uncompiled
 
+FEW = 32
+"""Samples that stand for all, where some of them cannot be passed."""
 USUAL = {"cpu": 128, "cuda": 1024}
 """Images that fill the device with networks of usual size; a processor's cache holds no more."""
 LARGEST = {"cpu": 512, "cuda": 8192}
@@ -83,10 +87,14 @@ def busy_size(module: nn.Module, images: Tensor) -> int:
 
 
 def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> int:
-    """Halve a size until a pass, with its gradient if there is one, fits into memory."""
+    """Halve a size until a pass, with its gradient if there is one, fits into memory.
+
+    Samples on which the candidate raises an error are left to the run, which records them.
+    """
+    samples = torch.arange(min(size, len(task.images)))
 
     def passed(count: int) -> int:
-        rows = torch.arange(count) % len(task.images)
+        rows = samples[torch.arange(count) % len(samples)]
         images, labels = task.images[rows].to(task.device), task.labels[rows].to(task.device)
         if differentiable:
             image_gradient(model, images, labels)
@@ -95,4 +103,10 @@ def fitting_size(model: Model, task: Task, size: int, differentiable: bool) -> i
                 model(images)
         return count
 
-    return with_as_many_as_fit(size, passed)
+    try:
+        return with_as_many_as_fit(size, passed)
+    except BenchError:
+        raise
+    except FOREIGN_ERRORS:
+        samples = answered_rows(model, task.images[:FEW].to(task.device))
+        return with_as_many_as_fit(size, passed)

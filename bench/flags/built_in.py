@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.flags import answers, attacks, gradients
 from bench.flags.chance import chance_level
-from bench.flags.failures import failed_samples
+from bench.flags.failures import failed_indices, failed_samples
 from bench.flags.finiteness import non_finite_logits, non_finite_votes
 from bench.flags.normalization import missing_normalization
 from bench.flags.registry import (
@@ -117,7 +117,11 @@ def _failed_samples(run: Finished) -> Flag | None:
 @register_review
 def _non_finite_logits(run: Finished) -> Flag | None:
     samples = run.tables.samples
-    return non_finite_logits(samples) if set(samples.columns) >= FINITENESS_COLUMNS else None
+    if not set(samples.columns) >= FINITENESS_COLUMNS:
+        return None
+    # What raised an error has no logits at all.
+    failed = failed_indices(run.summary, run.tables)
+    return non_finite_logits(samples[~samples["index"].isin(failed)])
 
 
 @register_review

@@ -17,17 +17,8 @@ _KEY = re.compile(r"failed on sample (\d+)")
 
 def failed_samples(summary: Summary, tables: Tables) -> Flag | None:
     """Return the flag on samples on which the candidate raised an error, if there are any."""
-    errors = {
-        int(found[1]): str(text)
-        for key, text in summary.engine_record.items()
-        if (found := _KEY.fullmatch(key))
-    }
-    attempts = tables.attempts
-    if "outcome" in attempts:  # other kinds of runs may have none
-        recorded = attempts.loc[attempts["outcome"] == FAILED, "index"].tolist()
-    else:
-        recorded = []
-    failed = sorted({*errors, *recorded})
+    errors = _errors(summary)
+    failed = failed_indices(summary, tables)
     if not failed:
         return None
     first = next((errors[index] for index in failed if index in errors), "")
@@ -42,6 +33,24 @@ def failed_samples(summary: Summary, tables: Tables) -> Flag | None:
         advice="Find the error and repair the candidate; its accuracies are lower bounds of what "
         "it would reach without the error.",
     )
+
+
+def failed_indices(summary: Summary, tables: Tables) -> list[int]:
+    """Return the samples on which the candidate raised an error, ascending."""
+    recorded: list[int] = []
+    if "outcome" in tables.attempts:  # other kinds of runs may have none
+        outcomes = tables.attempts["outcome"]
+        recorded = tables.attempts.loc[outcomes == FAILED, "index"].tolist()
+    return sorted({*_errors(summary), *recorded})
+
+
+def _errors(summary: Summary) -> dict[int, str]:
+    """Return the errors that the engine's record holds, by sample."""
+    return {
+        int(found[1]): str(text)
+        for key, text in summary.engine_record.items()
+        if (found := _KEY.fullmatch(key))
+    }
 
 
 def has_failures(summary: Summary) -> bool:

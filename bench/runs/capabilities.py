@@ -11,6 +11,7 @@ from bench.attacks.image_gradient import means_no_gradient
 from bench.attacks.registry import Need
 from bench.attacks.straight_through import flat_operations
 from bench.candidates import Candidate
+from bench.engines.answering import answered_rows
 from bench.suites.suite import AttackChoice
 
 TRIED_IMAGES = 4
@@ -48,9 +49,13 @@ def applicable(
 
 
 def _stops_gradients(candidate: Candidate, images: Tensor) -> bool:
+    tried = images[:TRIED_IMAGES]
     try:
-        return bool(flat_operations(candidate.module, images[:TRIED_IMAGES]))
+        return bool(flat_operations(candidate.module, tried))
     except Exception as error:  # foreign code may raise anything
-        if not means_no_gradient(error):
+        if means_no_gradient(error):
+            return False  # what it writes in place cannot be differentiated in any way
+        answered = answered_rows(candidate.module, tried)
+        if len(answered) == len(tried):
             raise
-        return False  # what it writes in place cannot be differentiated in any way
+        return bool(flat_operations(candidate.module, tried[answered]))

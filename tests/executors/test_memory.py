@@ -53,7 +53,8 @@ class Cramped(nn.Module):
 class OneHand:
     """A crew of one worker in this process, whose memory shrinks once all is prepared."""
 
-    size = 1
+    size = most = 1
+    device_type = None
 
     def __init__(self) -> None:
         self.ran_out: list[tuple[str, int]] = []
@@ -104,13 +105,16 @@ def _enough_memory() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "certification", "sweep"])
-def test_each_stage_goes_on_with_half_and_remembers(kind: str, tmp_path: Path) -> None:
+def test_each_stage_goes_on_with_half_and_remembers(
+    kind: str, tmp_path: Path, linear_digits: nn.Module
+) -> None:
     plan = planned(kind, tmp_path, batch_size=16, samples=12).plan
     task: Any = plan.task
     if isinstance(task.module, Mix):
         task.module.robust = Cramped(task.module.robust)
     else:
-        task = replace(task, module=Cramped(task.module).eval())
+        inner = linear_digits if kind == "evaluation" else task.module
+        task = replace(task, module=Cramped(inner).eval())
     if kind == "evaluation":
         assert isinstance(task, AttackTask)
         task = replace(task, attacks=tuple(ATTACKS), eps_curve=True)

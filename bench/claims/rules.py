@@ -150,7 +150,8 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
         return certified
     (mine, base), samples = certified, places(certified[0].index)
     eps = read_suite(test.suite).threat_model.eps
-    at, name, other = f"certified at {eps:g}", test.network.name, test.against[0].name
+    at, name = f"certified at {eps:g}", f"`{test.network.candidate}`"
+    other = test.against[0].name
     certified_counts = paired_counts(mine.at(eps), base.at(eps))
     numbers = [
         Number(f"{name}: right without an attack", share(mine.at(0))),

@@ -94,6 +94,7 @@ def test_the_loss_is_the_sum_that_the_paper_gives() -> None:
     assert loss_of(answer, labels, 1, weights).tolist() == pytest.approx(expected, rel=1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 0.9), st.floats(0.02, 1))
 def test_the_turning_loss_is_zero_where_no_weight_counts_and_else_points_to_right_weights(
     seed: int, start: float, width: float
@@ -181,6 +182,7 @@ def test_an_attack_goes_on_from_the_image_s_last_one_inside_its_new_ball(norm: s
         memory.begin(torch.tensor([0, 1]))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_the_memory_keeps_each_image_s_own_perturbation(drawn: st.DataObject) -> None:
     images = drawn.draw(st.lists(st.integers(0, 50), min_size=1, max_size=10, unique=True))

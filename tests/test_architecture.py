@@ -51,6 +51,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "engines",
             "executors",
             "export",
+            "flags",
             "pages",
             "runs",
             "training",

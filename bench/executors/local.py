@@ -107,7 +107,7 @@ class LocalCrew:
 
     def give(self, worker: str, order: Order) -> None:
         """Send an order; a worker that has died is noticed by `events`."""
-        self._send(worker, _ORDER, pack(order))
+        self._send(worker, _ORDER, pack(order, own_code=False))
 
     def events(self, seconds: float) -> list[Event]:
         """Return what workers answered, and which of them ended; new ones take their places."""

@@ -187,7 +187,9 @@ class RayCrew:
             self._tell(worker)
             actor = self._actors[worker]
             actor.is_busy = True
-            self._waiting[actor.handle.do.remote(self._task, self._chain, pack(order))] = worker
+            self._waiting[
+                actor.handle.do.remote(self._task, self._chain, pack(order, own_code=False))
+            ] = worker
 
     def events(self, seconds: float) -> list[Event]:
         """Return what workers answered, and which of them are lost; others take their places.

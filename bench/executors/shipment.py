@@ -41,18 +41,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(thing)
 
 
-def pack(thing: Any, buffers: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
+def pack(
+    thing: Any,
+    buffers: Callable[[pickle.PickleBuffer], Any] | None = None,
+    *,
+    own_code: bool = True,
+) -> bytes:
     """Return an object as bytes; modules are moved to the CPU by whoever unpacks them.
 
     Args:
         thing: plain data, modules, functions.
         buffers: takes the data of tensors, which then are not among the bytes.
+        own_code: whether code that no package installs is looked for, to travel along.
 
     Raises:
         EvaluationError: something in it cannot be sent.
     """
     target = io.BytesIO()
-    _send_own_code_along()
+    if own_code:
+        _send_own_code_along()
     try:
         _Pickler(target, protocol=5, buffer_callback=buffers).dump(thing)
     except Exception as error:  # objects fail to pickle in many ways

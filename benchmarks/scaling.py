@@ -259,7 +259,11 @@ def main(data_dir: Path | None, seeds: int) -> None:
             f"{workers:>5} workers: efficiency {worst.efficiency:.3f}, {worst.seconds / 60:.0f} "
             f"minutes, {worst.shards:,} shards, driver busy {worst.driver_share:.1%}"
         )
-    lines += ["", "The zoo of 188 in a random order, 512 workers"]
+    lines += [
+        "",
+        "The zoo of 188 in a random order, 512 workers. `bench run` has one at once; several are",
+        "simulated only, with the rules of bench.executors.sharing.",
+    ]
     loads = zoo(fit)
     for at_once, stays in ((32, True), (16, True), (1, False)):
         each = simulate(loads, Cluster(512, at_once, driver, stays), 0)

@@ -52,10 +52,10 @@ class Work:
 WORKS = {
     "cifar10, evaluation": Work("cifar10-linf", "cifar10-robust", "standard", 320),
     "digits, evaluation": Work("digits-linf", "digits-robust", "standard", 360),
-    "cifar10, certification": Work("cifar10-l2", "cifar10-gaussian", "certified", 32),
-    "digits, certification": Work("digits-l2", "digits-gaussian", "certified", 80),
+    "cifar10, certification": Work("cifar10-l2", "cifar10-gaussian", "certified", 8),
+    "digits, certification": Work("digits-l2", "digits-gaussian", "certified", 40),
 }
-DRAWS = {"cifar10": 4_000, "digits": 50_000}
+DRAWS = {"cifar10": 2_000, "digits": 25_000}
 """Draws of a certificate; fewer than the suites', so that a round is short."""
 SHORTER: dict[str, dict[str, dict[str, int]]] = {
     "cifar10-linf": {

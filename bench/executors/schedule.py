@@ -5,8 +5,7 @@ samples that wait for one stage. The earliest stage goes first, since its sample
 way before them; so workers never wait for each other between two stages.
 
 Shards shrink towards the end, as in guided self-scheduling (Polychronopoulos and Kuck 1987): each
-is a share of what waits and of the stages behind it, within bounds on its time, so that the last
-ones end together.
+is a share of what waits, within bounds on its time, so that the last ones end together.
 """
 
 from __future__ import annotations
@@ -169,10 +168,7 @@ class Schedule:
             self._tails[stage] = size
             return min(size, waiting)
         self._tails.pop(stage, None)
-        # Only the end of the last stages needs small shards: before it, other work evens out.
-        behind = sum(each.cost for each in self.stages[stage:]) / shape.cost
-        part = expected / workers * min(1.0, behind / SHARES)
-        size = max(math.ceil(part), shape.filled_by)
+        size = max(math.ceil(expected / (SHARES * workers)), shape.filled_by)
         each = self.seconds_a_sample(stage)
         if each is None:
             return min(size, shape.full, waiting)

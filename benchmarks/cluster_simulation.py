@@ -1,7 +1,7 @@
 """A cluster on a virtual clock: workers, a driver, and the scheduling that real runs have.
 
 Nothing is computed and nobody waits. Shards are cut by `bench.executors.schedule.Schedule`, and
-shared out between candidates by `bench.executors.sharing`. A shard's time follows from a fit
+shared out between candidates by `benchmarks.cluster_sharing`. A shard's time follows from a fit
 to shards that were recorded:
 
     seconds = beside + unit x max(cost of its samples, cost of one x images that fill / its images)
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from bench.executors.schedule import Schedule, Shard, StageShape
-from bench.executors.sharing import in_order_of_need
+from benchmarks.cluster_sharing import in_order_of_need
 
 
 @dataclass(frozen=True)

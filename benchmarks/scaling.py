@@ -262,7 +262,7 @@ def main(data_dir: Path | None, seeds: int) -> None:
     lines += [
         "",
         "The zoo of 188 in a random order, 512 workers. `bench run` has one at once; several are",
-        "simulated only, with the rules of bench.executors.sharing.",
+        "simulated only, with the rules of benchmarks.cluster_sharing.",
     ]
     loads = zoo(fit)
     for at_once, stays in ((32, True), (16, True), (1, False)):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.executors.schedule import Schedule, Shard, StageShape
-from bench.executors.sharing import in_order_of_need
+from benchmarks.cluster_sharing import in_order_of_need
 
 shapes = st.builds(
     StageShape,

@@ -51,11 +51,10 @@ class _Recording(Generic[T]):
 class Replayed(Generic[T]):
     """A function that is called again and again on the same tensors, which it may change in place.
 
-    Its first argument holds tensors that stay where they are, such as a state; the others are
-    tensors of the same shapes in each call. A recording writes what is kept back as it was, so that
-    should hold nothing that a backward pass still needs. It asks for no tensor's values, and
-    returns tensors or a container of them. The next call may overwrite them. On a processor it is
-    called as it is.
+    Its first argument holds tensors that stay where they are, such as a state, and none that a
+    backward pass still needs: a recording writes them back as they were. The others are tensors of
+    the same shapes in each call. The function asks for no tensor's values, and returns tensors or a
+    container of them, which the next call may overwrite. On a processor it is called as it is.
 
     Attributes:
         problem: why nothing is replayed on a GPU; empty if there is no problem.

@@ -131,10 +131,9 @@ class Search:
     def _by_logits(self, rows: Tensor, count: int) -> Tensor:
         """Rank by the logits of the candidate's own module on the clean images."""
         with torch.no_grad(), tensor_cores(False):
-            logits = self.task.module(self.task.images[rows].to(self.task.device)).float()
-        return likeliest_wrong_classes(
-            logits, self.task.labels[rows].to(logits.device), count
-        ).cpu()
+            logits = self.task.module(send(self.task.images[rows], self.task.device)).float()
+        labels = send(self.task.labels[rows], logits.device)
+        return likeliest_wrong_classes(logits, labels, count).cpu()
 
     def _advance(self) -> bool:
         """Fill the batch, step it, and let go what is done; False when nothing is left.

@@ -90,10 +90,13 @@ class RunEvents:
         self._log.write("run-begins", **self._driver)
         try:
             yield
-        except BaseException as error:  # Ctrl-C too
+        except Exception as error:
             self._flush()
-            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-            self._log.write("run-fails", reason=reason[:500] or type(error).__name__)
+            self._log.write("run-fails", reason=(str(error) or type(error).__name__)[:500])
+            raise
+        except BaseException:  # such as Ctrl-C
+            self._flush()
+            self._log.write("run-stops")
             raise
         self._flush()
         self._log.write("run-ends")
@@ -129,6 +132,7 @@ class RunEvents:
 
     def worker_joins(self, worker: str) -> None:
         """Note that a worker is ready."""
+        self._write_shards(worker)
         self._workers[worker] = _Worker()
         self._log.write("worker-joins", worker=worker)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from bench.store.events import Event
+from bench.store.events import Event, is_moment
 
 TIME_OF_RATES = timedelta(minutes=10)
 """A worker's rates are those of the shards that it ended in so long before the newest one."""
@@ -43,7 +44,7 @@ class Activity:
 
     Attributes:
         host, process: of the driver; "" and 0: not known.
-        ending: "run-ends" or "run-fails"; "": no line says that it ended.
+        ending: "run-ends", "run-fails" or "run-stops"; "": no line says that it ended.
         reason: why it failed.
         seconds: from the last beginning to the time asked for.
         seconds_left: upper estimate of the time to the end; None if unknown.
@@ -149,7 +150,7 @@ class _Reading:
                 self._driver = event
             case "continues":
                 self._continue(event)
-            case "run-ends" | "run-fails":
+            case "run-ends" | "run-fails" | "run-stops":
                 self._end = event
             case "stage":
                 self._progress = at, event
@@ -178,7 +179,8 @@ class _Reading:
     def _continue(self, event: Event) -> None:
         """Take the first line of a further file, which sums up lines that may be gone."""
         self._driver = event
-        self._began = datetime.fromisoformat(str(event.get("began", event["time"])))
+        began = event.get("began")
+        self._began = moment_of({"time": began} if is_moment(began) else event)
         self._lost = [int(_number(event, name)) for name in ("workers_lost", "shards_lost")]
         names = event.get("workers")
         for name in names if isinstance(names, list) else ():
@@ -207,7 +209,9 @@ class _Reading:
 
 def _optional(event: Event, name: str) -> float | None:
     value: Any = event.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    if not isinstance(value, int | float) or not abs(value) < sys.maxsize:  # NaN is not
+        return None
+    return float(value)
 
 
 def _number(event: Event, name: str) -> float:

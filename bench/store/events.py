@@ -45,7 +45,7 @@ class EventLog:
         self._head = head
         self._most_bytes = most_bytes
 
-    def write(self, event: str, **facts: Any) -> None:
+    def write(self, event: str, /, **facts: Any) -> None:
         """Append a line: the time, what happened, and facts about it."""
         with contextlib.suppress(OSError):
             path = self._folder / EVENTS
@@ -85,12 +85,13 @@ def read_events(folder: Path) -> list[Event]:
         for line in lines:
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
-                if isinstance(event, dict) and _is_moment(event.get("time")):
+                if isinstance(event, dict) and is_moment(event.get("time")):
                     found.append(event)
     return found
 
 
-def _is_moment(text: object) -> bool:
+def is_moment(text: object) -> bool:
+    """Return whether something is an ISO 8601 time with a time zone."""
     try:
         return isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
     except ValueError:

@@ -136,6 +136,7 @@ def test_the_kernel_of_a_gpu_draws_the_same_numbers_in_one_launch(count: int) ->
         cuda.launches.clear()
         single = there.uniform(at, count, torch.float32)
         assert cuda.launches == {"philox_units": 1}
+        assert single.is_contiguous()
         found = [
             single,
             there.uniform(at, count, torch.float64),
@@ -151,10 +152,10 @@ def test_the_kernel_of_a_gpu_draws_the_same_numbers_in_one_launch(count: int) ->
 def test_a_kernel_that_fails_or_errs_is_not_used(
     monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    def kernel(words: Tensor, events: Tensor, blocks: int) -> Tensor:
+    def kernel(words: Tensor, events: Tensor, count: int) -> Tensor:
         if fails:
             raise RuntimeError("no compiler\nhere")
-        return torch.zeros(len(events), 4 * blocks, device=events.device)
+        return torch.zeros(len(events), count, device=events.device)
 
     draws, events = keyed_draws(7, torch.arange(3), "square"), torch.arange(3)
     monkeypatch.setattr(draws_module, "_units_by_kernel", kernel)

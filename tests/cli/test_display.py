@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -30,3 +32,17 @@ def test_nothing_draws_bars_while_a_line_is_printed(monkeypatch: pytest.MonkeyPa
         assert shown._bars.live.is_started
     assert drawing == [False, False]
     assert not shown._bars.live.is_started
+
+
+def test_workers_and_their_rates_are_shown_where_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = Progress("square", done=2, total=4, robust=1, examples=4)
+    several = replace(progress, workers=3, samples_per_second=12.3456, passes_per_second=4321.0)
+    with Display() as shown:
+        for each in (progress, replace(several, stage="fab-t"), replace(progress, workers=2)):
+            shown.progress(replace(each, stage=f"{each.stage} of {each.workers}"))
+    one, three, two = capsys.readouterr().out.splitlines()
+    assert "workers" not in one
+    assert three.endswith("3 workers, 12.3 samples/s, 4,321 passes/s")
+    assert two.endswith("2 workers")

@@ -52,6 +52,7 @@ def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
     _call_all(
         ["show", "digits-linf/mine", *results],
         ["show", "digits-linf/mine", "--json", *results],
+        ["status", "digits-linf/mine", *results],
         ["diff", "digits-linf/mine", "digits-linf/theirs", *results],
         ["check", "--suite", "digits-linf", *results],
         ["check", "--suite", str(own), *results],

@@ -80,6 +80,22 @@ def test_dry_run_computes_nothing(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_plan_says_what_workers_cost(
+    call: Callable[..., Result], write_submission: Callable[..., Path]
+) -> None:
+    plan = ["--candidate", str(write_submission()), "--dry-run", "--executor", "local:2"]
+    priced = call(*plan, "--price-per-hour", "3600000").output
+    *_, workers, _, hours, cost, _ = next(
+        line.split("│") for line in priced.splitlines() if "linear" in line
+    )
+    assert workers.strip() == "2"
+    for hour, price in zip(hours.split(" to "), cost.split(" to "), strict=True):
+        exact = float(price.replace(",", "")) / 3_600_000
+        assert float(hour) == pytest.approx(exact, rel=0.01)
+        assert exact > 0
+    assert "cost" not in call(*plan).output
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
@@ -89,6 +105,8 @@ def test_dry_run_computes_nothing(
         ({}, ["--n-examples", "361"], "at most 360 examples"),
         ({}, ["--eps", "wide"], "--eps: expected a number > 0"),
         ({}, ["--eps", "8"], "did you mean 8/255"),
+        ({}, ["--price-per-hour", "2"], "--price-per-hour can only be used with --dry-run"),
+        ({}, ["--dry-run", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0"),
         ({}, ["--sample-seed", "3"], "--sample-seed can only be used with --sample random"),
         ({}, ["--sample", "random", "--budget", "half an hour"], "--budget: expected a time"),
         ({}, ["--until-width", "3"], "add --sample random"),

@@ -32,7 +32,11 @@ while [[ $1 == --* ]]; do
     [[ $1 == --output=* ]] && exec >>"${1#*=}" 2>&1
     shift
 done
-exec "$@"
+setsid "$@" &
+step=$!
+trap 'kill -TERM -- "-$step"' TERM
+wait "$step"
+wait "$step"
 """
 SCONTROL = f"""#!/usr/bin/env bash
 case "$1 $2" in
@@ -179,7 +183,7 @@ def test_a_job_whose_time_is_over_goes_on_when_it_is_started_again(instead: Inst
 
     job = instead.start(*command)
     assert job.wait(SECONDS) == 0, instead.log.read_text()
-    assert "nodes within" not in instead.log.read_text(), "some did not join"
+    assert "nodes joined" not in instead.log.read_text(), "some did not join"
     assert len(list(instead.folder.glob("results/**/run.json"))) == 1
     _assert_nothing_is_left(instead.job)
 
@@ -268,6 +272,6 @@ def test_slurm_runs_the_script(slurm: Mapping[str, str], tmp_path: Path) -> None
     _wait(lambda: state() not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), "the job")
     log = (tmp_path / f"bench-{job}.log").read_text()
     assert state() == "COMPLETED", log
-    assert "nodes within" not in log, "some did not join"
+    assert "nodes joined" not in log, "some did not join"
     assert len(list(tmp_path.glob("results/**/run.json"))) == 1
     _assert_nothing_is_left(job)

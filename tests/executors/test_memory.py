@@ -16,6 +16,7 @@ from bench.engines import AttackTask
 from bench.executors.crew import Brief, CrewExecutor, Event, Finished, Joined, Order
 from bench.executors.hand import Hand
 from bench.executors.in_process import InProcess
+from bench.executors.schedule import Schedule
 from bench.executors.stage import Setup
 from bench.suites.suite import AttackChoice
 from tests.executors.runs import planned
@@ -106,9 +107,9 @@ def _enough_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["evaluation", "certification", "sweep"])
 def test_each_stage_goes_on_with_half_and_remembers(
-    kind: str, tmp_path: Path, linear_digits: nn.Module
+    kind: str, tmp_path: Path, linear_digits: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(kind, tmp_path, batch_size=16, samples=12).plan
+    plan = planned(kind, tmp_path, batch_size=16, samples=14).plan
     task: Any = plan.task
     if isinstance(task.module, Mix):
         task.module.robust = Cramped(task.module.robust)
@@ -117,7 +118,10 @@ def test_each_stage_goes_on_with_half_and_remembers(
         task = replace(task, module=Cramped(inner).eval())
     if kind == "evaluation":
         assert isinstance(task, AttackTask)
-        task = replace(task, attacks=tuple(ATTACKS), eps_curve=True)
+        # In a small ball nearly all stand, and each stage has several shards.
+        threat = task.threat_model.model_copy(update={"eps": 0.005})
+        task = replace(task, attacks=tuple(ATTACKS), eps_curve=True, threat_model=threat)
+    monkeypatch.setattr(Schedule, "_size", lambda *_: 6)
     crew = OneHand()
     blocks = list(plan.engine.run(task, {}, lambda _: None, CrewExecutor(crew, InProcess())))
     assert blocks

@@ -141,9 +141,9 @@ def _more_accurate_at_equal_robustness(
 def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
     """Ask whether there are certificates at the suite's radius, and whether attacks broke any.
 
-    What is certified is the vote of the robust base, what is attacked the mean softmax under
-    noise. These are two classifiers, so an attacked image inside a certified radius decides
-    nothing; `bench run` asks fresh votes there, and flags a certificate that they do not bear out.
+    What is certified is the mix with the votes of its robust base, what is attacked the mix with
+    that base's mean softmax under noise. These are two classifiers, so an attacked image inside a
+    certified radius decides nothing: fresh votes on it would.
     """
     certified = _radii(test, evidence)
     if isinstance(certified, Finding):
@@ -176,7 +176,10 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     )
     outcome: Outcome = "not decided"
     if broken.any():
-        reason = "attacks broke the mean softmax inside a radius that the vote certifies"
+        reason = (
+            "attacks on the mean softmax broke images inside the radius that the votes certify, "
+            "and no fresh votes were taken on them"
+        )
     elif not mine.at(eps).any():
         outcome, reason = "not seen", f"nothing is {at}"
     else:

@@ -342,8 +342,11 @@ def _fitting_size(
     """Return the batch size, halved until a batch of noise and its passes fit into memory."""
 
     def passed(count: int) -> int:
+        drawn = noise.normal([Piece(0, 0, 0, count)], images.shape[1:])
+        # Images, and not bare noise, on which a candidate might raise an error of its own.
+        batch = images[torch.arange(count) % len(images)].to(drawn.device)
         with torch.no_grad():
-            model(noise.normal([Piece(0, 0, 0, count)], images.shape[1:]))
+            model(batch + 0 * drawn)
         return count
 
     return with_as_many_as_fit(size, passed)

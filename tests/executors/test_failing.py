@@ -17,21 +17,20 @@ from bench.runs.kind import join_records, runnable_kind
 from tests.executors.runs import planned
 
 FAILING = 5
-NEAR = 0.1
-"""Mean squared distance: noise of 0.25 is nearer to its own image, and other images are farther."""
 
 
-class FailsNear(nn.Module):
-    """Raises an error on images near one, noisy ones too."""
+class FailsOnMark(nn.Module):
+    """Raises an error on images whose first column is bright and whose last one is dark."""
 
-    def __init__(self, inner: nn.Module, image: Tensor) -> None:
+    def __init__(self, inner: nn.Module, fails: bool) -> None:
         super().__init__()
         self.inner = inner
-        self.image = image
+        self.fails = fails
 
     def forward(self, images: Tensor) -> Tensor:
-        if bool(((images - self.image).flatten(1).pow(2).mean(1) < NEAR).any()):
-            raise ZeroDivisionError("too near")
+        contrast = (images[..., 0] - images[..., -1]).flatten(1).mean(dim=1)
+        if self.fails and bool((contrast > 0.6).any()):
+            raise ZeroDivisionError("too bright")
         logits: Tensor = self.inner(images)
         return logits
 
@@ -44,24 +43,26 @@ def test_the_sample_is_recorded_and_others_are_as_ever(
     plan = planned(kind, tmp_path, samples=10).plan
     made = runnable_kind(plan.manifest.kind)
 
-    def with_failure_at(image: Tensor) -> Any:
+    images = plan.task.images.clone()
+    images[FAILING][..., 0] = 1.0
+
+    def task(fails: bool) -> Any:
         if isinstance(plan.task.module, Mix):
             mix = copy.deepcopy(plan.task.module)
-            mix.robust = FailsNear(mix.robust, image)
-            return replace(plan.task, module=mix)
-        return replace(plan.task, module=FailsNear(plan.task.module, image).eval())
+            mix.robust = FailsOnMark(mix.robust, fails)
+            return replace(plan.task, module=mix, images=images)
+        module = FailsOnMark(plan.task.module, fails).eval()
+        return replace(plan.task, module=module, images=images)
 
-    image = plan.task.images[FAILING]
-    nowhere = with_failure_at(image + 10)
-    expected = made.join(list(plan.engine.run(nowhere, {}, lambda _: None))).samples
+    expected = made.join(list(plan.engine.run(task(False), {}, lambda _: None))).samples
     machine = ThisMachine(workers)
-    blocks = list(plan.engine.run(with_failure_at(image), {}, lambda _: None, machine))
+    blocks = list(plan.engine.run(task(True), {}, lambda _: None, machine))
     machine.close()
     found = made.join(blocks).samples
     of_it, others = found[found["index"] == FAILING], found[found["index"] != FAILING]
     name = "prediction" if kind == "certification" else "clean_prediction"
     assert (of_it[name] == -1).all()
-    assert "too near" in str(join_records(blocks)[f"failed on sample {FAILING}"])
+    assert "too bright" in str(join_records(blocks)[f"failed on sample {FAILING}"])
     columns = [each for each in found if each != "witness"]
     same = expected[expected["index"] != FAILING][columns].reset_index(drop=True)
     # Batches have other shapes once the samples are halved; rounding may turn a vote or two.

@@ -130,6 +130,7 @@ def test_each_stage_goes_on_with_half_and_remembers(
         first, *later = [count for name, count in crew.ran_out if name == stage]
         assert first > 0, crew.ran_out
         assert later, crew.ran_out
-        assert not any(later), crew.ran_out
+        # A sweep's later shard may search where the first one only asked.
+        assert not any(later[kind == "sweep" :]), crew.ran_out
     if kind == "evaluation":
         assert list(stages) == ["clean", *(each.name for each in ATTACKS), "eps-curve"]

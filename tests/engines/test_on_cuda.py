@@ -115,7 +115,9 @@ def test_a_search_asks_a_gpu_once_in_eight_steps(
     looks = [n for (_, place), n in asked.items() if place.startswith("engines/search.py")]
     assert max(looks) == steps / STEPS_BETWEEN_LOOKS["cuda"]
     # What enters and leaves the batch is sent from pinned memory, by places the host knows.
-    ours = {kind for kind, place in asked if place.startswith(("engines/search", "engines/batch"))}
+    ours = {
+        kind for kind, place in asked if place.startswith(("engines/search.py", "engines/batch.py"))
+    }
     assert ours <= {"d2h", "item"}
     assert _broken(blocks) == _broken(list(FastEngine().run(task, {}, lambda _: None)))
 

@@ -17,7 +17,7 @@ from bench.engines import Engine, Task
 from bench.engines.acceleration import default_precision
 from bench.engines.answering import answered_rows
 from bench.engines.batch_size import fitting_size
-from bench.errors import InputError
+from bench.errors import FOREIGN_ERRORS, InputError
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.stage import Executor
 from bench.executors.worker import is_at_fault
@@ -211,7 +211,10 @@ def inspect(
         except InputError as error:
             if error.__cause__ is None:  # the candidate answered, though not well
                 raise
-            rows = answered_rows(module, dataset.images[:count].to(settings.device))
+            try:
+                rows = answered_rows(module, dataset.images[:count].to(settings.device))
+            except FOREIGN_ERRORS:  # on every image: the inspection's words say what was expected
+                raise error from error.__cause__
             failed = count - len(rows)
             if not failed or is_at_fault(failed, count):
                 raise

@@ -53,7 +53,7 @@ class LoopSettings(TrainingSettings):
     """Width in pixels of the border, out of which a random crop of the image's size is taken."""
     crop_border: Border = "black"
     """What the border shows: black, or the image's own pixels, reflected."""
-    flip: bool | Literal["alternating"] = False
+    flip: Literal[False, True, "alternating"] = False
     """Whether half of the images are mirrored left to right: at random, or each in turn."""
     cutout: int = Field(default=0, ge=0)
     """Side of the random square that is blacked out, in pixels; 0 for none."""

@@ -62,8 +62,8 @@ def heard() -> Heard:
 
 @pytest.fixture
 def on_ray(cluster: Cluster, heard: Heard) -> Iterator[Executor]:
-    with executing(ExecutorChoice("ray", cluster.address), heard) as executor:
-        yield executor
+    with executing(ExecutorChoice("ray", cluster.address)) as executor:
+        yield executor.following(heard)
 
 
 def test_two_nodes_end_as_one_process_does(on_ray: Executor, tmp_path: Path) -> None:

@@ -90,12 +90,6 @@ def test_faults_of_workers_and_candidates(
         row for row in expected if row[1] != 5
     ]
     assert ("clean", 5, "failed") in [row[:3] for row in outcomes(failing)]
-    # The former candidates are gone from the cluster's memory.
-    from ray._private.internal_api import memory_summary
-
-    text = memory_summary(stats_only=True)
-    used = int(text.split("Plasma memory usage ")[1].split(" MiB")[0])
-    assert used < 10, text
 
 
 class Slow(nn.Module):

@@ -1,8 +1,8 @@
 """A cluster on a virtual clock: workers, a driver, and the scheduling that real runs have.
 
-Nothing is computed and nobody waits. Shards are cut by `bench.executors.schedule.Schedule`, and
-shared out between candidates by `benchmarks.cluster_sharing`. A shard's time follows from a fit
-to shards that were recorded:
+Nothing is computed and nobody waits. Shards are cut by `bench.executors.schedule`, and shared out
+between candidates in the order of `bench.executors.need`. A shard's time follows from a fit to
+shards that were recorded:
 
     seconds = beside + unit x max(cost of its samples, cost of one x images that fill / its images)
 
@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from bench.executors.need import in_order_of_need
 from bench.executors.schedule import Schedule, Shard, StageShape
-from benchmarks.cluster_sharing import in_order_of_need
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,11 @@ class Cluster:
         workers: how many.
         at_once: candidates that share them.
         driver: seconds in which the driver packs a shard, and unpacks and stores what came of it.
-        stays: whether a worker stays with its candidate while work waits there, and else goes to
-            where the most waits; otherwise it always takes from the earliest candidate.
     """
 
     workers: int
     at_once: int = 1
     driver: float = 0.0
-    stays: bool = True
 
 
 @dataclass
@@ -262,9 +259,6 @@ class _Simulation:
         return True
 
     def _wanted(self, worker: _Worker) -> Iterator[int]:
-        if not self._cluster.stays:
-            yield from self._open
-            return
         own = self._open.index(worker.knows) if worker.knows in self._open else None
         schedules = [self._runs[place].schedule for place in self._open]
         counts = [len(self._runs[place].workers) for place in self._open]

@@ -102,7 +102,10 @@ def main() -> None:
                 folder.begin(plan.manifest)
                 times = {
                     "give": seconds_of(
-                        lambda _: pack(Order(0, pack_samples(task.part(rows))))  # noqa: B023
+                        lambda _: pack(
+                            Order(0, pack_samples(task.part(rows))),  # noqa: B023
+                            own_code=False,
+                        )
                     ),
                     "unpack": seconds_of(lambda _: unpack_blocks(data)),  # noqa: B023
                     "store": seconds_of(

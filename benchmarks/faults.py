@@ -36,7 +36,7 @@ import psutil
 import yaml
 
 from bench.cli import main as bench_main
-from bench.store import Store
+from bench.store import RunFolder, Store
 from tests.executors.cluster import Cluster, environment
 
 RESULTS = Path(__file__).parent / "results" / "faults.txt"
@@ -356,7 +356,11 @@ def records(results: Path) -> dict[str, pd.DataFrame]:
     folders = [store.folder(summary.manifest) for summary in store.summaries()]
     if len(folders) != 1:
         raise Problem(f"expected one complete run, got {len(folders)}")
-    (folder,) = folders
+    return records_of(folders[0])
+
+
+def records_of(folder: RunFolder) -> dict[str, pd.DataFrame]:
+    """Return all records of a complete run, in an order of their own."""
     samples, attempts = folder.samples(), folder.attempts().drop(columns=["seconds"])
     samples = samples.drop(columns=[name for name in samples if name == "witness"])
     found = {

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from bench.claims.rows import read_rows
 from bench.errors import InputError
@@ -27,10 +27,20 @@ FILE = "accepted.csv"
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+def _known(name: str) -> str:
+    if name not in suite_names():
+        raise ValueError(f"expected a suite of {', '.join(suite_names())}")
+    return name
+
+
+KnownSuite = Annotated[str, AfterValidator(_known)]
+"""The name of a suite that the package ships."""
+
+
 class AcceptedResult(StrictModel):
     """A run that was reviewed and accepted; accuracies are fractions in [0, 1]."""
 
-    suite: str = Field(examples=["digits-linf"])
+    suite: KnownSuite = Field(examples=["digits-linf"])
     suite_version: int
     candidate: str
     weights_sha256: str
@@ -48,13 +58,6 @@ class AcceptedResult(StrictModel):
     run: str
     finished: str
     bench_version: str
-
-    @field_validator("suite")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in suite_names():
-            raise ValueError(f"expected a suite of {', '.join(suite_names())}")
-        return value
 
 
 def accepted_row(summary: AttackedSummary) -> AcceptedResult:

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from pydantic import Field, field_validator, model_validator
 
-from bench.claims.accepted import digests
+from bench.claims.accepted import KnownSuite, digests
 from bench.claims.rows import read_rows
 from bench.errors import InputError
 from bench.store.files import write
 from bench.store.summary import CertifiedSummary, Summary
 from bench.store.tables import certificates_of
-from bench.suites import suite_names
 from bench.validation import StrictModel
 
 SAMPLES_FILE = "accepted_samples.csv"
@@ -43,7 +42,7 @@ Row = TypeVar("Row", bound=StrictModel)
 class KeptRun(StrictModel):
     """What both files say of a run."""
 
-    suite: str = Field(examples=["digits-l2"])
+    suite: KnownSuite = Field(examples=["digits-l2"])
     suite_version: int
     candidate: str
     weights_sha256: str
@@ -56,13 +55,6 @@ class KeptRun(StrictModel):
     run: str
     finished: str
     bench_version: str
-
-    @field_validator("suite")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in suite_names():
-            raise ValueError(f"expected a suite of {', '.join(suite_names())}")
-        return value
 
 
 class SampleOutcomes(KeptRun):

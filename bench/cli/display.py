@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
 from rich.text import Text
 
-from bench.candidates import CandidateReference
 from bench.cli.tables import table_console, table_of
 from bench.executors.progress import Progress
 from bench.flags.failures import has_failures
@@ -22,8 +21,24 @@ from bench.runs.session import RunResult
 SECONDS_BETWEEN_LINES = 10.0
 
 
+class Shown:
+    """Draws what one candidate's run reports; see `bench.runs.observer.Observer`."""
+
+    def __init__(self, display: Display, name: str) -> None:
+        self._display = display
+        self._name = name
+
+    def progress(self, progress: Progress) -> None:
+        """Show that a block is finished, or that a stage begins."""
+        self._display.progress(self._name, progress)
+
+    def notice(self, text: str) -> None:
+        """Show what the user should know although it is no error."""
+        self._display.notice(self._name, text)
+
+
 class Display:
-    """Draws what the runner reports."""
+    """Draws what the runs of candidates report, one after the other or side by side."""
 
     def __init__(self) -> None:
         self.console = table_console()
@@ -40,9 +55,10 @@ class Display:
             transient=True,
             disable=not self._live,
         )
-        self._rows: dict[str, TaskID] = {}
-        self._candidate = ""
-        self._last = ("", 0.0)
+        self._rows: dict[str, dict[str, TaskID]] = {}
+        """By candidate and stage, of those whose turn it is."""
+        self._last: dict[str, tuple[str, float]] = {}
+        """By candidate: the stage that was shown last, and when."""
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -56,14 +72,15 @@ class Display:
     ) -> None:
         self._bars.stop()
 
-    def candidate(self, name: str) -> None:
-        """Note that a candidate's turn begins."""
-        self._candidate = name
-        self._clear()
+    def candidate(self, name: str) -> Shown:
+        """Note that a candidate's turn begins; return what draws its run."""
+        self._rows[name] = {}
+        self._last[name] = ("", 0.0)
         self._line(f"{name}: evaluating")
+        return Shown(self, name)
 
-    def progress(self, progress: Progress) -> None:
-        """Show that a block is finished, or that a stage begins."""
+    def progress(self, name: str, progress: Progress) -> None:
+        """Show how far a candidate's run is."""
         accuracy = progress.robust / max(progress.examples, 1)
         label = "robust" if progress.stage not in {"clean", "certify"} else "accuracy"
         robust = f"{label} {percent(accuracy)}%"
@@ -74,14 +91,8 @@ class Display:
         )
         workers = _workers(progress)
         if self._live:
-            if progress.stage not in self._rows:
-                self._rows[progress.stage] = self._bars.add_task(
-                    progress.stage, total=progress.total, robust="", left="", workers=""
-                )
-            for row in self._rows.values():
-                self._bars.update(row, workers="")
             self._bars.update(
-                self._rows[progress.stage],
+                self._row(name, progress),
                 completed=progress.done,
                 total=progress.total,
                 robust=robust,
@@ -89,34 +100,32 @@ class Display:
                 workers=workers,
             )
             return
-        stage, shown = self._last
+        stage, shown = self._last[name]
         if (
             stage != progress.stage
             or progress.done == progress.total
             or time.monotonic() - shown >= SECONDS_BETWEEN_LINES
         ):
-            self._last = (progress.stage, time.monotonic())
+            self._last[name] = (progress.stage, time.monotonic())
             parts = [f"{progress.stage} {progress.done}/{progress.total}", robust, left, workers]
-            self._line(f"{self._candidate}: {', '.join(part for part in parts if part)}")
+            self._line(f"{name}: {', '.join(part for part in parts if part)}")
 
-    def notice(self, text: str) -> None:
-        """Show what the user should know although it is no error."""
-        self._line(f"{self._candidate}: {text}")
+    def notice(self, name: str, text: str) -> None:
+        """Show a message about a candidate's run that is no error."""
+        self._line(f"{name}: {text}")
 
     def failure(self, name: str, reason: str) -> None:
         """Show that a candidate could not be evaluated."""
-        self._clear()
+        self._clear(name)
         self._line(f"{name}: {reason}", style="red")
 
-    def turns(self, references: Sequence[CandidateReference], turns: Iterator[Turn]) -> int:
-        """Draw each candidate's turn; returns the exit code.
+    def turns(self, turns: Iterable[Turn]) -> int:
+        """Draw what became of each candidate; returns the exit code.
 
         A run some samples of which failed counts as failed, even if it was complete before.
         """
         failed = unavailable = False
-        for reference in references:
-            self.candidate(reference.name)
-            turn = next(turns)
+        for turn in turns:
             if turn.result is not None:
                 self.result(turn.result)
                 failed |= has_failures(turn.result.summary)
@@ -130,8 +139,8 @@ class Display:
 
     def result(self, result: RunResult) -> None:
         """Show the result of a candidate."""
-        self._clear()
         summary = result.summary
+        self._clear(summary.manifest.candidate)
         kind = summary.kind
         bounds = summary.confidence_intervals["robust_accuracy"]
         variant = " (variant)" if summary.is_variant else ""
@@ -179,10 +188,27 @@ class Display:
         if self._live:
             self._bars.start()
 
-    def _clear(self) -> None:
-        for task in self._rows.values():
-            self._bars.remove_task(task)
-        self._rows.clear()
+    def _row(self, name: str, progress: Progress) -> TaskID:
+        """Return the bar of a stage; of candidates side by side each has one for its last stage."""
+        rows = self._rows[name]
+        others = len(self._rows) > 1
+        if progress.stage not in rows:
+            for stage in list(rows) if others else ():
+                self._bars.remove_task(rows.pop(stage))
+            rows[progress.stage] = self._bars.add_task(
+                f"{name} {progress.stage}" if others else progress.stage,
+                total=progress.total,
+                robust="",
+                left="",
+                workers="",
+            )
+        for row in rows.values():
+            self._bars.update(row, workers="")
+        return rows[progress.stage]
+
+    def _clear(self, name: str) -> None:
+        for row in self._rows.pop(name, {}).values():
+            self._bars.remove_task(row)
 
 
 def _hours_and_cost(hours: tuple[float, float], price: float | None) -> list[str]:

@@ -104,7 +104,9 @@ def command(
         samples = Samples(settings, data_dir)
         checked = check_each(references, settings, samples)
         with executing(choice) as executor:
-            turns = evaluate_each(references, settings, samples, store, display, checked, executor)
-            code = display.turns(references, turns)
+            turns = evaluate_each(
+                references, settings, samples, store, display.candidate, checked, executor
+            )
+            code = display.turns(turns)
     write_report(store, report_dir, settings.suite.name)
     sys.exit(code)

@@ -113,15 +113,17 @@ def command(
         check_writable(report_dir, "--report-dir")
         store = Store(results_dir)
         samples = Samples(settings, data_dir)
-        display.candidate(name())
+        observer = display.candidate(name())
         candidate = sweep.sweep_candidate(reference, name())
         swept = sweep.sweep_settings(settings, weights, steps, targets)
         with executing(choice) as executor:
             result = evaluate(
-                candidate, samples.of(candidate), swept, store, display, executor=executor
+                candidate, samples.of(candidate), swept, store, observer, executor=executor
             )
             display.result(result)
-            turns = evaluate_each(references, settings, samples, store, display, executor=executor)
-            code = display.turns(references, turns)
+            turns = evaluate_each(
+                references, settings, samples, store, display.candidate, executor=executor
+            )
+            code = display.turns(turns)
     write_report(store, report_dir, suite.name)
     sys.exit(1 if has_failures(result.summary) else code)

@@ -71,12 +71,13 @@ def executing(choice: ExecutorChoice) -> Iterator[Executor]:
         finally:
             machine.close()
         return
-    from bench.executors.crew import CrewExecutor
+    from bench.executors.crew_executor import CrewExecutor
     from bench.executors.in_process import InProcess
     from bench.executors.ray_cluster import RayCrew
 
     crew = RayCrew(choice.address, choice.workers, choice.gpus_per_worker)
+    cluster = CrewExecutor(crew, InProcess())
     try:
-        yield CrewExecutor(crew, InProcess())
+        yield cluster
     finally:
-        crew.close()
+        cluster.close()

@@ -10,7 +10,7 @@ class Events(Protocol):
     """Told what happens while an executor works."""
 
     def work_begins(self, stages: Sequence[str], workers: int) -> None:
-        """A chain of stages begins; every worker joins anew.
+        """A chain of stages begins; each worker joins anew before its first shard.
 
         Args:
             stages: their names.
@@ -18,10 +18,13 @@ class Events(Protocol):
         """
 
     def worker_joins(self, worker: str) -> None:
-        """A worker is ready."""
+        """A worker begins to work for this run."""
 
     def worker_lost(self, worker: str, reason: str) -> None:
         """A worker is no more."""
+
+    def worker_leaves(self, worker: str) -> None:
+        """A worker goes over to another run."""
 
     def shard_begins(self, worker: str, stage: str, samples: int) -> None:
         """A worker got samples to take through a stage."""
@@ -50,6 +53,9 @@ class NoEvents:
         """Do nothing."""
 
     def worker_lost(self, worker: str, reason: str) -> None:
+        """Do nothing."""
+
+    def worker_leaves(self, worker: str) -> None:
         """Do nothing."""
 
     def shard_begins(self, worker: str, stage: str, samples: int) -> None:

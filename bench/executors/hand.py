@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.candidates.recomputation import differentiable_checkpoints
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, raised
-from bench.executors.crew import Failed, Finished, Order
+from bench.executors.crew import Failed, Finished, Order, Question
 from bench.executors.parcels import pack_blocks, with_samples
-from bench.executors.stage import Doing, Setup, Stage
+from bench.executors.stage import Doing, Stage
 from bench.executors.worker import WorkerHere
 from bench.precision import tensor_cores
 from bench.store.records import Block
 
+_DONE, _INPUT_IS_AT_FAULT, _FAILED = b"+", b"?", b"!"
+"""The first byte of an answer."""
+
+
+def answer_of(worker: str, answer: bytes) -> Finished | Failed:
+    """Return what a hand's answer says of the worker with this name."""
+    kind, rest = answer[:1], answer[1:]
+    if kind == _DONE:
+        return Finished(worker, rest)
+    return Failed(worker, kind == _INPUT_IS_AT_FAULT, rest.decode())
+
+
+def failure(text: str) -> bytes:
+    """Return the answer of a worker that could not even begin."""
+    return _FAILED + text.encode()
+
 
 class Hand:
-    """Does orders on one device, for one task and one chain of stages at a time."""
+    """Does shards on one device, for one task and one chain of stages at a time."""
 
-    def __init__(self, name: str, worker: WorkerHere | None = None) -> None:
-        self._name = name
+    def __init__(self, worker: WorkerHere | None = None) -> None:
         self._worker = worker
         self._chain: Sequence[Stage] = ()
 
@@ -37,26 +52,22 @@ class Hand:
         """Take orders of this chain from now on."""
         self._chain = chain
 
-    def do(self, order: Order) -> Finished | Failed:
-        """Return what came of an order."""
+    def do(self, work: Order | Question) -> bytes:
+        """Do a shard, or answer a question; see `answer_of`."""
         try:
             with tensor_cores(False), differentiable_checkpoints():
-                return Finished(self._name, self._blocks(order))
+                return _DONE + self._data(work)
         except BenchError as error:
-            return Failed(self._name, isinstance(error, InputError), str(error))
+            kind = _INPUT_IS_AT_FAULT if isinstance(error, InputError) else _FAILED
+            return kind + str(error).encode()
         except FOREIGN_ERRORS as error:
-            return Failed(self._name, False, f"failed: {raised(error)}")
+            return failure(f"failed: {raised(error)}")
 
-    def answer(self, setup: Setup, question: Callable[[Any], Any]) -> bytes:
-        """Return "+" and the answer about what a setup made as JSON, or a letter and a text."""
+    def _data(self, work: Order | Question) -> bytes:
+        if isinstance(work, Order):
+            return self._blocks(work)
         assert self._worker is not None
-        try:
-            with tensor_cores(False), differentiable_checkpoints():
-                return b"+" + json.dumps(question(self._worker.prepared(setup))).encode()
-        except BenchError as error:
-            return (b"?" if isinstance(error, InputError) else b"!") + str(error).encode()
-        except FOREIGN_ERRORS as error:
-            return f"!failed: {raised(error)}".encode()
+        return json.dumps(work.question(self._worker.prepared(work.setup))).encode()
 
     def _blocks(self, order: Order) -> bytes:
         assert self._worker is not None

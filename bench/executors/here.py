@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.executors.crew import CrewExecutor
+from bench.executors.crew_executor import CrewExecutor
 from bench.executors.events import Events, NoEvents
 from bench.executors.in_process import InProcess
 from bench.executors.local import LocalCrew, can_fork
@@ -34,7 +34,7 @@ class ThisMachine:
         self._asked = workers
         self._events: Events = NoEvents()
         self._own = InProcess()
-        self._crews: dict[tuple[torch.device, ...], LocalCrew] = {}
+        self._crews: dict[tuple[torch.device, ...], CrewExecutor] = {}
 
     @property
     def workers(self) -> int:
@@ -65,7 +65,7 @@ class ThisMachine:
         devices = self._devices(task, chain, len(rows), expected_seconds)
         if len(devices) == 1:
             return self._own.do(task, chain, rows, finished, report, expected_seconds)
-        crew = CrewExecutor(self._crew(tuple(devices)), self._own, self._events)
+        crew = self._crew(tuple(devices)).following(self._events)
         return crew.do(task, chain, rows, finished, report, expected_seconds)
 
     def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
@@ -78,10 +78,10 @@ class ThisMachine:
             crew.close()
         self._crews.clear()
 
-    def _crew(self, devices: tuple[torch.device, ...]) -> LocalCrew:
+    def _crew(self, devices: tuple[torch.device, ...]) -> CrewExecutor:
         if devices not in self._crews:
             fork = devices[0].type == "cpu" and can_fork()
-            self._crews[devices] = LocalCrew(devices, fork=fork)
+            self._crews[devices] = CrewExecutor(LocalCrew(devices, fork=fork), self._own)
         return self._crews[devices]
 
     def _devices(

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess, SpawnProcess
@@ -24,11 +24,11 @@ from typing import Any, cast
 
 import torch
 
-from bench.executors.crew import Brief, Event, Failed, Finished, Joined, Lost, Order
-from bench.executors.hand import Hand
+from bench.executors.crew import Brief, Event, Joined, Lost, Order, Question
+from bench.executors.hand import Hand, answer_of
 from bench.executors.in_process import InProcess
+from bench.executors.library import Library
 from bench.executors.shipment import on_device, pack, unpack
-from bench.executors.stage import Setup
 
 _PARENT_DEATH_SIGNAL = 1
 """An option of `prctl`, as in <sys/prctl.h>."""
@@ -47,7 +47,9 @@ class _Process:
     orders: Connection
     answers: Connection
     place: int
-    is_busy: bool = False
+    task: int = 0
+    chain: int = 0
+    """The numbers of the task and of the chain that it was told of."""
 
 
 class LocalCrew:
@@ -62,9 +64,9 @@ class LocalCrew:
     def __init__(self, devices: Sequence[torch.device], *, fork: bool) -> None:
         self._devices = list(devices)
         self._fork = fork
-        self._brief: Brief | None = None
-        self._own: InProcess | None = None
-        self._parcels: tuple[bytes, bytes] = (b"", b"")
+        self._library = Library(lambda task: [pack(task)], lambda chain: [pack(chain)])
+        self._hand: Hand | None = None
+        """What forked processes begin with."""
         self._processes: dict[str, _Process] = {}
         self._joined: list[str] = []
         self._started = 0
@@ -85,9 +87,7 @@ class LocalCrew:
         return None
 
     def begin(self, brief: Brief, own: InProcess) -> None:
-        """Tell the processes what they will work on; start those that are missing."""
-        is_new = self._brief is None or brief.task.module is not self._brief.task.module
-        self._brief, self._own = brief, own
+        """Start the processes that are missing; forked ones know the brief."""
         if self._fork:
             self.close()
             # What is prepared before the fork is prepared once.
@@ -95,19 +95,19 @@ class LocalCrew:
             for stage in brief.chain:
                 if stage.setup is not None:
                     worker.prepared(stage.setup)
+            self._hand = Hand(worker)
+            self._hand.follow(brief.chain)
         else:
-            task = pack(brief.task) if is_new else self._parcels[0]
-            self._parcels = task, pack(brief.chain)
-        for name in list(self._processes):
-            self._tell(name, is_new)
-            self._joined.append(name)
+            self._library.add(brief)
         for place in range(len(self._devices)):
             if not any(each.place == place for each in self._processes.values()):
                 self._start(place)
 
-    def give(self, worker: str, order: Order) -> None:
-        """Send an order; a worker that has died is noticed by `events`."""
-        self._send(worker, _ORDER, pack(order, own_code=False))
+    def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+        """Send a process something to do; one that has died is noticed by `events`."""
+        if not self._fork:
+            self._tell(self._processes[worker], brief)
+        self._send(self._processes[worker], _ORDER, pack(work, own_code=False))
 
     def events(self, seconds: float) -> list[Event]:
         """Return what workers answered, and which of them ended; new ones take their places."""
@@ -118,29 +118,25 @@ class LocalCrew:
         ways = {each.answers: name for name, each in self._processes.items()}
         for way in wait(list(ways), seconds):
             name = ways[cast(Connection, way)]
-            self._processes[name].is_busy = False
             try:
-                found.append(_answer(name, cast(Connection, way).recv_bytes()))
+                found.append(answer_of(name, cast(Connection, way).recv_bytes()))
             except (EOFError, OSError):  # it ended, perhaps in the middle of its answer
                 found.append(self._replaced(name))
         return found
 
-    def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
-        """Return the answer of this process, from which others are forked, or which is as able."""
-        assert self._own is not None
-        return self._own.ask(task, setup, question)
-
-    def end(self) -> None:
+    def end(self, brief: Brief, busy: Collection[str]) -> Collection[str]:
         """End the processes that are forked, or at work."""
-        busy = {name for name, each in self._processes.items() if each.is_busy}
-        self._close(self._processes if self._fork else busy)
+        self._library.remove(brief)
+        gone = list(self._processes) if self._fork else list(busy)
+        self._close(gone)
+        return gone
 
     def close(self) -> None:
         """End all processes."""
         self._close(self._processes)
 
     def _close(self, names: Iterable[str]) -> None:
-        ending = [self._processes.pop(name) for name in list(names)]
+        ending = [self._processes.pop(name) for name in list(names) if name in self._processes]
         for each in ending:
             each.orders.close()
             each.process.terminate()
@@ -153,8 +149,6 @@ class LocalCrew:
         self._joined = [name for name in self._joined if name in self._processes]
 
     def _start(self, place: int) -> None:
-        assert self._brief is not None
-        assert self._own is not None
         name = f"worker-{self._started}"
         self._started += 1
         context: Any = multiprocessing.get_context("fork" if self._fork else "spawn")
@@ -163,41 +157,40 @@ class LocalCrew:
         share = self._devices.count(self._devices[place])
         process: Any
         if self._fork:
-            hand = Hand(name, self._own.worker(self._brief.task))
-            hand.follow(self._brief.chain)
             ours = (orders, answers, *self._ways())
             process = context.Process(
                 target=_forked,
-                args=(theirs, their_answers, hand, share, ours, os.getpid()),
+                args=(theirs, their_answers, self._hand, share, ours, os.getpid()),
                 daemon=True,
             )
         else:
             where = str(self._devices[place]), share, os.getpid()
             process = context.Process(
-                target=_spawned, args=(theirs, their_answers, name, *where), daemon=True
+                target=_spawned, args=(theirs, their_answers, *where), daemon=True
             )
         with _without_signals():
             process.start()
         theirs.close()
         their_answers.close()
         self._processes[name] = _Process(process, orders, answers, place)
-        if not self._fork:
-            self._tell(name, True)
         self._joined.append(name)
 
     def _ways(self) -> list[Connection]:
         return [way for each in self._processes.values() for way in (each.orders, each.answers)]
 
-    def _tell(self, name: str, is_new: bool) -> None:
-        if is_new:
-            self._send(name, _TASK, self._parcels[0])
-        self._send(name, _CHAIN, self._parcels[1])
+    def _tell(self, process: _Process, brief: Brief) -> None:
+        """Tell a process of the task and of the chain, in order, if it does not know them."""
+        packed = self._library.packed(brief)
+        if process.task != packed.task:
+            self._send(process, _TASK, packed.task_parts[0])
+            process.task, process.chain = packed.task, 0
+        if process.chain != packed.chain:
+            self._send(process, _CHAIN, packed.chain_parts[0])
+            process.chain = packed.chain
 
-    def _send(self, name: str, kind: bytes, data: bytes) -> None:
-        each = self._processes[name]
-        each.is_busy = each.is_busy or kind == _ORDER
+    def _send(self, process: _Process, kind: bytes, data: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            each.orders.send_bytes(kind + data)
+            process.orders.send_bytes(kind + data)
 
     def _replaced(self, name: str) -> Lost:
         """Start another worker in the place of one that ended."""
@@ -215,13 +208,6 @@ class LocalCrew:
         return Lost(name, f"its process ended with exit code {code}{memory}")
 
 
-def _answer(name: str, data: bytes) -> Finished | Failed:
-    kind, rest = data[:1], data[1:]
-    if kind == b"+":
-        return Finished(name, rest)
-    return Failed(name, kind == b"?", rest.decode())
-
-
 def _serve(
     hand: Hand, orders: Connection, answers: Connection, device: torch.device, share: int
 ) -> None:
@@ -235,11 +221,7 @@ def _serve(
             elif kind == _CHAIN:
                 hand.follow(unpack(data))
             else:
-                answer = hand.do(unpack(data))
-                if isinstance(answer, Finished):
-                    answers.send_bytes(b"+" + answer.data)
-                else:
-                    answers.send_bytes((b"?" if answer.is_input else b"!") + answer.text.encode())
+                answers.send_bytes(hand.do(unpack(data)))
     except (EOFError, BrokenPipeError):
         os._exit(0)
 
@@ -263,7 +245,6 @@ def _forked(
 def _spawned(
     orders: Connection,
     answers: Connection,
-    name: str,
     device: str,
     share: int,
     parent: int,
@@ -272,7 +253,7 @@ def _spawned(
     place = torch.device(device)
     if place.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // share))
-    _serve(Hand(name), orders, answers, place, share)
+    _serve(Hand(), orders, answers, place, share)
 
 
 def _end_with_parent(parent: int) -> None:

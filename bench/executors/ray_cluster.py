@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +22,11 @@ import torch
 
 import bench
 from bench.errors import EvaluationError, InputError, raised
-from bench.executors.crew import Brief, Event, Failed, Finished, Joined, Lost, Order
-from bench.executors.hand import Hand
+from bench.executors.crew import Brief, Event, Joined, Lost, Order, Question
+from bench.executors.hand import Hand, answer_of, failure
 from bench.executors.in_process import InProcess
+from bench.executors.library import Library
 from bench.executors.shipment import on_device, pack, unpack
-from bench.executors.stage import Setup
 
 SECONDS_BETWEEN_COUNTS = 5.0
 """After so long the crew looks whether the cluster has grown."""
@@ -41,12 +40,12 @@ _KNOWS_NOTHING = b"-"
 class RayWorker:
     """What runs in an actor.
 
-    The driver does not wait for `take` and `follow`, so they may be lost on their way. Hence it
-    numbers tasks and chains, and an order says which it is about.
+    The driver does not wait for `take` and `follow`, so they may be lost on their way. Hence tasks
+    and chains have numbers, and what is to be done says which it is about.
     """
 
-    def __init__(self, name: str, versions: tuple[str, str]) -> None:
-        self._hand = Hand(name)
+    def __init__(self, versions: tuple[str, str]) -> None:
+        self._hand = Hand()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._task = self._chain = 0
         self._problem = ""
@@ -81,37 +80,31 @@ class RayWorker:
         except Exception as error:
             self._problem = f"the work cannot be unpacked on a worker: {raised(error)}"
 
-    def do(self, task: int, chain: int, data: bytes) -> bytes:
-        """Return what came of an order: a letter, and blocks or a text."""
+    def do(self, task: int, chain: int, data: bytes, *buffers: Any) -> bytes:
+        """Do a shard, or answer a question; see `bench.executors.hand.answer_of`."""
         if self._problem:
-            return b"!" + self._problem.encode()
+            return failure(self._problem)
         if (task, chain) != (self._task, self._chain):
             return _KNOWS_NOTHING
-        answer = self._hand.do(unpack(data))
-        if isinstance(answer, Finished):
-            return b"+" + answer.data
-        return (b"?" if answer.is_input else b"!") + answer.text.encode()
-
-    def ask(self, task: int, data: bytes) -> bytes:
-        """Return the answer to a question about a setup, as JSON."""
-        if self._problem:
-            return b"!" + self._problem.encode()
-        if task != self._task:
-            return _KNOWS_NOTHING
-        setup, question = unpack(data)
-        return self._hand.answer(setup, question)
+        return self._hand.do(unpack(data, buffers))
 
 
 @dataclass
 class _Actor:
-    """An actor, and what it was asked to do."""
+    """An actor, and what it was asked to do.
+
+    Attributes:
+        handle: Ray's.
+        is_ready: whether it runs.
+        task, chain: numbers of those that it was told of.
+        reached: what it answers before it begins what it was given last.
+    """
 
     handle: Any
     is_ready: bool = False
-    is_busy: bool = False
     task: int = 0
     chain: int = 0
-    """The numbers of the task and of the chain that it was told of."""
+    reached: Any = None
 
 
 class RayCrew:
@@ -143,10 +136,7 @@ class RayCrew:
         self._actors: dict[str, _Actor] = {}
         self._waiting: dict[Any, str] = {}
         """What is to come, by its reference: the name of the actor that was asked."""
-        self._module: Any = None
-        self._task_parts: tuple[Any, ...] = ()
-        self._chain_part: Any = None
-        self._task = self._chain = 0
+        self._library = Library(self._put_task, lambda chain: [self._ray.put(pack(chain))])
         self._started = 0
         self._counted = -SECONDS_BETWEEN_COUNTS
         self._seen = time.monotonic()
@@ -167,29 +157,25 @@ class RayCrew:
         return self._asked_workers or self._room()
 
     def begin(self, brief: Brief, own: InProcess) -> None:
-        """Keep the candidate in the cluster, and tell all workers."""
+        """Keep the candidate in the cluster's memory."""
         with self._in_touch():
-            self._learn(brief.task)
-            self._chain, self._chain_part = self._chain + 1, self._ray.put(pack(brief.chain))
-            self._seen = time.monotonic()
-            self._grow()
-            self._waiting = {
-                ref: name for ref, name in self._waiting.items() if not self._actors[name].is_ready
-            }
-            for name, actor in self._actors.items():
-                if actor.is_ready:
-                    self._tell(name)
-                    self._waiting[actor.handle.ready.remote()] = name
+            self._library.add(brief)
+        self._seen = time.monotonic()
 
-    def give(self, worker: str, order: Order) -> None:
-        """Send an order."""
+    def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+        """Send an actor something to do."""
+        packed = self._library.packed(brief)
+        actor = self._actors[worker]
         with self._in_touch():
-            self._tell(worker)
-            actor = self._actors[worker]
-            actor.is_busy = True
-            self._waiting[
-                actor.handle.do.remote(self._task, self._chain, pack(order, own_code=False))
-            ] = worker
+            actor.reached = actor.handle.ready.remote()
+            if actor.task != packed.task:
+                actor.handle.take.remote(packed.task, *packed.task_parts)
+                actor.task, actor.chain = packed.task, 0
+            if actor.chain != packed.chain:
+                actor.handle.follow.remote(packed.chain, *packed.chain_parts)
+                actor.chain = packed.chain
+            parts = _in_parts(work, own_code=False)
+            self._waiting[actor.handle.do.remote(packed.task, packed.chain, *parts)] = worker
 
     def events(self, seconds: float) -> list[Event]:
         """Return what workers answered, and which of them are lost; others take their places.
@@ -210,25 +196,12 @@ class RayCrew:
             ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
             return [event for ref in ready if (event := self._event(ref)) is not None]
 
-    def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
-        """Return a worker's answer."""
-        with self._in_touch():
-            self._learn(task)
-            self._seen = time.monotonic()
-            data = pack((setup, question))
-            while True:
-                name = self._any_worker()
-                answer = self._asked(name, data)
-                if answer is not None:
-                    kind, text = answer[:1], answer[1:].decode()
-                    if kind == b"+":
-                        return json.loads(text)
-                    raise (InputError if kind == b"?" else EvaluationError)(text)
-
-    def end(self) -> None:
-        """Forget shards that are under way; an actor at work ends with them."""
-        for name in [name for name, actor in self._actors.items() if actor.is_busy]:
+    def end(self, brief: Brief, busy: Collection[str]) -> Collection[str]:
+        """Forget the brief; an actor that is at work ends with it."""
+        self._library.remove(brief)
+        for name in busy:
             self._drop(name)
+        return busy
 
     def close(self) -> None:
         """Let all actors go, and leave the cluster."""
@@ -237,26 +210,9 @@ class RayCrew:
             self._drop(name)
         self._ray.shutdown()
 
-    def _learn(self, task: Any) -> None:
-        """Keep a candidate in the cluster's memory; the one before is given up."""
-        if self._module is task.module:
-            return
-        buffers: list[Any] = []
-        data = pack(
-            task, lambda buffer: buffers.append(np.frombuffer(buffer.raw(), dtype=np.uint8))
-        )
-        self._module, self._task = task.module, self._task + 1
-        self._task_parts = tuple(self._ray.put(each) for each in (data, *buffers))
-
-    def _tell(self, name: str) -> None:
-        """Tell an actor of the task and of the chain, in order, if it does not know them."""
-        actor = self._actors[name]
-        if actor.task != self._task:
-            actor.handle.take.remote(self._task, *self._task_parts)
-            actor.task, actor.chain = self._task, 0
-        if actor.chain != self._chain:
-            actor.handle.follow.remote(self._chain, self._chain_part)
-            actor.chain = self._chain
+    def _put_task(self, task: Any) -> list[Any]:
+        """Return a task's parts, as the cluster's memory has them."""
+        return [self._ray.put(each) for each in _in_parts(task)]
 
     def _grow(self) -> None:
         """Start the actors that are missing."""
@@ -284,7 +240,7 @@ class RayCrew:
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
         }
-        handle = self._ray.remote(**options)(RayWorker).remote(name, _versions())
+        handle = self._ray.remote(**options)(RayWorker).remote(_versions())
         self._actors[name] = _Actor(handle)
         self._waiting[handle.ready.remote()] = name
 
@@ -293,7 +249,6 @@ class RayCrew:
         actor = self._actors.get(name)
         if actor is None:
             return None
-        actor.is_busy = False
         try:
             answer = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
@@ -303,15 +258,22 @@ class RayCrew:
             return Joined(name)
         if answer == _KNOWS_NOTHING:
             return self._lost(name, "what it was sent did not arrive")
-        kind, rest = answer[:1], answer[1:]
-        if kind == b"+":
-            return Finished(name, rest)
-        return Failed(name, kind == b"?", rest.decode())
+        return answer_of(name, answer)
 
     def _lost(self, name: str, reason: str) -> Lost:
+        began = self._has_begun(self._actors[name])
         self._drop(name)
         self._counted = -SECONDS_BETWEEN_COUNTS
-        return Lost(name, reason)
+        return Lost(name, reason, began)
+
+    def _has_begun(self, actor: _Actor) -> bool:
+        """Return whether an actor that is lost lived when it got what it was given."""
+        if actor.reached is None:
+            return False
+        try:
+            return bool(self._ray.get(actor.reached, timeout=0))
+        except self._ray.exceptions.RayError:
+            return False
 
     def _drop(self, name: str) -> None:
         """End an actor, if it is still there, and wait for nothing that it was asked."""
@@ -319,26 +281,6 @@ class RayCrew:
         self._waiting = {ref: each for ref, each in self._waiting.items() if each != name}
         with contextlib.suppress(Exception):  # it, or the whole cluster, may be no more
             self._ray.kill(actor.handle)
-
-    def _any_worker(self) -> str:
-        while True:
-            for name, actor in self._actors.items():
-                if actor.is_ready:
-                    return name
-            self.events(1.0)
-
-    def _asked(self, name: str, data: bytes) -> bytes | None:
-        """Return an actor's answer to a question; None: the actor is lost."""
-        self._tell(name)
-        try:
-            answer: bytes = self._ray.get(self._actors[name].handle.ask.remote(self._task, data))
-        except self._ray.exceptions.RayError as error:
-            self._lost(name, _in_a_line(error))
-            return None
-        if answer == _KNOWS_NOTHING:
-            self._lost(name, "what it was sent did not arrive")
-            return None
-        return answer
 
     @contextlib.contextmanager
     def _in_touch(self) -> Iterator[None]:
@@ -350,6 +292,17 @@ class RayCrew:
                 f"the Ray cluster is lost: {_in_a_line(error)}; start it again, then the same "
                 "command goes on with what is finished"
             ) from error
+
+
+def _in_parts(thing: Any, *, own_code: bool = True) -> list[Any]:
+    """Return an object as bytes, and then the data of its tensors and arrays, which Ray shares."""
+    buffers: list[Any] = []
+    data = pack(
+        thing,
+        lambda buffer: buffers.append(np.frombuffer(buffer.raw(), dtype=np.uint8)),
+        own_code=own_code,
+    )
+    return [data, *buffers]
 
 
 def _no_worker() -> EvaluationError:

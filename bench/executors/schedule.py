@@ -130,10 +130,15 @@ class Schedule:
         broken = len(shard.rows) - standing
         self._cost += self.stages[shard.stage].cost * (standing + broken / 2)
 
-    def lost(self, shard: Shard) -> bool:
-        """Let a shard wait again whose worker was lost; return False if that happened too often."""
+    def lost(self, shard: Shard, *, began: bool = True) -> bool:
+        """Let a shard wait again whose worker was lost; return False if that happened too often.
+
+        Args:
+            shard: what the worker had.
+            began: whether it may have begun it; if not, the shard is not at fault.
+        """
         del self._out[shard.number]
-        shard.tries += 1
+        shard.tries += began
         if shard.tries >= MOST_TRIES:
             return False
         self._again.append(shard)

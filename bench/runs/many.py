@@ -1,9 +1,9 @@
-"""Several candidates under one suite, one after the other."""
+"""Several candidates under one suite: one after the other, or side by side on a cluster."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from bench.candidates.bases import MixReference
 from bench.candidates.named.made import SourceReference
 from bench.candidates.submission import SubmissionReference
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
+from bench.executors.crew_executor import CrewExecutor
 from bench.executors.stage import Executor
 from bench.memory.allocator import tensor_bytes
 from bench.runs.kind import runnable_kind
@@ -20,6 +21,7 @@ from bench.runs.observer import Observer
 from bench.runs.samples import Samples
 from bench.runs.session import RunResult, evaluate, inspect
 from bench.runs.settings import Settings
+from bench.runs.side_by_side import side_by_side
 from bench.store import Store
 from bench.store.summary import Flag
 
@@ -51,35 +53,56 @@ def evaluate_each(
     settings: Settings,
     samples: Samples,
     store: Store,
-    observer: Observer,
+    observe: Callable[[str], Observer],
     checked: Mapping[str, Checked] = MappingProxyType({}),
     executor: Executor | None = None,
 ) -> Iterator[Turn]:
-    """Evaluate one candidate after the other; if one fails, the others go on.
+    """Evaluate candidates; if one fails, the others go on.
+
+    On a cluster several share the workers, so that none waits for the last samples of another.
 
     Args:
+        observe: told of each candidate whose evaluation begins; returns who is told of its run.
         checked: candidates that are already loaded, by name; each is released after its turn.
         executor: does the engines' work; None: this machine.
+
+    Returns:
+        a turn of each candidate, as they end.
 
     Raises:
         BenchError: the only candidate cannot be evaluated.
     """
     ready = dict(checked)
-    for reference in references:
+
+    def loaded(reference: CandidateReference) -> tuple[Candidate, list[Flag] | None]:
+        return ready.pop(reference.name, None) or (reference.load(), None)
+
+    def turn(
+        reference: CandidateReference,
+        executor: Executor | None,
+        holds: Callable[[Candidate], None],
+    ) -> Turn:
         try:
-            candidate, flags = ready.pop(reference.name, None) or (reference.load(), None)
+            observer = observe(reference.name)
+            candidate, flags = loaded(reference)
+            holds(candidate)
             dataset = samples.of(candidate)
             result = evaluate(candidate, dataset, settings, store, observer, flags, executor)
         except Unavailable as error:
-            yield Turn(reference.name, unavailable=str(error))
+            return Turn(reference.name, unavailable=str(error))
         except BenchError as error:
             if len(references) == 1:
                 raise
-            yield Turn(reference.name, failure=str(error))
+            return Turn(reference.name, failure=str(error))
         except FOREIGN_ERRORS as error:
-            yield Turn(reference.name, failure=f"failed: {raised(error)}")
-        else:
-            yield Turn(reference.name, result)
+            return Turn(reference.name, failure=f"failed: {raised(error)}")
+        return Turn(reference.name, result)
+
+    if isinstance(executor, CrewExecutor) and len(references) > 1:
+        yield from side_by_side(references, turn, executor)
+        return
+    for reference in references:
+        yield turn(reference, executor, lambda _: None)
 
 
 def check_each(

@@ -130,8 +130,14 @@ class RunEvents:
         self._workers = {}
         self._log.write("work-begins", stages=list(stages), workers=workers)
 
+    def worker_leaves(self, worker: str) -> None:
+        """Note that a worker goes over to another run."""
+        self._write_shards(worker)
+        self._workers.pop(worker, None)
+        self._log.write("worker-leaves", worker=worker)
+
     def worker_joins(self, worker: str) -> None:
-        """Note that a worker is ready."""
+        """Note that a worker begins to work for this run."""
         self._write_shards(worker)
         self._workers[worker] = _Worker()
         self._log.write("worker-joins", worker=worker)

@@ -158,6 +158,8 @@ class _Reading:
                 self._workers = {}
             case "worker-joins":
                 self._worker(worker, at)
+            case "worker-leaves":
+                self._workers.pop(worker, None)
             case "worker-lost":
                 self._lose(worker, event)
             case "shard-begins":

@@ -71,11 +71,28 @@ def train_network(
     """
     network = make_network(settings, conditions.seed).to(conditions.device)
     check_output(network, data, settings, conditions.device)
+    return fit_network(network, settings, data, conditions, optimize(network), batch_loss, measure)
+
+
+def fit_network(
+    network: nn.Module,
+    settings: NetworkSettings,
+    data: TrainingData,
+    conditions: Conditions,
+    optimization: Optimization,
+    batch_loss: BatchLoss,
+    measure: Measure,
+) -> Trained:
+    """Train a network of `make_network` on a loss; the arguments are as in `train_network`.
+
+    Raises:
+        InputError: If the settings do not fit the data or the checkpoint.
+    """
     fitted = fit(
         network,
         data,
         settings,
-        optimize(network),
+        optimization,
         batch_loss,
         conditions,
         measure=measure,

@@ -25,10 +25,10 @@ def test_nothing_draws_bars_while_a_line_is_printed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(display, "table_console", lambda: console)
     shown = Display()
     with shown:
-        shown.candidate("kept")
-        shown.progress(Progress("clean", done=1, total=2, robust=1, examples=2))
+        observer = shown.candidate("kept")
+        observer.progress(Progress("clean", done=1, total=2, robust=1, examples=2))
         assert shown._bars.live.is_started
-        shown.notice("kept")
+        observer.notice("kept")
         assert shown._bars.live.is_started
     assert drawing == [False, False]
     assert not shown._bars.live.is_started
@@ -40,9 +40,24 @@ def test_workers_and_their_rates_are_shown_where_there_are_several(
     progress = Progress("square", done=2, total=4, robust=1, examples=4)
     several = replace(progress, workers=3, samples_per_second=12.3456, passes_per_second=4321.0)
     with Display() as shown:
+        observer = shown.candidate("it")
         for each in (progress, replace(several, stage="fab-t"), replace(progress, workers=2)):
-            shown.progress(replace(each, stage=f"{each.stage} of {each.workers}"))
-    one, three, two = capsys.readouterr().out.splitlines()
+            observer.progress(replace(each, stage=f"{each.stage} of {each.workers}"))
+    _, one, three, two = capsys.readouterr().out.splitlines()
     assert "workers" not in one
     assert three.endswith("3 workers, 12.3 samples/s, 4,321 passes/s")
     assert two.endswith("2 workers")
+
+
+def test_candidates_side_by_side_have_a_bar_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(force_terminal=True, force_interactive=True)
+    monkeypatch.setattr(display, "table_console", lambda: console)
+    with Display() as shown:
+        observers = [shown.candidate(name) for name in ("a", "b")]
+        for stage in ("clean", "apgd-ce"):
+            for each in observers:
+                each.progress(Progress(stage, done=1, total=2, robust=1, examples=2))
+        assert [task.description for task in shown._bars.tasks] == ["a apgd-ce", "b apgd-ce"]
+        shown.failure("a", "it failed")
+        observers[1].progress(Progress("apgd-t", done=1, total=2, robust=1, examples=2))
+        assert [task.description for task in shown._bars.tasks] == ["b apgd-ce", "apgd-t"]

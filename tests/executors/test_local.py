@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import EvaluationError
-from bench.executors.crew import CrewExecutor
+from bench.executors.crew_executor import CrewExecutor
 from bench.executors.here import ThisMachine
 from bench.executors.in_process import InProcess
 from bench.executors.local import LocalCrew

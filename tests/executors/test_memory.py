@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from bench.candidates.mix import Mix
 from bench.engines import AttackTask
-from bench.executors.crew import Brief, CrewExecutor, Event, Finished, Joined, Order
-from bench.executors.hand import Hand
+from bench.executors.crew import Brief, Event, Finished, Joined, Order, Question
+from bench.executors.crew_executor import CrewExecutor
+from bench.executors.hand import Hand, answer_of
 from bench.executors.in_process import InProcess
 from bench.executors.schedule import Schedule
-from bench.executors.stage import Setup
 from bench.suites.suite import AttackChoice
 from tests.executors.runs import planned
 
@@ -60,40 +60,38 @@ class OneHand:
     def __init__(self) -> None:
         self.ran_out: list[tuple[str, int]] = []
         """By order: the stage, and how often memory ran out."""
-        self._hand = Hand("it")
-        self._own = InProcess()
-        self._events: list[Event] = []
+        self._hand = Hand()
+        self._events: list[Event] = [Joined("it")]
         self._module: Any = None
 
     def begin(self, brief: Brief, own: InProcess) -> None:
-        self._own, self._brief = own, brief
         if brief.task.module is not self._module:
             self._hand.take(brief.task, 1)
             self._module = brief.task.module
-        self._hand.follow(brief.chain)
-        self._events = [Joined("it")]
 
-    def give(self, worker: str, order: Order) -> None:
-        stage = self._brief.chain[order.stage]
-        assert self._hand._worker is not None
-        if stage.setup is not None:
-            self._hand._worker.prepared(stage.setup)
-        Memory.limit, Memory.ran_out = 4, 0
-        answer = self._hand.do(order)
+    def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+        self._hand.follow(brief.chain)
+        name = "question"
+        if isinstance(work, Order):
+            stage = brief.chain[work.stage]
+            name = stage.name
+            assert self._hand._worker is not None
+            if stage.setup is not None:
+                self._hand._worker.prepared(stage.setup)
+            Memory.limit, Memory.ran_out = 4, 0
+        answer = answer_of("it", self._hand.do(work))
         Memory.limit = 10**9
         assert isinstance(answer, Finished), answer
-        self.ran_out.append((stage.name, Memory.ran_out))
+        if isinstance(work, Order):
+            self.ran_out.append((name, Memory.ran_out))
         self._events = [answer]
 
     def events(self, seconds: float) -> list[Event]:
         found, self._events = self._events, []
         return found
 
-    def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
-        return self._own.ask(task, setup, question)
-
-    def end(self) -> None:
-        """Do nothing."""
+    def end(self, brief: Brief, busy: Collection[str]) -> Collection[str]:
+        return busy
 
     def close(self) -> None:
         """Do nothing."""

@@ -10,18 +10,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import pandas as pd
 import psutil
 import pytest
 from torch import Tensor, nn
 
+from bench.candidates.registry import find_candidates
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.events import NoEvents
 from bench.executors.here import ThisMachine
 from bench.executors.stage import Executor
-from benchmarks.faults import COMMANDS, compare, forked, records, write_suites
+from bench.runs.many import evaluate_each
+from bench.runs.samples import Samples
+from bench.runs.settings import Settings
+from bench.store import Store
+from bench.suites import load_suite
+from benchmarks.faults import COMMANDS, compare, forked, records, records_of, write_suites
 from tests.executors.cluster import Cluster, environment, two_nodes
 from tests.executors.digits import digits_task, outcomes, run
-from tests.executors.runs import results_of
+from tests.executors.runs import Unseen, results_of
 from tests.executors.test_local import FailsOnSome, KillsItsProcess
 
 pytest.importorskip("ray")
@@ -73,6 +80,36 @@ def test_two_nodes_end_as_one_process_does(on_ray: Executor, tmp_path: Path) -> 
         compare(alone, results_of(kind, on_ray, tmp_path, batch_size=7))
         compare(alone, results_of(kind, machine, tmp_path, batch_size=5))
     machine.close()
+
+
+def test_candidates_that_share_the_cluster_have_the_records_of_one_after_the_other(
+    on_ray: Executor, tmp_path: Path
+) -> None:
+    write_suites(tmp_path)
+    suite = load_suite(str(tmp_path / "faults-linf.yaml"))
+    settings = Settings(suite, protocol="standard", n_examples=24)
+    names = ["digits-standard", "digits-robust", "digits-mix"]
+    found: list[dict[str, dict[str, pd.DataFrame]]] = []
+    for executor in (ThisMachine(1), on_ray):
+        store = Store(tmp_path / str(len(found)))
+        turns = evaluate_each(
+            find_candidates(names, suite),
+            settings,
+            Samples(settings, None),
+            store,
+            lambda _: Unseen(),
+            executor=executor,
+        )
+        results = [turn.result for turn in turns]
+        assert all(result is not None for result in results)
+        found.append(
+            {
+                each.manifest.candidate: records_of(store.folder(each.manifest))
+                for each in store.summaries()
+            }
+        )
+    for name in names:
+        compare(found[0][name], found[1][name])
 
 
 def test_faults_of_workers_and_candidates(

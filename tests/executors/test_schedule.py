@@ -7,8 +7,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.executors.need import in_order_of_need
 from bench.executors.schedule import Schedule, Shard, StageShape
-from benchmarks.cluster_sharing import in_order_of_need
 
 shapes = st.builds(
     StageShape,

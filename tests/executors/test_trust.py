@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from bench.candidates import registry
 from bench.candidates.registry import find_candidates
 from bench.cli import main
-from bench.executors.crew import CrewExecutor
+from bench.executors.crew_executor import CrewExecutor
 from bench.executors.in_process import InProcess
 from bench.executors.local import LocalCrew
 from bench.suites import load_suite

@@ -20,11 +20,11 @@ from torch.nn import functional
 from bench.candidates.whitened import PATCH, WhitenedNetwork
 from bench.errors import InputError
 from bench.training.data import FolderImages, TrainingData, split
-from bench.training.loop import fit
 from bench.training.network import (
     OneCycleSettings,
     check_output,
     clean_accuracy,
+    fit_network,
     logits,
     make_network,
 )
@@ -69,24 +69,8 @@ def train(settings: FastSettings, data: TrainingData, conditions: Conditions) ->
     def measure(epoch: int, network: nn.Module, images: Tensor, labels: Tensor) -> Measurement:
         return Measurement(epoch, clean_accuracy(network, images, labels, settings.precision))
 
-    fitted = fit(
-        network,
-        data,
-        settings,
-        _optimization(network, settings),
-        batch_loss,
-        conditions,
-        measure=measure,
-        measure_every=settings.measure_every,
-    )
-    return Trained(
-        fitted.network,
-        settings.architecture,
-        settings.architecture_args,
-        fitted.seconds,
-        fitted.started,
-        fitted.measurements,
-    )
+    optimization = _optimization(network, settings)
+    return fit_network(network, settings, data, conditions, optimization, batch_loss, measure)
 
 
 def side_at(epoch: int, epochs: int, side: int, settings: FastSettings) -> int:

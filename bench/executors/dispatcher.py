@@ -1,0 +1,165 @@
+"""Gives the free workers of a crew what jobs have for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from bench.errors import EvaluationError
+from bench.executors.crew import Crew, Failed, Finished, Joined, Lost
+from bench.executors.in_process import InProcess
+from bench.executors.jobs import Job, Update
+from bench.executors.need import in_order_of_need
+
+SECONDS_TO_WAIT = 1.0
+"""Between two looks at a crew that says nothing."""
+MOST_LOST_IN_A_ROW = 20
+"""With so many workers lost and nothing finished between, all jobs end."""
+
+
+class Desk(Protocol):
+    """Where a run hands in a job."""
+
+    def working(self, job: Job) -> AbstractContextManager[Iterator[Update]]:
+        """Let a crew do a job within this context, and wait for its updates as they are asked for.
+
+        What is still under way at the end of the context is given up.
+        """
+
+
+class Dispatcher:
+    """Knows which workers are free, and which job each of the others works for.
+
+    Args:
+        crew: the workers.
+        own: the driver's own worker, see `Crew.begin`.
+    """
+
+    def __init__(self, crew: Crew, own: InProcess) -> None:
+        self.crew = crew
+        self._own = own
+        self._jobs: list[Job] = []
+        self._free: list[str] = []
+        self._has: dict[str, Job] = {}
+        self._last: dict[str, Job] = {}
+        """The job that each worker was given work of last, whose module it knows."""
+        self._lost_in_a_row = 0
+
+    @contextlib.contextmanager
+    def working(self, job: Job) -> Iterator[Iterator[Update]]:
+        """Let the crew do a job, in this thread."""
+        self.prepare(job)
+        self.begin(job)
+        try:
+            yield self._updates(job)
+        finally:
+            self.end(job)
+
+    def prepare(self, job: Job) -> None:
+        """Make the crew ready for a job; may take long, and any thread may do it."""
+        self.crew.begin(job.brief, self._own)
+
+    def begin(self, job: Job) -> None:
+        """Give out what a job has, from now on."""
+        self._jobs.append(job)
+
+    def end(self, job: Job) -> None:
+        """Give up what is left of a job."""
+        self._jobs.remove(job)
+        busy = [worker for worker, its in self._has.items() if its is job]
+        gone = set(self.crew.end(job.brief, busy))
+        for worker in busy:
+            del self._has[worker]
+        self._free = [worker for worker in self._free if worker not in gone]
+        self._last = {worker: its for worker, its in self._last.items() if worker not in gone}
+
+    def step(self, seconds: float) -> None:
+        """Give out what there is, then note what happened within so many seconds."""
+        self._share_out()
+        try:
+            for event in self.crew.events(seconds):
+                if isinstance(event, Joined):
+                    self._free.append(event.worker)
+                elif isinstance(event, Lost):
+                    self._lost(event)
+                elif (job := self._has.pop(event.worker, None)) is not None:
+                    self._free.append(event.worker)
+                    self._lost_in_a_row = 0
+                    self._answered(job, event)
+        except EvaluationError as error:  # the crew as a whole is lost
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End all jobs by an error."""
+        for job in self._jobs:
+            if not job.is_over:
+                job.fail(error)
+
+    def _updates(self, job: Job) -> Iterator[Update]:
+        while True:
+            while job.updates.empty():
+                self.step(SECONDS_TO_WAIT)
+            update = job.updates.get()
+            if update is None:
+                return
+            yield update
+
+    def _answered(self, job: Job, event: Finished | Failed) -> None:
+        if job.is_over:
+            return
+        try:
+            if isinstance(event, Failed):
+                job.failed(event)
+            else:
+                job.finished(event.worker, event.data)
+        except EvaluationError as error:  # what came cannot be read
+            job.fail(error)
+
+    def _lost(self, event: Lost) -> None:
+        if event.worker in self._free:
+            self._free.remove(event.worker)
+        last, holds = self._last.pop(event.worker, None), self._has.pop(event.worker, None)
+        if last is not None and not last.is_over:
+            last.lost(event)
+        # One that was gone before its shard began says nothing about the shard.
+        self._lost_in_a_row += event.began or holds is None
+        if self._lost_in_a_row >= MOST_LOST_IN_A_ROW:
+            self.fail(
+                EvaluationError(
+                    f"{self._lost_in_a_row} workers were lost one after the other, the last one "
+                    f"for this reason: {event.reason}; the same command goes on with what is "
+                    "finished"
+                )
+            )
+
+    def _share_out(self) -> None:
+        # What one worker does not get, none gets.
+        while self._free and self._give(self._free[0]):
+            del self._free[0]
+
+    def _give(self, worker: str) -> bool:
+        """Give a free worker something; return whether there is anything."""
+        jobs = [job for job in self._jobs if not job.is_over]
+        last = self._last.get(worker)
+        known = None if last is None else last.brief.task.module
+        own = next((n for n, job in enumerate(jobs) if job.brief.task.module is known), None)
+        busy = list(self._has.values())
+        order = list(
+            in_order_of_need([job.schedule for job in jobs], [busy.count(job) for job in jobs], own)
+        )
+        # A worker that has something else to do takes no small shards of what is not complete yet.
+        ways = [(1, True)] if len(jobs) > 1 else []
+        for workers, patient in [*ways, (self.crew.size, False)]:
+            for place in order:
+                job = jobs[place]
+                work = job.next_for(worker, workers, patient=patient)
+                if work is None:
+                    continue
+                if last is not None and last is not job:
+                    last.left(worker)
+                self._last[worker] = self._has[worker] = job
+                self.crew.give(worker, job.brief, work)
+                return True
+        return False

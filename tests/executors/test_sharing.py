@@ -1,0 +1,224 @@
+"""Runs that share workers end as each does alone, and none disturbs another."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from torch import nn
+
+from bench.candidates.registry import find_candidates
+from bench.errors import EvaluationError
+from bench.executors.crew import Brief, Event, Joined, Lost, Order, Question
+from bench.executors.crew_executor import CrewExecutor
+from bench.executors.hand import Hand, answer_of
+from bench.executors.in_process import InProcess
+from bench.executors.sharing import Baton, Stopped
+from bench.executors.stage import Executor
+from bench.runs.many import evaluate_each
+from bench.runs.samples import Samples
+from bench.runs.settings import Settings
+from bench.store import Store
+from bench.suites import load_suite
+from benchmarks.faults import compare, records_of, write_suites
+from tests.executors.digits import digits_task, outcomes, run
+from tests.executors.runs import Unseen
+from tests.executors.test_local import FailsOnSome
+
+
+class Hands:
+    """Workers of this process, which answer in any order; some are lost, and others join."""
+
+    device_type = None
+
+    def __init__(self, size: int, seed: int, losses: float = 0.0) -> None:
+        self.size = self.most = size
+        self.given: list[tuple[str, nn.Module]] = []
+        """Each worker that was given something, and the module that it is about."""
+        self._draw = random.Random(seed)
+        self._losses = losses
+        self._hands: dict[str, Hand] = {}
+        self._knows: dict[str, nn.Module] = {}
+        self._events: list[Event] = []
+        self._started = 0
+        for _ in range(size):
+            self._start()
+
+    def _start(self) -> None:
+        name = f"hand-{self._started}"
+        self._started += 1
+        self._hands[name] = Hand()
+        self._events.append(Joined(name))
+
+    def begin(self, brief: Brief, own: InProcess) -> None:
+        """Do nothing: workers learn by what they are given."""
+
+    def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+        self.given.append((worker, brief.task.module))
+        hand = self._hands[worker]
+        if self._draw.random() < self._losses:
+            del self._hands[worker]
+            self._events.append(Lost(worker, "it was killed", began=self._draw.random() < 0.5))
+            self._start()
+            return
+        if self._knows.get(worker) is not brief.task.module:
+            hand.take(brief.task, 1)
+            self._knows[worker] = brief.task.module
+        hand.follow(brief.chain)
+        self._events.append(answer_of(worker, hand.do(work)))
+
+    def events(self, seconds: float) -> list[Event]:
+        if not self._events:
+            return []
+        # One that replaces a lost worker joins after the loss, as its name comes later.
+        place = self._draw.randrange(len(self._events))
+        return [self._events.pop(place)]
+
+    def end(self, brief: Brief, busy: Collection[str]) -> Collection[str]:
+        self._events = [each for each in self._events if each.worker not in busy]
+        for worker in busy:
+            if self._hands.pop(worker, None) is not None:
+                self._start()
+        return busy
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def side_by_side(
+    works: Mapping[str, Callable[[Executor], object]], executor: CrewExecutor, baton: Baton
+) -> dict[str, object]:
+    """Return what came of works that share an executor, errors too."""
+    found: dict[str, object] = {}
+
+    def work(name: str, shared: CrewExecutor) -> None:
+        try:
+            with baton.held():
+                found[name] = works[name](shared)
+        except (EvaluationError, Stopped) as error:
+            found[name] = error
+
+    with executor.shared(baton) as shared:
+        threads = [threading.Thread(target=work, args=(name, shared)) for name in works]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join(120)
+    return found
+
+
+@pytest.mark.parametrize(("workers", "losses", "seed"), [(1, 0.0, 0), (3, 0.0, 1), (2, 0.15, 2)])
+def test_each_ends_as_alone(
+    linear_digits: nn.Module, workers: int, losses: float, seed: int
+) -> None:
+    tasks = {
+        "one": digits_task(nn.Sequential(linear_digits).eval(), 20),
+        "two": digits_task(nn.Sequential(linear_digits).eval(), 30),
+        "three": replace(digits_task(nn.Sequential(linear_digits).eval(), 12), seed=5),
+        "fails": digits_task(FailsOnSome(linear_digits, digits_task(linear_digits).images).eval()),
+    }
+    crew = Hands(workers, seed, losses)
+    found = side_by_side(
+        {name: lambda shared, task=task: run(task, shared) for name, task in tasks.items()},
+        CrewExecutor(crew, InProcess()),
+        Baton(),
+    )
+    failure = found.pop("fails")
+    assert isinstance(failure, EvaluationError)
+    assert "this one" in str(failure)
+    assert len(found) == 3
+    for name, blocks in found.items():
+        assert isinstance(blocks, dict), blocks
+        assert outcomes(blocks) == outcomes(run(tasks[name]))
+    # A worker stays with a candidate as long as there is something to do for it.
+    changes = 0
+    for worker in {worker for worker, _ in crew.given}:
+        modules = [module for each, module in crew.given if each == worker]
+        changes += sum(one is not two for one, two in pairwise(modules))
+    assert changes < len(crew.given) / 2
+
+
+def test_all_end_when_they_are_stopped(linear_digits: nn.Module) -> None:
+    baton = Baton()
+
+    class Stops(Hands):
+        def events(self, seconds: float) -> list[Event]:
+            if len(self.given) > 6:
+                baton.stop()
+            return super().events(seconds)
+
+    tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(3)]
+    works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
+    found = side_by_side(works, CrewExecutor(Stops(2, 0), InProcess()), baton)
+    assert [type(each) for each in found.values()] == [Stopped] * 3
+
+
+def test_what_breaks_the_crew_ends_all(linear_digits: nn.Module) -> None:
+    class Breaks(Hands):
+        def events(self, seconds: float) -> list[Event]:
+            if len(self.given) > 4:
+                raise EvaluationError("the cluster is lost")
+            return super().events(seconds)
+
+    tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(2)]
+    works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
+    found = side_by_side(works, CrewExecutor(Breaks(2, 0), InProcess()), Baton())
+    assert [str(each) for each in found.values()] == ["the cluster is lost"] * 2
+
+
+def test_candidates_that_share_workers_have_the_records_of_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    write_suites(tmp_path)
+    suite = load_suite(str(tmp_path / "faults-linf.yaml"))
+    settings = Settings(suite, protocol="standard", n_examples=24)
+    names = ["digits-standard", "digits-robust", "digits-mix"]
+    references = find_candidates(names, suite)
+    told: list[str] = []
+
+    def observed(name: str) -> Unseen:
+        told.append(name)
+        return Unseen()
+
+    found: dict[str, dict[str, dict[str, pd.DataFrame]]] = {}
+    for kind, executor in (("alone", None), ("shared", CrewExecutor(Hands(2, 3), InProcess()))):
+        store = Store(tmp_path / kind)
+        samples = Samples(settings, None)
+        turns = list(
+            evaluate_each(references, settings, samples, store, observed, executor=executor)
+        )
+        assert {turn.name for turn in turns} == set(names)
+        assert all(turn.result is not None for turn in turns), turns
+        found[kind] = {
+            each.manifest.candidate: records_of(store.folder(each.manifest))
+            for each in store.summaries()
+        }
+    assert sorted(told) == sorted(names * 2)
+    for name in names:
+        compare(found["alone"][name], found["shared"][name])
+
+
+def test_one_that_is_lost_before_it_begins_is_not_the_shards_fault(
+    linear_digits: nn.Module,
+) -> None:
+    class DiesIdle(Hands):
+        left = 30
+
+        def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+            if self.left and isinstance(work, Order):
+                self.left -= 1
+                del self._hands[worker]
+                self._events.append(Lost(worker, "its node is gone", began=False))
+                self._start()
+                return
+            super().give(worker, brief, work)
+
+    task = digits_task(linear_digits, 10)
+    blocks = run(task, CrewExecutor(DiesIdle(1, 0), InProcess()))
+    assert outcomes(blocks) == outcomes(run(task))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.errors import EvaluationError
 from bench.executors.crew import Crew, Failed, Finished, Joined, Lost
@@ -44,7 +45,9 @@ class Dispatcher:
         self._free: list[str] = []
         self._has: dict[str, Job] = {}
         self._last: dict[str, Job] = {}
-        """The job that each worker was given work of last, whose module it knows."""
+        """The job, if it is under way, that each worker was given work of last."""
+        self._knows: dict[str, weakref.ref[Any]] = {}
+        """The module that each worker was given work for last."""
         self._lost_in_a_row = 0
 
     @contextlib.contextmanager
@@ -73,7 +76,8 @@ class Dispatcher:
         for worker in busy:
             del self._has[worker]
         self._free = [worker for worker in self._free if worker not in gone]
-        self._last = {worker: its for worker, its in self._last.items() if worker not in gone}
+        self._last = {worker: its for worker, its in self._last.items() if its is not job}
+        self._knows = {worker: its for worker, its in self._knows.items() if worker not in gone}
 
     def step(self, seconds: float) -> None:
         """Give out what there is, then note what happened within so many seconds."""
@@ -121,6 +125,7 @@ class Dispatcher:
         if event.worker in self._free:
             self._free.remove(event.worker)
         last, holds = self._last.pop(event.worker, None), self._has.pop(event.worker, None)
+        self._knows.pop(event.worker, None)
         if last is not None and not last.is_over:
             last.lost(event)
         # One that was gone before its shard began says nothing about the shard.
@@ -142,8 +147,7 @@ class Dispatcher:
     def _give(self, worker: str) -> bool:
         """Give a free worker something; return whether there is anything."""
         jobs = [job for job in self._jobs if not job.is_over]
-        last = self._last.get(worker)
-        known = None if last is None else last.brief.task.module
+        known = self._knows[worker]() if worker in self._knows else None
         own = next((n for n, job in enumerate(jobs) if job.brief.task.module is known), None)
         busy = list(self._has.values())
         order = list(
@@ -157,9 +161,16 @@ class Dispatcher:
                 work = job.next_for(worker, workers, patient=patient)
                 if work is None:
                     continue
+                last = self._last.get(worker)
                 if last is not None and last is not job:
                     last.left(worker)
                 self._last[worker] = self._has[worker] = job
-                self.crew.give(worker, job.brief, work)
+                self._knows[worker] = weakref.ref(job.brief.task.module)
+                try:
+                    self.crew.give(worker, job.brief, work)
+                except EvaluationError as error:  # it cannot be sent
+                    del self._has[worker]
+                    job.fail(error)
+                    return False
                 return True
         return False

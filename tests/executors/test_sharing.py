@@ -172,6 +172,22 @@ def test_what_breaks_the_crew_ends_all(linear_digits: nn.Module) -> None:
     assert [str(each) for each in found.values()] == ["the cluster is lost"] * 2
 
 
+def test_what_cannot_be_sent_ends_one_run(linear_digits: nn.Module) -> None:
+    tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(2)]
+
+    class Refuses(Hands):
+        def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+            if brief.task.module is tasks[0].module and isinstance(work, Order) and work.stage > 0:
+                raise EvaluationError("it cannot be sent")
+            super().give(worker, brief, work)
+
+    works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
+    found = side_by_side(works, CrewExecutor(Refuses(2, 0), InProcess()), Baton())
+    assert str(found["0"]) == "it cannot be sent"
+    assert isinstance(found["1"], dict)
+    assert outcomes(found["1"]) == outcomes(run(tasks[1]))
+
+
 def test_candidates_that_share_workers_have_the_records_of_one_after_the_other(
     tmp_path: Path,
 ) -> None:

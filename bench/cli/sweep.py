@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ def command(
             turns = evaluate_each(
                 references, settings, samples, store, display.candidate, executor=executor
             )
-            code = display.turns(turns)
+            with contextlib.closing(turns):
+                code = display.turns(turns)
     write_report(store, report_dir, suite.name)
     sys.exit(1 if has_failures(result.summary) else code)

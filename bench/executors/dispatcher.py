@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from bench.errors import EvaluationError
-from bench.executors.crew import Crew, Failed, Finished, Joined, Lost
+from bench.executors.crew import Crew, Failed, Finished, Joined, Lost, Order, Question
 from bench.executors.in_process import InProcess
-from bench.executors.jobs import Job, Update
+from bench.executors.jobs import Job, Losses, Update
 from bench.executors.need import in_order_of_need
 
 SECONDS_TO_WAIT = 1.0
 """Between two looks at a crew that says nothing."""
 MOST_LOST_IN_A_ROW = 20
-"""With so many workers lost and nothing finished between, all jobs end."""
+"""With so many workers lost in a job and nothing finished between, it ends. With so many lost that
+had nothing to do, and nothing finished by any, all end."""
+MOST_GONE_IN_A_ROW = 1000
+"""The same for workers that were gone before they began: a large node may be lost as it waits."""
 
 
 class Desk(Protocol):
@@ -48,7 +52,12 @@ class Dispatcher:
         """The job, if it is under way, that each worker was given work of last."""
         self._knows: dict[str, weakref.ref[Any]] = {}
         """The module that each worker was given work for last."""
-        self._lost_in_a_row = 0
+        self._lost_idle = 0
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether there is anything to give out, or to wait for."""
+        return any(not job.is_over for job in self._jobs)
 
     @contextlib.contextmanager
     def working(self, job: Job) -> Iterator[Iterator[Update]]:
@@ -66,6 +75,8 @@ class Dispatcher:
 
     def begin(self, job: Job) -> None:
         """Give out what a job has, from now on."""
+        if not self.has_jobs:
+            self._lost_idle = 0
         self._jobs.append(job)
 
     def end(self, job: Job) -> None:
@@ -90,7 +101,7 @@ class Dispatcher:
                     self._lost(event)
                 elif (job := self._has.pop(event.worker, None)) is not None:
                     self._free.append(event.worker)
-                    self._lost_in_a_row = 0
+                    self._lost_idle = 0
                     self._answered(job, event)
         except EvaluationError as error:  # the crew as a whole is lost
             self.fail(error)
@@ -99,7 +110,7 @@ class Dispatcher:
         """End all jobs by an error."""
         for job in self._jobs:
             if not job.is_over:
-                job.fail(error)
+                job.fail(copy.copy(error))  # each is raised in another thread
 
     def _updates(self, job: Job) -> Iterator[Update]:
         while True:
@@ -113,12 +124,13 @@ class Dispatcher:
     def _answered(self, job: Job, event: Finished | Failed) -> None:
         if job.is_over:
             return
+        job.losses = Losses()
         try:
             if isinstance(event, Failed):
                 job.failed(event)
             else:
                 job.finished(event.worker, event.data)
-        except EvaluationError as error:  # what came cannot be read
+        except Exception as error:  # what came is of no use; other jobs go on
             job.fail(error)
 
     def _lost(self, event: Lost) -> None:
@@ -128,16 +140,18 @@ class Dispatcher:
         self._knows.pop(event.worker, None)
         if last is not None and not last.is_over:
             last.lost(event)
-        # One that was gone before its shard began says nothing about the shard.
-        self._lost_in_a_row += event.began or holds is None
-        if self._lost_in_a_row >= MOST_LOST_IN_A_ROW:
-            self.fail(
-                EvaluationError(
-                    f"{self._lost_in_a_row} workers were lost one after the other, the last one "
-                    f"for this reason: {event.reason}; the same command goes on with what is "
-                    "finished"
-                )
-            )
+        if holds is None:
+            self._lost_idle += 1
+            if self._lost_idle >= MOST_LOST_IN_A_ROW:
+                self.fail(_too_many(self._lost_idle, event))
+                self._lost_idle = 0
+        elif not holds.is_over:
+            # One that was gone before its shard began says nothing about the shard.
+            losses = holds.losses
+            losses.begun += event.began
+            losses.others += not event.began
+            if losses.begun >= MOST_LOST_IN_A_ROW or losses.others >= MOST_GONE_IN_A_ROW:
+                holds.fail(_too_many(losses.begun + losses.others, event))
 
     def _share_out(self) -> None:
         # What one worker does not get, none gets.
@@ -158,19 +172,28 @@ class Dispatcher:
         for workers, patient in [*ways, (self.crew.size, False)]:
             for place in order:
                 job = jobs[place]
-                work = job.next_for(worker, workers, patient=patient)
-                if work is None:
-                    continue
-                last = self._last.get(worker)
-                if last is not None and last is not job:
-                    last.left(worker)
-                self._last[worker] = self._has[worker] = job
-                self._knows[worker] = weakref.ref(job.brief.task.module)
                 try:
-                    self.crew.give(worker, job.brief, work)
-                except EvaluationError as error:  # it cannot be sent
-                    del self._has[worker]
+                    work = job.next_for(worker, workers, patient=patient)
+                    if work is not None:
+                        self._hand_over(worker, job, work)
+                        return True
+                except Exception as error:  # such as what cannot be sent; other jobs go on
+                    self._has.pop(worker, None)
                     job.fail(error)
                     return False
-                return True
         return False
+
+    def _hand_over(self, worker: str, job: Job, work: Order | Question) -> None:
+        last = self._last.get(worker)
+        if last is not None and last is not job:
+            last.left(worker)
+        self._last[worker] = self._has[worker] = job
+        self._knows[worker] = weakref.ref(job.brief.task.module)
+        self.crew.give(worker, job.brief, work)
+
+
+def _too_many(count: int, event: Lost) -> EvaluationError:
+    return EvaluationError(
+        f"{count} workers were lost one after the other, the last one for this reason: "
+        f"{event.reason}; the same command goes on with what is finished"
+    )

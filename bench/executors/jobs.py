@@ -11,7 +11,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,6 +32,19 @@ Update = Callable[[], Iterable[Any]]
 """Tells the run something; returns what it yields, and raises what ended the job."""
 
 
+@dataclass
+class Losses:
+    """Workers that were lost with what they had, since one last finished something.
+
+    Attributes:
+        begun: those that had begun it.
+        others: those that were gone before.
+    """
+
+    begun: int = 0
+    others: int = 0
+
+
 class Job(ABC):
     """Something to do for workers, one brief's worth.
 
@@ -39,12 +52,14 @@ class Job(ABC):
         brief: what workers must know.
         updates: for the run's thread; after the last one comes None.
         is_over: whether nothing is left to do, or the job has failed.
+        losses: the workers that were lost since one last finished something.
     """
 
     def __init__(self, brief: Brief) -> None:
         self.brief = brief
         self.updates: SimpleQueue[Update | None] = SimpleQueue()
         self.is_over = False
+        self.losses = Losses()
 
     @property
     @abstractmethod
@@ -80,9 +95,11 @@ class Job(ABC):
 
     def fail(self, error: BaseException) -> None:
         """End the job by an error."""
+        box = [error]
 
         def update() -> Iterable[Any]:
-            raise error
+            # Kept here, the error would keep the run's frames, and with them the candidate.
+            raise box.pop()
 
         self.updates.put(update)
         self._end()
@@ -155,7 +172,7 @@ class ChainJob(Job):
         self._schedule = Schedule([_shape(stage, task.batch_size) for stage in chain])
         self._busy: dict[str, tuple[Shard, float]] = {}
         self._workers: set[str] = set()
-        self._enter(0, rows)
+        self._count(self._enter(0, rows))
         if self._schedule.is_done:
             self._end()
 
@@ -193,14 +210,15 @@ class ChainJob(Job):
         # A worker's first shard also waited until the candidate was loaded there.
         working = sum(block.seconds for block in blocks)
         self._schedule.finished(shard, len(left), min(seconds, working))
-        self._tally.add(shard.stage, len(rows), len(rows) - len(left), cost)
-        self._enter(shard.stage + 1, left)
+        entered = self._enter(shard.stage + 1, left)
         workers, at_work = len(self._workers), len(self._busy) + 1
         named = [replace(block, key=self._numbering.key(block.key)) for block in blocks]
 
         def update() -> Iterable[Block]:
             self._events.shard_ends(worker, stage.name, len(rows), seconds, cost)
             yield from (_shared(block, at_work) for block in named)
+            self._tally.add(shard.stage, len(rows), len(rows) - len(left), cost)
+            self._count(entered)
             self._tally.show(shard.stage, workers=workers)
 
         self.updates.put(update)
@@ -229,17 +247,29 @@ class ChainJob(Job):
 
         self.updates.put(update)
 
-    def _enter(self, stage: int, rows: Tensor) -> None:
-        """Let samples (n,) wait for a stage, or for the first after it that is not settled."""
+    def _enter(self, stage: int, rows: Tensor) -> list[tuple[int, int, int, int]]:
+        """Let samples (n,) wait for a stage, or for the first after it that is not settled.
+
+        Returns:
+            of each stage its number, how many samples entered it, and how many of them earlier
+            blocks settle and break.
+        """
+        entered = []
         for number in range(stage, len(self._chain)):
             each, blocks = self._chain[number], self._blocks[number]
             left = unsettled(self._task, rows, each, blocks)
             after = standing(self._task, rows, each, blocks)
-            self._tally.enter(number, len(rows))
-            self._tally.add(number, len(rows) - len(left), len(rows) - len(after), 0.0)
+            entered.append((number, len(rows), len(rows) - len(left), len(rows) - len(after)))
             self._schedule.enter(number, left.tolist())
             # What waits here is not in any block, so it stands; the rest of what stands goes on.
             rows = after[~torch.isin(after, left)]
+        return entered
+
+    def _count(self, entered: Sequence[tuple[int, int, int, int]]) -> None:
+        """Tell the tally what entered."""
+        for stage, samples, settled, lost in entered:
+            self._tally.enter(stage, samples)
+            self._tally.add(stage, settled, lost, 0.0)
 
 
 def _died(event: Lost) -> EvaluationError:

@@ -8,6 +8,7 @@ the last shards of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from bench.executors.schedule import Schedule
@@ -20,19 +21,26 @@ def in_order_of_need(
 
     Args:
         schedules: one for each candidate under way; earlier ones go first where need is the same.
+            What costs infinitely much goes before all else.
         workers: how many work for each.
         own: the place of the candidate that the free worker knows; None: it knows none.
     """
-    if own is not None:
-        yield own
     units = [unit for each in schedules if (unit := each.seconds_a_unit) is not None]
     # What nothing is known of yet is taken to be like the others.
     usual = sum(units) / len(units) if units else 1.0
 
     def need(place: int) -> float:
+        cost = schedules[place].cost_waiting
+        if math.isinf(cost):
+            return cost
         unit = schedules[place].seconds_a_unit
-        seconds = schedules[place].cost_waiting * (usual if unit is None else unit)
+        seconds = cost * (usual if unit is None else unit)
         return seconds / (workers[place] + 1)
 
-    others = (place for place in range(len(schedules)) if place != own)
-    yield from sorted(others, key=need, reverse=True)
+    needs = [need(place) for place in range(len(schedules))]
+    urgent = [math.isinf(each) for each in needs]
+    yield from sorted(
+        range(len(schedules)),
+        key=lambda place: (urgent[place], place == own, needs[place]),
+        reverse=True,
+    )

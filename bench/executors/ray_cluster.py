@@ -49,9 +49,11 @@ class RayWorker:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._task = self._chain = 0
         self._problem = ""
+        """Of the task at hand."""
+        self._other_version = ""
         ours = _versions()
         if ours != versions:
-            self._problem = (
+            self._other_version = (
                 f"expected Python {versions[0]} and tradeoff-bench {versions[1]} on every node, as "
                 f"where the run was started; got {ours[0]} and {ours[1]}"
             )
@@ -62,6 +64,8 @@ class RayWorker:
 
     def take(self, number: int, data: bytes, *buffers: Any) -> None:
         """Work for another task from now on."""
+        self._problem, self._task, self._chain = self._other_version, 0, 0
+        self._hand = Hand()  # the last candidate must not take the memory that this one needs
         if self._problem:
             return
         try:
@@ -149,7 +153,8 @@ class RayCrew:
     @property
     def size(self) -> int:
         """How many workers there are now."""
-        return max(1, sum(each.is_ready for each in self._actors.values()))
+        # A copy, since the thread that speaks to the crew may start another one meanwhile.
+        return max(1, sum(each.is_ready for each in list(self._actors.values())))
 
     @property
     def most(self) -> int:

@@ -95,9 +95,11 @@ class Schedule:
     def cost_waiting(self) -> float:
         """Cost of what waits, and of the stages behind it; as if every sample stood them all."""
         cost = left = 0.0
-        for rows, shape in zip(reversed(self._waiting), reversed(self.stages), strict=True):
-            left += shape.cost
-            cost += left * len(rows)
+        for stage in reversed(range(len(self.stages))):
+            left += self.stages[stage].cost
+            again = sum(len(each.rows) for each in self._again if each.stage == stage)
+            if waiting := len(self._waiting[stage]) + again:
+                cost += left * waiting
         return cost
 
     def next_shard(self, workers: int, *, patient: bool = False) -> Shard | None:

@@ -9,6 +9,7 @@ thread, which computes nothing for a run, keeps the workers busy.
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -44,17 +45,12 @@ class Baton:
 
     @contextlib.contextmanager
     def laid_down(self) -> Iterator[None]:
-        """Let other threads go on within this context.
-
-        Raises:
-            Stopped: `stop` was called.
-        """
+        """Let other threads go on within this context."""
         self._lock.release()
         try:
             yield
         finally:
             self._lock.acquire()
-        self.check()
 
     def check(self) -> None:
         """Raise `Stopped` if `stop` was called."""
@@ -62,7 +58,7 @@ class Baton:
             raise Stopped
 
     def stop(self) -> None:
-        """End every thread as soon as it waits."""
+        """Let no thread take the baton any more that does not have it, or wait for workers."""
         self._is_stopped = True
 
 
@@ -80,6 +76,8 @@ class SharedDesk:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = threading.Lock()
         self._is_open = True
+        self._error: BaseException = Stopped()
+        """What ended the dispatcher's thread."""
         self._is_ending = threading.Event()
 
     @contextlib.contextmanager
@@ -98,7 +96,7 @@ class SharedDesk:
         """Let the crew do a job beside those of other runs."""
         self._dispatcher.prepare(job)
         if not self._call(lambda: self._dispatcher.begin(job)):
-            raise Stopped
+            raise copy.copy(self._error)
         try:
             yield self._updates(job)
         finally:
@@ -120,17 +118,21 @@ class SharedDesk:
             return self._is_open
 
     def _run(self) -> None:
-        error: BaseException = Stopped()
         try:
             while not self._is_ending.is_set():
                 self._take_calls()
-                self._dispatcher.step(SECONDS_TO_WAIT)
-        except BaseException as problem:  # whatever it is, the runs' threads must not wait for ever
-            error = problem
+                if self._dispatcher.has_jobs:
+                    self._dispatcher.step(SECONDS_TO_WAIT)
+                else:
+                    self._is_ending.wait(SECONDS_TO_WAIT)
+        except BaseException as error:  # whatever it is, the runs' threads must not wait for ever
+            self._error = error
         with self._lock:
             self._is_open = False
-        self._take_calls()
-        self._dispatcher.fail(error)
+        try:
+            self._take_calls()
+        finally:
+            self._dispatcher.fail(self._error)
 
     def _take_calls(self) -> None:
         while not self._calls.empty():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
@@ -54,16 +53,16 @@ def evaluate_each(
     samples: Samples,
     store: Store,
     observe: Callable[[str], Observer],
-    checked: Mapping[str, Checked] = MappingProxyType({}),
+    checked: dict[str, Checked] | None = None,
     executor: Executor | None = None,
-) -> Iterator[Turn]:
+) -> Generator[Turn]:
     """Evaluate candidates; if one fails, the others go on.
 
     On a cluster several share the workers, so that none waits for the last samples of another.
 
     Args:
         observe: told of each candidate whose evaluation begins; returns who is told of its run.
-        checked: candidates that are already loaded, by name; each is released after its turn.
+        checked: candidates that are already loaded, by name; each is taken out for its turn.
         executor: does the engines' work; None: this machine.
 
     Returns:
@@ -72,7 +71,7 @@ def evaluate_each(
     Raises:
         BenchError: the only candidate cannot be evaluated.
     """
-    ready = dict(checked)
+    ready = {} if checked is None else checked
 
     def loaded(reference: CandidateReference) -> tuple[Candidate, list[Flag] | None]:
         return ready.pop(reference.name, None) or (reference.load(), None)

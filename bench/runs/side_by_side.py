@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -18,7 +18,7 @@ import torch
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.recomputation import differentiable_checkpoints
 from bench.executors.crew_executor import CrewExecutor
-from bench.executors.sharing import Baton, Stopped
+from bench.executors.sharing import Baton
 from bench.memory.allocator import tensor_bytes
 from bench.precision import tensor_cores
 
@@ -51,7 +51,7 @@ class _Ended(Generic[Result]):
 
 def side_by_side(
     references: Sequence[CandidateReference], make: Make[Result], executor: CrewExecutor
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Make a run of each candidate, and yield the results as runs end.
 
     Whatever ends this generator early, such as Ctrl-C, stops all runs in order.
@@ -63,7 +63,7 @@ def side_by_side(
         try:
             with executor.shared(baton) as shared:
                 try:
-                    yield from runs.results(shared, min(MOST_AT_ONCE, executor.workers))
+                    yield from runs.results(shared)
                 finally:
                     baton.stop()
         finally:
@@ -87,10 +87,11 @@ class _Runs(Generic[Result]):
         self._held: dict[int, int] = {}
         """Bytes of the candidates under way, by their places; 0: it is being loaded."""
 
-    def results(self, executor: CrewExecutor, at_once: int) -> Iterator[Result]:
-        """Begin runs, so many at once, and yield what becomes of them."""
+    def results(self, executor: CrewExecutor) -> Iterator[Result]:
+        """Begin runs, no more at once than workers, and yield what becomes of them."""
         while self._held or len(self._threads) < len(self._references):
-            while self._may_begin(at_once):
+            # There may be more workers than at the last look.
+            while self._may_begin(min(MOST_AT_ONCE, executor.workers)):
                 self._begin(executor)
             news = self._news.get()
             if isinstance(news, _Loaded):
@@ -126,13 +127,12 @@ class _Runs(Generic[Result]):
 
     def _run(self, place: int, executor: CrewExecutor) -> None:
         def holds(candidate: Candidate) -> None:
+            self._baton.check()
             self._news.put(_Loaded(place, max(1, tensor_bytes(candidate.module))))
 
         try:
             with self._baton.held():
                 result = self._make(self._references[place], executor, holds)
-        except Stopped:
-            return
         except BaseException as error:  # the thread that waits for this one raises it
             self._news.put(_Ended(place, error=error))
         else:

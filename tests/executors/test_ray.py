@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +18,19 @@ import pytest
 from torch import Tensor, nn
 
 from bench.candidates.registry import find_candidates
+from bench.data import load_source
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.events import NoEvents
 from bench.executors.here import ThisMachine
 from bench.executors.stage import Executor
 from bench.runs.many import evaluate_each
 from bench.runs.samples import Samples
+from bench.runs.session import evaluate
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.suites import load_suite
-from benchmarks.faults import COMMANDS, compare, forked, records, records_of, write_suites
+from bench.suites.suite import AttackChoice
+from benchmarks.faults import COMMANDS, compare, records, records_of, write_suites
 from tests.executors.cluster import Cluster, environment, two_nodes
 from tests.executors.digits import digits_task, outcomes, run
 from tests.executors.runs import Unseen, results_of
@@ -129,6 +134,37 @@ def test_faults_of_workers_and_candidates(
     assert ("clean", 5, "failed") in [row[:3] for row in outcomes(failing)]
 
 
+@pytest.mark.slow
+@pytest.mark.cifar
+def test_cifar_images_end_the_same_in_other_batches(
+    on_ray: Executor, data_dir: Path, tmp_path: Path
+) -> None:
+    suite = load_suite("cifar100-linf")
+    short = (
+        AttackChoice(name="apgd-ce", parameters={"steps": 20}),
+        AttackChoice(name="apgd-t", parameters={"steps": 10, "targets": 3}),
+        AttackChoice(name="fab-t", parameters={"steps": 10, "targets": 3}),
+        AttackChoice(name="square", parameters={"queries": 200}),
+    )
+    protocol = suite.protocols["standard"].model_copy(update={"attacks": short})
+    suite = suite.model_copy(update={"protocols": {**suite.protocols, "standard": protocol}})
+    (reference,) = find_candidates(["cifar100-robust"], suite)
+    images = load_source(suite.data, data_dir, 64)
+    machine = ThisMachine(2)
+    found = []
+    for executor, batch_size in ((ThisMachine(1), None), (machine, 16), (on_ray, 24)):
+        settings = Settings(suite, protocol="standard", n_examples=64, batch_size=batch_size)
+        store = Store(tmp_path / str(batch_size))
+        result = evaluate(reference.load(), images, settings, store, Unseen(), executor=executor)
+        tables = records_of(result.folder)
+        samples = tables["samples"][["index", "clean_prediction", "robust", "broken_by"]]
+        found.append((samples, tables["attempts"][["attack", "index", "outcome"]]))
+    machine.close()
+    for samples, attempts in found[1:]:
+        pd.testing.assert_frame_equal(samples, found[0][0])
+        pd.testing.assert_frame_equal(attempts, found[0][1])
+
+
 class Slow(nn.Module):
     """Takes some time for each pass, in workers only."""
 
@@ -192,6 +228,17 @@ def _command(cluster: Cluster, folder: Path) -> list[str]:
     ]
 
 
+def _driver(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `bench`, anew: a process that has spoken to Ray cannot fork one that does."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench", *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 def _blocks(folder: Path) -> list[Path]:
     return list((folder / "results").rglob("parts/*.npz"))
 
@@ -200,17 +247,17 @@ def _blocks(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_driver_is_stopped(cluster: Cluster, tmp_path: Path, number: signal.Signals) -> None:
     command, log = _command(cluster, tmp_path), tmp_path / "log"
-    driver = forked(command, log)
+    driver = _driver(command, log)
     _wait_until(lambda: bool(_blocks(tmp_path)) or driver.poll() is not None)
     actors = [each for node in cluster.nodes for each in node.actors]
-    driver.process.send_signal(number)
+    driver.send_signal(number)
     code = driver.wait(SECONDS)
     assert code in (0, -number, 128 + number), log.read_text()
     if code > 0:
         assert log.read_text().splitlines()[-1] == "stopped; the same command goes on"
     assert "Traceback" not in log.read_text()
     assert not psutil.wait_procs(actors, 60)[1]
-    assert forked(command, log).wait(SECONDS) == 0, log.read_text()
+    assert _driver(command, log).wait(SECONDS) == 0, log.read_text()
     records(tmp_path / "results")
 
 
@@ -218,7 +265,7 @@ def test_the_driver_is_stopped(cluster: Cluster, tmp_path: Path, number: signal.
 def test_a_lost_cluster_ends_the_run_and_another_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with two_nodes() as first:
-        driver = forked(_command(first, tmp_path), log)
+        driver = _driver(_command(first, tmp_path), log)
         _wait_until(lambda: bool(_blocks(tmp_path)) or driver.poll() is not None)
         for node in reversed(list(first.nodes)):
             first.remove(node)
@@ -227,7 +274,7 @@ def test_a_lost_cluster_ends_the_run_and_another_goes_on(tmp_path: Path) -> None
         if code:
             assert "goes on" in log.read_text().splitlines()[-1]
     with two_nodes() as second:
-        assert forked(_command(second, tmp_path), log).wait(SECONDS) == 0, log.read_text()
+        assert _driver(_command(second, tmp_path), log).wait(SECONDS) == 0, log.read_text()
 
 
 def _beside(disturb: Callable[[], None], work: Callable[[], Result]) -> Result:

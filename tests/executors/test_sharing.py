@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +20,9 @@ from bench.executors.crew import Brief, Event, Joined, Lost, Order, Question
 from bench.executors.crew_executor import CrewExecutor
 from bench.executors.hand import Hand, answer_of
 from bench.executors.in_process import InProcess
+from bench.executors.ray_cluster import RayWorker, _versions
 from bench.executors.sharing import Baton, Stopped
+from bench.executors.shipment import pack
 from bench.executors.stage import Executor
 from bench.runs.many import evaluate_each
 from bench.runs.samples import Samples
@@ -92,24 +95,33 @@ class Hands:
 
 
 def side_by_side(
-    works: Mapping[str, Callable[[Executor], object]], executor: CrewExecutor, baton: Baton
+    works: Mapping[str, Callable[[Executor], object]],
+    executor: CrewExecutor,
+    stopped: threading.Event | None = None,
 ) -> dict[str, object]:
-    """Return what came of works that share an executor, errors too."""
+    """Return what came of works that share an executor, errors too; all end when it is stopped."""
+    baton = Baton()
     found: dict[str, object] = {}
 
     def work(name: str, shared: CrewExecutor) -> None:
         try:
             with baton.held():
                 found[name] = works[name](shared)
-        except (EvaluationError, Stopped) as error:
+        except BaseException as error:
             found[name] = error
 
     with executor.shared(baton) as shared:
         threads = [threading.Thread(target=work, args=(name, shared)) for name in works]
         for each in threads:
             each.start()
-        for each in threads:
-            each.join(120)
+        while any(each.is_alive() for each in threads):
+            if stopped is not None and stopped.wait(0.01):
+                break
+            threads[0].join(0.01)
+        baton.stop()
+    for each in threads:
+        each.join(120)
+        assert not each.is_alive()
     return found
 
 
@@ -127,7 +139,6 @@ def test_each_ends_as_alone(
     found = side_by_side(
         {name: lambda shared, task=task: run(task, shared) for name, task in tasks.items()},
         CrewExecutor(crew, InProcess()),
-        Baton(),
     )
     failure = found.pop("fails")
     assert isinstance(failure, EvaluationError)
@@ -145,17 +156,18 @@ def test_each_ends_as_alone(
 
 
 def test_all_end_when_they_are_stopped(linear_digits: nn.Module) -> None:
-    baton = Baton()
+    stopped = threading.Event()
 
     class Stops(Hands):
         def events(self, seconds: float) -> list[Event]:
             if len(self.given) > 6:
-                baton.stop()
+                stopped.set()
+                time.sleep(0.05)
             return super().events(seconds)
 
     tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(3)]
     works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
-    found = side_by_side(works, CrewExecutor(Stops(2, 0), InProcess()), baton)
+    found = side_by_side(works, CrewExecutor(Stops(2, 0), InProcess()), stopped)
     assert [type(each) for each in found.values()] == [Stopped] * 3
 
 
@@ -168,8 +180,58 @@ def test_what_breaks_the_crew_ends_all(linear_digits: nn.Module) -> None:
 
     tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(2)]
     works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
-    found = side_by_side(works, CrewExecutor(Breaks(2, 0), InProcess()), Baton())
+    found = side_by_side(works, CrewExecutor(Breaks(2, 0), InProcess()))
     assert [str(each) for each in found.values()] == ["the cluster is lost"] * 2
+
+
+def test_a_fault_of_the_dispatcher_is_no_reason_to_wait_for_ever(linear_digits: nn.Module) -> None:
+    class Faulty(Hands):
+        def events(self, seconds: float) -> list[Event]:
+            if self.given:
+                raise KeyError("a fault")
+            return super().events(seconds)
+
+    task = digits_task(linear_digits, 10)
+    baton = Baton()
+    found = []
+    with CrewExecutor(Faulty(1, 0), InProcess()).shared(baton) as shared, baton.held():
+        for _ in range(2):  # the second job comes after the end of the dispatcher's thread
+            try:
+                run(task, shared)
+            except KeyError as error:
+                found.append(error.args)
+    assert found == [("a fault",)] * 2
+
+
+def test_one_that_kills_workers_does_not_take_the_others_down(linear_digits: nn.Module) -> None:
+    tasks = {name: digits_task(nn.Sequential(linear_digits).eval()) for name in ("bad", "good")}
+
+    class Killed(Hands):
+        def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
+            if brief.task.module is tasks["bad"].module and isinstance(work, Order):
+                del self._hands[worker]
+                self._events.append(Lost(worker, "it was killed"))
+                self._start()
+                return
+            super().give(worker, brief, work)
+
+    crew = Killed(24, 0)
+    works = {name: lambda shared, task=task: run(task, shared) for name, task in tasks.items()}
+    executor = CrewExecutor(crew, InProcess())
+    for _ in range(2):
+        found = side_by_side(works, executor)
+        assert isinstance(found["bad"], EvaluationError)
+        assert isinstance(found["good"], dict), found["good"]
+    assert outcomes(found["good"]) == outcomes(run(tasks["good"]))
+
+
+def test_what_one_candidate_cannot_be_unpacked_for_does_not_stay_with_the_worker() -> None:
+    worker = RayWorker(_versions())
+    worker.take(1, b"no pickle")
+    assert b"cannot be unpacked" in worker.do(1, 1, b"")
+    worker.take(2, pack(digits_task(nn.Flatten(), 2)))
+    worker.follow(3, pack(()))
+    assert b"cannot be unpacked" not in worker.do(2, 3, pack(None))
 
 
 def test_what_cannot_be_sent_ends_one_run(linear_digits: nn.Module) -> None:
@@ -182,7 +244,7 @@ def test_what_cannot_be_sent_ends_one_run(linear_digits: nn.Module) -> None:
             super().give(worker, brief, work)
 
     works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
-    found = side_by_side(works, CrewExecutor(Refuses(2, 0), InProcess()), Baton())
+    found = side_by_side(works, CrewExecutor(Refuses(2, 0), InProcess()))
     assert str(found["0"]) == "it cannot be sent"
     assert isinstance(found["1"], dict)
     assert outcomes(found["1"]) == outcomes(run(tasks[1]))

@@ -26,15 +26,24 @@ def stoppable() -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
+    came = signal.SIGINT
+
     def stop(number: int, _: FrameType | None) -> None:
+        nonlocal came
+        came = signal.Signals(number)
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise Terminated if came == signal.SIGTERM else KeyboardInterrupt
 
     for number in before:
         signal.signal(number, stop)
     try:
         yield
+    except KeyboardInterrupt as error:
+        # Ray, interrupted while it waits, raises a KeyboardInterrupt of its own.
+        if came == signal.SIGTERM and not isinstance(error, Terminated):
+            raise Terminated from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

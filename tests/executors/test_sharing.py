@@ -15,7 +15,9 @@ import pytest
 from torch import nn
 
 from bench.candidates.registry import find_candidates
+from bench.engines import AttackTask
 from bench.errors import EvaluationError
+from bench.executors import dispatcher
 from bench.executors.crew import Brief, Event, Joined, Lost, Order, Question
 from bench.executors.crew_executor import CrewExecutor
 from bench.executors.hand import Hand, answer_of
@@ -94,6 +96,12 @@ class Hands:
         """Do nothing."""
 
 
+def short_task(linear_digits: nn.Module, samples: int = 20) -> AttackTask:
+    """Return the shortest attacks on a few digits, on a module of its own."""
+    task = digits_task(nn.Sequential(linear_digits).eval(), samples)
+    return replace(task, attacks=(task.attacks[0], task.attacks[-1]))
+
+
 def side_by_side(
     works: Mapping[str, Callable[[Executor], object]],
     executor: CrewExecutor,
@@ -130,9 +138,9 @@ def test_each_ends_as_alone(
     linear_digits: nn.Module, workers: int, losses: float, seed: int
 ) -> None:
     tasks = {
-        "one": digits_task(nn.Sequential(linear_digits).eval(), 20),
-        "two": digits_task(nn.Sequential(linear_digits).eval(), 30),
-        "three": replace(digits_task(nn.Sequential(linear_digits).eval(), 12), seed=5),
+        "one": short_task(linear_digits),
+        "two": short_task(linear_digits, 30),
+        "three": replace(short_task(linear_digits, 12), seed=5),
         "fails": digits_task(FailsOnSome(linear_digits, digits_task(linear_digits).images).eval()),
     }
     crew = Hands(workers, seed, losses)
@@ -165,7 +173,7 @@ def test_all_end_when_they_are_stopped(linear_digits: nn.Module) -> None:
                 time.sleep(0.05)
             return super().events(seconds)
 
-    tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(3)]
+    tasks = [short_task(linear_digits) for _ in range(3)]
     works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
     found = side_by_side(works, CrewExecutor(Stops(2, 0), InProcess()), stopped)
     assert [type(each) for each in found.values()] == [Stopped] * 3
@@ -178,7 +186,7 @@ def test_what_breaks_the_crew_ends_all(linear_digits: nn.Module) -> None:
                 raise EvaluationError("the cluster is lost")
             return super().events(seconds)
 
-    tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(2)]
+    tasks = [short_task(linear_digits) for _ in range(2)]
     works = {str(n): lambda shared, task=task: run(task, shared) for n, task in enumerate(tasks)}
     found = side_by_side(works, CrewExecutor(Breaks(2, 0), InProcess()))
     assert [str(each) for each in found.values()] == ["the cluster is lost"] * 2
@@ -191,7 +199,7 @@ def test_a_fault_of_the_dispatcher_is_no_reason_to_wait_for_ever(linear_digits: 
                 raise KeyError("a fault")
             return super().events(seconds)
 
-    task = digits_task(linear_digits, 10)
+    task = short_task(linear_digits, 10)
     baton = Baton()
     found = []
     with CrewExecutor(Faulty(1, 0), InProcess()).shared(baton) as shared, baton.held():
@@ -203,8 +211,11 @@ def test_a_fault_of_the_dispatcher_is_no_reason_to_wait_for_ever(linear_digits: 
     assert found == [("a fault",)] * 2
 
 
-def test_one_that_kills_workers_does_not_take_the_others_down(linear_digits: nn.Module) -> None:
-    tasks = {name: digits_task(nn.Sequential(linear_digits).eval()) for name in ("bad", "good")}
+def test_one_that_kills_workers_does_not_take_the_others_down(
+    linear_digits: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "MOST_LOST_IN_A_ROW", 4)
+    tasks = {name: short_task(linear_digits) for name in ("bad", "good")}
 
     class Killed(Hands):
         def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
@@ -215,7 +226,7 @@ def test_one_that_kills_workers_does_not_take_the_others_down(linear_digits: nn.
                 return
             super().give(worker, brief, work)
 
-    crew = Killed(24, 0)
+    crew = Killed(5, 0)
     works = {name: lambda shared, task=task: run(task, shared) for name, task in tasks.items()}
     executor = CrewExecutor(crew, InProcess())
     for _ in range(2):
@@ -235,7 +246,7 @@ def test_what_one_candidate_cannot_be_unpacked_for_does_not_stay_with_the_worker
 
 
 def test_what_cannot_be_sent_ends_one_run(linear_digits: nn.Module) -> None:
-    tasks = [digits_task(nn.Sequential(linear_digits).eval(), 20) for _ in range(2)]
+    tasks = [short_task(linear_digits) for _ in range(2)]
 
     class Refuses(Hands):
         def give(self, worker: str, brief: Brief, work: Order | Question) -> None:
@@ -297,6 +308,6 @@ def test_one_that_is_lost_before_it_begins_is_not_the_shards_fault(
                 return
             super().give(worker, brief, work)
 
-    task = digits_task(linear_digits, 10)
+    task = short_task(linear_digits, 10)
     blocks = run(task, CrewExecutor(DiesIdle(1, 0), InProcess()))
     assert outcomes(blocks) == outcomes(run(task))

@@ -58,7 +58,7 @@ class Baton:
             raise Stopped
 
     def stop(self) -> None:
-        """Let no thread take the baton any more that does not have it, or wait for workers."""
+        """Let no run begin any more; those that wait for workers are ended by their desk."""
         self._is_stopped = True
 
 

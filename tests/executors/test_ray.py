@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,7 +273,8 @@ def test_a_lost_cluster_ends_the_run_and_another_goes_on(tmp_path: Path) -> None
         code = driver.wait(SECONDS)
         assert code in (0, 1), log.read_text()
         if code:
-            assert "goes on" in log.read_text().splitlines()[-1]
+            # Where Ray notices first, it ends the process itself, with a line of its own.
+            assert re.search("goes on|Failed to connect to GCS", log.read_text().splitlines()[-1])
     with two_nodes() as second:
         assert _driver(_command(second, tmp_path), log).wait(SECONDS) == 0, log.read_text()
 

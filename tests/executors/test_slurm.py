@@ -25,6 +25,7 @@ psutil = pytest.importorskip("psutil")
 SCRIPT = Path(__file__).parents[2] / "examples" / "cluster" / "slurm.sbatch"
 NODES = {"n1": "127.0.0.2", "n2": "127.0.0.3"}
 SECONDS = 900.0
+SECONDS_TO_END = 60.0
 COMMAND = ["--suite", "digits-linf", "--candidate"]
 
 SRUN = """#!/usr/bin/env bash
@@ -103,10 +104,18 @@ def _wait(condition: Callable[[], object], what: str) -> None:
 
 
 def _assert_nothing_is_left(job: str) -> None:
-    """Refuse processes of a job's Ray, and its folder."""
+    """Refuse processes of a job's Ray, and its folder; what is ending has a minute for it."""
     folder = f"/tmp/bench-ray-{job}"
-    lines = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
-    assert [line for line in lines if folder in line] == []
+
+    def left() -> list[str]:
+        found = psutil.process_iter(["cmdline"])
+        lines = [" ".join(each.info["cmdline"] or []) for each in found]
+        return [line for line in lines if folder in line]
+
+    deadline = time.monotonic() + SECONDS_TO_END
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left() == []
     assert not Path(folder).exists()
 
 

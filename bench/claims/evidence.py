@@ -29,6 +29,10 @@ QUANTITIES: tuple[Literal["clean", "robust"], ...] = ("clean", "robust")
 REFERENCE = "reference"
 """The engine whose runs count only where a test asks for them."""
 
+Draws = tuple[int, str]
+"""How a certification draws noise: how often at most, and by which procedure."""
+AS_PUBLISHED: Draws = (0, "published")
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -116,28 +120,24 @@ class Evidence:
             default=None,
         )
 
-    def radii(self, suite: str, network: Network) -> RadiiOfSamples | None:
-        """Return the certificates of a network: of a log, or of its newest certification."""
+    def radii(self, suite: str, network: Network) -> dict[Draws, RadiiOfSamples]:
+        """Return a network's certificates by how noise was drawn: a log's, or the newest of each.
+
+        Certificates of other draws are of other radii, and cannot be compared.
+        """
         if network.log:
-            return self.log(network.log)
-        row = self.certification(suite, network)
-        return None if row is None else row.certificates()
+            return {AS_PUBLISHED: self.log(network.log)}
+        rows = [
+            row
+            for row in self.certifications
+            if row.suite == suite and row.candidate == network.candidate
+        ]
+        newest_last = sorted(rows, key=lambda row: row.finished)
+        return {(row.noise_samples, row.procedure): row.certificates() for row in newest_last}
 
     def log(self, name: str) -> RadiiOfSamples:
         """Return the certificates of a published log, named without its ending."""
         return read_log(self.logs / f"{name}.tsv.gz")
-
-    def certification(self, suite: str, network: Network) -> AcceptedCertification | None:
-        """Return the newest accepted certification of a candidate."""
-        return max(
-            (
-                row
-                for row in self.certifications
-                if row.suite == suite and row.candidate == network.candidate
-            ),
-            key=lambda row: row.finished,
-            default=None,
-        )
 
 
 def _rank(protocol: str, network: Network) -> int:

@@ -260,20 +260,20 @@ def _standing(test: Test, evidence: Evidence) -> Standing | Finding:
 
 def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSamples] | Finding:
     """Return the radii of the test's two certifications on their common samples; or why not."""
-    found, draws = [], set()
+    found = []
     for network in (test.network, test.against[0]):
         radii = evidence.radii(test.suite, network)
-        if radii is None:
+        if not radii:
             reason = f"there is no accepted certification of {network.name}"
             return Finding(test, "not decided", reason)
         found.append(radii)
-        row = evidence.certification(test.suite, network)
-        draws.add(None if row is None else (row.procedure, row.noise_samples))
-    if len(draws) > 1:
+    both = found[0].keys() & found[1].keys()
+    if not both:
         reason = "the certifications differ in their procedure or number of draws"
         return Finding(test, "not decided", reason)
-    of_first, of_second = common(found[0].index, found[1].index)
-    return found[0].some(of_first), found[1].some(of_second)
+    first, second = (radii[max(both)] for radii in found)
+    of_first, of_second = common(first.index, second.index)
+    return first.some(of_first), second.some(of_second)
 
 
 def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:

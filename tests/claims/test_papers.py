@@ -164,6 +164,17 @@ def test_radii_are_compared_by_image(new: str, old: str, outcome: str) -> None:
     assert _judged(_claim("larger-average-radius"), *rows) == outcome
 
 
+def test_only_certificates_of_the_same_draws_are_compared() -> None:
+    claim = _claim("larger-average-radius")
+    new, old = (
+        _certification("new", "0.9 " * 199 + "0.8"),
+        _certification("old", "0.1 " * 199 + "0.2"),
+    )
+    other = old.model_copy(update={"noise_samples": 5000, "finished": "2026-02-01T00:00:00+00:00"})
+    assert _judged(claim, new, other) == "not decided"
+    assert _judged(claim, new, old, other) == "seen"
+
+
 def test_certificates_hold_unless_an_attack_breaks_one() -> None:
     rule = _claim("certificates-hold")
     certified = _certification("new", "0.6 0.6 0.1 -"), _certification("old", "0.7 0.6 0.2 0.1")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bench.engines.engine import without_samples
+from bench.executors.crew import Question
 from bench.executors.hand import Hand
 from bench.executors.in_process import InProcess
 from bench.executors.parcels import pack_samples
@@ -42,9 +43,9 @@ def test_several_workers_take_between_their_share_and_all_of_it(
 def test_a_worker_elsewhere_measures_what_it_is_sent(linear_digits: nn.Module) -> None:
     task = digits_task(linear_digits, 6)
     setup = MeasuredSample(Evaluation(), pack_samples(task))
-    hand = Hand("worker")
+    hand = Hand()
     hand.take(unpack(pack(without_samples(task))), 1)
-    assert hand.answer(*unpack(pack((setup, bounds_of)))).startswith(b"+[")
+    assert hand.do(unpack(pack(Question(setup, bounds_of)))).startswith(b"+[")
     low, high, alone = InProcess().ask(without_samples(task), setup, bounds_of)
     assert 0 < low < high
     assert alone > 0

@@ -123,9 +123,9 @@ def side_by_side(
         for each in threads:
             each.start()
         while any(each.is_alive() for each in threads):
-            if stopped is not None and stopped.wait(0.01):
+            if stopped is not None and stopped.is_set():
                 break
-            threads[0].join(0.01)
+            time.sleep(0.05)
         baton.stop()
     for each in threads:
         each.join(120)

@@ -24,7 +24,8 @@ class CrewExecutor:
 
     def __init__(self, crew: Crew, own: InProcess) -> None:
         self._crew = crew
-        self._dispatcher = Dispatcher(crew, own)
+        self._own = own
+        self._dispatcher = Dispatcher(crew)
         self._desk: Desk = self._dispatcher
         self._events: Events = NoEvents()
 
@@ -38,10 +39,15 @@ class CrewExecutor:
         """The kind of device that the crew's workers have."""
         return self._crew.device_type
 
-    def following(self, events: Events) -> CrewExecutor:
-        """Return the same crew, whose events are told what it does."""
+    def following(self, events: Events, own: InProcess | None = None) -> CrewExecutor:
+        """Return the same crew, whose events are told what it does.
+
+        Args:
+            events: of a run.
+            own: the run's own worker, if it has prepared what others may take; None: as before.
+        """
         other = copy.copy(self)  # the workers belong to both
-        other._events = events
+        other._events, other._own = events, own or self._own
         return other
 
     @contextlib.contextmanager
@@ -71,13 +77,13 @@ class CrewExecutor:
         if job.is_over:
             return
         self._events.work_begins([stage.name for stage in chain], self._crew.size)
-        with self._desk.working(job) as updates:
+        with self._desk.working(job, self._own) as updates:
             for update in updates:
                 yield from update()
 
     def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:
         """Return a worker's answer about what a setup made."""
-        with self._desk.working(QuestionJob(task, setup, question)) as updates:
+        with self._desk.working(QuestionJob(task, setup, question), self._own) as updates:
             return next(answer for update in updates for answer in update())
 
     def close(self) -> None:

@@ -27,10 +27,14 @@ MOST_GONE_IN_A_ROW = 1000
 class Desk(Protocol):
     """Where a run hands in a job."""
 
-    def working(self, job: Job) -> AbstractContextManager[Iterator[Update]]:
+    def working(self, job: Job, own: InProcess) -> AbstractContextManager[Iterator[Update]]:
         """Let a crew do a job within this context, and wait for its updates as they are asked for.
 
         What is still under way at the end of the context is given up.
+
+        Args:
+            job: what is to be done.
+            own: the run's own worker, see `Crew.begin`.
         """
 
 
@@ -39,12 +43,10 @@ class Dispatcher:
 
     Args:
         crew: the workers.
-        own: the driver's own worker, see `Crew.begin`.
     """
 
-    def __init__(self, crew: Crew, own: InProcess) -> None:
+    def __init__(self, crew: Crew) -> None:
         self.crew = crew
-        self._own = own
         self._jobs: list[Job] = []
         self._free: list[str] = []
         self._has: dict[str, Job] = {}
@@ -60,18 +62,18 @@ class Dispatcher:
         return any(not job.is_over for job in self._jobs)
 
     @contextlib.contextmanager
-    def working(self, job: Job) -> Iterator[Iterator[Update]]:
+    def working(self, job: Job, own: InProcess) -> Iterator[Iterator[Update]]:
         """Let the crew do a job, in this thread."""
-        self.prepare(job)
+        self.prepare(job, own)
         self.begin(job)
         try:
             yield self._updates(job)
         finally:
             self.end(job)
 
-    def prepare(self, job: Job) -> None:
+    def prepare(self, job: Job, own: InProcess) -> None:
         """Make the crew ready for a job; may take long, and any thread may do it."""
-        self.crew.begin(job.brief, self._own)
+        self.crew.begin(job.brief, own)
 
     def begin(self, job: Job) -> None:
         """Give out what a job has, from now on."""

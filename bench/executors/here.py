@@ -65,7 +65,8 @@ class ThisMachine:
         devices = self._devices(task, chain, len(rows), expected_seconds)
         if len(devices) == 1:
             return self._own.do(task, chain, rows, finished, report, expected_seconds)
-        crew = self._crew(tuple(devices)).following(self._events)
+        # What this run has prepared serves its workers, not what an earlier run had.
+        crew = self._crew(tuple(devices)).following(self._events, self._own)
         return crew.do(task, chain, rows, finished, report, expected_seconds)
 
     def ask(self, task: Any, setup: Setup, question: Callable[[Any], Any]) -> Any:

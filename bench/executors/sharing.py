@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from bench.executors.dispatcher import Dispatcher
+from bench.executors.in_process import InProcess
 from bench.executors.jobs import Job, Update
 
 SECONDS_TO_WAIT = 0.1
@@ -92,9 +93,9 @@ class SharedDesk:
             thread.join()
 
     @contextlib.contextmanager
-    def working(self, job: Job) -> Iterator[Iterator[Update]]:
+    def working(self, job: Job, own: InProcess) -> Iterator[Iterator[Update]]:
         """Let the crew do a job beside those of other runs."""
-        self._dispatcher.prepare(job)
+        self._dispatcher.prepare(job, own)
         if not self._call(lambda: self._dispatcher.begin(job)):
             raise copy.copy(self._error)
         try:

@@ -3,7 +3,9 @@
     python benchmarks/accept.py digits-linf/digits-robust digits-l2/digits-smoothmix@12ab34cd56ef
 
 A newer run of the same candidate under the same suite, protocol, engine and samples replaces the
-older one. Run `bench verify` on each before, and `bench check --fill` on the pages after.
+older one. Run `bench verify` on each before, and `bench check --fill` on the pages after. A
+certification is taken with the votes at adversarial images inside its radii, so that attacks on the
+same candidate must be there first.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from bench.claims import accepted, accepted_samples
 from bench.claims.accepted import AcceptedResult, accepted_row
@@ -21,6 +25,8 @@ from bench.claims.accepted_samples import (
     accepted_certification,
     sample_outcomes,
 )
+from bench.cli.stored_run import load_stored_run
+from bench.runs.verify_certificates import check_verifiable, verify_certificates
 from bench.store import Store
 from bench.store.summary import AttackedSummary, CertifiedSummary
 
@@ -45,6 +51,13 @@ def joined(
     return list({key(row): row for row in [*old, *new]}.values())
 
 
+def votes(store: Store, reference: str) -> dict[int, bool]:
+    """Return for samples with an adversarial image inside their radius whether votes confirm it."""
+    run = load_stored_run(store, reference, None, None, None, None, None, False, check_verifiable)
+    device = torch.device("cpu")
+    return verify_certificates(run.folder, run.candidate, run.dataset, store, device).of_samples()
+
+
 def main(names: Sequence[str]) -> None:
     """Accept runs by name."""
     store = Store(Path("results"))
@@ -58,7 +71,9 @@ def main(names: Sequence[str]) -> None:
         for summary in found:
             samples = store.folder(summary.manifest).samples()
             if isinstance(summary, CertifiedSummary):
-                certifications.append(accepted_certification(summary, samples))
+                certifications.append(
+                    accepted_certification(summary, samples, votes(store, f"{place}@{summary.run}"))
+                )
                 continue
             outcomes.append(sample_outcomes(summary, samples))
             if isinstance(summary, AttackedSummary) and summary.manifest.kind == "evaluation":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -31,8 +31,8 @@ from bench.validation import StrictModel
 
 SAMPLES_FILE = "accepted_samples.csv"
 CERTIFIED_FILE = "accepted_certified.csv"
-WRONG = "-"
-"""Stands for a sample without a certificate for its class."""
+NONE = "-"
+"""Stands for a sample without a certificate for its class, or without a witness inside it."""
 
 Bits = Annotated[str, Field(pattern="^[01]+$", description="a row of 0 and 1", examples=["0110"])]
 Step = Annotated[int, Field(ge=1)]
@@ -100,23 +100,37 @@ class AcceptedCertification(KeptRun):
     """Draws for each sample, at most."""
     radii: str
     """For each sample its certified L2 radius, and `-` where the prediction is wrong or none."""
+    fresh_votes: Annotated[str, Field(pattern="^[-01]+$")]
+    """What votes say at the adversarial images inside a sample's radius, a sign for each sample: 1
+    if its certificate stands there, 0 if not, and `-` where there is no such image."""
 
     @field_validator("radii")
     @classmethod
     def _radii(cls, value: str) -> str:
         for word in value.split():
-            if word != WRONG and not (word.replace(".", "", 1).isdigit()):
-                raise ValueError(f"expected radii, or {WRONG} for none, got {word!r}")
+            if word != NONE and not (word.replace(".", "", 1).isdigit()):
+                raise ValueError(f"expected radii, or {NONE} for none, got {word!r}")
         if not value.split():
             raise ValueError("expected a radius for each sample, got none")
         return value
+
+    @model_validator(mode="after")
+    def _as_many_signs(self) -> AcceptedCertification:
+        if len(self.fresh_votes) != len(self.radii.split()):
+            raise ValueError(
+                f"expected as many signs in fresh_votes as radii, got {len(self.fresh_votes)} and "
+                f"{len(self.radii.split())}"
+            )
+        return self
 
     def certificates(self) -> RadiiOfSamples:
         """Return the radii of the samples."""
         words = self.radii.split()
         return RadiiOfSamples(
             index=np.arange(len(words)) * self.step,
-            radius=np.array([-1.0 if word == WRONG else float(word) for word in words]),
+            radius=np.array([-1.0 if word == NONE else float(word) for word in words]),
+            asked=np.array([sign != NONE for sign in self.fresh_votes]),
+            contradicted=np.array([sign == "0" for sign in self.fresh_votes]),
         )
 
 
@@ -127,10 +141,14 @@ class RadiiOfSamples:
     Attributes:
         index: (n,) places in the data set.
         radius: (n,) certified L2 radius; -1 where the prediction is wrong or there is none.
+        asked: (n,) whether fresh votes were taken at adversarial images inside the radius.
+        contradicted: (n,) whether they contradict the certificate.
     """
 
     index: NDArray[np.int64]
     radius: NDArray[np.float64]
+    asked: NDArray[np.bool_]
+    contradicted: NDArray[np.bool_]
 
     @cached_property
     def counted(self) -> NDArray[np.float64]:
@@ -139,7 +157,9 @@ class RadiiOfSamples:
 
     def some(self, rows: NDArray[np.intp]) -> RadiiOfSamples:
         """Return the samples in these rows (m,) alone."""
-        return RadiiOfSamples(self.index[rows], self.radius[rows])
+        return RadiiOfSamples(
+            self.index[rows], self.radius[rows], self.asked[rows], self.contradicted[rows]
+        )
 
     def at(self, radius: float) -> NDArray[np.bool_]:
         """Return which samples are right and certified at a radius, (n,)."""
@@ -163,11 +183,15 @@ def sample_outcomes(summary: Summary, samples: DataFrame) -> SampleOutcomes:
     )
 
 
-def accepted_certification(summary: CertifiedSummary, samples: DataFrame) -> AcceptedCertification:
+def accepted_certification(
+    summary: CertifiedSummary, samples: DataFrame, stands: Mapping[int, bool]
+) -> AcceptedCertification:
     """Return a finished certification as a row of the file.
 
     Args:
         samples: the run's table.
+        stands: by place in the data set, whether the certificate stood fresh votes; samples without
+            an adversarial image inside their radius are not there.
 
     Raises:
         InputError: the samples are neither the first ones nor every k-th.
@@ -182,8 +206,12 @@ def accepted_certification(summary: CertifiedSummary, samples: DataFrame) -> Acc
         noise_samples=int(settings["noise_samples"]),
         radii=" ".join(
             # Cut off, not rounded: a certificate must not grow.
-            f"{np.floor(radius * 1e5) / 1e5:.5f}" if correct else WRONG
+            f"{np.floor(radius * 1e5) / 1e5:.5f}" if correct else NONE
             for radius, correct in zip(certificates.radius, right, strict=True)
+        ),
+        fresh_votes="".join(
+            str(int(stands[index])) if index in stands else NONE
+            for index in certificates.index.tolist()
         ),
     )
 

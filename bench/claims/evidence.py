@@ -191,7 +191,10 @@ def read_log(path: Path) -> RadiiOfSamples:
         table = read_csv(path, sep="\t", usecols=["idx", "radius", "correct"]).sort_values("idx")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a certification log, got: {error}") from error
+    nowhere = np.zeros(len(table), dtype=np.bool_)
     return RadiiOfSamples(
         index=table["idx"].to_numpy(np.int64),
         radius=np.where(table["correct"] == 1, table["radius"], -1.0),
+        asked=nowhere,
+        contradicted=nowhere,
     )

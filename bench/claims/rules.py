@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from bench.certification.contradiction import FAILURE_PROBABILITY
 from bench.claims.accepted_samples import RadiiOfSamples
 from bench.claims.evidence import Evidence, Standing, common
 from bench.claims.papers import PaperClaim, Rule, Test
@@ -27,6 +28,7 @@ from bench.claims.wording import (
 )
 from bench.formatting import percent
 from bench.statistics.comparison import SIGNIFICANCE
+from bench.statistics.excess import beyond_chance
 from bench.statistics.paired import mean_interval, paired_counts
 from bench.suites import read_suite
 
@@ -143,7 +145,7 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
 
     What is certified is the mix with the votes of its robust base, what is attacked the mix with
     that base's mean softmax under noise. These are two classifiers, so an attacked image inside a
-    certified radius decides nothing: fresh votes on it would.
+    certified radius decides nothing: fresh votes on it do.
     """
     certified = _radii(test, evidence)
     if isinstance(certified, Finding):
@@ -174,14 +176,30 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     numbers.append(
         Number(f"{at}, of those broken by attacks", f"{broken.sum():,} of {tried.sum():,}")
     )
+    asked, against = (signs[of_mine] & broken for signs in (mine.asked, mine.contradicted))
+    if asked.any():
+        numbers.append(
+            Number(
+                "of these, certificates that fresh votes contradict",
+                f"{against.sum():,} of {asked.sum():,}",
+            )
+        )
     outcome: Outcome = "not decided"
-    if broken.any():
+    if beyond_chance(int(against.sum()), int(asked.sum()), FAILURE_PROBABILITY):
+        outcome, reason = "not seen", "fresh votes contradict certificates, beyond their errors"
+    elif (broken & ~asked).any():
         reason = (
             "attacks on the mean softmax broke images inside the radius that the votes certify, "
             "and no fresh votes were taken on them"
         )
     elif not mine.at(eps).any():
         outcome, reason = "not seen", f"nothing is {at}"
+    elif broken.any():
+        outcome = "seen"
+        reason = (
+            "there are certificates, and fresh votes contradict none of those inside which attacks "
+            "broke the mean softmax"
+        )
     else:
         outcome, reason = "seen", "there are certificates, and no attack broke one"
     return Finding(test, outcome, reason, samples, tuple(numbers))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
 from bench.store import RunFolder, Store
+from bench.store.manifest import Manifest
 from bench.store.selection import dataset_of
 from bench.store.summary import Summary
 from bench.suites import load_suite
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that keeps witnesses, and what made it."""
+    """A run, and what made it."""
 
     summary: Summary
     folder: RunFolder
@@ -36,13 +38,15 @@ def load_stored_run(
     data_dir: Path | None,
     model_dir: Path | None,
     trust_code: bool,
+    check: Callable[[Manifest], None] | None = None,
 ) -> StoredRun:
-    """Load a run that keeps witnesses, its candidate and its samples.
+    """Load a run, its candidate and its samples.
 
     Args:
         reference: SUITE/CANDIDATE[@RUN].
         suite_name: name or path of the run's suite; None: it ships.
         name: name or path of the run's candidate; None: its name alone finds it.
+        check: refuses a run that is of no use; None: one that keeps no witnesses.
 
     Raises:
         InputError: one of them is missing, or is not the run's.
@@ -53,7 +57,7 @@ def load_stored_run(
 
     summary = store.summary(reference, lambda kind: kind.has_witnesses)
     manifest = summary.manifest
-    check_kind(manifest)
+    (check or check_kind)(manifest)
     folder = store.folder(manifest)
     suite = load_suite(suite_name or manifest.suite)
     if suite.name != manifest.suite:

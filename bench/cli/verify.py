@@ -1,4 +1,4 @@
-"""`bench verify`: confirm a run by its witnesses."""
+"""`bench verify`: confirm a run by its witnesses, a certification by fresh votes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.runs.verify import Verification
+    from bench.runs.verify_certificates import CertificateVerification
 
 SHOWN_FAILURES = 20
 
@@ -49,15 +50,18 @@ def command(
 ) -> None:
     """Confirm a run's robust accuracy as an upper bound by its witnesses; no attack is run.
 
-    Checks each witness against the eps-ball and [0, 1], and runs the candidate once on it. A suite
-    of your own is named by --suite, a submission that was named by its path by --candidate.
+    Checks each witness against the eps-ball and [0, 1], and runs the candidate once on it. For a
+    certification, takes fresh votes at the candidate's adversarial images inside certified radii.
+    A suite of your own is named by --suite, a submission that was named by its path by --candidate.
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
     from bench.runs.verify import verify  # torch: slow to import
+    from bench.runs.verify_certificates import certifies, check_verifiable, verify_certificates
 
+    store = Store(results_dir)
     run = load_stored_run(
-        Store(results_dir),
+        store,
         reference,
         suite_name,
         name,
@@ -65,9 +69,23 @@ def command(
         data_dir,
         model_dir,
         trust_code,
+        check_verifiable,
     )
-    manifest, summary = run.summary.manifest, run.summary
-    result = verify(run.folder, run.candidate, run.dataset, torch_device(device), batch_size)
+    place = torch_device(device)
+    manifest = run.summary.manifest
+    title = f"{manifest.suite}/{manifest.candidate}@{run.summary.run}"
+    if certifies(manifest):
+        votes = verify_certificates(run.folder, run.candidate, run.dataset, store, place)
+        _tell_certificates(votes, title)
+        is_confirmed = votes.is_confirmed
+    else:
+        result = verify(run.folder, run.candidate, run.dataset, place, batch_size)
+        _tell(result, title)
+        is_confirmed = result.is_confirmed
+    sys.exit(0 if is_confirmed else 1)
+
+
+def _tell(result: Verification, title: str) -> None:
     for line in _lines(result):
         click.echo(line)
     for failure in result.failures[:SHOWN_FAILURES]:
@@ -76,10 +94,27 @@ def command(
         click.echo(f"failed: and {len(result.failures) - SHOWN_FAILURES} more")
     verdict = "confirmed" if result.is_confirmed else "NOT confirmed"
     click.echo(
-        f"{manifest.suite}/{manifest.candidate}@{summary.run}: {verdict}: robust accuracy is at "
-        f"most {percent(result.confirmed)}%, claimed {percent(result.claimed)}%"
+        f"{title}: {verdict}: robust accuracy is at most {percent(result.confirmed)}%, claimed "
+        f"{percent(result.claimed)}%"
     )
-    sys.exit(0 if result.is_confirmed else 1)
+
+
+def _tell_certificates(result: CertificateVerification, title: str) -> None:
+    against = sorted(index for index, stands in result.of_samples().items() if not stands)
+    click.echo(
+        f"witnesses   {count(len(result.index))} lie inside a certified radius, of "
+        f"{count(len(result.of_samples()))} samples"
+    )
+    click.echo(f"votes       {count(result.votes)} in {duration(result.seconds)}")
+    for index in against[:SHOWN_FAILURES]:
+        click.echo(f"failed: sample {index}: fresh votes contradict its certificate")
+    if len(against) > SHOWN_FAILURES:
+        click.echo(f"failed: and {len(against) - SHOWN_FAILURES} more")
+    verdict = "not contradicted" if result.is_confirmed else "CONTRADICTED"
+    click.echo(
+        f"{title}: {verdict}: {percent(result.claimed)}% are right and certified at the suite's "
+        "radius"
+    )
 
 
 def _lines(result: Verification) -> list[str]:

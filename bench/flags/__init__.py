@@ -10,12 +10,7 @@ Carlini et al. 2019 (arXiv 1902.06705) and Tramer et al. 2020 (arXiv 2002.08347)
 """
 
 import bench.flags.built_in  # noqa: F401 - registers the package's flags before any other
-from bench.flags.attacks import (
-    beyond_chance,
-    skipped_attacks,
-    square_beats_gradients,
-    unconverged,
-)
+from bench.flags.attacks import skipped_attacks, square_beats_gradients, unconverged
 from bench.flags.chance import chance_level
 from bench.flags.finiteness import non_finite_logits, non_finite_votes
 from bench.flags.inspection import inspect
@@ -33,7 +28,6 @@ __all__ = [
     "Answers",
     "Finished",
     "Flag",
-    "beyond_chance",
     "chance_level",
     "flags_of_records",
     "inspect",

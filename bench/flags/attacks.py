@@ -5,23 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from scipy.stats import binom
-
+from bench.statistics.excess import beyond_chance
 from bench.store.summary import AttackSummary, Convergence, Flag
 
 SQUARE_THRESHOLD = 0.002
 ITERATION_THRESHOLD = 0.01
-CHANCE = 0.01
-"""The largest p-value of an excess that counts as more than chance."""
-
-
-def beyond_chance(broken: int, n: int, threshold: float) -> bool:
-    """Return whether the count among n samples is significantly above a share of `threshold`.
-
-    On few samples one lucky step takes an honest model above a threshold, so the excess must also
-    be more than chance (exact binomial test at `CHANCE`).
-    """
-    return bool(binom.sf(broken - 1, n, threshold) < CHANCE)
 
 
 def square_beats_gradients(attacks: Sequence[AttackSummary], n: int) -> Flag | None:

@@ -2,40 +2,33 @@
 
 Attacks see the mean softmax over a bank of noise, certificates are about votes under fresh noise:
 two classifiers. So a witness inside a certified radius is no contradiction by itself. It is one if
-fresh votes say that the certified class has less than half of them there (Cohen et al. 2019, arXiv
-1902.02918: within the radius it keeps at least half).
+fresh votes there contradict the certificate, see `bench.certification.contradiction`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from bench.candidates import Candidate
-from bench.certification.noise import Noise, Piece
+from bench.candidates.mix import Mix
+from bench.certification.contradiction import FAILURE_PROBABILITY, contradicted
 from bench.data import Dataset
-from bench.decision import classes_of
-from bench.flags.attacks import beyond_chance
-from bench.store import Store
+from bench.statistics.excess import beyond_chance
+from bench.store import RunFolder, Store
 from bench.store.kinds import kind_named
 from bench.store.manifest import Manifest
-from bench.store.records import Certificates, ImageArray, Witnesses
+from bench.store.records import Certificates, Witnesses
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import Flag
 from bench.store.tables import Tables, certificates_of
 
-VOTES = 1000
-VOTES_A_BATCH = 250
 MOST_WITNESSES = 32
-FAILURE_PROBABILITY = 0.001
-"""The probability of an error in one certificate, as in the suites, and in the votes against it."""
-SEED_OFFSET = 0x5EED
-"""Added to the run's seed: the draws of the certificate must not judge it."""
+"""How many witnesses a flag looks at."""
 SIGMA_TOLERANCE = 1e-9
 
 
@@ -53,6 +46,10 @@ class Contested:
     images: Tensor
     classes: Tensor
 
+    def first(self, n: int) -> Contested:
+        """Return the first `n` of them."""
+        return Contested(self.index[:n], self.images[:n], self.classes[:n])
+
 
 def unsound_certificates(
     candidate: Candidate,
@@ -65,8 +62,7 @@ def unsound_certificates(
     """Flag certificates that votes at witnesses inside the certified radii contradict.
 
     Args:
-        candidate: only a smoothed classifier can be flagged; not a mix with one, whose certificate
-            does not rest on half of the votes.
+        candidate: only what can be certified can be flagged.
         dataset: whose samples count.
         manifest: of a run that is about to be complete; the candidate's others of its suite are
             joined to it.
@@ -74,20 +70,19 @@ def unsound_certificates(
         store: where the others are.
         device: where the votes are taken.
     """
-    voter = candidate.voter
-    if voter is None or candidate.sigma is None or candidate.mix is not None:
+    sigma = candidate.sigma
+    if sigma is None or candidate.voter is None:
         return None
-    contested = _contested(candidate.sigma, dataset, manifest, tables, store)
+    certificates, witnesses = [], []
+    if kind_named(manifest.kind).certifies:
+        certificates.append(certificates_of(tables.samples))
+    elif tables.witnesses is not None:
+        witnesses.append(tables.witnesses)
+    certificates += certificates_in(store, manifest, sigma)
+    witnesses += witnesses_in(store, manifest, dataset)
+    contested = witnesses_inside(certificates, witnesses, dataset).first(MOST_WITNESSES)
     n = len(contested.index)
-    if n == 0:
-        return None
-    voter = voter.to(device)
-
-    def vote(noisy: Tensor) -> Tensor:
-        with torch.no_grad():
-            return classes_of(voter(noisy))
-
-    unsound = contradicted(vote, contested, candidate.sigma, manifest.seed + SEED_OFFSET, device)
+    unsound = int(contradicted_certificates(candidate, contested, manifest.seed, device).sum())
     if not beyond_chance(unsound, n, FAILURE_PROBABILITY):
         return None
     return Flag(
@@ -95,85 +90,88 @@ def unsound_certificates(
         measured=unsound / n,
         threshold=FAILURE_PROBABILITY,
         meaning="At this share of the adversarial images that lie inside a certified radius, fresh "
-        "votes take another class than the certified one: what was proved does not hold.",
+        "votes contradict what the certificate says of them: what was proved does not hold.",
         advice="Distrust the certification: look at its sigma, at how its draws are made, and at "
         "whether it was made of these very weights.",
     )
 
 
-def contradicted(
-    vote: Callable[[Tensor], Tensor],
-    contested: Contested,
-    sigma: float,
-    seed: int,
-    device: torch.device,
-) -> int:
-    """Return how many certified classes have less than half of the votes at their witness.
-
-    Each is tested by an exact binomial test that errs with probability `FAILURE_PROBABILITY`.
+def contradicted_certificates(
+    candidate: Candidate, contested: Contested, seed: int, device: torch.device
+) -> Tensor:
+    """Return which certificates fresh votes at their witnesses contradict, (n,) bool.
 
     Args:
-        vote: noisy images (n, C, H, W) -> classes (n,).
+        candidate: a smoothed classifier, or a mix of fixed weight whose robust base is one.
         contested: witnesses and certified classes.
-        sigma: of the noise.
-        seed: of the noise.
+        seed: of the run.
         device: where the votes are taken.
     """
-    noise = Noise(seed, device)
-    count = 0
-    for place, index in enumerate(contested.index.tolist()):
-        image = contested.images[place].to(device)
-        votes = 0
-        for first in range(0, VOTES, VOTES_A_BATCH):
-            draws = noise.normal([Piece(0, index, first, VOTES_A_BATCH)], image.shape)
-            votes += int((vote(image + sigma * draws) == contested.classes[place].item()).sum())
-        count += bool(binom.cdf(votes, VOTES, 0.5) < FAILURE_PROBABILITY)
-    return count
+    assert candidate.voter is not None
+    assert candidate.sigma is not None
+    return contradicted(
+        candidate.voter.to(device),
+        candidate.sigma,
+        candidate.module.alpha if isinstance(candidate.module, Mix) else None,
+        contested.images.to(device),
+        contested.index,
+        contested.classes,
+        seed,
+    )
 
 
-def _contested(
-    sigma: float, dataset: Dataset, manifest: Manifest, tables: Tables, store: Store
+def witnesses_inside(
+    certificates: Iterable[Certificates], witnesses: Iterable[Witnesses], dataset: Dataset
 ) -> Contested:
-    images, indices = dataset.images.numpy(), dataset.indices.tolist()
-    place = {index: row for row, index in enumerate(indices)}
+    """Return the witnesses that lie inside the largest certified radius of their samples."""
+    images = dataset.images.numpy()
+    place = {index: row for row, index in enumerate(dataset.indices.tolist())}
     certified: dict[int, tuple[float, int]] = {}
-    witnesses: list[tuple[int, ImageArray]] = []
-
-    def add_certificates(found: Certificates) -> None:
+    for found in certificates:
         for index, radius, prediction in zip(
             found.index.tolist(), found.radius.tolist(), found.prediction.tolist(), strict=True
         ):
             certified[index] = max(certified.get(index, (0.0, -1)), (radius, prediction))
-
-    def add_witnesses(found: Witnesses | None) -> None:
-        if found is not None:
-            witnesses.extend(zip(found.index.tolist(), found.images, strict=True))
-
-    if kind_named(manifest.kind).certifies:
-        add_certificates(certificates_of(tables.samples))
-    else:
-        add_witnesses(tables.witnesses)
-    for folder in store.runs(manifest.suite):
-        if not folder.is_complete:
-            continue
-        other = folder.manifest()
-        if other.dataset.name != manifest.dataset.name:
-            continue
-        if folder.kind.certifies and _certifies(other, manifest, sigma):
-            add_certificates(certificates_of(folder.samples()))
-        elif same_candidate(other, manifest):
-            add_witnesses(folder.witnesses(images, indices, others=True))
     inside = [
         (index, image)
-        for index, image in witnesses
+        for each in witnesses
+        for index, image in zip(each.index.tolist(), each.images, strict=True)
         if index in certified
         and float(np.linalg.norm(image - images[place[index]])) < certified[index][0]
-    ][:MOST_WITNESSES]
+    ]
     return Contested(
         torch.tensor([index for index, _ in inside], dtype=torch.int64),
         torch.from_numpy(np.stack([image for _, image in inside]) if inside else images[:0]),
         torch.tensor([certified[index][1] for index, _ in inside], dtype=torch.int64),
     )
+
+
+def certificates_in(store: Store, manifest: Manifest, sigma: float) -> list[Certificates]:
+    """Return what a store's complete certifications of a run's candidate and data set say."""
+    return [
+        certificates_of(folder.samples())
+        for folder in _others(store, manifest)
+        if folder.kind.certifies and _certifies(folder.manifest(), manifest, sigma)
+    ]
+
+
+def witnesses_in(store: Store, manifest: Manifest, dataset: Dataset) -> list[Witnesses]:
+    """Return the witnesses of a store's complete runs of a run's candidate and data set."""
+    images, indices = dataset.images.numpy(), dataset.indices.tolist()
+    found = [
+        folder.witnesses(images, indices, others=True)
+        for folder in _others(store, manifest)
+        if not folder.kind.certifies and same_candidate(folder.manifest(), manifest)
+    ]
+    return [each for each in found if each is not None]
+
+
+def _others(store: Store, manifest: Manifest) -> list[RunFolder]:
+    return [
+        folder
+        for folder in store.runs(manifest.suite)
+        if folder.is_complete and folder.manifest().dataset.name == manifest.dataset.name
+    ]
 
 
 def _certifies(other: Manifest, manifest: Manifest, sigma: float) -> bool:

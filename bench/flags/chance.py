@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scipy.stats import binom
 
-from bench.flags.attacks import CHANCE, beyond_chance
+from bench.statistics.excess import CHANCE, beyond_chance
 from bench.store.summary import Flag
 
 

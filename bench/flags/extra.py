@@ -18,8 +18,9 @@ from bench.engines.engine import AttackTask, Trials, plan
 from bench.engines.fast import FastEngine
 from bench.engines.prediction import decide
 from bench.engines.trials import try_images
-from bench.flags.attacks import SQUARE_THRESHOLD, beyond_chance, more_iterations_break
+from bench.flags.attacks import SQUARE_THRESHOLD, more_iterations_break
 from bench.flags.substitute import train_substitute, transfer_images
+from bench.statistics.excess import beyond_chance
 from bench.store.summary import Flag
 from bench.store.tables import Tables, attacked_samples
 from bench.suites.suite import AttackChoice

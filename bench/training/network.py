@@ -20,6 +20,7 @@ from bench.training.draws import initialised
 from bench.training.loop import BatchLoss, LoopSettings, Measure, fit
 from bench.training.optimization import Optimization, one_cycle
 from bench.training.recipe import Conditions, Trained
+from bench.training.resizing import resized, side_at
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -38,6 +39,10 @@ class NetworkSettings(LoopSettings):
     """The precision of a pass through the network; weights are always float32."""
     measure_every: int = Field(default=1, ge=1)
     """Epochs from one measurement on the held-out images to the next."""
+    first_side: int | None = Field(default=None, ge=8)
+    """Side of the images in the first epoch, in pixels; None for the data set's."""
+    growth: float = Field(default=0.5, ge=0, le=1)
+    """Share of the epochs in which the side grows, linearly, to the data set's."""
 
 
 class OneCycleSettings(NetworkSettings):
@@ -88,12 +93,21 @@ def fit_network(
     Raises:
         InputError: If the settings do not fit the data or the checkpoint.
     """
+
+    def at_its_side(
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
+    ) -> Tensor:
+        side = side_at(
+            epoch, settings.epochs, images.shape[-1], settings.first_side, settings.growth
+        )
+        return batch_loss(network, resized(images, side), labels, generator, epoch)
+
     fitted = fit(
         network,
         data,
         settings,
         optimization,
-        batch_loss,
+        at_its_side,
         conditions,
         measure=measure,
         measure_every=settings.measure_every,

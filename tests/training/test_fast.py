@@ -18,7 +18,7 @@ from bench.errors import InputError
 from bench.training import Conditions, Trained, TrainingProgress, override, recipes
 from bench.training.data import alternating_flips, augment
 from bench.training.draws import generator_for
-from bench.training.recipes.fast import FastSettings, resized, side_at
+from bench.training.resizing import resized, side_at
 from bench.training.whitening import whitening_filters
 
 TINY = {
@@ -117,8 +117,7 @@ def test_images_are_mirrored_as_told_and_shifted_into_their_reflection() -> None
     growth=st.floats(0, 1),
 )
 def test_images_grow_to_their_full_side(epochs: int, first: int, growth: float) -> None:
-    settings = FastSettings(epochs=epochs, first_side=first, growth=growth)
-    sides = [side_at(epoch, epochs, 32, settings) for epoch in range(epochs + 1)]
+    sides = [side_at(epoch, epochs, 32, first, growth) for epoch in range(epochs + 1)]
     assert sides == sorted(sides)
     assert sides[-1] == 32
     assert all(side % 4 == 0 for side in sides)

@@ -3,8 +3,7 @@
 The tricks of K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv 2404.00498):
 a whitening first layer, label smoothing, alternating flips, shifts with a reflected border, biases
 of batch normalisation that learn fast, a learning rate that falls to zero, averaged weights. And
-progressive resizing, as in M. Tan and Q. Le, "EfficientNetV2", 2021: early epochs see smaller
-images.
+smaller images in early epochs, as any recipe may have them.
 """
 
 from __future__ import annotations
@@ -43,10 +42,6 @@ class FastSettings(OneCycleSettings):
     """Added to the variances of patches of normalised pixels."""
     bias_rate: float = Field(default=64.0, gt=0)
     """Factor on the learning rate of the biases of batch normalisation."""
-    first_side: int | None = Field(default=None, ge=8)
-    """Side of the images in the first epoch, in pixels; None for the data set's."""
-    growth: float = Field(default=0.5, ge=0, le=1)
-    """Share of the epochs in which the side grows, linearly, to the data set's."""
 
 
 def train(settings: FastSettings, data: TrainingData, conditions: Conditions) -> Trained:
@@ -59,9 +54,8 @@ def train(settings: FastSettings, data: TrainingData, conditions: Conditions) ->
     def batch_loss(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
     ) -> Tensor:
-        side = side_at(epoch, settings.epochs, images.shape[-1], settings)
         return functional.cross_entropy(
-            logits(network, resized(images, side), settings.precision),
+            logits(network, images, settings.precision),
             labels,
             label_smoothing=settings.label_smoothing,
         )
@@ -71,31 +65,6 @@ def train(settings: FastSettings, data: TrainingData, conditions: Conditions) ->
 
     optimization = _optimization(network, settings)
     return fit_network(network, settings, data, conditions, optimization, batch_loss, measure)
-
-
-def side_at(epoch: int, epochs: int, side: int, settings: FastSettings) -> int:
-    """Return the side of the images in an epoch, in pixels: a multiple of 4, or the full side.
-
-    Args:
-        epoch: From 0.
-        epochs: Length of the training.
-        side: The data set's.
-        settings: Where the growth begins and when it ends.
-    """
-    first = settings.first_side or side
-    grown = settings.growth * epochs
-    if epoch >= grown or first >= side:
-        return side
-    return min(side, round((first + (side - first) * epoch / grown) / 4) * 4)
-
-
-def resized(images: Tensor, side: int) -> Tensor:
-    """Return images (N, C, H, W) as (N, C, side, side), as they are if that is their size."""
-    if images.shape[-1] == side:
-        return images
-    return functional.interpolate(
-        images, (side, side), mode="bilinear", antialias=True, align_corners=False
-    )
 
 
 def _whiten(network: nn.Module, data: TrainingData, settings: FastSettings, seed: int) -> None:

@@ -88,13 +88,16 @@ def _outcomes(candidate: str, clean: str, robust: str) -> SampleOutcomes:
     return SampleOutcomes(**_identity(candidate, "adaptive"), clean=clean, robust=robust)
 
 
-def _certification(candidate: str, radii: str) -> AcceptedCertification:
+def _certification(
+    candidate: str, radii: str, fresh_votes: str | None = None
+) -> AcceptedCertification:
     return AcceptedCertification(
         **_identity(candidate, "certified"),
         procedure="fixed",
         sigma=0.5,
         noise_samples=1000,
         radii=radii,
+        fresh_votes=fresh_votes or "-" * len(radii.split()),
     )
 
 
@@ -175,12 +178,16 @@ def test_only_certificates_of_the_same_draws_are_compared() -> None:
     assert _judged(claim, new, old, other) == "seen"
 
 
-def test_certificates_hold_unless_an_attack_breaks_one() -> None:
+def test_certificates_hold_unless_fresh_votes_contradict_one() -> None:
     rule = _claim("certificates-hold")
     certified = _certification("new", "0.6 0.6 0.1 -"), _certification("old", "0.7 0.6 0.2 0.1")
     assert _judged(rule, *certified) == "not decided"  # nothing attacked it
     assert _judged(rule, *certified, _outcomes("new", "1110", "1100")) == "seen"
-    assert _judged(rule, *certified, _outcomes("new", "1110", "1000")) == "not decided"
+    broken = _outcomes("new", "1110", "1000")
+    assert _judged(rule, *certified, broken) == "not decided"
+    for signs, outcome in [("-1--", "seen"), ("-0--", "not seen"), ("1---", "not decided")]:
+        asked = _certification("new", "0.6 0.6 0.1 -", signs), certified[1]
+        assert _judged(rule, *asked, broken) == outcome
     none = _certification("new", "0.1 0.1 0.1 -"), certified[1]
     assert _judged(rule, *none, _outcomes("new", "1110", "1100")) == "not seen"
 

@@ -117,6 +117,27 @@ def test_certifies_records_shows_and_reuses(
     assert "in Linf    the same at radius 0.03125" in shown.output
 
 
+def test_fresh_votes_verify_a_certification(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    for protocol in ("standard", "certified"):
+        assert call("--candidate", candidate, protocol=protocol).exit_code == 0
+    store = Store(tmp_path / "results")
+    certified = next(run for run in store.summaries("quick") if run.kind.certifies)
+    attacked = store.folder(next(r for r in store.summaries("quick") if r != certified).manifest)
+    radii = store.folder(certified.manifest).samples().set_index("index")["radius"]
+    broken = attacked.samples().query("clean_correct and not robust")["index"]
+    verify = ["verify", f"quick/small@{certified.run}", "--suite", str(tmp_path / "quick.yaml")]
+    verify += ["--candidate", candidate, "--results-dir", str(tmp_path / "results")]
+    verified = CliRunner().invoke(main, [*verify, "--trust-code"])
+    assert verified.exit_code == 0, verified.output
+    # A witness lies at most as far as eps, so that each within a larger radius must be counted.
+    least = int((radii[broken] > SUITE["threat_model"]["eps"] + 1e-6).sum())
+    counted = int(verified.output.split("witnesses")[1].split()[0])
+    assert counted >= least
+    assert "not contradicted" in verified.output
+
+
 def test_less_is_a_variant_and_another_procedure_another_run(
     call: Callable[..., Result], candidate: str, tmp_path: Path
 ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from torch import nn
 
 from bench import data
 from bench.candidates import Candidate
+from bench.candidates.mix import Mix
 from bench.candidates.smoothed import Smoothed
 from bench.runs.imported_log import ImportedLog
 from bench.runs.session import evaluate
@@ -37,10 +39,11 @@ SUITE = Suite.model_validate(
 )
 
 
-def _candidate(base: nn.Module) -> Candidate:
-    return Candidate(
-        "it", Smoothed(base, SIGMA, 8, 0).eval(), {"w": "w"}, "it", sigma=SIGMA, voter=base
-    )
+def _candidate(base: nn.Module, mixed: bool) -> Candidate:
+    module: nn.Module = Smoothed(base, SIGMA, 8, 0)
+    if mixed:
+        module = Mix(base, module, alpha=0.7)
+    return Candidate("it", module.eval(), {"w": "w"}, "it", sigma=SIGMA, voter=base)
 
 
 def _flags(candidate: Candidate, store: Store, protocol: str) -> set[str]:
@@ -50,13 +53,17 @@ def _flags(candidate: Candidate, store: Store, protocol: str) -> set[str]:
     return {flag.name for flag in outcome.summary.flags}
 
 
-def test_a_sound_certificate_stands(linear_digits: nn.Module, tmp_path: Path) -> None:
-    candidate, store = _candidate(linear_digits), Store(tmp_path)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_sound_certificate_stands(linear_digits: nn.Module, mixed: bool, tmp_path: Path) -> None:
+    candidate, store = _candidate(linear_digits, mixed), Store(tmp_path)
     assert _flags(candidate, store, "standard") == set()
     assert _flags(candidate, store, "certified") == set()
 
 
-def test_a_log_that_claims_too_much_is_flagged(linear_digits: nn.Module, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_log_that_claims_too_much_is_flagged(
+    linear_digits: nn.Module, mixed: bool, tmp_path: Path
+) -> None:
     store = Store(tmp_path)
     labels = data.load("digits").first(N).labels.numpy()
     unknown = np.full(N, -1)
@@ -77,4 +84,4 @@ def test_a_log_that_claims_too_much_is_flagged(linear_digits: nn.Module, tmp_pat
         folder.begin(manifest)
         summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
-    assert _flags(_candidate(linear_digits), store, "standard") == {"unsound-certificate"}
+    assert _flags(_candidate(linear_digits, mixed), store, "standard") == {"unsound-certificate"}

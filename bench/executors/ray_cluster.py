@@ -11,6 +11,7 @@ import importlib
 import os
 import platform
 import signal
+import socket
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -32,6 +33,8 @@ SECONDS_BETWEEN_COUNTS = 5.0
 """After so long the crew looks whether the cluster has grown."""
 SECONDS_TO_FIND_A_WORKER = 300.0
 """Without any worker for so long, the run ends."""
+SECONDS_TO_ANSWER = 10.0
+"""Where a cluster is said to be, something answers within so long."""
 _LOOPBACK = "127.0.0.1"
 _KNOWS_NOTHING = b"-"
 """The answer of an actor that was told of another task or chain than it is asked about."""
@@ -342,6 +345,7 @@ def _connected(address: str) -> Any:
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     given = address or os.environ.get("RAY_ADDRESS", "")
+    _check_reachable(given)
     try:
         if given:
             with _own_signals():
@@ -359,6 +363,20 @@ def _connected(address: str) -> Any:
             f"--executor: expected a Ray cluster at {given or 'this machine'}: {_in_a_line(error)}"
         ) from error
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse HOST:PORT where nothing answers, for which Ray would wait longer than a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # such as "auto": Ray knows where
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--executor: expected a Ray cluster at {address}, where nothing answers ({error}); "
+            f"start one there by `ray start --head --port {port}`"
+        ) from error
 
 
 @contextlib.contextmanager

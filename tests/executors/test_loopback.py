@@ -1,4 +1,4 @@
-"""A Ray cluster that bench starts by itself cannot be reached from other machines."""
+"""Addresses of Ray clusters: an own one is on the loopback interface, a wrong one is said."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ for process in [own, *own.children(recursive=True)]:
 crew.close()
 print(json.dumps(found))
 """
+
+
+def test_an_address_where_nothing_answers_is_said_at_once() -> None:
+    script = "from bench.executors.ray_cluster import RayCrew; RayCrew('127.0.0.1:1')"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)  # Ray: over a minute
+    assert "expected a Ray cluster at 127.0.0.1:1, where nothing answers" in done.stderr
 
 
 @pytest.mark.slow

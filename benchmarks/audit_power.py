@@ -77,7 +77,7 @@ def _record(name: str, path: Path, data_dir: Path | None) -> None:
     import torch
 
     from bench import data
-    from bench.auditing.stages import leads_of
+    from bench.auditing.clean import leads_of
     from bench.candidates.registry import find_candidate
     from bench.suites import load_suite
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.auditing.attacking import sizes_of
 from bench.auditing.process import Ended
 from bench.auditing.records import AttackLine, Clean, Isolation, Loaded, Records, Rounds
-from bench.auditing.stages import sizes_of
 
 SIZE = 2000
 

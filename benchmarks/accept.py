@@ -25,7 +25,7 @@ from bench.claims.accepted_samples import (
     accepted_certification,
     sample_outcomes,
 )
-from bench.cli.stored_run import load_stored_run
+from bench.cli.stored_run import RunChoice
 from bench.runs.verify_certificates import check_verifiable, verify_certificates
 from bench.store import Store
 from bench.store.summary import AttackedSummary, CertifiedSummary
@@ -53,7 +53,7 @@ def joined(
 
 def votes(store: Store, reference: str) -> dict[int, bool]:
     """Return for samples with an adversarial image inside their radius whether votes confirm it."""
-    run = load_stored_run(store, reference, None, None, None, None, None, False, check_verifiable)
+    run = RunChoice(reference, store.root).load(check_verifiable)
     device = torch.device("cpu")
     return verify_certificates(run.folder, run.candidate, run.dataset, store, device).of_samples()
 

@@ -7,14 +7,13 @@ from pathlib import Path
 import click
 
 from bench.cli import options
-from bench.cli.stored_run import load_stored_run
+from bench.cli.stored_run import RunChoice, chooses_a_run
 from bench.formatting import count, percent
 from bench.runs.devices import torch_device
-from bench.store import Store
 
 
 @click.command("images")
-@click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
+@chooses_a_run
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -26,50 +25,22 @@ from bench.store import Store
     type=click.IntRange(min=1),
     help="Take only N, different attacks and classes first. Default: all.",
 )
-@options.suite(required=False)
-@click.option(
-    "--candidate",
-    "name",
-    help="Folder of the submission, or model file, if the run named it by its path.",
-)
-@options.architecture
-@options.results_dir
-@options.data_dir
-@options.model_dir
 @options.device
 @options.check_batch_size
-@options.trust_code
-def command(
-    reference: str,
-    out: Path,
-    limit: int | None,
-    suite_name: str | None,
-    name: str | None,
-    architecture: str | None,
-    results_dir: Path,
-    data_dir: Path | None,
-    model_dir: Path | None,
-    device: str,
-    batch_size: int,
-    trust_code: bool,
-) -> None:
+def command(choice: RunChoice, out: Path, limit: int | None, device: str, batch_size: int) -> None:
     """Write clean, adversarial and difference images of the samples that a run broke, as PNG.
 
     A PNG has 8 bits a channel, and rounding may undo an attack. Each adversarial image is rounded
     inside the eps-ball and run through the candidate; index.csv says which still fool it.
     """
-    store = Store(results_dir)
-    run = load_stored_run(
-        store, reference, suite_name, name, architecture, data_dir, model_dir, trust_code
-    )
+    run = choice.load()
     from bench.export.images import INDEX, write_images
     from bench.runs.eight_bit_files import eight_bit_files  # torch: slow to import
 
     files = eight_bit_files(
         run.folder, run.candidate, run.dataset, torch_device(device), batch_size, limit
     )
-    manifest = run.summary.manifest
-    title = f"{manifest.suite}/{manifest.candidate}@{run.summary.run}"
+    title, threat = run.title, run.summary.manifest.threat_model
     if files is None:
         click.echo(f"{title}: no attack broke a sample, so there is no image to write")
         return
@@ -99,7 +70,6 @@ def command(
             strict=True,
         )
     ]
-    threat = manifest.threat_model
     write_images(out, rows, files.clean, files.adversarial, threat.norm, threat.eps)
     still, n = int(files.fools.sum()), len(rows)
     click.echo(

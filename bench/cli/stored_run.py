@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from bench.cli import options
 from bench.errors import InputError
 from bench.store import RunFolder, Store
 from bench.store.manifest import Manifest
@@ -28,52 +32,99 @@ class StoredRun:
     candidate: Candidate
     dataset: Dataset
 
+    @property
+    def title(self) -> str:
+        """SUITE/CANDIDATE@RUN."""
+        manifest = self.summary.manifest
+        return f"{manifest.suite}/{manifest.candidate}@{self.summary.run}"
 
-def load_stored_run(
-    store: Store,
-    reference: str,
-    suite_name: str | None,
-    name: str | None,
-    architecture: str | None,
-    data_dir: Path | None,
-    model_dir: Path | None,
-    trust_code: bool,
-    check: Callable[[Manifest], None] | None = None,
-) -> StoredRun:
-    """Load a run, its candidate and its samples.
 
-    Args:
+@dataclass(frozen=True)
+class RunChoice:
+    """Which run, and where what made it is.
+
+    Attributes:
         reference: SUITE/CANDIDATE[@RUN].
+        results_dir: where the run is.
         suite_name: name or path of the run's suite; None: it ships.
         name: name or path of the run's candidate; None: its name alone finds it.
-        check: refuses a run that is of no use; None: one that keeps no witnesses.
-
-    Raises:
-        InputError: one of them is missing, or is not the run's.
+        architecture: of a model file.
+        data_dir: of the data sets.
+        model_dir: of downloaded weights.
+        trust_code: whether a candidate's own code may run.
     """
-    from bench.candidates.named.model_files import with_architecture  # torch: slow to import
-    from bench.candidates.registry import find_candidate, is_known
-    from bench.runs.verify import check_kind
 
-    summary = store.summary(reference, lambda kind: kind.has_witnesses)
-    manifest = summary.manifest
-    (check or check_kind)(manifest)
-    folder = store.folder(manifest)
-    suite = load_suite(suite_name or manifest.suite)
-    if suite.name != manifest.suite:
-        raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
-    try:
-        (wanted,) = with_architecture((name or manifest.candidate,), architecture)
-        found = find_candidate(wanted, suite, model_dir, trust_code)
-    except InputError as error:
-        if name is not None or is_known(manifest.candidate):
-            raise
-        raise InputError(
-            f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder or file "
-            "that a name alone does not find, or from a model in Python; name it by --candidate "
-            "FOLDER or FILE, or call bench.load(...).verify(model) in Python"
-        ) from error
-    candidate = found.load()
-    listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
-    dataset = dataset_of(manifest, suite, data_dir, candidate.preprocessing, listed)
-    return StoredRun(summary, folder, candidate, dataset)
+    reference: str
+    results_dir: Path
+    suite_name: str | None = None
+    name: str | None = None
+    architecture: str | None = None
+    data_dir: Path | None = None
+    model_dir: Path | None = None
+    trust_code: bool = False
+
+    @property
+    def store(self) -> Store:
+        """The folder of results."""
+        return Store(self.results_dir)
+
+    def load(self, check: Callable[[Manifest], None] | None = None) -> StoredRun:
+        """Load the run, its candidate and its samples.
+
+        Args:
+            check: refuses a run that is of no use; None: one that keeps no witnesses.
+
+        Raises:
+            InputError: one of them is missing, or is not the run's.
+        """
+        from bench.candidates.named.model_files import with_architecture  # torch: slow to import
+        from bench.candidates.registry import find_candidate, is_known
+        from bench.runs.verify import check_kind
+
+        summary = self.store.summary(self.reference, lambda kind: kind.has_witnesses)
+        manifest = summary.manifest
+        (check or check_kind)(manifest)
+        folder = self.store.folder(manifest)
+        suite = load_suite(self.suite_name or manifest.suite)
+        if suite.name != manifest.suite:
+            raise InputError(f"--suite: expected {manifest.suite}, the run's; got {suite.name}")
+        try:
+            (wanted,) = with_architecture((self.name or manifest.candidate,), self.architecture)
+            found = find_candidate(wanted, suite, self.model_dir, self.trust_code)
+        except InputError as error:
+            if self.name is not None or is_known(manifest.candidate):
+                raise
+            raise InputError(
+                f"{manifest.suite}/{manifest.candidate}@{summary.run}: made from a folder or file "
+                "that a name alone does not find, or from a model in Python; name it by "
+                "--candidate FOLDER or FILE, or call bench.load(...).verify(model) in Python"
+            ) from error
+        candidate = found.load()
+        listed = folder.samples()["index"].tolist() if manifest.selection.kind == "listed" else ()
+        dataset = dataset_of(manifest, suite, self.data_dir, candidate.preprocessing, listed)
+        return StoredRun(summary, folder, candidate, dataset)
+
+
+def chooses_a_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the argument and the options of a `RunChoice`; the command gets it as `choice`."""
+
+    @functools.wraps(command)
+    def collecting(**given: Any) -> None:
+        choice = RunChoice(**{field.name: given.pop(field.name) for field in fields(RunChoice)})
+        command(choice=choice, **given)
+
+    added = (
+        click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]"),
+        options.suite(required=False),
+        click.option(
+            "--candidate",
+            "name",
+            help="Folder of the submission, or model file, if the run named it by its path.",
+        ),
+        options.architecture,
+        options.results_dir,
+        options.data_dir,
+        options.model_dir,
+        options.trust_code,
+    )
+    return functools.reduce(lambda decorated, add: add(decorated), reversed(added), collecting)

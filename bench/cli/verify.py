@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli import options
-from bench.cli.stored_run import load_stored_run
+from bench.cli.stored_run import RunChoice, chooses_a_run
 from bench.formatting import count, duration, percent
 from bench.runs.devices import torch_device
-from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.runs.verify import Verification
@@ -22,32 +20,10 @@ SHOWN_FAILURES = 20
 
 
 @click.command("verify")
-@click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]")
-@options.suite(required=False)
-@click.option(
-    "--candidate",
-    "name",
-    help="Folder of the submission, or model file, if the run named it by its path.",
-)
-@options.architecture
-@options.results_dir
-@options.data_dir
-@options.model_dir
+@chooses_a_run
 @options.device
 @options.check_batch_size
-@options.trust_code
-def command(
-    reference: str,
-    suite_name: str | None,
-    name: str | None,
-    architecture: str | None,
-    results_dir: Path,
-    data_dir: Path | None,
-    model_dir: Path | None,
-    device: str,
-    batch_size: int,
-    trust_code: bool,
-) -> None:
+def command(choice: RunChoice, device: str, batch_size: int) -> None:
     """Confirm a run's robust accuracy as an upper bound by its witnesses; no attack is run.
 
     Checks each witness against the eps-ball and [0, 1], and runs the candidate once on it. For a
@@ -59,28 +35,14 @@ def command(
     from bench.runs.verify import verify  # torch: slow to import
     from bench.runs.verify_certificates import certifies, check_verifiable, verify_certificates
 
-    store = Store(results_dir)
-    run = load_stored_run(
-        store,
-        reference,
-        suite_name,
-        name,
-        architecture,
-        data_dir,
-        model_dir,
-        trust_code,
-        check_verifiable,
-    )
-    place = torch_device(device)
-    manifest = run.summary.manifest
-    title = f"{manifest.suite}/{manifest.candidate}@{run.summary.run}"
-    if certifies(manifest):
-        votes = verify_certificates(run.folder, run.candidate, run.dataset, store, place)
-        _tell_certificates(votes, title)
+    run, place = choice.load(check_verifiable), torch_device(device)
+    if certifies(run.summary.manifest):
+        votes = verify_certificates(run.folder, run.candidate, run.dataset, choice.store, place)
+        _tell_certificates(votes, run.title)
         is_confirmed = votes.is_confirmed
     else:
         result = verify(run.folder, run.candidate, run.dataset, place, batch_size)
-        _tell(result, title)
+        _tell(result, run.title)
         is_confirmed = result.is_confirmed
     sys.exit(0 if is_confirmed else 1)
 

@@ -8,56 +8,13 @@ Within the radius the certified class keeps half of a smoothed classifier's vote
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy.stats import binom
-from torch import Tensor, nn
 
-from bench.certification.noise import Noise, Piece
-from bench.decision import NO_CLASS, classes_of
 from bench.statistics.clopper_pearson import clopper_pearson_lower, clopper_pearson_upper
 from bench.store.records import IntArray
 
-VOTES = 1000
-VOTES_A_BATCH = 250
 FAILURE_PROBABILITY = 0.001
 """The probability of an error in one certificate, as in the suites, and in the votes against it."""
-SEED_OFFSET = 0x5EED
-"""Added to the run's seed: the draws of the certificate must not judge it."""
-
-
-def contradicted(
-    voter: nn.Module,
-    sigma: float,
-    alpha: float | None,
-    images: Tensor,
-    index: Tensor,
-    classes: Tensor,
-    seed: int,
-) -> Tensor:
-    """Return which certificates votes contradict, (n,) bool.
-
-    Each test is exact: it contradicts a sound certificate with a probability of at most
-    `FAILURE_PROBABILITY`.
-
-    Args:
-        voter: what votes, on the device where it is to run.
-        sigma: of the noise, in the [0, 1] pixel scale.
-        alpha: weight of the votes in a mix; None: they alone decide.
-        images: (n, C, H, W) inside certified radii, on that device.
-        index: (n,) int64, places of the samples in the data set, which decide the draws.
-        classes: (n,) int64, the certified ones.
-        seed: of the certification; the draws here are others.
-    """
-    noise = Noise(seed + SEED_OFFSET, images.device)
-    return torch.tensor(
-        [
-            contradicts(_votes(voter, image, place, sigma, noise), certified, alpha)
-            for image, place, certified in zip(
-                images, index.tolist(), classes.tolist(), strict=True
-            )
-        ],
-        dtype=torch.bool,
-    )
 
 
 def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:
@@ -68,6 +25,9 @@ def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:
             answer counts as one more class, as it does in the certificate.
         certified: the class.
         alpha: weight of the votes in a mix; None: they alone decide.
+
+    Returns:
+        True for a sound certificate with a probability of at most `FAILURE_PROBABILITY`.
     """
     mine, draws = votes[certified], votes.sum()
     if alpha is None:
@@ -77,15 +37,3 @@ def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:
     rival = np.delete(votes, certified).max()
     most = clopper_pearson_upper(mine, draws, share) - clopper_pearson_lower(rival, draws, share)
     return bool(most < (1 - alpha) / alpha)
-
-
-def _votes(voter: nn.Module, image: Tensor, index: int, sigma: float, noise: Noise) -> IntArray:
-    """Return how many of `VOTES` draws vote for each class, and in the last place for none."""
-    found = []
-    for first in range(0, VOTES, VOTES_A_BATCH):
-        draws = noise.normal([Piece(0, index, first, VOTES_A_BATCH)], image.shape)
-        with torch.no_grad():
-            logits = voter(image + sigma * draws)
-        classes, none = classes_of(logits), logits.shape[1]
-        found.append(torch.where(classes == NO_CLASS, none, classes).cpu())
-    return np.bincount(torch.cat(found).numpy(), minlength=none + 1)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
-from bench.certification.contradiction import FAILURE_PROBABILITY, contradicted
+from bench.certification.contradiction import FAILURE_PROBABILITY
+from bench.certification.fresh_votes import contradicted
 from bench.data import Dataset
 from bench.statistics.excess import beyond_chance
 from bench.store import RunFolder, Store

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bench.candidates import Candidate
 from bench.certification.accuracy import certified_counts
-from bench.certification.contradiction import FAILURE_PROBABILITY, VOTES
+from bench.certification.contradiction import FAILURE_PROBABILITY
+from bench.certification.fresh_votes import VOTES
 from bench.data import Dataset
 from bench.errors import InputError
 from bench.flags.certificates import contradicted_certificates, witnesses_in, witnesses_inside

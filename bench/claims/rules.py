@@ -171,10 +171,11 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     if attacked is None:
         return Finding(test, "not decided", "no accepted run attacked it", samples, tuple(numbers))
     of_mine, of_attacked = common(mine.index, attacked.index)
-    tried = mine.at(eps)[of_mine]
+    # Where the mean softmax is wrong without an attack, nothing was attacked.
+    tried = mine.at(eps)[of_mine] & attacked.standing("clean")[of_attacked]
     broken = tried & ~attacked.standing("robust")[of_attacked]
     numbers.append(
-        Number(f"{at}, of those broken by attacks", f"{broken.sum():,} of {tried.sum():,}")
+        Number(f"broken by attacks, of those {at}", f"{broken.sum():,} of {tried.sum():,}")
     )
     asked, against = (signs[of_mine] & broken for signs in (mine.asked, mine.contradicted))
     if asked.any():

@@ -23,7 +23,7 @@ from bench.pages.addresses import candidate_page
 from bench.pages.calibration import attacked_reliability, clean_reliability
 from bench.pages.calibration_plot import confidence_plot, reliability_plot
 from bench.pages.candidate_records import CandidateRecords
-from bench.pages.certified import CertifiedEntry, certified_board
+from bench.pages.certified import BesideBase, CertifiedEntry, beside_base, certified_board
 from bench.pages.certified_band_plot import certified_band_plot
 from bench.pages.class_plot import class_plot, confusion_plot, matrix_height
 from bench.pages.command import command_of
@@ -76,12 +76,15 @@ class Candidate:
             None: no run attacked.
         runs: all its complete runs, newest first.
         certified: its certifications, by descending average radius.
+        beside_base: if it is a mix, one of these beside its robust base's alone; None: there is
+            no such pair.
     """
 
     name: str
     entry: Entry | None
     runs: tuple[Summary, ...]
     certified: tuple[CertifiedEntry, ...]
+    beside_base: BesideBase | None = None
 
     @cached_property
     def main(self) -> Summary:
@@ -129,10 +132,10 @@ def figures_of(store: Store, summary: Summary) -> dict[str, Figure]:
     eps = summary.manifest.threat_model.eps
     board = certified_board(store, summary.manifest.suite, eps)
     certified = [each for each in board.entries if each.summary.run == summary.run] if board else []
+    beside = beside_base(certified, board) if board else None
+    candidate = Candidate(summary.manifest.candidate, entry, (summary,), tuple(certified), beside)
     with collecting_figures() as found:
-        _content(
-            store, eps, Candidate(summary.manifest.candidate, entry, (summary,), tuple(certified))
-        )
+        _content(store, eps, candidate)
     return found
 
 
@@ -152,15 +155,12 @@ def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
         runs.setdefault(run.manifest.candidate, []).append(run)
     certified = certified_board(store, board.suite, board.threat_model.eps)
     proven = certified.entries if certified else ()
-    return [
-        Candidate(
-            name,
-            entries.get(name),
-            tuple(its),
-            tuple(each for each in proven if each.manifest.candidate == name),
-        )
-        for name, its in runs.items()
-    ]
+    found = []
+    for name, its in runs.items():
+        own = tuple(each for each in proven if each.manifest.candidate == name)
+        beside = beside_base(own, certified) if certified else None
+        found.append(Candidate(name, entries.get(name), tuple(its), own, beside))
+    return found
 
 
 def _content(store: Store, eps: float, candidate: Candidate) -> dict[str, Any]:
@@ -190,7 +190,11 @@ def _content(store: Store, eps: float, candidate: Candidate) -> dict[str, Any]:
     if candidate.certified:
         attacked = summary if isinstance(summary, AttackedSummary) else None
         content["certified_figure"] = certified_band_plot(
-            candidate.certified, attacked, eps, "certified-band"
+            candidate.certified,
+            attacked,
+            eps,
+            "certified-band",
+            candidate.beside_base.base if candidate.beside_base else None,
         )
         numbers["certifications"] = [
             each.summary.model_dump(mode="json") for each in candidate.certified

@@ -103,6 +103,30 @@ class CertifiedEntry:
 
 
 @dataclass(frozen=True)
+class BesideBase:
+    """A mix and its robust base alone, certified on the same samples with as many draws.
+
+    Attributes:
+        mix: the mix's certification.
+        base: the base's.
+        eps: radius of the suite's threat model.
+    """
+
+    mix: CertifiedEntry
+    base: CertifiedEntry
+    eps: float
+
+    @property
+    def rows(self) -> list[tuple[float, float, float]]:
+        """Radii with the certified accuracies of mix and base, as far as one of them reaches."""
+        accuracies = [
+            (radius, self.mix.accuracy_at(radius), self.base.accuracy_at(radius))
+            for radius in sorted({*RADII, self.eps})
+        ]
+        return [row for row in accuracies if row[1] or row[2]]
+
+
+@dataclass(frozen=True)
 class CertifiedBoard:
     """The certifications of a suite.
 
@@ -204,6 +228,32 @@ def certified_board(store: Store, suite: str, eps: float) -> CertifiedBoard | No
         key=lambda entry: (-entry.summary.certified.average_certified_radius, _key(entry.summary))
     )
     return CertifiedBoard(eps, tuple(entries))
+
+
+def beside_base(entries: Sequence[CertifiedEntry], board: CertifiedBoard) -> BesideBase | None:
+    """Return the first certification of a mix whose robust base alone was certified likewise.
+
+    Args:
+        entries: certifications of one candidate.
+        board: where the base's would be.
+    """
+    for mix in entries:
+        described = mix.manifest.information.get("mix") or {}
+        wanted = (described.get("definitions") or {}).get("robust")
+        for base in board.entries:
+            if (
+                wanted is not None
+                and base.manifest.definition_sha256 == wanted
+                and base.manifest.selection == mix.manifest.selection
+                and _how_drawn(base) == _how_drawn(mix)
+            ):
+                return BesideBase(mix, base, board.eps)
+    return None
+
+
+def _how_drawn(entry: CertifiedEntry) -> tuple[object, ...]:
+    settings = entry.manifest.engine_settings
+    return tuple(settings.get(name) for name in ("procedure", "sigma", "noise_samples"))
 
 
 def _draws(entry: CertifiedEntry) -> str:

@@ -21,6 +21,7 @@ def certified_band_plot(
     attacked: AttackedSummary | None,
     eps: float,
     identifier: str,
+    base: CertifiedEntry | None = None,
 ) -> Markup:
     """Draw certified accuracy against radius, and the upper bound that an attack proves.
 
@@ -32,12 +33,14 @@ def certified_band_plot(
         attacked: a run that attacked it; None: there is no upper bound.
         eps: radius of the suite's threat model.
         identifier: unique on the page.
+        base: a certification of the robust base alone, if the candidate is a mix.
 
     Returns:
         an <svg> element.
     """
     shown = entries[:MOST]
-    farthest = max([float(each.radii[-1]) for each in shown if len(each.radii)] + [eps])
+    drawn = [*shown, *([] if base is None else [base])]
+    farthest = max([float(each.radii[-1]) for each in drawn if len(each.radii)] + [eps])
     grid = np.arange(0.0, 1.08 * farthest + 2 * GRID_STEP, GRID_STEP)
     curves = [100 * each.curve(grid) for each in shown]
     texts = [
@@ -86,12 +89,26 @@ def certified_band_plot(
                 f"{entry.summary.n_examples:,}",
             )
             sketch.set_title(line, f"ACR {entry.summary.certified.average_certified_radius:.3f}")
+        if base is not None:
+            axes.step(
+                grid,
+                100 * base.curve(grid),
+                where="post",
+                color=ROLES["muted"],
+                linewidth=1.6,
+                linestyle=(0, (5, 2)),
+                label=f"{base.manifest.candidate} alone, certified",
+            )
+            texts.append(
+                f"{base.manifest.candidate} alone: {percent(base.accuracy_at(eps))}% certified at "
+                f"{radius(eps)}"
+            )
         axes.axvline(eps, color=ROLES["muted"], linewidth=0.9, linestyle=(0, (2, 3)))
         axes.set_xlim(0, float(grid[-1]))
         axes.set_ylim(0, 101)
         axes.set_xlabel("L2 radius, in the [0, 1] pixel scale")
         axes.set_ylabel("Accuracy (%)")
         axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=9, columnspacing=1.6
+            loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, fontsize=9, columnspacing=1.6
         )
         return sketch.to_svg(identifier, "Accuracy against radius. " + "; ".join(texts) + ".")

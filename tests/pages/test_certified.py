@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.pages.build import build_report
-from bench.pages.certified import CertifiedBoard, certified_board
+from bench.pages.certified import CertifiedBoard, beside_base, certified_board
 from bench.pages.repeated import repeated_trainings
 from bench.runs.certification import Certification
 from bench.store import Store
@@ -150,3 +150,26 @@ def test_trainings_that_differ_in_their_seed_alone_make_means(tmp_path: Path) ->
     page = (tmp_path / "reports" / "digits-l2.html").read_text()
     assert "Repeated trainings" in page
     assert "0.250 &plusmn; 0.071" in page
+
+
+def test_a_mix_stands_beside_its_robust_base(tmp_path: Path) -> None:
+    store, page = Store(tmp_path / "results"), "digits-l2/mixed.html"
+    of_base = "b" * 64
+    mix = {"accurate": "a", "robust": "base", "definitions": {"accurate": "0", "robust": of_base}}
+    mixed = certification("mixed", 0.25, information={"mix": mix})
+    save_certification(store, mixed, [0.1, 0.2, 0.3, 0.6], 5, 1)
+    longer = {"sigma": 0.25, "procedure": "fixed", "noise_samples": 9}
+    other = certification("more-draws", 0.25, definition_sha256=of_base, engine_settings=longer)
+    save_certification(store, other, [0.9] * 10, 0, 0)
+    build_report(store, tmp_path / "reports")
+    assert "What the mix buys" not in (tmp_path / "reports" / page).read_text()
+
+    save_certification(
+        store, certification("base", 0.25, definition_sha256=of_base), [0.6] * 3, 6, 1
+    )
+    board = board_of(store)
+    pair = beside_base([each for each in board.entries if each.manifest == mixed], board)
+    assert pair is not None
+    assert pair.rows == [(0.0, 0.4, 0.3), (0.25, 0.2, 0.3), (0.5, 0.1, 0.3)]
+    build_report(store, tmp_path / "reports")
+    assert "What the mix buys" in (tmp_path / "reports" / page).read_text()

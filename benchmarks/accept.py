@@ -52,10 +52,10 @@ def joined(
 
 
 def votes(store: Store, reference: str) -> dict[int, bool]:
-    """Return for samples with an adversarial image inside their radius whether votes confirm it."""
+    """Return for samples with a witness inside their radius whether fresh votes let it stand."""
     run = RunChoice(reference, store.root).load(check_verifiable)
     device = torch.device("cpu")
-    return verify_certificates(run.folder, run.candidate, run.dataset, store, device).of_samples()
+    return verify_certificates(run.folder, run.candidate, run.dataset, store, device).stands
 
 
 def main(names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from bench.data.in_hand import PREFIX as IN_HAND
 from bench.errors import InputError
 from bench.formatting import accuracy_text, percent
 from bench.statistics import Interval
-from bench.store import RunFolder
+from bench.store import RunFolder, Store
 from bench.store.records import ImageArray, Witnesses
 from bench.store.summary import (
     AttackedSummary,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # torch and matplotlib are slow to import, and records are re
     from bench.candidates import CandidateReference
     from bench.data import Dataset
     from bench.runs.verify import Verification
+    from bench.runs.verify_certificates import CertificateVerification
     from bench.suites import Suite
 
 
@@ -246,8 +247,11 @@ class Evaluation:
         labels: Images | None = None,
         device: str | torch.device = "auto",
         batch_size: int = 250,
-    ) -> Verification:
+    ) -> Verification | CertificateVerification:
         """Run the candidate once on each adversarial image, and attack nothing.
+
+        For a certification, fresh votes are taken at the candidate's witnesses inside certified
+        radii.
 
         Args:
             model: as for `bench.evaluate`; None: the one of the run.
@@ -266,11 +270,16 @@ class Evaluation:
         from bench.api.models import device_of, modules_of, suite_in_hand
         from bench.api.wording import errors_in_python
         from bench.candidates.live import borrowed
-        from bench.runs.verify import check_kind, verify
+        from bench.runs.verify import verify
+        from bench.runs.verify_certificates import (
+            check_verifiable,
+            is_certification,
+            verify_certificates,
+        )
 
         with errors_in_python(), usual_torch():
-            check_kind(self.summary.manifest)
             manifest = self.summary.manifest
+            check_verifiable(manifest)
             suite = self.origin.suite
             dataset = self.origin.dataset
             if images is not None or labels is not None:
@@ -282,6 +291,11 @@ class Evaluation:
                 if dataset is None:
                     dataset = self._dataset(suite or self._suite(), candidate.preprocessing)
                 place = device_of(device, reference)
+                if is_certification(manifest):
+                    store = Store(self.folder.path.parents[2])
+                    return verify_certificates(
+                        self.folder, candidate, dataset, store, place, batch_size
+                    )
                 return verify(self.folder, candidate, dataset, place, batch_size)
 
     def compare(self, other: Evaluation) -> Comparison:

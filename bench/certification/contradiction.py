@@ -1,8 +1,8 @@
 """What fresh votes at an image inside a certified radius say of the certificate.
 
-Within the radius the certified class keeps half of a smoothed classifier's votes (Cohen et al.
-2019, arXiv 1902.02918); in a mix that gives them the weight alpha, it leads each other class by
-(1 - alpha) / alpha of them. Votes that have less contradict the certificate.
+Within the radius the certified class has at least half of a smoothed classifier's votes (Cohen et
+al. 2019, arXiv 1902.02918); in a mix that gives them the weight alpha, it leads each other class by
+at least (1 - alpha) / alpha of them. Votes that have less contradict the certificate.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import numpy as np
 from scipy.stats import binom
 
 from bench.statistics.clopper_pearson import clopper_pearson_lower, clopper_pearson_upper
+from bench.statistics.excess import beyond_chance
 from bench.store.records import IntArray
 
 FAILURE_PROBABILITY = 0.001
-"""The probability of an error in one certificate, as in the suites, and in the votes against it."""
+"""The largest probability that votes contradict a certificate that holds."""
+USUAL_FAILURE_PROBABILITY = 0.001
+"""Of a certificate, in the suites and in the papers."""
 
 
 def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:
@@ -27,7 +30,7 @@ def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:
         alpha: weight of the votes in a mix; None: they alone decide.
 
     Returns:
-        True for a sound certificate with a probability of at most `FAILURE_PROBABILITY`.
+        True for a certificate that holds with a probability of at most `FAILURE_PROBABILITY`.
     """
     mine, draws = votes[certified], votes.sum()
     if alpha is None:
@@ -36,4 +39,17 @@ def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:
     share = FAILURE_PROBABILITY / len(votes)
     rival = np.delete(votes, certified).max()
     most = clopper_pearson_upper(mine, draws, share) - clopper_pearson_lower(rival, draws, share)
-    return bool(most < (1 - alpha) / alpha)
+    return bool(alpha * most < 1 - alpha)
+
+
+def too_many(
+    contradicted: int, n: int, failure_probability: float = USUAL_FAILURE_PROBABILITY
+) -> bool:
+    """Return whether more certificates are contradicted than certificates and votes may err.
+
+    Args:
+        contradicted: how many are, each of another sample.
+        n: how many were looked at.
+        failure_probability: of a certificate.
+    """
+    return beyond_chance(contradicted, n, failure_probability + FAILURE_PROBABILITY)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -131,6 +131,7 @@ class AcceptedCertification(KeptRun):
             radius=np.array([-1.0 if word == NONE else float(word) for word in words]),
             asked=np.array([sign != NONE for sign in self.fresh_votes]),
             contradicted=np.array([sign == "0" for sign in self.fresh_votes]),
+            weights_sha256=self.weights_sha256,
         )
 
 
@@ -143,12 +144,14 @@ class RadiiOfSamples:
         radius: (n,) certified L2 radius; -1 where the prediction is wrong or there is none.
         asked: (n,) whether fresh votes were taken at adversarial images inside the radius.
         contradicted: (n,) whether they contradict the certificate.
+        weights_sha256: as in `KeptRun`; "" for a published log.
     """
 
     index: NDArray[np.int64]
     radius: NDArray[np.float64]
     asked: NDArray[np.bool_]
     contradicted: NDArray[np.bool_]
+    weights_sha256: str = ""
 
     @cached_property
     def counted(self) -> NDArray[np.float64]:
@@ -157,8 +160,12 @@ class RadiiOfSamples:
 
     def some(self, rows: NDArray[np.intp]) -> RadiiOfSamples:
         """Return the samples in these rows (m,) alone."""
-        return RadiiOfSamples(
-            self.index[rows], self.radius[rows], self.asked[rows], self.contradicted[rows]
+        return replace(
+            self,
+            index=self.index[rows],
+            radius=self.radius[rows],
+            asked=self.asked[rows],
+            contradicted=self.contradicted[rows],
         )
 
     def at(self, radius: float) -> NDArray[np.bool_]:

@@ -56,7 +56,7 @@ def certified_table(evidence: Evidence) -> str:
         )
     header = (
         "suite", "candidate", "sigma", "test images", "draws", "average certified radius",
-        "right without an attack", "certified",
+        "right by votes", "certified",
     )  # fmt: skip
     return table(header, cells)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from bench.certification.contradiction import FAILURE_PROBABILITY
+from bench.certification.contradiction import too_many
 from bench.claims.accepted_samples import RadiiOfSamples
 from bench.claims.evidence import Evidence, Standing, common
 from bench.claims.papers import PaperClaim, Rule, Test
@@ -28,7 +28,6 @@ from bench.claims.wording import (
 )
 from bench.formatting import percent
 from bench.statistics.comparison import SIGNIFICANCE
-from bench.statistics.excess import beyond_chance
 from bench.statistics.paired import mean_interval, paired_counts
 from bench.suites import read_suite
 
@@ -156,50 +155,51 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     other = test.against[0].name
     certified_counts = paired_counts(mine.at(eps), base.at(eps))
     numbers = [
-        Number(f"{name}: right without an attack", share(mine.at(0))),
+        Number(f"{name}: right by votes", share(mine.at(0))),
         Number(f"{name}: {at}", share(mine.at(eps))),
         Number(f"{name}: average certified radius", mean_radius(mine.counted)),
-        Number(f"{other}: right without an attack", share(base.at(0))),
+        Number(f"{other}: right by votes", share(base.at(0))),
         Number(f"{other}: {at}", share(base.at(eps))),
         Number(f"{other}: average certified radius", mean_radius(base.counted)),
-        Number(
-            "difference, right without an attack", difference(paired_counts(mine.at(0), base.at(0)))
-        ),
+        Number("difference, right by votes", difference(paired_counts(mine.at(0), base.at(0)))),
         Number(f"difference, {at}", difference(certified_counts)),
     ]
     attacked = evidence.samples_of(test.suite, test.network)
     if attacked is None:
         return Finding(test, "not decided", "no accepted run attacked it", samples, tuple(numbers))
+    if attacked.weights_sha256 != mine.weights_sha256:
+        reason = "the accepted attack is one on other weights than the certified ones"
+        return Finding(test, "not decided", reason, samples, tuple(numbers))
     of_mine, of_attacked = common(mine.index, attacked.index)
     # Where the mean softmax is wrong without an attack, nothing was attacked.
     tried = mine.at(eps)[of_mine] & attacked.standing("clean")[of_attacked]
     broken = tried & ~attacked.standing("robust")[of_attacked]
     numbers.append(
-        Number(f"broken by attacks, of those {at}", f"{broken.sum():,} of {tried.sum():,}")
-    )
-    asked, against = (signs[of_mine] & broken for signs in (mine.asked, mine.contradicted))
-    if asked.any():
-        numbers.append(
-            Number(
-                "of these, certificates that fresh votes contradict",
-                f"{against.sum():,} of {asked.sum():,}",
-            )
+        Number(
+            f"broken by attacks, of those {at} and right without an attack",
+            f"{broken.sum():,} of {tried.sum():,}",
         )
+    )
+    asked, against = int(mine.asked.sum()), int(mine.contradicted.sum())
+    if asked:
+        what = "contradicted by fresh votes, of all certificates with an attacked image inside"
+        numbers.append(Number(what, f"{against:,} of {asked:,}"))
     outcome: Outcome = "not decided"
-    if beyond_chance(int(against.sum()), int(asked.sum()), FAILURE_PROBABILITY):
+    if too_many(against, asked):
         outcome, reason = "not seen", "fresh votes contradict certificates, beyond their errors"
-    elif (broken & ~asked).any():
+    elif (broken & ~mine.asked[of_mine]).any():
         reason = (
             "attacks on the mean softmax broke images inside the radius that the votes certify, "
             "and no fresh votes were taken on them"
         )
     elif not mine.at(eps).any():
         outcome, reason = "not seen", f"nothing is {at}"
-    elif broken.any():
+    elif asked:
         outcome = "seen"
         reason = (
-            "there are certificates, and fresh votes contradict none of those inside which attacks "
-            "broke the mean softmax"
+            "there are certificates, and where attacks on the mean softmax reached into them, "
+            "fresh votes contradict "
+            + ("no more of them than their errors explain" if against else "none")
         )
     else:
         outcome, reason = "seen", "there are certificates, and no attack broke one"
@@ -298,16 +298,16 @@ def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSampl
 def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:
     """Return the accuracies that there are, where samples cannot be compared."""
     found = [
-        evidence.result(test.suite, network.model_copy(update={"protocol": ""}))
+        (network, evidence.result(test.suite, network.model_copy(update={"protocol": ""})))
         for network in (test.network, *test.against)
     ]
     return tuple(
         Number(
-            f"`{row.candidate}`, {row.protocol}: clean, robust",
+            f"{network.name}, {row.protocol}: clean, robust",
             f"{percent(row.clean_accuracy)}, {percent(row.robust_accuracy)} "
             f"(n = {row.n_examples:,}; accuracies alone, not paired)",
         )
-        for row in found
+        for network, row in found
         if row is not None
     )
 

@@ -20,7 +20,7 @@ def share(stands: NDArray[np.bool_]) -> str:
 def difference(counts: PairedCounts) -> str:
     """Return the difference of two accuracies in points, with its interval and McNemar's p."""
     low, high = counts.interval()
-    return f"{between(counts.difference, low, high)}, p = {p_value(counts.p_value)}"
+    return f"{between(counts.difference, low, high)}, {p_value(counts.p_value)}"
 
 
 def between(value: float, low: float, high: float) -> str:
@@ -29,8 +29,8 @@ def between(value: float, low: float, high: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with two digits."""
-    return "below 0.0001" if value < 1e-4 else f"{value:.2g}"
+    """Return a p-value with two digits, such as p = 0.031."""
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
 
 
 def size(fraction: float) -> str:

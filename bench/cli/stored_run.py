@@ -72,7 +72,7 @@ class RunChoice:
         """Load the run, its candidate and its samples.
 
         Args:
-            check: refuses a run that is of no use; None: one that keeps no witnesses.
+            check: raises for a run that the command cannot use; None: for one without witnesses.
 
         Raises:
             InputError: one of them is missing, or is not the run's.

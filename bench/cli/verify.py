@@ -27,17 +27,23 @@ def command(choice: RunChoice, device: str, batch_size: int) -> None:
     """Confirm a run's robust accuracy as an upper bound by its witnesses; no attack is run.
 
     Checks each witness against the eps-ball and [0, 1], and runs the candidate once on it. For a
-    certification, takes fresh votes at the candidate's adversarial images inside certified radii.
-    A suite of your own is named by --suite, a submission that was named by its path by --candidate.
+    certification, takes fresh votes at the candidate's witnesses inside certified radii. A suite of
+    your own is named by --suite, a submission that was named by its path by --candidate.
 
     Exit codes: 0 confirmed, 1 not confirmed, 2 wrong usage or input.
     """
     from bench.runs.verify import verify  # torch: slow to import
-    from bench.runs.verify_certificates import certifies, check_verifiable, verify_certificates
+    from bench.runs.verify_certificates import (
+        check_verifiable,
+        is_certification,
+        verify_certificates,
+    )
 
     run, place = choice.load(check_verifiable), torch_device(device)
-    if certifies(run.summary.manifest):
-        votes = verify_certificates(run.folder, run.candidate, run.dataset, choice.store, place)
+    if is_certification(run.summary.manifest):
+        votes = verify_certificates(
+            run.folder, run.candidate, run.dataset, choice.store, place, batch_size
+        )
         _tell_certificates(votes, run.title)
         is_confirmed = votes.is_confirmed
     else:
@@ -62,20 +68,28 @@ def _tell(result: Verification, title: str) -> None:
 
 
 def _tell_certificates(result: CertificateVerification, title: str) -> None:
-    against = sorted(index for index, stands in result.of_samples().items() if not stands)
-    click.echo(
-        f"witnesses   {count(len(result.index))} lie inside a certified radius, of "
-        f"{count(len(result.of_samples()))} samples"
-    )
-    click.echo(f"votes       {count(result.votes)} in {duration(result.seconds)}")
+    against = sorted(index for index, stands in result.stands.items() if not stands)
+    looked_at = len(result.index)
+    if not looked_at:
+        click.echo(
+            "witnesses   none lies inside a certified radius, so there was nothing to check; "
+            "attack the candidate first, such as by --protocol standard"
+        )
+    else:
+        click.echo(
+            f"witnesses   {count(looked_at)} samples have one inside their certified radius\n"
+            f"votes       {count(result.votes)} in {duration(result.seconds)}"
+        )
     for index in against[:SHOWN_FAILURES]:
         click.echo(f"failed: sample {index}: fresh votes contradict its certificate")
     if len(against) > SHOWN_FAILURES:
         click.echo(f"failed: and {len(against) - SHOWN_FAILURES} more")
     verdict = "not contradicted" if result.is_confirmed else "CONTRADICTED"
+    if against and result.is_confirmed:
+        verdict = f"{len(against)} of {looked_at} contradicted, no more than chance explains"
     click.echo(
-        f"{title}: {verdict}: {percent(result.claimed)}% are right and certified at the suite's "
-        "radius"
+        f"{title}: {verdict}: {percent(result.claimed)}% are right and certified at L2 radius "
+        f"{result.radius:g}"
     )
 
 

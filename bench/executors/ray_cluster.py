@@ -34,7 +34,7 @@ SECONDS_BETWEEN_COUNTS = 5.0
 SECONDS_TO_FIND_A_WORKER = 300.0
 """Without any worker for so long, the run ends."""
 SECONDS_TO_ANSWER = 10.0
-"""Where a cluster is said to be, something answers within so long."""
+"""How long to wait for an answer at a given address."""
 _LOOPBACK = "127.0.0.1"
 _KNOWS_NOTHING = b"-"
 """The answer of an actor that was told of another task or chain than it is asked about."""
@@ -375,7 +375,7 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--executor: expected a Ray cluster at {address}, where nothing answers ({error}); "
-            f"start one there by `ray start --head --port {port}`"
+            "start one there by `ray start --head`, or correct --executor or RAY_ADDRESS"
         ) from error
 
 

@@ -12,30 +12,44 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pandas import DataFrame
 from torch import Tensor
 
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
-from bench.certification.contradiction import FAILURE_PROBABILITY
+from bench.certification.contradiction import USUAL_FAILURE_PROBABILITY, too_many
 from bench.certification.fresh_votes import contradicted
 from bench.data import Dataset
-from bench.statistics.excess import beyond_chance
 from bench.store import RunFolder, Store
 from bench.store.kinds import kind_named
 from bench.store.manifest import Manifest
-from bench.store.records import Certificates, Witnesses
+from bench.store.records import Certificates, ImageArray, Witnesses
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import Flag
 from bench.store.tables import Tables, certificates_of
 
 MOST_WITNESSES = 32
 """How many witnesses a flag looks at."""
+VOTES_AT_ONCE = 250
 SIGMA_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
+class Proved:
+    """Certificates of one run.
+
+    Attributes:
+        certificates: of its samples.
+        failure_probability: of each.
+    """
+
+    certificates: Certificates
+    failure_probability: float
+
+
+@dataclass(frozen=True)
 class Contested:
-    """Witnesses inside the certified radius of their samples.
+    """For each sample with witnesses inside its certified radius, the farthest of them.
 
     Attributes:
         index: (n,) int64, places in the data set.
@@ -74,31 +88,39 @@ def unsound_certificates(
     sigma = candidate.sigma
     if sigma is None or candidate.voter is None:
         return None
-    certificates, witnesses = [], []
+    proved, witnesses = [], []
     if kind_named(manifest.kind).certifies:
-        certificates.append(certificates_of(tables.samples))
+        proved.append(proved_by(manifest, tables.samples))
     elif tables.witnesses is not None:
         witnesses.append(tables.witnesses)
-    certificates += certificates_in(store, manifest, sigma)
+    proved += proved_in(store, manifest, sigma)
     witnesses += witnesses_in(store, manifest, dataset)
+    certificates = [each.certificates for each in proved]
     contested = witnesses_inside(certificates, witnesses, dataset).first(MOST_WITNESSES)
     n = len(contested.index)
+    if n == 0:
+        return None
     unsound = int(contradicted_certificates(candidate, contested, manifest.seed, device).sum())
-    if not beyond_chance(unsound, n, FAILURE_PROBABILITY):
+    threshold = max(each.failure_probability for each in proved)
+    if not too_many(unsound, n, threshold):
         return None
     return Flag(
         name="unsound-certificate",
         measured=unsound / n,
-        threshold=FAILURE_PROBABILITY,
-        meaning="At this share of the adversarial images that lie inside a certified radius, fresh "
-        "votes contradict what the certificate says of them: what was proved does not hold.",
+        threshold=threshold,
+        meaning="Of this share of the samples with an adversarial image inside their certified "
+        "radius, fresh votes contradict the certificate there: what was proved does not hold.",
         advice="Distrust the certification: look at its sigma, at how its draws are made, and at "
         "whether it was made of these very weights.",
     )
 
 
 def contradicted_certificates(
-    candidate: Candidate, contested: Contested, seed: int, device: torch.device
+    candidate: Candidate,
+    contested: Contested,
+    seed: int,
+    device: torch.device,
+    at_once: int = VOTES_AT_ONCE,
 ) -> Tensor:
     """Return which certificates fresh votes at their witnesses contradict, (n,) bool.
 
@@ -107,24 +129,30 @@ def contradicted_certificates(
         contested: witnesses and certified classes.
         seed: of the run.
         device: where the votes are taken.
+        at_once: noisy images in one pass.
     """
     assert candidate.voter is not None
     assert candidate.sigma is not None
     return contradicted(
-        candidate.voter.to(device),
+        candidate.voter,
         candidate.sigma,
         candidate.module.alpha if isinstance(candidate.module, Mix) else None,
-        contested.images.to(device),
+        contested.images,
         contested.index,
         contested.classes,
         seed,
+        device,
+        at_once,
     )
 
 
 def witnesses_inside(
     certificates: Iterable[Certificates], witnesses: Iterable[Witnesses], dataset: Dataset
 ) -> Contested:
-    """Return the witnesses that lie inside the largest certified radius of their samples."""
+    """Return for each sample the farthest witness inside its largest certified radius.
+
+    One alone, since votes at several images of a sample would judge the same certificate.
+    """
     images = dataset.images.numpy()
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
     certified: dict[int, tuple[float, int]] = {}
@@ -133,24 +161,37 @@ def witnesses_inside(
             found.index.tolist(), found.radius.tolist(), found.prediction.tolist(), strict=True
         ):
             certified[index] = max(certified.get(index, (0.0, -1)), (radius, prediction))
-    inside = [
-        (index, image)
-        for each in witnesses
-        for index, image in zip(each.index.tolist(), each.images, strict=True)
-        if index in certified
-        and float(np.linalg.norm(image - images[place[index]])) < certified[index][0]
-    ]
+    farthest: dict[int, tuple[float, ImageArray]] = {}
+    for each in witnesses:
+        for index, image in zip(each.index.tolist(), each.images, strict=True):
+            if index not in certified:
+                continue
+            distance = float(np.linalg.norm(image - images[place[index]]))
+            before, _ = farthest.get(index, (-1.0, image))
+            if before < distance < certified[index][0]:
+                farthest[index] = distance, image
+    chosen = [image for _, image in farthest.values()]
     return Contested(
-        torch.tensor([index for index, _ in inside], dtype=torch.int64),
-        torch.from_numpy(np.stack([image for _, image in inside]) if inside else images[:0]),
-        torch.tensor([certified[index][1] for index, _ in inside], dtype=torch.int64),
+        torch.tensor(list(farthest), dtype=torch.int64),
+        torch.from_numpy(np.stack(chosen) if chosen else images[:0]),
+        torch.tensor([certified[index][1] for index in farthest], dtype=torch.int64),
     )
 
 
-def certificates_in(store: Store, manifest: Manifest, sigma: float) -> list[Certificates]:
-    """Return what a store's complete certifications of a run's candidate and data set say."""
+def proved_by(manifest: Manifest, samples: DataFrame) -> Proved:
+    """Return what a certification proved.
+
+    Args:
+        samples: the run's table.
+    """
+    failure = manifest.engine_settings.get("failure_probability", USUAL_FAILURE_PROBABILITY)
+    return Proved(certificates_of(samples), float(failure))
+
+
+def proved_in(store: Store, manifest: Manifest, sigma: float) -> list[Proved]:
+    """Return what a store's complete certifications of a run's candidate and data set proved."""
     return [
-        certificates_of(folder.samples())
+        proved_by(folder.manifest(), folder.samples())
         for folder in _others(store, manifest)
         if folder.kind.certifies and _certifies(folder.manifest(), manifest, sigma)
     ]

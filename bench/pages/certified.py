@@ -244,6 +244,7 @@ def beside_base(entries: Sequence[CertifiedEntry], board: CertifiedBoard) -> Bes
             if (
                 wanted is not None
                 and base.manifest.definition_sha256 == wanted
+                and base.manifest.weights_sha256 == _robust_weights(mix.manifest)
                 and base.manifest.selection == mix.manifest.selection
                 and _how_drawn(base) == _how_drawn(mix)
             ):
@@ -251,9 +252,19 @@ def beside_base(entries: Sequence[CertifiedEntry], board: CertifiedBoard) -> Bes
     return None
 
 
+def _robust_weights(mix: Manifest) -> dict[str, str]:
+    """Return the digests of the robust base's weights, as a run of the base itself names them."""
+    return {
+        "weights" if name == "robust" else name.removeprefix("robust."): digest
+        for name, digest in mix.weights_sha256.items()
+        if name == "robust" or name.startswith("robust.")
+    }
+
+
 def _how_drawn(entry: CertifiedEntry) -> tuple[object, ...]:
     settings = entry.manifest.engine_settings
-    return tuple(settings.get(name) for name in ("procedure", "sigma", "noise_samples"))
+    names = ("procedure", "sigma", "noise_samples", "failure_probability")
+    return (entry.manifest.precision, *(settings.get(name) for name in names))
 
 
 def _draws(entry: CertifiedEntry) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 STEP = 4
-"""Sides that are between the first and the data set's are multiples of it, in pixels."""
+"""Sides below the data set's are multiples of it, in pixels."""
 
 
 def side_at(epoch: int, epochs: int, side: int, first_side: int | None, growth: float) -> int:

@@ -270,6 +270,9 @@ def test_a_live_base_is_certified_under_noise(linear_digits: nn.Module, results:
     assert found.measure == "certified"
     assert found.clean_accuracy >= _accuracy(linear_digits) - 2 / N
     assert found.samples["radius"].max() > 0.1
+    checked = found.verify()
+    assert checked.is_confirmed
+    assert not len(checked.index)  # nothing attacked it
     other = bench.certify(linear_digits, "digits-l2", sigma=0.2, noise_samples=200, **given)
     assert other.run != found.run
     with pytest.raises(InputError, match="sigma: expected the standard deviation"):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.certification.contradiction import FAILURE_PROBABILITY, contradicts
+from bench.certification.contradiction import FAILURE_PROBABILITY, contradicts, too_many
 
 CLASSES = 4
 counts = st.lists(st.integers(0, 250), min_size=CLASSES + 1, max_size=CLASSES + 1).map(np.array)
-weights = st.one_of(st.none(), st.floats(0.5, 1.0))
+weights = st.one_of(st.none(), st.floats(0.0, 1.0))
 
 
 @pytest.mark.parametrize("alpha", [None, 0.6, 1.0])
@@ -34,6 +34,17 @@ def test_a_certificate_that_does_not_hold_is_contradicted(alpha: float | None) -
 def test_a_lead_that_decides_alone_is_not_enough_in_a_mix() -> None:
     assert not contradicts(np.array([600, 400, 0, 0, 0]), 0, None)
     assert contradicts(np.array([600, 400, 0, 0, 0]), 0, 0.6)
+
+
+def test_a_mix_that_gives_votes_no_weight_has_no_certificate() -> None:
+    assert contradicts(np.array([1000, 0, 0, 0, 0]), 0, 0.0)
+
+
+def test_few_errors_are_allowed() -> None:
+    assert not too_many(0, 0)
+    assert not too_many(1, 12)
+    assert too_many(3, 12)
+    assert not too_many(3, 12, failure_probability=0.05)
 
 
 @given(counts, weights, st.integers(1, CLASSES))

@@ -192,6 +192,25 @@ def test_certificates_hold_unless_fresh_votes_contradict_one() -> None:
     assert _judged(rule, *none, _outcomes("new", "1110", "1100")) == "not seen"
 
 
+def test_few_contradictions_are_errors_and_many_are_not() -> None:
+    rule, old = _claim("certificates-hold"), _certification("old", "0.7 " * 12)
+    attacked = _outcomes("new", "1" * 12, "1" * 12)
+    for signs, outcome in [("0" + "1" * 11, "seen"), ("000" + "1" * 9, "not seen")]:
+        new = _certification("new", "0.6 " * 12, signs)
+        evidence = Evidence([], [attacked], [new, old], ROOT)
+        (finding,) = judge(rule, evidence)
+        assert finding.outcome == outcome
+        assert "none" not in finding.reason
+
+
+def test_certificates_and_attacks_of_other_weights_are_not_joined() -> None:
+    rule, old = _claim("certificates-hold"), _certification("old", "0.7 0.6")
+    new, attacked = _certification("new", "0.7 0.6"), _outcomes("new", "11", "11")
+    assert _judged(rule, new, old, attacked) == "seen"
+    retrained = attacked.model_copy(update={"weights_sha256": "f" * 64})
+    assert _judged(rule, new, old, retrained) == "not decided"
+
+
 def test_engines_agree_or_not() -> None:
     against = [{"candidate": "new", "reference": True}]
     test = {"suite": SUITE, "network": {"candidate": "new"}, "against": against}

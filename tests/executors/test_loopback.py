@@ -1,4 +1,4 @@
-"""Addresses of Ray clusters: an own one is on the loopback interface, a wrong one is said."""
+"""An own Ray cluster listens on the loopback interface alone; an unreachable one is reported."""
 
 from __future__ import annotations
 

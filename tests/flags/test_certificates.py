@@ -12,12 +12,13 @@ from bench import data
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
 from bench.candidates.smoothed import Smoothed
+from bench.flags.certificates import witnesses_inside
 from bench.runs.imported_log import ImportedLog
 from bench.runs.session import evaluate
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.manifest import Selection
-from bench.store.records import Certificates, CertificationBlock
+from bench.store.records import Certificates, CertificationBlock, Witnesses
 from bench.suites import Suite
 from tests.pages.runs import make_manifest
 from tests.silent import SilentObserver
@@ -85,3 +86,28 @@ def test_a_log_that_claims_too_much_is_flagged(
         summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     assert _flags(_candidate(linear_digits, mixed), store, "standard") == {"unsound-certificate"}
+
+
+def test_one_witness_a_sample_is_looked_at_the_farthest_inside() -> None:
+    dataset = data.load("digits").first(2)
+    unknown = np.full(2, -1)
+    labels = dataset.labels.numpy()
+    certificates = Certificates(
+        np.arange(2), labels, labels, np.array([0.5, 0.1]), unknown, unknown
+    )
+
+    def moved(distances: list[float]) -> Witnesses:
+        images = dataset.images.numpy().copy()
+        images[:, 0, 0, 0] += distances
+        return Witnesses(
+            index=np.arange(2),
+            attack=np.full(2, "a"),
+            prediction=np.full(2, 3),
+            images=images,
+        )
+
+    runs = [moved([0.2, 0.2]), moved([0.4, 0.3]), moved([0.3, 0.4]), moved([0.6, 0.5])]
+    found = witnesses_inside([certificates], runs, dataset)
+    assert found.index.tolist() == [0]
+    assert found.classes.tolist() == [labels[0]]
+    assert float((found.images[0] - dataset.images[0]).norm()) == pytest.approx(0.4)

@@ -156,7 +156,8 @@ def test_a_mix_stands_beside_its_robust_base(tmp_path: Path) -> None:
     store, page = Store(tmp_path / "results"), "digits-l2/mixed.html"
     of_base = "b" * 64
     mix = {"accurate": "a", "robust": "base", "definitions": {"accurate": "0", "robust": of_base}}
-    mixed = certification("mixed", 0.25, information={"mix": mix})
+    weights = {"accurate": "a" * 64, "robust": "e" * 64}
+    mixed = certification("mixed", 0.25, information={"mix": mix}, weights_sha256=weights)
     save_certification(store, mixed, [0.1, 0.2, 0.3, 0.6], 5, 1)
     longer = {"sigma": 0.25, "procedure": "fixed", "noise_samples": 9}
     other = certification("more-draws", 0.25, definition_sha256=of_base, engine_settings=longer)

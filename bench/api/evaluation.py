@@ -254,7 +254,7 @@ class Evaluation:
         radii.
 
         Args:
-            model: as for `bench.evaluate`; None: the one of the run.
+            model: as for `bench.evaluate` or `bench.certify`; None: the one of the run.
             images, labels: those that the run was given, if it was made of images in hand; None:
                 those that this object holds, or the suite's.
             device: where the model runs.
@@ -268,8 +268,9 @@ class Evaluation:
         """
         from bench.api.conditions import usual_torch
         from bench.api.models import device_of, modules_of, suite_in_hand
+        from bench.api.running import SmoothedReference
         from bench.api.wording import errors_in_python
-        from bench.candidates.live import borrowed
+        from bench.candidates.live import LiveReference, borrowed
         from bench.runs.verify import verify
         from bench.runs.verify_certificates import (
             check_verifiable,
@@ -286,6 +287,9 @@ class Evaluation:
                 suite = suite_in_hand(images, labels, manifest.threat_model, None)
                 dataset = None
             reference = self._reference(model, suite)
+            if is_certification(manifest) and isinstance(reference, LiveReference):
+                sigma = float(manifest.engine_settings["sigma"])
+                reference = SmoothedReference(reference, sigma)
             with borrowed(*modules_of(reference)):
                 candidate = reference.load()
                 if dataset is None:

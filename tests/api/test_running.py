@@ -273,6 +273,8 @@ def test_a_live_base_is_certified_under_noise(linear_digits: nn.Module, results:
     checked = found.verify()
     assert checked.is_confirmed
     assert not len(checked.index)  # nothing attacked it
+    loaded = bench.load(f"digits-l2/{found.name}@{found.run}", results_dir=given["results_dir"])
+    assert loaded.verify(linear_digits).is_confirmed
     other = bench.certify(linear_digits, "digits-l2", sigma=0.2, noise_samples=200, **given)
     assert other.run != found.run
     with pytest.raises(InputError, match="sigma: expected the standard deviation"):

@@ -268,7 +268,7 @@ class Evaluation:
         """
         from bench.api.conditions import usual_torch
         from bench.api.models import device_of, modules_of, suite_in_hand
-        from bench.api.running import SmoothedReference
+        from bench.api.smoothed_reference import SmoothedReference
         from bench.api.wording import errors_in_python
         from bench.candidates.live import LiveReference, borrowed
         from bench.runs.verify import verify

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,11 +29,11 @@ from bench.api.models import (
 )
 from bench.api.origin import Origin
 from bench.api.progress import listener
+from bench.api.smoothed_reference import SmoothedReference
 from bench.api.wording import errors_in_python
 from bench.candidates import Candidate, CandidateReference
-from bench.candidates.identity import digest, in_short
+from bench.candidates.identity import in_short
 from bench.candidates.live import LiveReference, borrowed
-from bench.candidates.smoothed import Smoothed
 from bench.data.class_names import numbered
 from bench.data.in_hand import DataInHand
 from bench.errors import InputError
@@ -257,49 +257,6 @@ class Place:
             None if data_dir is None else Path(data_dir),
             folder_of_models(model_dir),
             trust_code,
-        )
-
-
-@dataclass(frozen=True)
-class SmoothedReference:
-    """A live base classifier under Gaussian noise."""
-
-    base: LiveReference
-    sigma: float
-
-    @property
-    def name(self) -> str:
-        """The base's name."""
-        return self.base.name
-
-    @property
-    def norms(self) -> frozenset[str]:
-        """The norm of its certificates."""
-        return frozenset({"L2"})
-
-    @property
-    def bases(self) -> Mapping[str, CandidateReference]:
-        """What is under the noise."""
-        return {"base": self.base}
-
-    def availability(self) -> Any:
-        """Return that it is here."""
-        return self.base.availability()
-
-    def load(self) -> Candidate:
-        """Return the smoothed classifier.
-
-        Raises:
-            InputError: sigma is no number above 0.
-        """
-        base = self.base.load()
-        module = Smoothed(base.module, self.sigma, noise_samples=16, seed=0)
-        return replace(
-            base,
-            module=module.eval(),
-            definition_sha256=digest({"smoothed": base.definition_sha256, "sigma": module.sigma}),
-            sigma=module.sigma,
-            voter=base.module,
         )
 
 

@@ -184,7 +184,8 @@ def _stakes(
     best = math.sqrt(2 * math.log(1 / level) / (max(horizon, 1) * max(spread, 0.01)))
     least = max((missing - n) / max(size, 1), 0.0)
     lowest = float(predicted.min()) if size else 0.0
-    mean = (float(predicted.sum()) - n * lowest) / max(size - n, 1)
+    # Before the last draw n - 1 units are gone; the mean is largest if they are the lowest ones.
+    mean = (float(predicted.sum()) - (n - 1) * lowest) / max(size - n + 1, 1)
     loss = 1 - lowest + min(mean, 1.0) - least  # the most that a stake of 1 can lose in a draw
     result: Numbers = np.minimum(FACTORS * best, LARGEST_STAKE / max(loss, 0.05))
     return result

@@ -77,7 +77,7 @@ def test_an_audit_from_beginning_to_end(
     suite = tmp_path / "quick.yaml"
     suite.write_text(yaml.safe_dump(SUITE))
     folder = write_submission()
-    call = ["audit", str(folder), "--suite", str(suite), "--budget", "10min", "--device", "cpu"]
+    call = ["audit", str(folder), "--suite", str(suite), "--budget", "10m", "--device", "cpu"]
     result = CliRunner().invoke(main, [*call, "--claim", "robust=99.5"])
     assert result.exit_code == 4, result.output
     assert "robust: refuted" in result.output

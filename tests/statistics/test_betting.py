@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import InputError
@@ -30,6 +30,7 @@ def drawn(units: list[int], ones: np.ndarray, cut: int) -> list[Round]:
     less=st.integers(0, 2),
     horizon=st.sampled_from([3, 400]),
 )
+@example([False, False, True, True, False], [1.0, 1.0, 0.0, 0.0, 0.0], 1, 0, 3)
 def test_true_claims_gain_nothing_on_average(
     ones: list[bool], scores: list[float] | None, cut: int, less: int, horizon: int
 ) -> None:

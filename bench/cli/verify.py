@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -56,10 +57,7 @@ def command(choice: RunChoice, device: str, batch_size: int) -> None:
 def _tell(result: Verification, title: str) -> None:
     for line in _lines(result):
         click.echo(line)
-    for failure in result.failures[:SHOWN_FAILURES]:
-        click.echo(f"failed: {failure}")
-    if len(result.failures) > SHOWN_FAILURES:
-        click.echo(f"failed: and {len(result.failures) - SHOWN_FAILURES} more")
+    _tell_failures(result.failures)
     verdict = "confirmed" if result.is_confirmed else "NOT confirmed"
     click.echo(
         f"{title}: {verdict}: robust accuracy is at most {percent(result.confirmed)}%, claimed "
@@ -80,10 +78,7 @@ def _tell_certificates(result: CertificateVerification, title: str) -> None:
             f"witnesses   {count(looked_at)} samples have one inside their certified radius\n"
             f"votes       {count(result.votes)} in {duration(result.seconds)}"
         )
-    for index in against[:SHOWN_FAILURES]:
-        click.echo(f"failed: sample {index}: fresh votes contradict its certificate")
-    if len(against) > SHOWN_FAILURES:
-        click.echo(f"failed: and {len(against) - SHOWN_FAILURES} more")
+    _tell_failures([f"sample {index}: fresh votes contradict its certificate" for index in against])
     verdict = "not contradicted" if result.is_confirmed else "CONTRADICTED"
     if against and result.is_confirmed:
         verdict = f"{len(against)} of {looked_at} contradicted, no more than chance explains"
@@ -91,6 +86,13 @@ def _tell_certificates(result: CertificateVerification, title: str) -> None:
         f"{title}: {verdict}: {percent(result.claimed)}% are right and certified at L2 radius "
         f"{result.radius:g}"
     )
+
+
+def _tell_failures(failures: Sequence[str]) -> None:
+    for failure in failures[:SHOWN_FAILURES]:
+        click.echo(f"failed: {failure}")
+    if len(failures) > SHOWN_FAILURES:
+        click.echo(f"failed: and {len(failures) - SHOWN_FAILURES} more")
 
 
 def _lines(result: Verification) -> list[str]:

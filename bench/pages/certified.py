@@ -14,6 +14,7 @@ import numpy as np
 from bench.certification.accuracy import RADII
 from bench.errors import InputError
 from bench.formatting import count, percent, selection
+from bench.pages.mixes import base_weights
 from bench.store import RunFolder, Store
 from bench.store.manifest import Manifest
 from bench.store.records import FloatArray
@@ -244,21 +245,12 @@ def beside_base(entries: Sequence[CertifiedEntry], board: CertifiedBoard) -> Bes
             if (
                 wanted is not None
                 and base.manifest.definition_sha256 == wanted
-                and base.manifest.weights_sha256 == _robust_weights(mix.manifest)
+                and base.manifest.weights_sha256 == base_weights(mix.manifest, "robust")
                 and base.manifest.selection == mix.manifest.selection
                 and _how_drawn(base) == _how_drawn(mix)
             ):
                 return BesideBase(mix, base, board.eps)
     return None
-
-
-def _robust_weights(mix: Manifest) -> dict[str, str]:
-    """Return the digests of the robust base's weights, as a run of the base itself names them."""
-    return {
-        "weights" if name == "robust" else name.removeprefix("robust."): digest
-        for name, digest in mix.weights_sha256.items()
-        if name == "robust" or name.startswith("robust.")
-    }
 
 
 def _how_drawn(entry: CertifiedEntry) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.errors import InputError
 from bench.store import Store
+from bench.store.manifest import Manifest
 from bench.store.records import FloatArray
 from bench.store.summary import AttackedSummary, Summary, SweepSummary, ranked
 from bench.store.tables import MIX_COLUMNS
@@ -138,7 +139,7 @@ def _known(samples: pd.DataFrame, column: str) -> FloatArray:
 
 
 def _key(run: Summary) -> tuple[object, ...]:
-    weights = [tuple(sorted(_base_weights(run, role).items())) for role in ROLES]
+    weights = [tuple(sorted(base_weights(run.manifest, role).items())) for role in ROLES]
     # Names count too, because mixes of the same networks have the same digests.
     names = [mix_of(run).get(role) for role in ROLES]
     names += [_definition(run, role) for role in ROLES]
@@ -154,10 +155,15 @@ def _circumstances(run: Summary) -> tuple[object, ...]:
     return (manifest.suite_version, threat.norm, threat.eps, *samples)
 
 
-def _base_weights(run: Summary, role: str) -> dict[str, str]:
-    """Return the digests of a base's weights, as a run of the base itself names them."""
+def base_weights(mix: Manifest, role: str) -> dict[str, str]:
+    """Return the digests of a mix's base's weights, as a run of the base itself names them.
+
+    Args:
+        mix: of a run of the mix.
+        role: "accurate" or "robust".
+    """
     found = {}
-    for name, digest in run.manifest.weights_sha256.items():
+    for name, digest in mix.weights_sha256.items():
         if name == role:
             found["weights"] = digest
         elif name.startswith(f"{role}."):
@@ -196,7 +202,7 @@ def _definition(mix: Summary, role: str) -> str | None:
 
 
 def _base(mix: Summary, role: str, runs: Sequence[Summary]) -> AttackedSummary | None:
-    weights, name = _base_weights(mix, role), mix_of(mix).get(role)
+    weights, name = base_weights(mix.manifest, role), mix_of(mix).get(role)
     found = _best(
         [
             run

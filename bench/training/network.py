@@ -40,8 +40,8 @@ class NetworkSettings(LoopSettings):
     measure_every: int = Field(default=1, ge=1)
     """Epochs from one measurement on the held-out images to the next."""
     first_side: int | None = Field(default=None, ge=8)
-    """Side of the images in the first epoch, in pixels, rounded to a multiple of 4; None for that
-    of the data set's images."""
+    """Side of the images in the first epoch, in pixels, rounded to a multiple of 4; None: that of
+    the data set's."""
     growth: float = Field(default=0.5, ge=0, le=1)
     """Share of the epochs in which the side grows, linearly, to the data set's."""
 

@@ -179,6 +179,16 @@ def common(
     return of_first, of_second
 
 
+def on_common_samples(certified: Sequence[RadiiOfSamples]) -> list[RadiiOfSamples]:
+    """Return certificates of several networks for the samples that all have, in ascending order.
+
+    Raises:
+        InputError: there is none.
+    """
+    shared = reduce(np.intersect1d, [each.index for each in certified])
+    return [each.some(common(each.index, shared)[0]) for each in certified]
+
+
 def read_log(path: Path) -> RadiiOfSamples:
     """Return the radii of a published log of `certify_logs`.
 

@@ -81,18 +81,35 @@ class Network(StrictModel):
     """A file of `certify_logs`, without its ending."""
     called: str = ""
     """What the page calls it; empty: the candidate or the log."""
+    trainings: Annotated[int, Field(ge=1)] = 1
+    """How many trainings of the candidate there are, from seed 0 on; with several, each has a
+    record of its own under the candidate's name, -seed and the seed."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
         if bool(self.candidate) == bool(self.log):
             raise ValueError("expected either a candidate or a log")
+        if self.log and self.trainings > 1:
+            raise ValueError("expected several trainings of a candidate, not of a log")
         return self
 
     @property
+    def each_training(self) -> list[Network]:
+        """Itself; or, where it stands for several trainings, these."""
+        if self.trainings == 1:
+            return [self]
+        names = [f"{self.candidate}-seed{seed}" for seed in range(self.trainings)]
+        return [self.model_copy(update={"candidate": name, "trainings": 1}) for name in names]
+
+    @property
     def name(self) -> str:
-        """What the page calls it, and which of its runs was asked for."""
+        """What the page calls it, and which of its runs or trainings were asked for."""
         called = self.called or f"`{self.candidate or self.log}`"
-        added = (self.protocol, "reference engine" if self.reference else "")
+        added = (
+            self.protocol,
+            "reference engine" if self.reference else "",
+            f"{self.trainings} trainings" if self.trainings > 1 else "",
+        )
         kind = ", ".join(filter(None, added))
         return f"{called} ({kind})" if kind else called
 
@@ -124,6 +141,13 @@ class PaperClaim(StrictModel):
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Up to which difference two robust accuracies count as equal, a fraction."""
     tests: Annotated[list[Test], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _trainings(self) -> PaperClaim:
+        networks = [each for test in self.tests for each in (test.network, *test.against)]
+        if self.rule != "larger-average-radius" and any(each.trainings > 1 for each in networks):
+            raise ValueError(f"expected one training of each network by the rule {self.rule}")
+        return self
 
 
 class PaperClaims(StrictModel):

@@ -3,7 +3,8 @@
 A rule looks at one test of a claim, and says "seen" where the records show it beyond chance, "not
 seen" where they show the opposite, or that the difference is smaller than what was claimed, and
 "not decided" where they allow both. All intervals are paired, by image, at 95%. They are about the
-images: what another training would bring they do not say.
+images: what another training would bring they do not say. Where a test has several trainings of a
+network, a difference must also exceed twice their spread.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.certification.contradiction import too_many
 from bench.claims.accepted_samples import RadiiOfSamples
-from bench.claims.evidence import Evidence, Standing, common
+from bench.claims.evidence import Evidence, Standing, common, on_common_samples
 from bench.claims.papers import PaperClaim, Rule, Test
 from bench.claims.wording import (
     between,
@@ -149,7 +153,8 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     certified = _radii(test, evidence)
     if isinstance(certified, Finding):
         return certified
-    (mine, base), samples = certified, places(certified[0].index)
+    (mine,), (base,) = certified
+    samples = places(mine.index)
     eps = read_suite(test.suite).threat_model.eps
     at, name = f"certified at {eps:g}", f"`{test.network.candidate}`"
     other = test.against[0].name
@@ -207,25 +212,47 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
 
 
 def _larger_average_radius(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
-    """Compare average certified radii, by the interval of the mean difference by image."""
+    """Compare average certified radii, by the interval of the mean difference by image.
+
+    Of several trainings each image's mean radius counts. The difference must then exceed twice the
+    spread as well: the standard deviation, over trainings, of the average certified radius, the
+    larger one of both networks.
+    """
     certified = _radii(test, evidence)
     if isinstance(certified, Finding):
         return certified
-    mine, other = certified
-    low, high = mean_interval(mine.counted - other.counted)
+    networks = (test.network, test.against[0])
+    radii = [np.stack([each.counted for each in trainings]) for trainings in certified]
+    mine, other = (each.mean(axis=0) for each in radii)
+    spreads = [_spread(each.mean(axis=1)) for each in radii]
+    low, high = mean_interval(mine - other)
     outcome: Outcome = "not decided"
-    if low > 0:
-        outcome, reason = "seen", "larger beyond chance"
-    elif high < 0:
+    if high < 0:
         outcome, reason = "not seen", "smaller beyond chance"
-    else:
+    elif low <= 0:
         reason = "the radii cannot be told apart on these images"
-    numbers = (
-        Number(f"{test.network.name}: average certified radius", mean_radius(mine.counted)),
-        Number(f"{test.against[0].name}: average certified radius", mean_radius(other.counted)),
-        Number("difference", radius_difference(mine.counted - other.counted)),
-    )
-    return Finding(test, outcome, reason, places(mine.index), numbers)
+    elif (mine - other).mean() <= 2 * max(spreads):
+        reason = "larger on these images, but by no more than twice the spread of trainings"
+    else:
+        outcome, reason = "seen", "larger beyond chance"
+        if max(spreads) > 0:
+            reason += ", and by more than twice the spread of trainings"
+    numbers = [
+        Number(f"{network.name}: average certified radius", mean_radius(value))
+        for network, value in zip(networks, (mine, other), strict=True)
+    ]
+    numbers.append(Number("difference", radius_difference(mine - other)))
+    numbers += [
+        Number(f"{network.name}: standard deviation over trainings", f"{spread:.3f}")
+        for network, spread in zip(networks, spreads, strict=True)
+        if network.trainings > 1
+    ]
+    return Finding(test, outcome, reason, places(certified[0][0].index), tuple(numbers))
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    """Return the standard deviation of values (n,) of which each is a training's; 0 for one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def _same_robust_accuracy(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:
@@ -277,22 +304,27 @@ def _standing(test: Test, evidence: Evidence) -> Standing | Finding:
     return evidence.standing(test.suite, networks)
 
 
-def _radii(test: Test, evidence: Evidence) -> tuple[RadiiOfSamples, RadiiOfSamples] | Finding:
-    """Return the radii of the test's two certifications on their common samples; or why not."""
+def _radii(
+    test: Test, evidence: Evidence
+) -> tuple[list[RadiiOfSamples], list[RadiiOfSamples]] | Finding:
+    """Return the radii of the test's two networks on their common samples; or why not.
+
+    Each has one certification for each of its trainings, all with noise drawn alike.
+    """
     found = []
     for network in (test.network, test.against[0]):
-        radii = evidence.radii(test.suite, network)
-        if not radii:
-            reason = f"there is no accepted certification of {network.name}"
-            return Finding(test, "not decided", reason)
-        found.append(radii)
-    both = found[0].keys() & found[1].keys()
-    if not both:
+        for training in network.each_training:
+            radii = evidence.radii(test.suite, training)
+            if not radii:
+                reason = f"there is no accepted certification of {training.name}"
+                return Finding(test, "not decided", reason)
+            found.append(radii)
+    alike = set.intersection(*(set(radii) for radii in found))
+    if not alike:
         reason = "the certifications differ in their procedure or number of draws"
         return Finding(test, "not decided", reason)
-    first, second = (radii[max(both)] for radii in found)
-    of_first, of_second = common(first.index, second.index)
-    return first.some(of_first), second.some(of_second)
+    chosen = on_common_samples([radii[max(alike)] for radii in found])
+    return chosen[: test.network.trainings], chosen[test.network.trainings :]
 
 
 def _unpaired(test: Test, evidence: Evidence) -> tuple[Number, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from bench.claims import evidence as evidence_module
 from bench.claims.accepted import load_accepted
@@ -165,6 +166,31 @@ def test_radii_are_compared_by_image(new: str, old: str, outcome: str) -> None:
         _certification(name, " ".join([radii] * 20)) for name, radii in [("new", new), ("old", old)]
     ]
     assert _judged(_claim("larger-average-radius"), *rows) == outcome
+
+
+@pytest.mark.parametrize(
+    ("radii", "outcome"),
+    [((0.6, 0.62, 0.58), "seen"), ((0.9, 0.5, 0.4), "not decided"), ((0.3, 0.3, 0.3), "not seen")],
+)
+def test_trainings_differ_by_more_than_their_spread(
+    radii: tuple[float, float, float], outcome: str
+) -> None:
+    test = {
+        "suite": SUITE,
+        "network": {"candidate": "new", "trainings": 3},
+        "against": [{"candidate": "old", "trainings": 2}],
+    }
+    trainings = [("new", radii), ("old", (0.4, 0.42))]
+    rows = [
+        _certification(f"{name}-seed{seed}", " ".join([f"{radius}", f"{radius + 0.1:.2f}"] * 20))
+        for name, each in trainings
+        for seed, radius in enumerate(each)
+    ]
+    claim = _claim("larger-average-radius", tests=[test])
+    assert _judged(claim, *rows) == outcome
+    assert _judged(claim, *rows[1:]) == "not decided"
+    with pytest.raises(ValidationError, match="one training"):
+        _claim("certificates-hold", tests=[test])
 
 
 def test_only_certificates_of_the_same_draws_are_compared() -> None:

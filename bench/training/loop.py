@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -43,6 +43,8 @@ CHECKPOINT_FORMAT = 2
 class LoopSettings(TrainingSettings):
     """The settings of the loop over epochs and steps. Pixels are in the [0, 1] scale."""
 
+    read_after_the_loop: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that the loop does not depend on: a checkpoint fits any value of them."""
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
     images_per_epoch: int | None = Field(default=None, ge=1)
@@ -305,7 +307,9 @@ class _Training:
     def _identity(self) -> dict[str, Any]:
         return {
             "format": CHECKPOINT_FORMAT,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.model_dump(
+                mode="json", exclude=set(self.settings.read_after_the_loop)
+            ),
             "seed": self.seed,
             "images": len(self.data.labels),
             **({"bases": self.bases} if self.bases else {}),

@@ -359,6 +359,15 @@ def test_a_killed_training_resumes_to_the_same_mixing_network(
     assert resumed.architecture_args == whole.architecture_args
 
 
+def test_a_checkpoint_serves_another_choice_but_not_another_training(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train_tiny(tmp_path / "trained.pt", kill_after=1)
+    narrower = train_tiny(tmp_path / "trained.pt", lowest_alpha=0.5)
+    assert narrower.architecture_args["alpha_bias"] >= 0.5
+    with pytest.raises(InputError, match="expected a checkpoint of this training"):
+        train_tiny(tmp_path / "trained.pt", weight_decay=0.1)
+
+
 def test_a_trained_mix_is_a_submission_that_loads(tmp_path: Path) -> None:
     out = tmp_path / "tiny-mix"
     bench.training.run("mixing-network", "digits-adaptive-mix", None, out, 0, TINY)

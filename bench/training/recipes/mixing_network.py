@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from itertools import combinations, product
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -57,6 +57,12 @@ NEUTRAL: MixNumbers = {
 class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
     """The settings of the training of a mixing network, by default those of arXiv 2301.12554."""
 
+    read_after_the_loop: ClassVar[frozenset[str]] = frozenset(
+        {
+            "allowed_loss", "search_steps", "search_targets", "final_steps", "final_targets",
+            "alpha_step", "gamma_scales", "gamma_biases", "lowest_alpha",
+        }
+    )  # fmt: skip
     held_out: int = Field(default=500, ge=1)
     accurate_layers: tuple[str, str]
     """See ``bench.candidates.adaptive_mix.AdaptiveMix``, also for the next three."""
@@ -112,7 +118,8 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
 def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Conditions) -> Trained:
     """Train a mixing network, then choose the numbers of its mix; see ``Recipe.train``.
 
-    The choice, on held-out training images, is made again if it was interrupted.
+    The choice, on held-out training images, is made again if it was interrupted; a checkpoint lets
+    it be made with other settings of the choice.
     """
     training, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)

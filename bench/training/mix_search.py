@@ -8,6 +8,7 @@ then by one as long as AutoAttack's. Few steps alone would favour settings with 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,13 @@ from bench.decision import answered, classes_of
 from bench.errors import InputError
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.suites.suite import ThreatModel
+from bench.training.choice_file import FILE, ChoiceFile, Found
 from bench.training.mix import MixSettings
-from bench.training.recipe import ProgressCallback, TriedNumbers, ignore
+from bench.training.recipe import Conditions, TriedNumbers
 
 BATCH_SIZE = 250
+DECISIVE = {"allowed_loss", "search_steps", "search_targets", "final_steps", "final_targets"}
+"""The settings that decide which attacks a setting undergoes; the grid follows from others."""
 PUSH = 0.5
 """Weight of the push towards the accurate base, in the attacks that have one."""
 
@@ -49,6 +53,7 @@ class Choice:
         robust_attacked_accuracy: The robust base's accuracy under the same attacks on itself.
         settings: How many settings there were to choose from.
         attacked: How many of them were attacked.
+        seconds: Wall-clock time of the choice, including earlier runs of a resumed one.
     """
 
     numbers: MixNumbers
@@ -58,6 +63,7 @@ class Choice:
     robust_attacked_accuracy: float
     settings: int
     attacked: int
+    seconds: float
 
     def record(self, images: int) -> dict[str, Any]:
         """Return rounded plain values for a submission, without the numbers themselves."""
@@ -155,8 +161,7 @@ def choose(
     labels: Tensor,
     threat_model: ThreatModel,
     settings: MixSettings,
-    seed: int,
-    progress: ProgressCallback = ignore,
+    conditions: Conditions,
 ) -> Choice:
     """Return the numbers with the highest clean accuracy among those that are robust enough.
 
@@ -172,37 +177,47 @@ def choose(
         labels: (N,) int64.
         threat_model: The threat model of the attacks.
         settings: The settings of the choice.
-        seed: The seed of the attacks' draws.
-        progress: Called for the robust base, then for each of the numbers that were attacked.
+        conditions: The seed is that of the attacks' draws. What is found is kept in a file beside
+            the checkpoint, from which a resumed choice goes on. Progress is called for the robust
+            base, then for each of the numbers that were attacked.
 
     Raises:
-        InputError: If no numbers of the grid are robust enough.
+        InputError: If no numbers of the grid are robust enough, or the file is damaged.
     """
+    began, seed = time.monotonic(), conditions.seed
 
     def right(found: Tensor, samples: Tensor) -> Tensor:
         """Return whether each setting is correct on images (n, ...) of samples (n,), (S, n)."""
         return _answers(make(neutral), found).right(grid, labels[samples])
 
     everyone = torch.arange(len(labels), device=labels.device)
-    standing = right(images, everyone)
-    clean = standing.double().mean(dim=1)
+    clean_standing = right(images, everyone)
+    clean = clean_standing.double().mean(dim=1)
     robust = make(neutral).at_alpha(1.0)
     with torch.no_grad():
         of_robust = torch.cat([robust(some) for some in torch.split(images, BATCH_SIZE)])
     robust_standing = classes_of(of_robust) == labels
     robust_clean = float(robust_standing.double().mean())
     classes = of_robust.shape[1]
-    for attack in (
-        *_attacks_on_network(threat_model, settings, classes),
-        _final_attack(threat_model, settings, classes),
-    ):
-        found, samples = attack(robust, images, labels, robust_standing, seed)
-        robust_standing[samples] = False
-        standing[:, samples] &= right(found, samples)
-    robust_attacked = float(robust_standing.double().mean())
+    file = _file(conditions, threat_model, settings, clean_standing)
+    found = file.load() if conditions.resume else None
+    if found is not None:
+        began -= found.seconds
+    else:
+        found = Found(robust_standing, clean_standing.clone(), torch.zeros_like(clean) > 0)
+        for attack in (
+            *_attacks_on_network(threat_model, settings, classes),
+            _final_attack(threat_model, settings, classes),
+        ):
+            broken, samples = attack(robust, images, labels, found.robust, seed)
+            found.robust[samples] = False
+            found.standing[:, samples] &= right(broken, samples)
+        found.seconds = time.monotonic() - began
+        file.save(found)
+    standing, tried = found.standing, found.tried
+    robust_attacked = float(found.robust.double().mean())
     least = robust_attacked - settings.allowed_loss
-    progress(TriedNumbers({}, robust_clean, robust_attacked, least, True))
-    tried = torch.zeros_like(clean, dtype=torch.bool)
+    conditions.progress(TriedNumbers({}, robust_clean, robust_attacked, least, True))
     while True:
         attacked = standing.double().mean(dim=1)
         # Accuracies are multiples of 1/N, so that half of one is rounding.
@@ -216,14 +231,16 @@ def choose(
         best = int(possible[order.argmax()])
         tried[best] = True
         for attack in _attacks_on_mix(make(neutral), threat_model, settings, classes):
-            found, samples = attack(make(grid[best]), images, labels, standing[best], seed)
-            standing[:, samples] &= right(found, samples)
+            broken, samples = attack(make(grid[best]), images, labels, standing[best], seed)
+            standing[:, samples] &= right(broken, samples)
             standing[best, samples] = False
             left = float(standing[best].double().mean())
             is_robust_enough = left >= least - 0.5 / len(labels)
             if not is_robust_enough:
                 break
-        progress(TriedNumbers(grid[best], float(clean[best]), left, least, is_robust_enough))
+        conditions.progress(
+            TriedNumbers(grid[best], float(clean[best]), left, least, is_robust_enough)
+        )
         if is_robust_enough:
             return Choice(
                 numbers=grid[best],
@@ -233,7 +250,24 @@ def choose(
                 robust_attacked_accuracy=robust_attacked,
                 settings=len(grid),
                 attacked=int(tried.sum()),
+                seconds=time.monotonic() - began,
             )
+        found.seconds = time.monotonic() - began
+        file.save(found)
+
+
+def _file(
+    conditions: Conditions, threat_model: ThreatModel, settings: MixSettings, clean: Tensor
+) -> ChoiceFile:
+    """Return the file of a choice, beside the training's checkpoint."""
+    checkpoint = conditions.checkpoint
+    identity = {
+        "seed": conditions.seed,
+        "threat_model": threat_model.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", include=DECISIVE),
+    }
+    path = None if checkpoint is None else checkpoint.with_name(FILE)
+    return ChoiceFile(path, identity, clean)
 
 
 SearchAttack = Callable[[MixedClassifier, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]

@@ -18,6 +18,7 @@ from bench.data import default_data_dir, load, named_dataset
 from bench.errors import EvaluationError, InputError
 from bench.memory.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
+from bench.training.choice_file import FILE as CHOICE
 from bench.training.data import FolderData, TrainingData
 from bench.training.files import WEIGHTS, write_submission
 from bench.training.presets import Preset, override, presets
@@ -31,6 +32,8 @@ from bench.training.recipe import (
 )
 
 CHECKPOINT = "checkpoint.pt"
+PROGRESS = (CHECKPOINT, CHOICE)
+"""Files that a training goes on from."""
 PACKAGES = ("torch", "torchvision", "timm", "robustbench", "numpy")
 
 
@@ -50,8 +53,9 @@ def run(
 
     Float32 is float32 here: no product is rounded to TF32.
 
-    While it runs, the folder holds `checkpoint.pt`, written after every epoch. It is deleted when
-    the submission is complete.
+    While it runs, the folder holds `checkpoint.pt`, written after every epoch, and `choice.pt`,
+    written after each of a mix's numbers that were attacked. They are deleted when the submission
+    is complete.
 
     Args:
         recipe: The name of one of `recipes()`.
@@ -61,7 +65,7 @@ def run(
         seed: Decides the initial weights and every draw.
         overrides: Settings that differ from the preset's; see `override`.
         progress: Called every few steps and after every epoch.
-        resume: Continue from the folder's checkpoint, if it has one. A finished training with the
+        resume: Continue from these files, if the folder has them. A finished training with the
             same settings is not repeated.
         device: Where the training runs, as torch names it.
 
@@ -105,7 +109,7 @@ def run(
             paper=chosen.paper,
             training=_record(recipe, preset, settings, conditions, trained),
         )
-        _delete_checkpoint(out)
+        _delete_progress(out)
     except OSError as error:
         raise _writing_error(out, error) from error
     return submission
@@ -138,9 +142,10 @@ def _finished(
     out: Path, preset: str, settings: TrainingSettings, seed: int, resume: bool
 ) -> Submission | None:
     """Return the submission in a folder, if the same training has already finished there."""
-    checkpoint, description = out / CHECKPOINT, out / FILE
+    description = out / FILE
     if not resume:
-        for path in (description, checkpoint):
+        for name in (FILE, *PROGRESS):
+            path = out / name
             if path.exists():
                 raise InputError(
                     f"expected a new folder, got {out}, which has a {path.name}; name another, "
@@ -157,15 +162,16 @@ def _finished(
             f"{description}: expected the submission of this training, {asked}, got one of "
             f"{came}; name another folder"
         )
-    # A kill before the checkpoint was deleted leaves it beside the finished submission.
-    _delete_checkpoint(out)
+    # A kill before they were deleted leaves them beside the finished submission.
+    _delete_progress(out)
     return submission
 
 
-def _delete_checkpoint(out: Path) -> None:
-    """Delete the checkpoint, and files that a kill while writing one or the weights has left."""
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    for name in (CHECKPOINT, WEIGHTS, FILE):
+def _delete_progress(out: Path) -> None:
+    """Delete what a training goes on from, and what a kill while writing a file has left."""
+    for name in PROGRESS:
+        (out / name).unlink(missing_ok=True)
+    for name in (*PROGRESS, WEIGHTS, FILE):
         for unfinished in out.glob(f".{name}.*.tmp"):
             unfinished.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -279,8 +280,12 @@ class Table(nn.Module):
         return self.logits[rows] + self.slope * images[:, 0, 0, 1:] * wrong
 
 
-@pytest.mark.parametrize("is_fragile", [False, True])
-def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool) -> None:
+GRID = [{"alpha": alpha, "accurate_scale": 1.0, "robust_scale": 1.0} for alpha in (0.2, 1.0, 0.9)]
+
+
+def choice_from(
+    grid: list[dict[str, float]], is_fragile: bool, conditions: Conditions, **changes: Any
+) -> Choice:
     """The accurate base is right on all samples, the robust one on three of four."""
     labels = torch.tensor([0, 1, 2, 3])
     images = torch.zeros(4, 1, 1, 2)
@@ -288,27 +293,25 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
     robust = 6 * torch.eye(4)
     robust[3] = robust[2]
     bases = Table(3 * torch.eye(4), 100.0 if is_fragile else 0.0), Table(robust, 0.0)
-    grid = [
-        {"alpha": alpha, "accurate_scale": 1.0, "robust_scale": 1.0} for alpha in (0.2, 1.0, 0.9)
-    ]
+    return choose(
+        lambda numbers: Mix(*bases, **numbers),
+        grid[0],
+        grid,
+        images,
+        labels,
+        ThreatModel(norm="Linf", eps=0.1),
+        FixedMixSettings(
+            suite="digits-linf", accurate="a", robust="b", **{"search_steps": 5} | changes
+        ),
+        conditions,
+    )
 
+
+@pytest.mark.parametrize("is_fragile", [False, True])
+def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool) -> None:
     trials: list[TriedNumbers] = []
-
-    def choice_from(grid: list[dict[str, float]]) -> Choice:
-        trials.clear()
-        return choose(
-            lambda numbers: Mix(*bases, **numbers),
-            grid[0],
-            grid,
-            images,
-            labels,
-            ThreatModel(norm="Linf", eps=0.1),
-            FixedMixSettings(suite="digits-linf", accurate="a", robust="b", search_steps=5),
-            0,
-            lambda trial: trials.append(cast(TriedNumbers, trial)),
-        )
-
-    choice = choice_from(grid)
+    conditions = Conditions(progress=lambda trial: trials.append(cast(TriedNumbers, trial)))
+    choice = choice_from(GRID, is_fragile, conditions)
     assert (choice.robust_clean_accuracy, choice.robust_attacked_accuracy) == (0.75, 0.75)
     assert choice.numbers["alpha"] in ((1.0, 0.9) if is_fragile else (0.2,))
     assert (choice.clean_accuracy, choice.attacked) == ((0.75, 2) if is_fragile else (1.0, 1))
@@ -318,7 +321,27 @@ def test_the_choice_is_the_most_accurate_that_is_robust_enough(is_fragile: bool)
     assert trials[-1].attacked_accuracy == choice.attacked_accuracy
     if is_fragile:
         with pytest.raises(InputError, match="no setting of 1 keeps"):
-            choice_from(grid[:1])
+            choice_from(GRID[:1], is_fragile, conditions)
+
+
+def test_an_interrupted_choice_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole = choice_from(GRID, True, Conditions())
+    trials: list[TriedNumbers] = []
+
+    def progress(trial: object) -> None:
+        trials.append(cast(TriedNumbers, trial))
+        if len(trials) == 3:  # the base, numbers that are not robust enough, and those chosen
+            raise Killed
+
+    conditions = Conditions(0, tmp_path / "checkpoint.pt", True, progress)
+    with pytest.raises(Killed):
+        choice_from(GRID, True, conditions)
+    resumed = choice_from(GRID, True, conditions)
+    assert replace(resumed, seconds=whole.seconds) == whole
+    assert resumed.seconds > 0
+    assert [trial.numbers for trial in trials[3:]] == [{}, whole.numbers]
+    choice_from(GRID, True, conditions, search_steps=6)  # another choice begins anew
+    assert len(trials[5:]) == 3
 
 
 def train_tiny(checkpoint: Path, kill_after: int | None = None, **changes: Any) -> Trained:

@@ -6,7 +6,6 @@ SIMODS 2024, arXiv 2301.12554, section 3.
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from itertools import product
 
@@ -29,9 +28,9 @@ class FixedMixSettings(MixSettings):
 def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions) -> Trained:
     """Choose the numbers of a fixed mix on held-out training images; see ``Recipe.train``.
 
-    There are no checkpoints: it takes minutes.
+    What the attacks have found is kept, so that an interrupted choice can be resumed.
     """
-    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     _, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
     images, labels = (each[held_out].to(conditions.device) for each in (data.images, data.labels))
@@ -45,14 +44,13 @@ def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions
         labels,
         bases.threat_model,
         settings,
-        conditions.seed,
-        conditions.progress,
+        conditions,
     )
     return Trained(
         network=None,
         architecture="bench.candidates.mix:Mix",
         architecture_args=dict(choice.numbers),
-        seconds=time.monotonic() - began,
+        seconds=choice.seconds,
         started=started,
         bases=bases.names,
         record={"bases_sha256": bases.sha256} | choice.record(len(images)),

@@ -8,7 +8,6 @@ chosen afterwards.
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from itertools import combinations, product
 from typing import ClassVar, Self
@@ -118,8 +117,7 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
 def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Conditions) -> Trained:
     """Train a mixing network, then choose the numbers of its mix; see ``Recipe.train``.
 
-    The choice, on held-out training images, is made again if it was interrupted; a checkpoint lets
-    it be made with other settings of the choice.
+    A checkpoint of the trained network also serves a choice with other settings.
     """
     training, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
@@ -162,7 +160,6 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
         images=training,
         memory=memory,
     )
-    began = time.monotonic()
     # Rounded as in the weights file, so that the choice is made for the mix that is written.
     mix.mixing_network.load_state_dict(compact(fitted.network.state_dict()))
     mix.eval()
@@ -174,8 +171,7 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
         data.labels[held_out].to(conditions.device),
         bases.threat_model,
         settings,
-        conditions.seed,
-        conditions.progress,
+        conditions,
     )
     return Trained(
         network=mix.mixing_network,
@@ -187,7 +183,7 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
             "planes": list(settings.planes),
             **choice.numbers,
         },
-        seconds=fitted.seconds + time.monotonic() - began,
+        seconds=fitted.seconds + choice.seconds,
         started=fitted.started,
         bases=bases.names,
         record={"bases_sha256": bases.sha256} | choice.record(len(held_out)),

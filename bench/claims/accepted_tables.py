@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from bench.claims.accepted import AcceptedResult
+from bench.claims.accepted_samples import AcceptedCertification
 from bench.claims.evidence import Evidence
+from bench.claims.trainings import network_name
 from bench.data import named_dataset
 from bench.formatting import percent, radius
 from bench.suites import read_suite
@@ -36,22 +40,26 @@ def measured_table(evidence: Evidence) -> str:
 
 
 def certified_table(evidence: Evidence) -> str:
-    """Return the accepted certifications."""
-    cells = []
+    """Return the accepted certifications; several trainings of a network share a row."""
+    rows: dict[tuple[str, str, float, int, int, int], list[AcceptedCertification]] = {}
     for row in evidence.certifications:
-        radii = row.certificates()
-        at_suite = read_suite(row.suite).threat_model.eps
-        n = len(radii.index)
+        place = row.suite, network_name(row.candidate), row.sigma, row.step, row.noise_samples
+        rows.setdefault((*place, len(row.radii.split())), []).append(row)
+    cells = []
+    for (suite, name, sigma, step, draws, n), trainings in rows.items():
+        at_suite = read_suite(suite).threat_model.eps
+        radii = [row.certificates() for row in trainings]
+        several = len(trainings) > 1
         cells.append(
             (
-                f"`{row.suite}`",
-                f"`{row.candidate}`",
-                f"{row.sigma:g}",
-                f"{n:,}" + (f", one in {row.step}" if row.step > 1 else ""),
-                f"{row.noise_samples:,}",
-                f"{radii.counted.mean():.3f}",
-                percent(radii.at(0.0).mean()),
-                f"{percent(radii.at(at_suite).mean())} at {at_suite:g}",
+                f"`{suite}`",
+                f"`{name}`, {len(trainings)} trainings" if several else f"`{name}`",
+                f"{sigma:g}",
+                f"{n:,}" + (f", one in {step}" if step > 1 else ""),
+                f"{draws:,}",
+                _over_trainings([each.counted.mean() for each in radii]),
+                percent(_mean([each.at(0.0).mean() for each in radii])),
+                f"{percent(_mean([each.at(at_suite).mean() for each in radii]))} at {at_suite:g}",
             )
         )
     header = (
@@ -59,6 +67,16 @@ def certified_table(evidence: Evidence) -> str:
         "right by votes", "certified",
     )  # fmt: skip
     return table(header, cells)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _over_trainings(radii: Sequence[float]) -> str:
+    """Return the mean of trainings' average radii, with their standard deviation."""
+    mean = f"{_mean(radii):.3f}"
+    return f"{mean} ± {np.std(radii, ddof=1):.3f}" if len(radii) > 1 else mean
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from bench.claims.claims import Link, Text
+from bench.claims.trainings import training_name
 from bench.data import DatasetName
 from bench.validation import StrictModel, read_yaml, validate
 
@@ -83,7 +84,7 @@ class Network(StrictModel):
     """What the page calls it; empty: the candidate or the log."""
     trainings: Annotated[int, Field(ge=1)] = 1
     """How many trainings of the candidate there are, from seed 0 on; with several, each has a
-    record of its own under the candidate's name, -seed and the seed."""
+    record of its own, named as by `training_name`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
@@ -98,7 +99,7 @@ class Network(StrictModel):
         """Itself; or, where it stands for several trainings, these."""
         if self.trainings == 1:
             return [self]
-        names = [f"{self.candidate}-seed{seed}" for seed in range(self.trainings)]
+        names = [training_name(self.candidate, seed) for seed in range(self.trainings)]
         return [self.model_copy(update={"candidate": name, "trainings": 1}) for name in names]
 
     @property

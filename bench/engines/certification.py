@@ -209,6 +209,7 @@ class Certifying(Work):
     ) -> Iterator[CertificationBlock]:
         """Certify, a block about every 20 seconds."""
         prepared: Prepared = worker.prepared(self.setup)
+        selection = self.procedure.smoothing.selection_samples
         most_draws = _most_draws(self.procedure.smoothing)
         self._settle_compilation(worker, prepared, task)
         precision = self.setup.precision
@@ -235,12 +236,10 @@ class Certifying(Work):
             drawn, in_block = drawn + draws, in_block + draws
             done += len(settled)
             wrong += sum(each.prediction != labels[each.row] for each in settled)
-            of_done += sum(each.noise_samples for each in settled)
+            of_done += sum(each.noise_samples + selection for each in settled)
             if now - reported >= SECONDS_BETWEEN_REPORTS:
                 reported = now
-                # Draws of samples under way count, too.
-                under_way = max(0, drawn - of_done) / most_draws
-                report(Doing(done + under_way, wrong, drawn))
+                report(Doing(done, wrong, drawn, max(0, drawn - of_done) / most_draws))
             if certificates and now - block_start >= SECONDS_A_BLOCK:
                 seconds, block_start = now - block_start, now
                 yield _block(task, certificates, in_block, seconds, voting.record())
@@ -253,6 +252,12 @@ class Certifying(Work):
     def settled(self, block: CertificationBlock) -> IntArray:
         """Return the certified samples."""
         return block.certificates.index
+
+    def lost(self, block: CertificationBlock) -> IntArray:
+        """Return the samples with a wrong vote, or none."""
+        certificates = block.certificates
+        wrong: IntArray = certificates.index[certificates.prediction != certificates.label]
+        return wrong
 
     def failed(self, task: CertificationTask, problem: str) -> CertificationBlock:
         """Return the record of a sample without a vote: it abstains, and nothing is proved."""

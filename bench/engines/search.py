@@ -118,8 +118,8 @@ class Search:
 
     def _doing(self) -> Doing:
         broken = sum(sample.broke is not None for sample in self.agenda.done)
-        done = self.in_blocks + len(self.agenda.done) + self._under_way()
-        return Doing(done, self.lost + broken, self.cost)
+        finished = self.in_blocks + len(self.agenda.done)
+        return Doing(finished, self.lost + broken, self.cost, self._under_way())
 
     def _rank_targets(self, rows: Tensor) -> None:
         """Rank the wrong classes of samples."""

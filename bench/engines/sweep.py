@@ -144,9 +144,9 @@ class Sweeping(Work):
                 yield block
             sweep.take(block)
             blocks.append(block)
-            done = n * (number + 1) / len(self.alphas)
             lost = n - int(_robust(block.results).sum())
-            report(Doing(done, lost, done * passes * len(self.alphas)))
+            under_way = n * (number + 1) / len(self.alphas)
+            report(Doing(0, lost, under_way * passes * len(self.alphas), under_way))
         yield sweep.try_everywhere(FINAL, [block.results for block in blocks])
 
     def settled(self, block: SweepBlock) -> IntArray:

@@ -96,7 +96,7 @@ class InProcess:
         """Do a stage on some rows; the tally has it all at the end."""
         part = task.part(rows)
         work = stage.work.of(part.indices.numpy())
-        latest = Doing(0.0, 0, 0.0)
+        latest = Doing(0, 0, 0.0)
 
         def told(doing: Doing) -> None:
             nonlocal latest

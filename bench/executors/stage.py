@@ -60,14 +60,16 @@ class Doing:
     """How far a worker is with the samples that it was given.
 
     Attributes:
-        done: samples that are finished; parts of those under way count.
+        finished: samples of which all is known.
         lost: samples that are broken, or wrong.
         cost: of what was done so far, in the unit of `Stage.cost`.
+        under_way: what was done of the others, in samples.
     """
 
-    done: float
+    finished: int
     lost: int
     cost: float
+    under_way: float = 0.0
 
 
 Report = Callable[[Doing], None]

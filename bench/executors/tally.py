@@ -33,7 +33,7 @@ class Tally:
         self._examples = examples
         self._report = report
         self._total = [0] * len(chain)
-        self._done = [0.0] * len(chain)
+        self._finished = [0] * len(chain)
         self._lost = [0] * len(chain)
         self._cost = 0.0
         self._begun: tuple[float, float] | None = None
@@ -43,9 +43,9 @@ class Tally:
         """Note that samples enter a stage."""
         self._total[stage] += samples
 
-    def add(self, stage: int, done: float, lost: int, cost: float) -> None:
-        """Note what was done in a stage."""
-        self._done[stage] += done
+    def add(self, stage: int, finished: int, lost: int, cost: float) -> None:
+        """Note what was finished in a stage."""
+        self._finished[stage] += finished
         self._lost[stage] += lost
         self._cost += cost
 
@@ -57,22 +57,24 @@ class Tally:
             under_way: work that is not added yet.
             workers: how many are at work.
         """
-        doing = under_way or Doing(0.0, 0, 0.0)
+        doing = under_way or Doing(0, 0, 0.0)
         now, cost = time.monotonic(), self._cost + doing.cost
         if self._begun is None and cost > 0:
             self._begun = now, cost  # the work before this report waited for a compiler too
-        done = self._done[stage] + doing.done
+        finished = self._finished[stage] + doing.finished
+        done = finished + doing.under_way
         lost = self._lost[stage] + doing.lost
         each = self._chain[stage]
-        right = int(done) - lost if each.counts_up else self._total[stage] - lost
-        samples, passes = self._rates(now, sum(self._done) + doing.done, cost)
+        right = finished - lost if each.counts_up else self._total[stage] - lost
+        in_all = sum(self._finished) + doing.finished + doing.under_way
+        samples, passes = self._rates(now, in_all, cost)
         self._report(
             Progress(
                 each.name,
                 int(done),
                 self._total[stage],
                 max(right, 0),
-                max(int(done), 1) if each.counts_up else self._examples,
+                max(finished, 1) if each.counts_up else self._examples,
                 self._seconds_left(stage, done, lost, now, cost),
                 workers,
                 samples,
@@ -101,9 +103,9 @@ class Tally:
         left = 0.0
         entering = 0.0
         for number, each in enumerate(self._chain):
-            finished = done if number == stage else self._done[number]
+            here = done if number == stage else self._finished[number]
             broken = lost if number == stage else self._lost[number]
-            left += (max(self._total[number] - finished, 0.0) + entering) * each.cost
+            left += (max(self._total[number] - here, 0.0) + entering) * each.cost
             # What has not left a stage yet may enter the next one.
             next_total = self._total[number + 1] if number + 1 < len(self._chain) else 0
             entering = max(self._total[number] + entering - broken - next_total, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,26 @@ def test_batches_and_interruptions_change_nothing(
     resumed, _ = _run(_task(linear_digits, batch_size=90), procedure, some)
     np.testing.assert_array_equal(_table(resumed), table)
     assert sum(float(block.record["draws"]) for block in whole.values()) >= table[5].sum()
+
+
+@pytest.mark.parametrize("procedure", ["fixed", "sequential"])
+def test_progress_counts_what_is_known(
+    linear_digits: nn.Module, procedure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certification, "SECONDS_BETWEEN_REPORTS", 0.0)
+    task = _task(linear_digits, batch_size=37)
+    # Some labels are wrong, so that some votes are.
+    task = replace(task, labels=torch.where(torch.arange(16) < 5, 9 - task.labels, task.labels))
+    blocks, seen = _run(task, procedure)
+    table = _table(blocks)
+    right = int((table[2] == table[1]).sum())
+    assert 0 < right < 16
+    assert all(each.done <= each.total and each.robust <= right for each in seen)
+    assert all(each.robust <= each.examples <= max(each.done, 1) for each in seen)
+    assert len({each.done for each in seen}) > 3
+    assert (seen[-1].robust, seen[-1].examples) == (right, 16)
+    _, again = _run(task, procedure, blocks)
+    assert not again
 
 
 def test_gradients_stay_on_for_whoever_takes_the_blocks(linear_digits: nn.Module) -> None:

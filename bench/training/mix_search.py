@@ -32,7 +32,7 @@ from bench.training.recipe import Conditions, TriedNumbers
 
 BATCH_SIZE = 250
 DECISIVE = {"allowed_loss", "search_steps", "search_targets", "final_steps", "final_targets"}
-"""The settings that decide which attacks a setting undergoes; the grid follows from others."""
+"""The names of what decides which attacks each of the grid's numbers undergo."""
 PUSH = 0.5
 """Weight of the push towards the accurate base, in the attacks that have one."""
 
@@ -199,16 +199,13 @@ def choose(
     robust_standing = classes_of(of_robust) == labels
     robust_clean = float(robust_standing.double().mean())
     classes = of_robust.shape[1]
-    file = _file(conditions, threat_model, settings, clean_standing)
+    file = _file(conditions, threat_model, settings, grid, clean_standing)
     found = file.load() if conditions.resume else None
     if found is not None:
         began -= found.seconds
     else:
         found = Found(robust_standing, clean_standing.clone(), torch.zeros_like(clean) > 0)
-        for attack in (
-            *_attacks_on_network(threat_model, settings, classes),
-            _final_attack(threat_model, settings, classes),
-        ):
+        for attack in _attacks_on_base(threat_model, settings, classes):
             broken, samples = attack(robust, images, labels, found.robust, seed)
             found.robust[samples] = False
             found.standing[:, samples] &= right(broken, samples)
@@ -257,7 +254,11 @@ def choose(
 
 
 def _file(
-    conditions: Conditions, threat_model: ThreatModel, settings: MixSettings, clean: Tensor
+    conditions: Conditions,
+    threat_model: ThreatModel,
+    settings: MixSettings,
+    grid: Sequence[MixNumbers],
+    clean: Tensor,
 ) -> ChoiceFile:
     """Return the file of a choice, beside the training's checkpoint."""
     checkpoint = conditions.checkpoint
@@ -265,6 +266,7 @@ def _file(
         "seed": conditions.seed,
         "threat_model": threat_model.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json", include=DECISIVE),
+        "grid": list(grid),
     }
     path = None if checkpoint is None else checkpoint.with_name(FILE)
     return ChoiceFile(path, identity, clean)
@@ -299,10 +301,18 @@ def _apgd(
     return _search_attack(f"{prefix}-{loss}", attack, targets if targeted else 0)
 
 
+def _attacks_on_base(
+    threat_model: ThreatModel, settings: MixSettings, classes: int
+) -> list[SearchAttack]:
+    """Return the attacks on the robust base: these, and the last."""
+    last = _final_attack(threat_model, settings, classes)
+    return [*_attacks_on_network(threat_model, settings, classes), last]
+
+
 def _attacks_on_mix(
     mix: MixedClassifier, threat_model: ThreatModel, settings: MixSettings, classes: int
 ) -> list[SearchAttack]:
-    """Return the same, for an adaptive mix also with a push to its accurate base, and the last."""
+    """Return the attacks on a base, for an adaptive mix also with a push to its accurate base."""
     attacks = _attacks_on_network(threat_model, settings, classes)
     if mix.has_mixing_network:
         attacks += [

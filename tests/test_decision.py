@@ -40,7 +40,7 @@ from bench.store import Store
 from bench.store.records import ABSTAINED, DRAWS_WITHOUT_CLASS
 from bench.suites import ThreatModel, load_suite
 from bench.suites.suite import AttackChoice
-from bench.training.mix_search import right_weights
+from bench.training.mix_answers import right_weights
 from bench.training.network import clean_accuracy
 from bench.training.recipes.adversarial import pgd_accuracy
 from tests.silent import SilentObserver

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ class Found:
         standing: (S, N) bool, where each setting is right on the image and on all that was found.
         tried: (S,) bool, which settings were attacked themselves.
         seconds: Wall-clock time that it took.
+        started: When the first attack began, in ISO 8601, UTC.
     """
 
     robust: Tensor
     standing: Tensor
     tried: Tensor
     seconds: float = 0.0
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ChoiceFile:
         robust, standing, tried = (
             stored[name].to(self.clean.device) for name in ("robust", "standing", "tried")
         )
-        return Found(robust, standing, tried, stored["seconds"])
+        return Found(robust, standing, tried, stored["seconds"], stored["started"])
 
     def save(self, found: Found) -> None:
         """Write what was found, as a whole or not at all."""

@@ -26,7 +26,10 @@ from bench.data import load
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
 from bench.training import Conditions, Trained, TrainingProgress, TriedNumbers, override, recipes
+from bench.training.choice_file import FILE
 from bench.training.draws import generator_for
+from bench.training.files import load_checkpoint
+from bench.training.mix_answers import part_answers, right_weights
 from bench.training.mix_attack import (
     TrainingAPGD,
     attacked_again,
@@ -34,7 +37,7 @@ from bench.training.mix_attack import (
     cross_entropy_or_dlr,
     steps_of_run,
 )
-from bench.training.mix_search import Choice, _answers, choose, right_weights
+from bench.training.mix_search import Choice, choose
 from bench.training.perturbation_memory import PerturbationMemory
 from bench.training.recipes.fixed_mix import FixedMixSettings
 from bench.training.recipes.mixing_network import (
@@ -258,7 +261,7 @@ def test_what_a_mix_with_other_numbers_says_needs_no_other_pass(
         "accurate_scale": scales[0],
         "robust_scale": scales[1],
     }
-    answers = _answers(configured(mix, NEUTRAL), images)
+    answers = part_answers(configured(mix, NEUTRAL), images)
     with torch.no_grad():
         own = configured(mix, numbers)(images)
     labels = torch.where(torch.arange(20) < 10, own.argmax(dim=1), torch.arange(20) % 10)
@@ -336,9 +339,11 @@ def test_an_interrupted_choice_goes_on_where_it_was(tmp_path: Path) -> None:
     conditions = Conditions(0, tmp_path / "checkpoint.pt", True, progress)
     with pytest.raises(Killed):
         choice_from(GRID, True, conditions)
+    kept = load_checkpoint(tmp_path / FILE)
     resumed = choice_from(GRID, True, conditions)
-    assert replace(resumed, seconds=whole.seconds) == whole
-    assert resumed.seconds > 0
+    assert replace(resumed, seconds=whole.seconds, started=whole.started) == whole
+    assert resumed.seconds > kept["seconds"] > 0
+    assert resumed.started == kept["started"]
     assert [trial.numbers for trial in trials[3:]] == [{}, whole.numbers]
     choice_from(GRID, True, conditions, search_steps=6)  # another choice begins anew
     assert len(trials[5:]) == 3

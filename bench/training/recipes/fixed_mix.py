@@ -6,7 +6,6 @@ SIMODS 2024, arXiv 2301.12554, section 3.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from itertools import product
 
 from pydantic import Field
@@ -14,7 +13,8 @@ from pydantic import Field
 from bench.candidates.mix import Mix
 from bench.training.data import TrainingData, split
 from bench.training.mix import LoadedBases, MixSettings, with_fast_bases
-from bench.training.mix_search import MixNumbers, choose
+from bench.training.mix_answers import MixNumbers
+from bench.training.mix_search import choose
 from bench.training.recipe import Conditions, Trained, register_recipe
 
 
@@ -30,7 +30,6 @@ def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions
 
     What the attacks have found is kept, so that an interrupted choice can be resumed.
     """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
     _, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
     images, labels = (each[held_out].to(conditions.device) for each in (data.images, data.labels))
@@ -51,7 +50,7 @@ def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions
         architecture="bench.candidates.mix:Mix",
         architecture_args=dict(choice.numbers),
         seconds=choice.seconds,
-        started=started,
+        started=choice.started,
         bases=bases.names,
         record={"bases_sha256": bases.sha256} | choice.record(len(images)),
     )

@@ -26,13 +26,14 @@ from bench.training.draws import initialised
 from bench.training.files import compact
 from bench.training.loop import LoopSettings, fit, training_images
 from bench.training.mix import LoadedBases, MixSettings, Scale, with_fast_bases
+from bench.training.mix_answers import MixNumbers, right_weights
 from bench.training.mix_attack import (
     Fractions,
     MixAttackSettings,
     attacked_again,
     attacked_copies,
 )
-from bench.training.mix_search import MixNumbers, choose, right_weights
+from bench.training.mix_search import choose
 from bench.training.optimization import Optimization, cosine
 from bench.training.perturbation_memory import PerturbationMemory
 from bench.training.recipe import Conditions, Trained, register_recipe

@@ -9,17 +9,11 @@ from dataclasses import replace
 import torch
 
 from bench.attacks import ATTACKS
-from bench.auditing.decision import (
-    EARLY,
-    MARGIN,
-    Undecided,
-    broken_by_given,
-    levels,
-    robust_verdict,
-    undecided,
-)
+from bench.auditing.decision import broken_by_given, levels
 from bench.auditing.job import Job
 from bench.auditing.records import AttackLine, Clean, Records, Rounds
+from bench.auditing.robust_verdict import EARLY, MARGIN, robust_verdict
+from bench.auditing.undecided import Undecided, undecided
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.engines.engine import GRADIENT_COST

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.auditing.decision import Verdict
 from bench.auditing.records import AttackLine, Records
+from bench.auditing.verdict import Verdict
 from bench.formatting import count, percent, setting
 from bench.store.summary import Flag
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.auditing.decision import Verdict, bounds_text
 from bench.auditing.report import Report
+from bench.auditing.verdict import Verdict, bounds_text
 from bench.formatting import count, duration, percent
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.auditing.decision import bounds_text
 from bench.auditing.form import form
 from bench.auditing.report import Report
+from bench.auditing.verdict import bounds_text
 from bench.errors import InputError
 from bench.pages.site import site_environment
 from bench.store.files import write

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.auditing.checklist import Item, checklist
 from bench.auditing.claims import Claim
-from bench.auditing.decision import LEVEL, Outcome, Verdict, verdicts
+from bench.auditing.decision import LEVEL, verdicts
 from bench.auditing.process import Ended
 from bench.auditing.records import GivenRun, GivenWitnesses, Isolation, Loaded, Records, Rounds
+from bench.auditing.verdict import Outcome, Verdict
 from bench.formatting import count, duration
 from bench.suites import Suite
 

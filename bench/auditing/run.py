@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import bench
 from bench.auditing.claims import parse_claims
+from bench.auditing.decision import LEVEL
 from bench.auditing.page import write_report
 from bench.auditing.process import run_apart
 from bench.auditing.records import FILE, ORDER_FILE, Order, Records
@@ -103,11 +104,7 @@ def audit(
     found = load_suite(os.fspath(suite))
     seconds = _budget(budget, found)
     name = os.fspath(candidate)
-    for file in witnesses:
-        if not Path(file).is_file():
-            raise InputError(f"--witnesses: expected a file, got {os.fspath(file)}")
-    if results is not None and not Path(results).is_dir():
-        raise InputError(f"--results: expected a folder, got {os.fspath(results)}")
+    _check_given(witnesses, results)
     folder = Path(out) if out is not None else Path(OUT) / safe_name(found.name) / safe_name(name)
     fetched = fetch(name, found, _path(data_dir), _path(model_dir), architecture)
     memory_bytes = _memory(memory)
@@ -116,23 +113,18 @@ def audit(
         suite=os.fspath(suite),
         claims={each.name: each.accuracy for each in wanted},
         budget_seconds=seconds,
-        level=0.05,
+        level=LEVEL,
         seed=seed,
         out=str(folder.resolve()),
         witnesses=[str(Path(each).resolve()) for each in witnesses],
-        results=None if results is None else str(Path(results).resolve()),
-        data_dir=None if data_dir is None else str(Path(data_dir).resolve()),
-        model_dir=None if model_dir is None else str(Path(model_dir).resolve()),
+        results=_resolved(results),
+        data_dir=_resolved(data_dir),
+        model_dir=_resolved(model_dir),
         device=device,
         memory_bytes=memory_bytes,
         architecture=architecture,
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).unlink(missing_ok=True)
-        write_json(folder / ORDER_FILE, order)
-    except OSError as error:
-        raise InputError(f"--out: {folder} cannot be written: {error.strerror}") from error
+    _begin(folder, order)
     ended = run_apart(
         (folder / ORDER_FILE).resolve(),
         folder,
@@ -220,8 +212,39 @@ def _fetch(reference: CandidateReference) -> None:
             _fetch(base)
 
 
+def _check_given(witnesses: Sequence[Folder], results: Folder | None) -> None:
+    """Check that what came with the artefact is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    for file in witnesses:
+        if not Path(file).is_file():
+            raise InputError(f"--witnesses: expected a file, got {os.fspath(file)}")
+    if results is not None and not Path(results).is_dir():
+        raise InputError(f"--results: expected a folder, got {os.fspath(results)}")
+
+
+def _begin(folder: Path, order: Order) -> None:
+    """Write the order, without an earlier audit's records.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).unlink(missing_ok=True)
+        write_json(folder / ORDER_FILE, order)
+    except OSError as error:
+        raise InputError(f"--out: {folder} cannot be written: {error.strerror}") from error
+
+
 def _path(folder: Folder | None) -> Path | None:
     return None if folder is None else Path(folder)
+
+
+def _resolved(folder: Folder | None) -> str | None:
+    return None if folder is None else str(Path(folder).resolve())
 
 
 def _budget(budget: str | float, suite: Suite) -> float:

@@ -11,8 +11,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from bench.auditing.decision import bounds_text
 from bench.auditing.records import Records
+from bench.auditing.verdict import bounds_text
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
 from bench.formatting import count, duration, percent

@@ -28,6 +28,8 @@ from bench.claims.accepted_samples import (
 from bench.cli.stored_run import RunChoice
 from bench.runs.verify_certificates import check_verifiable, verify_certificates
 from bench.store import Store
+from bench.store.manifest import Manifest
+from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, CertifiedSummary
 
 FOLDER = Path(accepted.__file__).parent
@@ -51,8 +53,18 @@ def joined(
     return list({key(row): row for row in [*old, *new]}.values())
 
 
-def votes(store: Store, reference: str) -> dict[int, bool]:
-    """Return for samples with a witness inside their radius whether fresh votes let it stand."""
+def votes(store: Store, reference: str, manifest: Manifest) -> dict[int, bool]:
+    """Return for samples with a witness inside their radius whether fresh votes let it stand.
+
+    Where nothing has attacked the candidate, it is not even loaded.
+    """
+    if not any(
+        folder.is_complete
+        and not folder.kind.certifies
+        and same_candidate(folder.manifest(), manifest)
+        for folder in store.runs(manifest.suite)
+    ):
+        return {}
     run = RunChoice(reference, store.root).load(check_verifiable)
     device = torch.device("cpu")
     return verify_certificates(run.folder, run.candidate, run.dataset, store, device).stands
@@ -71,9 +83,8 @@ def main(names: Sequence[str]) -> None:
         for summary in found:
             samples = store.folder(summary.manifest).samples()
             if isinstance(summary, CertifiedSummary):
-                certifications.append(
-                    accepted_certification(summary, samples, votes(store, f"{place}@{summary.run}"))
-                )
+                stands = votes(store, f"{place}@{summary.run}", summary.manifest)
+                certifications.append(accepted_certification(summary, samples, stands))
                 continue
             outcomes.append(sample_outcomes(summary, samples))
             if isinstance(summary, AttackedSummary) and summary.manifest.kind == "evaluation":

@@ -26,18 +26,18 @@ class CertifiedRecords(Kind):
     def overview(self, summary: CertifiedSummary) -> Overview:
         """Return the certified accuracies, and a row for each radius."""
         eps = radius(summary.manifest.threat_model.eps)
-        average = summary.certified.average_certified_radius
+        average = average_radius_text(summary)
         bounds = summary.confidence_intervals["robust_accuracy"]
         robust = accuracy_text(summary.robust_accuracy, bounds)
         abstained = percent(summary.certified.abstained)
         return Overview(
-            headline=f"ACR {average:.3f}, certified at L2 radius {eps}",
+            headline=f"ACR {average}, certified at L2 radius {eps}",
             results=[
                 ("certified", f"{robust} at L2 radius {eps}"),
                 *_in_linf(summary.manifest),
                 (
                     "ACR",
-                    f"{average:.3f}, sigma {summary.certified.sigma:g}, abstained {abstained}%",
+                    f"{average}, sigma {summary.certified.sigma:g}, abstained {abstained}%",
                 ),
             ],
             columns=("L2 radius", "certified accuracy"),
@@ -59,6 +59,12 @@ class ImportedLogRecords(CertifiedRecords):
 
     name = "imported-log"
     is_imported = True
+
+
+def average_radius_text(summary: CertifiedSummary) -> str:
+    """Return the ACR in text, marked where a fixed number of draws would prove more."""
+    text = f"{summary.certified.average_certified_radius:.3f}"
+    return f"at least {text}" if summary.radii_are_low else text
 
 
 def _in_linf(manifest: Manifest) -> list[tuple[str, str]]:

@@ -152,6 +152,14 @@ class CertifiedSummary(Summary):
 
     certified: Certified
 
+    @property
+    def radii_are_low(self) -> bool:
+        """Whether draws stopped once some radii were settled, so that larger ones may be provable.
+
+        The average certified radius is then a lower bound of what all draws would give.
+        """
+        return self.manifest.engine_settings.get("procedure") == "sequential"
+
 
 class SweepPoint(Record):
     """A mix at one weight; accuracies are fractions in [0, 1]."""

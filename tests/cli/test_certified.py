@@ -118,6 +118,21 @@ def test_certifies_records_shows_and_reuses(
     assert "in Linf    the same at radius 0.03125" in shown.output
 
 
+def test_a_radius_for_which_no_more_was_drawn_counts_as_a_lower_bound(
+    call: Callable[..., Result], candidate: str, tmp_path: Path
+) -> None:
+    first = call("--candidate", candidate, "--procedure", "sequential")
+    assert first.exit_code == 0, first.output
+    (summary,) = Store(tmp_path / "results").summaries("quick")
+    assert isinstance(summary, CertifiedSummary)
+    average = f"{summary.certified.average_certified_radius:.3f}"
+    show = ["show", "quick/small", "--results-dir", f"{tmp_path}/results"]
+    assert f"ACR        at least {average}" in CliRunner().invoke(main, show).output
+    page = (tmp_path / "reports" / "quick.html").read_text()
+    assert "radii 0, 0.25, 0.5, 0.75 were settled" in " ".join(page.split())
+    assert f"&ge;</abbr> {average}" in page
+
+
 def test_fresh_votes_verify_a_certification(
     call: Callable[..., Result], candidate: str, tmp_path: Path
 ) -> None:

@@ -70,21 +70,8 @@ def sweep(
             role: reference_of(model, found, model_dir=model_dir, trust_code=trust_code)
             for role, model in (("accurate", accurate), ("robust", robust))
         }
-        numbers = {
-            "alpha": sweeps.INSPECTED_ALPHA,
-            "accurate_scale": accurate_scale,
-            "robust_scale": robust_scale,
-        }
-        given = {name: value for name, value in numbers.items() if value is not None}
-        names = {
-            role: os.fspath(model) if isinstance(model, str | os.PathLike) else bases[role].name
-            for role, model in (("accurate", accurate), ("robust", robust))
-        }
-        name = sweeps.mix_name(
-            names["accurate"], names["robust"], None, accurate_scale, robust_scale
-        )
-        mix = MixReference(name, bases, given, found.data.label)
-        reference = SweepReference(name, mix)
+        scales = {"accurate_scale": accurate_scale, "robust_scale": robust_scale}
+        reference = _reference({"accurate": accurate, "robust": robust}, bases, scales, found)
         settings = Settings(
             suite=found,
             device=device_of(device, reference),
@@ -100,20 +87,58 @@ def sweep(
         place = Place.of(results_dir, data_dir, model_dir, trust_code)
         command = ""
         if all(isinstance(each, str | os.PathLike) for each in (accurate, robust, suite)):
-            words: list[object] = ["bench", "sweep", "--suite", suite, "--accurate", accurate]
-            words += ["--robust", robust, "--alphas", text]
-            extra = {
+            options = {
+                "--suite": suite,
+                "--accurate": accurate,
+                "--robust": robust,
+                "--alphas": text,
                 "--accurate-scale": accurate_scale,
                 "--robust-scale": robust_scale,
                 "--steps": steps if steps != SWEEP_STEPS else None,
                 "--targets": targets if targets != SWEEP_TARGETS else None,
             }
-            for option, value in extra.items():
-                words += [] if value is None else [option, value]
-            words += [*option_words(settings, OPTIONS), *place_words(place)]
-            command = shlex.join(str(each) for each in words)
+            command = _command(options, settings, place)
         swept = sweeps.sweep_settings(settings, weights, steps, targets)
         return run(reference, swept, place, progress, command)
+
+
+def _reference(
+    models: Mapping[str, Model],
+    bases: Mapping[str, CandidateReference],
+    scales: Mapping[str, float | None],
+    suite: Suite,
+) -> SweepReference:
+    """Return the mix at any weight.
+
+    Args:
+        models: both bases as they were given, by role.
+        bases: the same as references.
+        scales: factors on their logits, by the name of the mix's argument; None: 1.
+        suite: where it is evaluated.
+    """
+    names = {
+        role: os.fspath(model) if isinstance(model, str | os.PathLike) else bases[role].name
+        for role, model in models.items()
+    }
+    name = sweeps.mix_name(
+        names["accurate"],
+        names["robust"],
+        None,
+        scales["accurate_scale"],
+        scales["robust_scale"],
+    )
+    given = {key: value for key, value in scales.items() if value is not None}
+    numbers = {"alpha": sweeps.INSPECTED_ALPHA, **given}
+    return SweepReference(name, MixReference(name, bases, numbers, suite.data.label))
+
+
+def _command(options: Mapping[str, object], settings: Settings, place: Place) -> str:
+    """Return the command line that makes the same sweep; an option that is None is left out."""
+    words: list[object] = ["bench", "sweep"]
+    for option, value in options.items():
+        words += [] if value is None else [option, value]
+    words += [*option_words(settings, OPTIONS), *place_words(place)]
+    return shlex.join(str(each) for each in words)
 
 
 @dataclass(frozen=True)

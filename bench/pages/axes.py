@@ -12,14 +12,18 @@ from bench.store.summary import Summary
 Point = tuple[float, float]
 """In the units of the axes: clean and robust accuracy in percent."""
 LEGEND_COLUMNS = 5
+LEAST_SPAN = 10.0
+"""Of an axis, in points of accuracy."""
 
 
 def percent_limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the ends of an axis that shows all of `values`, percentages, with some room.
 
-    It ends at 0 and 100, or a little beyond, so that marks there are whole.
+    It ends at 0 and 100, or a little beyond, so that marks there are whole. A few values close
+    together do not fill it, or their differences would look larger than their errors.
     """
-    margin = max(0.06 * (max(values) - min(values)), 1.0)
+    span = max(values) - min(values)
+    margin = max(0.06 * span, (LEAST_SPAN - span) / 2, 1.0)
     low, high = max(min(values) - margin, 0.0), min(max(values) + margin, 100.0)
     beyond = 0.02 * (high - low)
     return (low - beyond if low == 0 else low), (high + beyond if high == 100 else high)

@@ -69,7 +69,7 @@ def tradeoff_plot(
         sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=top)
         curves = [[_sweep_point(point) for point in run.sweep] for run in sweeps]
         points = [point for curve in curves for point in curve]
-        _set_limits(axes, measured, points, [_point(row) for row in published])
+        limit_axes(axes, measured, points, [_point(row) for row in published])
         _label_axes(axes)
         _draw_published(sketch, published)
         full = [_point(row) for row in measured if row.kind == "full"]
@@ -115,7 +115,7 @@ def thumbnail(rows: Sequence[Row], identifier: str) -> Markup:
         axes = sketch.axes
         sketch.figure.subplots_adjust(left=0.13, right=0.985, bottom=0.2, top=0.97)
         points = [_point(row) for row in published]
-        _set_limits(axes, measured, [], points)
+        limit_axes(axes, measured, [], points)
         _label_axes(axes)
         shown = [each for each in points if _in_view(axes, each)]
         axes.plot(
@@ -170,13 +170,18 @@ def _label_axes(axes: Axes) -> None:
     axes.set_ylabel("Robust accuracy (%)")
 
 
-def _set_limits(
+def limit_axes(
     axes: Axes, measured: Sequence[Row], points: Sequence[Point], published: Sequence[Point]
 ) -> None:
-    """Show all measured points, and published ones except outliers far below the rest."""
-    ends = [end for row in measured for bar in _bars(row) if _is_narrow(bar) for end in bar]
-    shown = [*map(_point, measured), *ends, *points]
+    """Show all measured points, and published ones except outliers far below the rest.
+
+    Wide intervals may be cut off, where there are narrow ones.
+    """
+    bars = [bar for row in measured for bar in _bars(row)]
     for axis, set_limits in ((0, axes.set_xlim), (1, axes.set_ylim)):
+        along = [bar for bar in bars if bar[0][axis] != bar[1][axis]]
+        whole = [bar for bar in along if _is_narrow(bar)] or along
+        shown = [*map(_point, measured), *(end for bar in whole for end in bar), *points]
         values = [point[axis] for point in shown]
         others = [point[axis] for point in published]
         fence = _lower_fence(others)

@@ -13,6 +13,8 @@ from bench.pages.leaderboard import make_leaderboard
 from bench.pages.rows import Row, family, leaderboard_rows
 from bench.pages.site import site_environment
 from bench.pages.suite_page import suite_pages
+from bench.pages.svg import drawing
+from bench.pages.tradeoff_plot import limit_axes
 from bench.statistics import exact_binomial_interval
 from bench.store import Store
 from bench.store.best_known import BestKnown
@@ -24,6 +26,7 @@ from .runs import make_manifest, make_summary, save_run
 from .test_pages import Page
 
 SUITE = "cifar100-linf"
+ENDS = ("low", "high")
 WHOLE = DatasetRecord(name="cifar100", sha256="d" * 64, size=10_000)
 
 
@@ -189,3 +192,15 @@ def test_ranks_follow_what_other_runs_broke() -> None:
     assert (row.rank, row.best.fraction) == (2, 0.3)
     assert row.best.interval is not None
     assert row.best.interval.low < 0.3 < row.best.interval.high
+
+
+def test_a_wide_interval_alone_is_drawn_whole() -> None:
+    few = part("few", 30, 18)
+    low, high = (100 * getattr(few.confidence_intervals["robust_accuracy"], end) for end in ENDS)
+    rows = [row for row in rows_of([few, full("all", 9000, 6000)]) if row.kind != "published"]
+    with drawing(4, 4) as sketch:
+        limit_axes(sketch.axes, [row for row in rows if row.kind == "partial"], [], [])
+        bottom, top = sketch.axes.get_ylim()
+        assert bottom < low < high < top
+        limit_axes(sketch.axes, rows, [], [])
+        assert sketch.axes.get_ylim()[0] > low  # the others would be squeezed

@@ -65,7 +65,8 @@ for (const form of document.querySelectorAll("form[data-filters]")) {
       count += fits;
       for (const mark of marksOf(row.dataset.row)) mark.classList.toggle("dim", !fits);
     }
-    shown.textContent = count === rows.length ? `${count} rows` : `${count} of ${rows.length} rows`;
+    const all = rows.length === 1 ? "1 row" : `${rows.length} rows`;
+    shown.textContent = count === rows.length ? all : `${count} of ${all}`;
   };
   const state = () => {
     const query = new URLSearchParams();

@@ -122,7 +122,7 @@ def fab(
         steps: iterations of each restart.
         seed: of the random starts; the first restart begins at the clean image.
         targeted: whether to aim for the likeliest wrong classes in turn, one gradient a step, as
-            standard AutoAttack does; otherwise for the nearest boundary of all K classes, K
+            standard AutoAttack does; otherwise for the nearest boundary of all classes, K - 1
             gradients a step.
         targets: how many classes the targeted form aims for, at most K - 1.
         restarts: for each target.

@@ -202,7 +202,7 @@ def suite_around(dataset: Dataset, threat_model: ThreatModel) -> Suite:
 def width_of(module: nn.Module, images: Tensor, device: torch.device) -> int | None:
     """Return how many classes a module's logits (1, K) have; None where it has no such answer."""
     with torch.no_grad():
-        answer = module.to(device)(images[:1].to(device))
+        answer = module.to(device)(images[:1].to(device, copy=True))
     is_logits = isinstance(answer, Tensor) and answer.ndim == 2 and answer.shape[1] > 1
     return answer.shape[1] if is_logits else None
 

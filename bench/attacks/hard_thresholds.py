@@ -62,8 +62,10 @@ def _jumps(replacement: Replacement) -> bool:
     return bool(both.any()) and bool(gap[both].all())
 
 
-def _where(first: Any, second: Any, third: Any = None) -> Replacement | None:
+def _where(first: Any, second: Any = None, third: Any = None) -> Replacement | None:
     """Read `torch.where(condition, a, b)` or `a.where(condition, b)`."""
+    if second is None:
+        return None
     if isinstance(second, Tensor) and second.dtype == torch.bool:
         first, second = second, first
     if not isinstance(first, Tensor) or first.dtype != torch.bool:

@@ -310,7 +310,7 @@ class OneAttack(AttackWork):
         if not (prepared.differentiable and worker.may_compile):
             return
         prepared.settled_compilation = True
-        images, labels = _repeated(replace(task, batch_size=0), prepared.sizes[""])
+        images, labels = _repeated(task, prepared.sizes[""])
         prepared.fast = compile_if_worth(prepared.fast, images, labels, expected, self.compiled)
 
     def _rank(self, worker: Worker, prepared: Prepared, task: AttackTask) -> Rank | None:

@@ -130,7 +130,11 @@ class Search:
 
     def _by_logits(self, rows: Tensor, count: int) -> Tensor:
         """Rank by the logits of the candidate's own module on the clean images."""
-        with torch.no_grad(), tensor_cores(False):
+        with (
+            torch.no_grad(),
+            tensor_cores(False),
+            own_randomness(self.task, Purpose.SEARCH, self.stage, 0),
+        ):
             logits = self.task.module(send(self.task.images[rows], self.task.device)).float()
         labels = send(self.task.labels[rows], logits.device)
         return likeliest_wrong_classes(logits, labels, count).cpu()
@@ -253,23 +257,31 @@ class Search:
             claimed.tolist(),
             dict(zip(places.tolist(), witnesses, strict=True)),
         )
-        # From here on nothing can run out of memory, after which the items would be tried again.
-        self.waiting.clear()
-        self._note_margins(state, items)
-        going_on: list[int] = []
-        for place, item in enumerate(items):
-            witness = witness_of[place].clone() if is_wrong[place] else None
-            unconfirmed = is_claimed[place] and not is_wrong[place] and steps[place] < attack.steps
-            if unconfirmed and not item.superseded:
-                going_on.append(place)
-                continue
-            if self.agenda.end(item, steps[place], broken=bool(is_wrong[place])):
-                assert witness is not None
-                self.found[item.sample.row] = Finding(witness, classes[place])
+        going_on = [
+            place
+            for place, item in enumerate(items)
+            if is_claimed[place]
+            and not is_wrong[place]
+            and steps[place] < attack.steps
+            and not item.superseded
+        ]
+        returning = []
         if going_on:
             again = select(state, send(torch.tensor(going_on), device))
             reopen(again, torch.arange(len(going_on), device=device))
-            self.returning.append((again, [items[place] for place in going_on]))
+            returning = [(again, [items[place] for place in going_on])]
+        self._note_margins(state, items)
+        # From here on nothing can run out of memory, after which the items would be tried again.
+        self.waiting.clear()
+        self.returning += returning
+        stays = set(going_on)
+        for place, item in enumerate(items):
+            if place in stays:
+                continue
+            witness = witness_of[place].clone() if is_wrong[place] else None
+            if self.agenda.end(item, steps[place], broken=bool(is_wrong[place])):
+                assert witness is not None
+                self.found[item.sample.row] = Finding(witness, classes[place])
 
     def _note_margins(self, state: State, items: list[Item]) -> None:
         """Keep how near each sample's rounds came: the first start, and the best of all rounds."""

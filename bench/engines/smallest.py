@@ -94,8 +94,8 @@ def find_smallest(
     rows = right.nonzero().flatten()
     if not len(rows):
         if f"{_PREFIX}-00000" not in finished:  # the record that there is nothing to search on
-            nothing = _Search(task, rows, None, precision).block(f"{_PREFIX}-00000", (), 0.0)
-            yield nothing
+            search = _Search(task, rows, None, precision)
+            yield search.block(f"{_PREFIX}-00000", (), time.perf_counter())
         return
     setup = preparation(task, rows, precision, needs_gradient=False)
     unit = float(executor.ask(without_samples(task), setup, unit_seconds))
@@ -193,10 +193,10 @@ class SmallestWork(Work):
 def _outcomes(
     task: AttackTask, blocks: Sequence[AttackBlock]
 ) -> tuple[Tensor, dict[int, tuple[str, int, Tensor]]]:
-    """Return which samples (N,) are right without attack, and the nearest witnesses by index."""
+    """Return which samples (N,) are right without attack, and first witnesses by index."""
     place = {index: row for row, index in enumerate(task.indices.tolist())}
     right = torch.zeros(len(task.labels), dtype=torch.bool)
-    nearest: dict[int, tuple[str, int, Tensor]] = {}
+    first: dict[int, tuple[str, int, Tensor]] = {}
     for block in blocks:
         if block.clean is not None:
             rows = torch.tensor([place[index] for index in block.clean.index.tolist()])
@@ -205,10 +205,10 @@ def _outcomes(
             continue
         found = block.witnesses
         for at, index in enumerate(found.index.tolist()):
-            if index not in nearest:
+            if index not in first:
                 image = torch.from_numpy(found.images[at])
-                nearest[index] = (str(found.attack[at]), int(found.prediction[at]), image)
-    return right, nearest
+                first[index] = (str(found.attack[at]), int(found.prediction[at]), image)
+    return right, first
 
 
 def _model(fast: Accelerated, task: AttackTask) -> Model | None:
@@ -267,8 +267,13 @@ class _Search:
 
     def starts(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield where searches start (n, C, H, W), and the classes (n,) that they aim for."""
-        with torch.no_grad(), tensor_cores(False):
-            logits = self.task.module(self.clean.to(self.task.device)).float().cpu()
+        images = self.clean.to(self.task.device, copy=True)  # a candidate may change its input
+        with (
+            torch.no_grad(),
+            tensor_cores(False),
+            own_randomness(self.task, Purpose.SEARCH, _STAGE, 0),
+        ):
+            logits = self.task.module(images).float().cpu()
         self.forward += 1
         yield self.clean, None
         for targets in likeliest_wrong_classes(logits, self.labels, TARGETS).unbind(dim=1):
@@ -403,7 +408,7 @@ class _Search:
             **spent,
         )
         record: dict[str, float | str] = {}
-        if self.model is None:
+        if self.model is None and len(index):
             record[EPS_CURVE] = "known images shrunk only: the candidate has no gradient"
         found = self._known().numpy()
         at = broken.nonzero()[0]

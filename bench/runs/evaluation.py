@@ -82,9 +82,17 @@ class AttackingKind(AttackedRecords, RunnableKind):
         common = task_of(candidate.module, dataset, settings, engine)
         images = dataset.images[:4].to(settings.device)
         surrogate = candidate.surrogate
+        planned = settings.chosen_protocol.attacks
+        attacks = applicable(planned, candidate, images)
+        if planned and not attacks:
+            raise InputError(
+                f"--protocol: none of the attacks of {settings.protocol} applies to "
+                f"{candidate.name}, since each needs what it lacks, such as the parts of a mix; "
+                "take protocol standard"
+            )
         return AttackTask(
             **vars(replace(common, randomized=candidate.randomized)),
-            attacks=applicable(settings.chosen_protocol.attacks, candidate, images),
+            attacks=attacks,
             until_converged=settings.until_converged,
             eps_curve=settings.eps_curve,
             surrogate=None if surrogate is None else surrogate.to(settings.device),
@@ -118,7 +126,7 @@ class AttackingKind(AttackedRecords, RunnableKind):
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
         """Return the protocol's attacks, with those that settings add before and after them."""
         return [
-            *([{"name": WITNESSES}] if settings.seed_witnesses else []),
+            *known_images(settings),
             *(attack.model_dump(mode="json") for attack in task.attacks),
             *([{"name": UNTIL_CONVERGED}] if task.until_converged else []),
             *curve_attack(task),
@@ -209,13 +217,18 @@ class AttackingKind(AttackedRecords, RunnableKind):
             **common_fields(
                 manifest, n, clean, robust, raised, _with_rates(record, n, seconds), finished
             ),
-            autoattack_accuracy=None if skipped else _autoattack_accuracy(attacks),
+            autoattack_accuracy=None if skipped else _autoattack_accuracy(manifest, attacks),
             eight_bit_robust_accuracy=float(samples["eight_bit_robust"].mean()),
             attacks=attacks,
             convergence=convergence,
             eps_curve=eps_curve_of(tables, manifest.threat_model.eps),
             seconds=seconds,
         )
+
+
+def known_images(settings: Settings) -> list[dict[str, Any]]:
+    """Return how a manifest lists the images that are tried first; nothing without them."""
+    return [{"name": WITNESSES}] if settings.seed_witnesses else []
 
 
 def curve_attack(task: AttackTask) -> list[dict[str, Any]]:
@@ -320,10 +333,13 @@ def _with_rates(
     return rates
 
 
-def _autoattack_accuracy(attacks: Sequence[AttackSummary]) -> float | None:
+def _autoattack_accuracy(manifest: Manifest, attacks: Sequence[AttackSummary]) -> float | None:
     """Return the accuracy after standard AutoAttack, if nothing else ran before its end."""
     names = tuple(attack.name for attack in attacks[: len(STANDARD)])
-    return attacks[len(STANDARD) - 1].accuracy_after if names == STANDARD else None
+    is_standard = not any(choice.get("parameters") for choice in manifest.attacks[: len(STANDARD)])
+    if names != STANDARD or not is_standard:
+        return None
+    return attacks[len(STANDARD) - 1].accuracy_after
 
 
 def _convergence(

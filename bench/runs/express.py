@@ -13,7 +13,7 @@ from bench.flags.extra import extra_flags
 from bench.flags.power import attack_power
 from bench.kinds.express import ExpressRecords
 from bench.runs.estimate import Estimate
-from bench.runs.evaluation import AttackingKind, curve_attack
+from bench.runs.evaluation import AttackingKind, curve_attack, known_images
 from bench.runs.settings import Settings
 from bench.store.manifest import Manifest
 from bench.store.power import AttackPower
@@ -36,9 +36,9 @@ class Express(ExpressRecords, AttackingKind):
         return replace(full, high=full.low + BUDGET_SHARE * (full.high - full.low))
 
     def attacks(self, task: AttackTask, settings: Settings) -> list[dict[str, Any]]:
-        """Return the arms, and what settings add after them."""
+        """Return the arms, and what settings add before and after them."""
         pulled = [{"name": each.name, "parameters": dict(each.parameters)} for each in arms(task)]
-        return [*pulled, *curve_attack(task)]
+        return [*known_images(settings), *pulled, *curve_attack(task)]
 
     def attack_power(self, task: AttackTask) -> AttackPower:
         """Return which planted weaknesses express finds."""

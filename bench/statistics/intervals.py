@@ -16,7 +16,7 @@ from bench.statistics.clopper_pearson import clopper_pearson_lower, clopper_pear
 
 
 class Interval(BaseModel):
-    """A 95% confidence interval of a fraction."""
+    """A confidence interval of a fraction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

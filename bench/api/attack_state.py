@@ -31,7 +31,7 @@ from bench.store.same_candidate import same_answers
 
 FORMAT = "bench attack state 1"
 SHARE_OF_TIME = 0.05
-"""Of the time of a run, how much may be spent on writing its state, about."""
+"""About the share of a run's time that may be spent on writing its state."""
 
 
 class AttackState:

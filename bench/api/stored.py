@@ -101,7 +101,7 @@ COLUMNS = (
     *("suite", "candidate", "run", "kind", "protocol", "engine", "norm", "eps", "n_examples"),
     *("clean_accuracy", "robust_accuracy", "low", "high", "variant", "flags", "finished", "path"),
 )
-"""Of the table of results."""
+"""The columns of the table of results."""
 
 
 def check(

@@ -26,9 +26,9 @@ from bench.store.selection import permutation
 from bench.store.summary import ExpressSummary
 
 ATTACK_SHARE = 0.6
-"""Of the budget, after which no further round of attacks is begun; flags have the rest."""
+"""Share of the budget after which no further round of attacks is begun; flags have the rest."""
 ATTACK_SHARE_WITH_CLEAN = 0.8
-"""Of the budget: another round must end before."""
+"""Share of the budget within which another round must end."""
 FLAG_EFFORT = 5
 """What the flags that need attacks of their own take of an image that stands, in the protocol's own
 gradient attacks: four times the steps, and larger radii."""

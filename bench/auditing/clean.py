@@ -17,9 +17,9 @@ from bench.memory.out_of_memory import with_as_many_as_fit
 from bench.store.selection import permutation
 
 CLEAN_SHARE = 0.3
-"""Of the budget, that predictions of the whole test set may take; otherwise a part is predicted."""
+"""Share of the budget that predictions of all images may take; otherwise only some are made."""
 PART_SHARE = 0.1
-"""Of the budget, that the part takes."""
+"""Share of the budget that these take."""
 TIMED_IMAGES = 32
 
 

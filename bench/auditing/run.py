@@ -29,7 +29,7 @@ SLACK_SECONDS, SLACK_SHARE = 30.0, 0.15
 """Beyond the budget, after which the candidate's process is killed: it ends by itself before."""
 LEAST_BUDGET = 10.0
 MEMORY_SHARE = 0.75
-"""Of the machine's memory, that the candidate's process may have."""
+"""Share of the machine's memory that the candidate's process may have."""
 OUT = "audits"
 """Folder for audits, where none is named."""
 

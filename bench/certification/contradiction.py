@@ -17,7 +17,7 @@ from bench.store.records import IntArray
 FAILURE_PROBABILITY = 0.001
 """The largest probability that votes contradict a certificate that holds."""
 USUAL_FAILURE_PROBABILITY = 0.001
-"""Of a certificate, in the suites and in the papers."""
+"""The probability that a certificate is wrong, in the suites and in the papers."""
 
 
 def contradicts(votes: IntArray, certified: int, alpha: float | None) -> bool:

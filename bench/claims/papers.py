@@ -48,13 +48,13 @@ class PublishedNumber(StrictModel):
     robustbench: str = ""
     """A model's id in `robustbench.csv`."""
     dataset: DatasetName = "cifar100"
-    """Of that model's leaderboard."""
+    """The data set of that model's leaderboard."""
     norm: Literal["Linf", "L2"] = "Linf"
-    """Of that model's leaderboard."""
+    """The norm of that model's leaderboard."""
     certified: str = ""
     """A model's id in `certified.csv`."""
     sigma: Annotated[float, Field(gt=0)] | None = None
-    """Of the certified model."""
+    """The certified model's noise."""
     log: str = ""
     """A file of `certify_logs`, without its ending."""
 
@@ -75,7 +75,7 @@ class Network(StrictModel):
 
     candidate: str = ""
     protocol: str = ""
-    """Of the accepted run; empty: `adaptive` if there is one, else `standard`."""
+    """The accepted run's protocol; empty: `adaptive` if there is one, else `standard`."""
     reference: bool = False
     """Whether the accepted run is of the reference engine."""
     log: str = ""

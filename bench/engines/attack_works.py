@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.attacks import AttackPlan, Model
 from bench.attacks.image_gradient import GradientError
 from bench.engines.acceleration import TRIED_IMAGES, Accelerated, accelerate
-from bench.engines.batch_size import busy_size, filling_size, fitting_size
+from bench.engines.batch_size import busy_size, filling_size, fitting_size, share_of_batch
 from bench.engines.compilation import compile_if_worth, pass_seconds
 from bench.engines.differentiability import is_differentiable
 from bench.engines.engine import (
@@ -34,7 +34,7 @@ from bench.store.tables import concatenate
 
 CLEAN = "00-clean"
 CLEAN_ATTEMPT = "clean"
-"""What the attempts are called of samples that failed before any attack."""
+"""The attack's name in attempts of samples that failed before any attack."""
 LEAST_IN_A_CLEAN_BLOCK = 1000
 
 
@@ -277,9 +277,7 @@ class OneAttack(AttackWork):
         self._settle_compilation(worker, prepared, task)
         size = prepared.size_for(self.plan.name)
         if worker.share > 1:
-            # All workers of a machine together take no more memory than one, unless their batches
-            # would be so small that passes cost more.
-            size = max(size // worker.share, min(size, images_to_fill(prepared)))
+            size = share_of_batch(size, worker.share, images_to_fill(prepared))
         search = Search(
             replace(task, batch_size=size),
             self.plan,

@@ -72,6 +72,20 @@ def filling_size(module: nn.Module, images: Tensor, *, gradients: bool = True) -
     return size
 
 
+def share_of_batch(size: int, workers: int, fills: int) -> int:
+    """Return the images in a pass of one of several workers that share a machine's memory.
+
+    All together take no more memory than one alone, unless their batches would be so small that
+    passes cost more.
+
+    Args:
+        size: of one worker alone.
+        workers: their number.
+        fills: the images that fill a worker's device.
+    """
+    return max(size // workers, min(size, fills))
+
+
 def busy_size(module: nn.Module, images: Tensor) -> int:
     """Return how many images keep the device busy in one pass; fewer take about as long.
 

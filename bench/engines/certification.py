@@ -27,7 +27,7 @@ from bench.engines.acceleration import (
 )
 from bench.engines.answering import answered_rows
 from bench.engines.attack_works import batch_size_on
-from bench.engines.batch_size import busy_size, filling_size
+from bench.engines.batch_size import busy_size, filling_size, share_of_batch
 from bench.engines.compilation import compile_if_worth, earlier_record, pass_seconds
 from bench.engines.engine import CertificationTask, failure_record, without_samples
 from bench.errors import InputError
@@ -281,7 +281,7 @@ class Certifying(Work):
         if worker.share == 1:
             return prepared.size
         fills = busy_size(task.module, task.images[:1].to(task.device))
-        return max(prepared.size // worker.share, min(prepared.size, fills))
+        return share_of_batch(prepared.size, worker.share, fills)
 
     def _settle_compilation(
         self, worker: Worker, prepared: Prepared, task: CertificationTask

@@ -42,7 +42,7 @@ GOAL = 0.0005
 """Share of the samples: with fewer expected to be left, the search ends."""
 
 BUDGET_SHARE = 0.04
-"""Of what the task's own attacks would cost on the samples that stand in the end."""
+"""Share of what the task's own attacks would cost on the samples that stand in the end."""
 
 LEAST_ROWS = 32
 ROWS_SHARE = 8

@@ -73,7 +73,7 @@ class Search:
         self.stage = stage
         self.precision = precision
         self.cost = 0.0
-        """Of the steps made so far, in forward passes."""
+        """What the steps so far have cost, in forward passes."""
         self.in_blocks = self.lost = 0
         """Samples in the blocks so far, and those of them that broke."""
         self.rank = rank or self._by_logits

@@ -46,7 +46,7 @@ ATTACK = "fmn-smallest"
 """The attack that what it finds counts as."""
 STEPS = 100
 TARGETS = 3
-"""Of the likeliest wrong classes, each aimed for by one search of so many steps."""
+"""How many of the likeliest wrong classes are aimed for, each by one search of so many steps."""
 BISECTIONS = 12
 """Halvings of the line from the clean image to the nearest adversarial one."""
 PUSHES = (1.0, 1.002, 1.01, 1.05, 1.2)

@@ -52,7 +52,7 @@ class RayWorker:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._task = self._chain = 0
         self._problem = ""
-        """Of the task at hand."""
+        """What went wrong with the task at hand; empty: nothing."""
         self._other_version = ""
         ours = _versions()
         if ours != versions:

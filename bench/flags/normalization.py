@@ -14,8 +14,7 @@ from bench.memory.out_of_memory import is_out_of_memory
 from bench.store.summary import Flag
 
 LEVEL = 0.001
-"""Of the sign test: a normalization that is right by chance as often as it is wrong is flagged so
-rarely."""
+"""How often the sign test flags a normalization that is right as often as it is wrong."""
 SCALES = {"pixels in [-1, 1]": (-1.0, 1.0), "pixels in [0, 255]": (0.0, 255.0)}
 
 

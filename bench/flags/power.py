@@ -35,7 +35,7 @@ from bench.store.summary import Flag
 SAMPLES = 32
 
 MISSED_SHARE = 0.05
-"""Of the samples that can be broken, attacks may leave this share; significantly more is a miss."""
+"""Attacks may leave this share of the samples that can be broken; significantly more is a miss."""
 
 CHANCE = 0.05
 """The largest p-value of an excess over that share (exact binomial test) that counts as one. It is

@@ -13,7 +13,7 @@ Point = tuple[float, float]
 """In the units of the axes: clean and robust accuracy in percent."""
 LEGEND_COLUMNS = 5
 LEAST_SPAN = 10.0
-"""Of an axis, in points of accuracy."""
+"""The least length of an axis, in points of accuracy."""
 
 
 def percent_limits(values: Sequence[float]) -> tuple[float, float]:

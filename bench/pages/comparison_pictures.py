@@ -14,7 +14,7 @@ from bench.store import Store
 from bench.store.gallery import Gallery
 
 MOST_BYTES = 600_000
-"""Of all pictures in a page: a site has many such pages."""
+"""All pictures in a page: a site has many such pages."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bench.store.gallery import Gallery
 from bench.store.records import ImageArray
 
 MOST_BYTES = 1_900_000
-"""Of a gallery's images in a page, which must stay below 3 MB."""
+"""A gallery's images in a page, which must stay below 3 MB."""
 
 LARGEST_LOSSLESS = 96
 """Images of more rows are compressed with losses in a page; `bench images` writes them exactly."""

@@ -25,7 +25,7 @@ from bench.precision import tensor_cores
 MOST_AT_ONCE = 32
 """With more candidates workers would mainly load them; see `benchmarks/scaling.py`."""
 MEMORY_SHARE = 0.5
-"""Of this machine's memory, for loaded candidates."""
+"""Share of this machine's memory for loaded candidates."""
 
 Result = TypeVar("Result")
 Make = Callable[[CandidateReference, CrewExecutor, Callable[[Candidate], None]], Result]

@@ -44,7 +44,7 @@ SHARES = np.array([0.1, 0.15, 0.45, 0.2, 0.1])
 """Stakes beside the best one, as multiples of it, and the shares of the capital that they get."""
 
 LARGEST_STAKE = 0.9
-"""Of the stake at which one draw could take all."""
+"""A stake's largest share of the one at which one draw could take all."""
 
 FIRST_SPREAD = 0.15
 """Variance of a draw around its prediction before anything is known, and its weight in draws."""

@@ -19,7 +19,7 @@ from bench.store.tables import Tables
 PARTS = 8
 """Points of a summary's curve from 0 to eps; as many follow to twice that."""
 FAILURE = 0.05
-"""Of an interval at one radius: it holds with a probability of 95%."""
+"""The probability that an interval at one radius does not hold."""
 
 
 @dataclass(frozen=True)

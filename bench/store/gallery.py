@@ -15,7 +15,7 @@ from bench.store.records import ImageArray, IntArray, TextArray, Witnesses
 
 MOST_SAMPLES = 200
 MOST_BYTES = 6_000_000
-"""Of the clean images as they are stored, before compression: 40 color images of 224 x 224."""
+"""The clean images as they are stored, before compression: 40 color images of 224 x 224."""
 
 LEVELS = np.float32(255)
 

@@ -59,7 +59,7 @@ class MixedNutsSettings(BasesSettings):
     values: int = Field(default=8, ge=2)
     """How many values of each are tried."""
     steps: int = Field(default=100, ge=1)
-    """Of each attack that lowers the robust base's margins."""
+    """Steps of each attack that lowers the robust base's margins."""
     targets: int = Field(default=9, ge=0)
     """Classes that attacks aim for in turn, after one that aims for any."""
 

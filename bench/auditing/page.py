@@ -41,4 +41,4 @@ def write_report(report: Report, out: Path) -> dict[str, Path]:
 def page(report: Report) -> str:
     """Return a report as one self-contained page."""
     template = site_environment().get_template("audit.html.jinja")
-    return template.render(address=PAGE, report=report, bounds_text=bounds_text)
+    return template.render(address=PAGE, index="#main", report=report, bounds_text=bounds_text)

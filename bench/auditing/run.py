@@ -135,7 +135,7 @@ def audit(
     report = make_report(
         suite=found,
         threat_model=threat_model(found.threat_model),
-        candidate=name,
+        candidate=name if architecture is None else f"{name},architecture={architecture}",
         claims=wanted,
         records=read_records(folder),
         ended=ended,

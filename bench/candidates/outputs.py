@@ -88,11 +88,13 @@ def _found(answer: object, n: int, output: OutputKey | None) -> tuple[OutputKey 
             return found[0], parts[found[0]]
         if found:
             break
-    what = "which output the logits are is not obvious" if parts else "there are no logits in it"
-    example = f", such as `output: {(rows or one or list(parts))[0]}`" if parts else ""
+    came = f"expected logits ({n}, K), got {_listed(answer, parts)}"
+    if not parts:
+        raise InputError(f"{came}: there are no logits in it; return a tensor of torch")
+    which = (rows or one or list(parts))[0]
     raise InputError(
-        f"expected logits ({n}, K), got {_listed(answer, parts)}: {what}; declare it by `output`"
-        f"{example}"
+        f"{came}: which output the logits are is not obvious; declare it: `output: {which}` in "
+        f"submission.yaml, `output={which}` behind a name, or bench.wrap(model, output={which!r})"
     )
 
 

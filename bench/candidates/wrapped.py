@@ -122,7 +122,8 @@ def wrap(
     Args:
         model: the network, as it was trained.
         mean: subtracted from the images; a number, one for each channel, or the name of a data set
-            whose usual mean is meant ("cifar10", "imagenet").
+            whose usual mean is meant ("cifar10", "imagenet"). With three numbers, the channel of
+            grey images is repeated.
         std: what the images are then divided by, > 0; in the same forms.
         resize: height and width that the network takes; one number for a square. Images of another
             size are resized, differentiably.

@@ -57,8 +57,8 @@ class Display:
         )
         self._rows: dict[str, dict[str, TaskID]] = {}
         """By candidate and stage, of those whose turn it is."""
-        self._last: dict[str, tuple[str, float]] = {}
-        """By candidate: the stage that was shown last, and when."""
+        self._last: dict[str, tuple[str, int, float]] = {}
+        """By candidate: the stage that was shown last, how much of it was done, and when."""
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -75,7 +75,7 @@ class Display:
     def candidate(self, name: str) -> Shown:
         """Note that a candidate's turn begins; return what draws its run."""
         self._rows[name] = {}
-        self._last[name] = ("", 0.0)
+        self._last[name] = ("", 0, 0.0)
         self._line(f"{name}: evaluating")
         return Shown(self, name)
 
@@ -100,13 +100,10 @@ class Display:
                 workers=workers,
             )
             return
-        stage, shown = self._last[name]
-        if (
-            stage != progress.stage
-            or progress.done == progress.total
-            or time.monotonic() - shown >= SECONDS_BETWEEN_LINES
-        ):
-            self._last[name] = (progress.stage, time.monotonic())
+        stage, done, shown = self._last[name]
+        is_end = progress.done == progress.total and progress.done != done
+        if stage != progress.stage or is_end or time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
+            self._last[name] = (progress.stage, progress.done, time.monotonic())
             parts = [f"{progress.stage} {progress.done}/{progress.total}", robust, left, workers]
             self._line(f"{name}: {', '.join(part for part in parts if part)}")
 

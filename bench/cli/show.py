@@ -104,6 +104,13 @@ def _table(summary: Summary) -> Table:
     return table
 
 
+def _named(value: object) -> str:
+    """Return a setting's value; of attacks their names, whose parameters the manifest holds."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return ", ".join(str(each.get("name", setting(each))) for each in value)
+    return setting(value)
+
+
 def _provenance(summary: Summary) -> Table:
     manifest = summary.manifest
     environment = manifest.environment
@@ -113,7 +120,7 @@ def _provenance(summary: Summary) -> Table:
         "engine": ", ".join(
             [
                 manifest.engine,
-                *(f"{name} {setting(value)}" for name, value in manifest.engine_settings.items()),
+                *(f"{name} {_named(value)}" for name, value in manifest.engine_settings.items()),
                 manifest.precision,
             ]
         ),

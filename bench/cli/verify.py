@@ -95,6 +95,11 @@ def _tell_failures(failures: Sequence[str]) -> None:
         click.echo(f"failed: and {len(failures) - SHOWN_FAILURES} more")
 
 
+def _share(whole: float, part: float, of: str = "") -> str:
+    """Return which part of a run's cost the check took; nothing where it was no part of it."""
+    return f": 1/{count(whole / part)}{of}" if part and whole >= part else ""
+
+
 def _lines(result: Verification) -> list[str]:
     each = result.witness_bytes / max(result.witnesses, 1)
     return [
@@ -102,8 +107,8 @@ def _lines(result: Verification) -> list[str]:
         f"{count(result.witness_bytes)} bytes ({count(each)} each)",
         f"8-bit       robust accuracy {percent(result.eight_bit)}% if witnesses are kept as 8-bit "
         "images",
-        f"time        {duration(result.seconds)} of {duration(result.run_seconds)}: "
-        f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",
-        f"passes      {count(result.passes)} of {count(result.run_passes)}: "
-        f"1/{count(result.run_passes / max(result.passes, 1))}",
+        f"time        {duration(result.seconds)} of {duration(result.run_seconds)}"
+        f"{_share(result.run_seconds, result.seconds, ' of what the run took')}",
+        f"passes      {count(result.passes)} of {count(result.run_passes)}"
+        f"{_share(result.run_passes, result.passes)}",
     ]

@@ -153,6 +153,15 @@ class Sweeping(Work):
         """Return the samples that were tried at every weight."""
         return block.results.index if is_final(block) else block.results.index[:0]
 
+    def lost(self, block: SweepBlock) -> IntArray:
+        """Return the samples that do not stand at the weight at which most do."""
+        if not is_final(block):
+            return block.results.index[:0]
+        robust, alpha = _robust(block.results), block.results.alpha
+        best = max(np.unique(alpha).tolist(), key=lambda each: int(robust[alpha == each].sum()))
+        index: IntArray = block.results.index[(alpha == best) & ~robust]
+        return index
+
     def failed(self, task: AttackTask, problem: str) -> SweepBlock:
         """Return the record of a sample without an answer, which is wrong at every weight."""
         n = len(self.alphas)

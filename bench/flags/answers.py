@@ -79,8 +79,8 @@ def randomness(first: Tensor, second: Tensor) -> Flag | None:
         threshold=RANDOMNESS_THRESHOLD,
         meaning="Two calls on the same images give different logits. Attacks that expect one "
         "answer overestimate the robustness, and a single success may be luck.",
-        advice="Declare `randomized: true`, and run --protocol adaptive, which attacks the "
-        "expectation over the randomness.",
+        advice="Declare it, by `randomized: true` in a submission.yaml or randomized=True in "
+        "Python, and run --protocol adaptive, which attacks the expectation over the randomness.",
     )
 
 

@@ -47,7 +47,9 @@ def choose_folder(
             "read from elsewhere?)"
         )
     elif found is None and (before := _before_a_change(manifest, store)) is not None:
-        notice(f"a new run: its files, its weights or its code changed since run {before}")
+        notice(
+            f"a new run: its files, its weights, its code or its options changed since run {before}"
+        )
     if found is not None and not (again and found[0].is_complete):
         return found
     return folder, manifest

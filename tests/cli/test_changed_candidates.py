@@ -93,7 +93,7 @@ def test_what_decides_the_answers_makes_another_run(
 
     (folder / "config.json").write_text(json.dumps({"roll": 1}))
     output = call(folder)
-    assert "a new run: its files, its weights or its code changed since run" in output
+    assert "a new run: its files, its weights, its code or its options changed since run" in output
     assert "clean 0.00%" in output
     assert "nothing was computed" in call(folder)
 

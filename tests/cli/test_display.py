@@ -49,6 +49,15 @@ def test_workers_and_their_rates_are_shown_where_there_are_several(
     assert two.endswith("2 workers")
 
 
+def test_a_stage_ends_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display() as shown:
+        observer = shown.candidate("it")
+        for done in (0, 2, 4, 4, 4):
+            observer.progress(Progress("square", done=done, total=4, robust=1, examples=4))
+    shown_lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split(",")[0] for line in shown_lines] == ["it: square 0/4", "it: square 4/4"]
+
+
 def test_candidates_side_by_side_have_a_bar_each(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(force_terminal=True, force_interactive=True)
     monkeypatch.setattr(display, "table_console", lambda: console)

@@ -16,6 +16,7 @@ from bench.candidates.mix import Mix
 from bench.engines import AttackTask
 from bench.engines.sweep import NEIGHBOURS, SweepEngine
 from bench.errors import InputError
+from bench.executors.progress import Progress
 from bench.runs.sweep import Sweep
 from bench.store import RunFolder
 from bench.store.records import SweepBlock
@@ -93,6 +94,14 @@ def test_every_broken_sample_has_a_witness_at_its_weight(mix: Mix, norm: str, ep
     assert (samples["broken_by"] == NEIGHBOURS).any()
     share = robust(tables).mean(axis=1)
     assert share[0] < share[-1]
+
+
+def test_progress_ends_with_the_accuracy_at_the_best_weight(mix: Mix) -> None:
+    seen: list[Progress] = []
+    blocks = list(SweepEngine(ALPHAS).run(task_of(mix), {}, seen.append))
+    best = int(robust(Sweep().join(blocks)).sum(axis=1).max())
+    assert (seen[-1].done, seen[-1].robust) == (N, best)
+    assert best < N
 
 
 def test_an_interrupted_sweep_ends_as_if_left_alone(mix: Mix, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 import sys
@@ -77,12 +78,35 @@ def call(function: str, name: str) -> nn.Module:
                 found = getattr(found, part)
             made = found if isinstance(found, nn.Module) or not callable(found) else found()
         except FOREIGN_ERRORS as error:
-            raise InputError(f"{name}: {function}: {raised(error)}") from error
+            said = _advice(error, location, path) or raised(error)
+            raise InputError(f"{name}: {function}: {said}") from error
     if not isinstance(made, nn.Module):
         raise InputError(
             f"{name}: expected {function} to return an nn.Module, got {type(made).__name__}"
         )
     return made
+
+
+def _advice(error: BaseException, location: str, path: str) -> str:
+    """Return what is wrong with the name of a function; empty: it is something else."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "") in _parents(location):
+        if location.endswith(".py"):
+            return f"expected a module, not its file: {location.removesuffix('.py')}:{path}"
+        return f"there is no module {error.name}, neither in {Path.cwd()} nor installed"
+    module = sys.modules.get(location)
+    if isinstance(error, AttributeError) and module is not None and error.obj is module:
+        names = [name for name in vars(module) if not name.startswith("_")]
+        near = difflib.get_close_matches(path, names, 1)
+        return f"{location} has no {path.partition('.')[0]}" + (
+            f"; did you mean {near[0]}?" if near else ""
+        )
+    return ""
+
+
+def _parents(location: str) -> set[str]:
+    """Return a module's name and those of the packages that it is in."""
+    parts = location.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
 
 
 @contextmanager

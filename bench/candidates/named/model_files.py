@@ -16,6 +16,7 @@ from bench.candidates.named.made import Made, SourceReference
 from bench.candidates.named.options import NAMES, Options, read_options
 from bench.candidates.named.requirements import in_one_line, required
 from bench.candidates.sources import CandidateSource, Search
+from bench.candidates.submission import FILE as SUBMISSION
 from bench.candidates.weights import load_weights
 from bench.errors import FOREIGN_ERRORS, InputError
 
@@ -25,8 +26,14 @@ ALLOWED = tuple(name for name in NAMES if name != "checkpoint")
 
 
 def is_model_file(name: str) -> bool:
-    """Return whether a name means a file: one that exists, or has the ending of one."""
+    """Return whether a name means a file: one that exists, or has the ending of one.
+
+    Raises:
+        InputError: it is the file of a submission, which is named by its folder.
+    """
     path = Path(name.partition(",")[0])
+    if path.name == SUBMISSION and path.is_file():
+        raise InputError(f"{name}: expected the submission's folder, such as {path.parent}")
     return path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir())
 
 

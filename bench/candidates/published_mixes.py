@@ -31,10 +31,6 @@ from torch import Tensor, nn
 
 from bench import robustbench
 from bench.candidates.adaptive_mix import AdaptiveMix
-from bench.candidates.architectures import (
-    wide_resnet,
-)
-from bench.candidates.bit import bit_resnet
 from bench.candidates.mixed_nuts import MixedNuts
 from bench.candidates.weights import load_weights
 from bench.data import named_dataset
@@ -78,6 +74,9 @@ def is_published(dataset: str, norm: str, model_id: str) -> bool:
 
 def build(dataset: str, model_id: str) -> AdaptiveMix:
     """Return a published adaptive mix with random weights, on the default device."""
+    from bench.candidates.architectures import wide_resnet  # timm: slow, and few names need it
+    from bench.candidates.bit import bit_resnet
+
     mix = PUBLISHED[dataset, model_id]
     data = named_dataset(dataset)
     # The robust bases with the TRADES loss were published with Swish, which is the same as SiLU.

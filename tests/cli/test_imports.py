@@ -71,3 +71,10 @@ def test_options_offer_what_the_engines_know() -> None:
     assert ENGINES == engines.ENGINES
     assert PRECISIONS == acceleration.PRECISIONS
     assert PROCEDURES == certification.PROCEDURES
+
+
+def test_finding_a_candidate_imports_only_what_its_name_needs() -> None:
+    slow = {"timm", "torchvision"}
+    code = f"import sys, bench.candidates.registry; print({slow} & {{*sys.modules}})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"

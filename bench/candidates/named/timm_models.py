@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import timm
 from torch import nn
 
 from bench.candidates.named.made import Made, SourceReference, Transform, classes_in
@@ -46,6 +45,8 @@ class TimmSource(CandidateSource):
 
     def names(self, search: Search) -> list[str]:
         """Return the models with weights."""
+        import timm  # slow, with torchvision: only where one of its models is named
+
         return [f"{PREFIX}{name}" for name in timm.list_models(pretrained=True)]
 
 
@@ -89,6 +90,8 @@ def make_model(name: str, model: str, options: Options) -> Made:
 
 
 def _pretrained(name: str, model: str, options: Options) -> nn.Module:
+    import timm
+
     try:
         module: nn.Module = timm.create_model(model, pretrained=True)
     except FOREIGN_ERRORS as error:
@@ -99,6 +102,8 @@ def _pretrained(name: str, model: str, options: Options) -> nn.Module:
 
 
 def _build(name: str, model: str, **arguments: Any) -> nn.Module:
+    import timm
+
     try:
         module: nn.Module = timm.create_model(model, pretrained=False, **arguments)
     except FOREIGN_ERRORS as error:
@@ -108,6 +113,8 @@ def _build(name: str, model: str, **arguments: Any) -> nn.Module:
 
 def _check_known(name: str, model: str, needs_weights: bool) -> None:
     """Refuse names that timm does not know, or has no weights for."""
+    import timm
+
     if not timm.is_model(model):
         known = timm.list_models(pretrained=needs_weights)
         raise unknown(name, [f"{PREFIX}{each}" for each in known])
@@ -118,6 +125,8 @@ def _check_known(name: str, model: str, needs_weights: bool) -> None:
 
 
 def _with_weights(model: str) -> bool:
+    import timm
+
     config = timm.get_pretrained_cfg(model, allow_unregistered=False)
     return config is not None and config.has_weights
 

@@ -22,6 +22,7 @@ from bench.suites import load_suite
 @options.suite(required=True)
 @click.option("--candidate", "name", required=True, help="One candidate, named as for `bench run`.")
 @click.option("--source", required=True, help="Who found the images, and how.")
+@options.architecture
 @options.results_dir
 @options.data_dir
 @options.model_dir
@@ -33,6 +34,7 @@ def command(
     suite_name: str,
     name: str,
     source: str,
+    architecture: str | None,
     results_dir: Path,
     data_dir: Path | None,
     model_dir: Path | None,
@@ -47,11 +49,13 @@ def command(
     kept as a run of their own, which lowers the best-known robust accuracy where it breaks a sample
     that stood.
     """
-    from bench.candidates.registry import find_candidate  # torch: slow to import
+    from bench.candidates.named.model_files import with_architecture  # torch: slow to import
+    from bench.candidates.registry import find_candidate
     from bench.runs.imported_witnesses import import_witnesses, read_images
 
     imported = read_images(file)
     suite = load_suite(suite_name)
+    (name,) = with_architecture((name,), architecture)
     candidate = find_candidate(name, suite, model_dir, trust_code).load()
     dataset = data.load_source(suite.data, data_dir, suite.n_examples, candidate.preprocessing)
     settings = Settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 import warnings
 from collections.abc import Callable
@@ -244,6 +245,14 @@ def test_every_option_of_bench_run_is_an_argument() -> None:
         (nn.Flatten(), {"n_examples": 0}, r"n_examples: expected a whole number >= 1, got 0"),
         (nn.Flatten(), {"sample": "last"}, "sample: expected one of first, random, got 'last'"),
         (nn.Flatten(), {"eps": 8}, "^eps: expected at most 1"),
+        *(
+            (
+                nn.Flatten(),
+                {"sample": "random", "budget": budget},
+                "^budget: expected a time above 0",
+            )
+            for budget in (-5, 0, math.nan, math.inf, "0s", "-5m", "30", "")
+        ),
         (nn.Flatten(), {"labels": [0]}, "images: expected images, labels and threat_model"),
         (nn.Flatten(), {"device": "tpu"}, "^device: expected auto, cpu or cuda, got 'tpu'"),
         (nn.Flatten(), {"name": "a/b"}, "name: expected a text without / and @"),

@@ -7,7 +7,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 import bench
 from bench import data
+from bench.api.running import option_words
 from bench.cli.main import main
 from bench.engines import search
 from bench.errors import EvaluationError, InputError
 from bench.runs.settings import Settings
 from bench.store import RunFolder
 from bench.store.records import Block
+from bench.suites import load_suite
 
 N = 12
 
@@ -226,6 +228,15 @@ def test_threads_evaluate_too(linear_digits: nn.Module, suite: str, results: Pat
     thread.start()
     thread.join()
     assert found[0].clean_accuracy == _accuracy(linear_digits)
+
+
+@pytest.mark.parametrize(("budget", "text"), [(1800, "1800s"), (0.5, "0.5s"), ("30m", "30m")])
+def test_a_budget_in_seconds_has_its_unit_on_the_command_line(
+    budget: str | float, text: str
+) -> None:
+    settings = Settings(suite=load_suite("digits-linf"), budget=budget)
+    assert option_words(settings) == ["--budget", text]
+    assert replace(settings, budget=text).budget_seconds == settings.budget_seconds
 
 
 def test_every_option_of_bench_run_is_an_argument() -> None:

@@ -16,7 +16,11 @@ from bench import data
 from bench.api.call import call_of
 
 DIGITS = data.load("digits").first(6)
-IN_PYTHON = {"images": DIGITS.images, "labels": DIGITS.labels, "classes": list("0123456789")}
+IN_PYTHON: dict[str, Any] = {
+    "images": DIGITS.images,
+    "labels": DIGITS.labels,
+    "classes": list("0123456789"),
+}
 
 
 def _evaluated(model: nn.Module, suite: str, **given: Any) -> bench.Evaluation:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import InputError
-from bench.store import RunFolder
+from bench.store import RunFolder, Store
 from bench.store.files import UNREADABLE, write
 from bench.store.run_folder import (
     ATTEMPTS,
@@ -42,7 +42,7 @@ class Saved:
         folder: the run's files, for as long as `held` lives.
         dataset: the samples of the run.
         command, notices: as of `Evaluation`.
-        held: the temporary folder, which is removed with this object.
+        held: the temporary folder, a store of this run alone, which is removed with this object.
     """
 
     folder: RunFolder
@@ -83,17 +83,22 @@ def load(path: Path) -> Saved:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     folder = tempfile.TemporaryDirectory(prefix="bench-evaluation-")
+    unpacked = RunFolder(Path(folder.name) / ".unpacked")
     try:
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read(ABOUT))
             if about["format"] != FORMAT:
                 raise InputError(f"{path}: expected format {FORMAT}, got {about['format']}")
+            unpacked.path.mkdir()
             for name in set(RECORDS) & set(archive.namelist()):
-                (Path(folder.name) / name).write_bytes(archive.read(name))
+                (unpacked.path / name).write_bytes(archive.read(name))
             dataset = _unpacked(archive.read(DATA))
-        run = RunFolder(Path(folder.name))
-        damaged = [each.name for each in run.verify_tables()]
-        record = run.summary().manifest.dataset
+        damaged = [each.name for each in unpacked.verify_tables()]
+        manifest = unpacked.summary().manifest
+        run = Store(Path(folder.name)).folder(manifest)
+        run.path.parent.mkdir(parents=True)
+        unpacked.path.rename(run.path)
+        record = manifest.dataset
         dataset = replace(dataset, name=record.name, size=record.size)
         command, notices = str(about["command"]), tuple(map(str, about["notices"]))
     except (*UNREADABLE, TypeError) as error:

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from bench.attacks.distances import Norm, norms
-from bench.store.records import AttackBlock
+from bench.engines.attack_works import CLEAN_ATTEMPT
+from bench.store.records import AttackBlock, Attempts
 
 
 class Lines:
@@ -71,12 +72,12 @@ class RunLog:
         self._take(block)
         if block.clean is not None:
             self._tell_initial()
-        if block.attempts is not None:
+        if (attempts := _attempts(block)) is not None:
             stage = _stage(block)
-            broken, attempted = int((block.attempts.outcome == "broken").sum()), self._passed[stage]
+            broken, attempted = int((attempts.outcome == "broken").sum()), self._passed[stage]
             self._lines.write(
                 f"{self._names[stage]} - {attempted.sum()}/{self._entering(stage).sum()} - "
-                f"{broken} out of {len(block.attempts.index)} successfully perturbed"
+                f"{broken} out of {len(attempts.index)} successfully perturbed"
             )
         self._tell_finished()
 
@@ -110,10 +111,10 @@ class RunLog:
             right = block.clean.prediction == block.clean.label
             self._clean[block.clean.index] = right
             self._predicted[block.clean.index] = True
-        if block.attempts is not None:
+        if (attempts := _attempts(block)) is not None:
             stage = _stage(block)
-            self._passed[stage, block.attempts.index] = True
-            self._broken[stage, block.attempts.index] = block.attempts.outcome == "broken"
+            self._passed[stage, attempts.index] = True
+            self._broken[stage, attempts.index] = attempts.outcome == "broken"
 
     def _entering(self, stage: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Return which samples (N,) stand before an attack, as far as is known."""
@@ -142,6 +143,12 @@ class RunLog:
             self._lines.write(
                 f"robust accuracy after {name.upper()}: {accuracy:.2%} (total time {seconds:.1f} s)"
             )
+
+
+def _attempts(block: AttackBlock) -> Attempts | None:
+    """Return a block's attempts by an attack; None if the sample failed before any attack."""
+    attempts = block.attempts
+    return None if attempts is None or CLEAN_ATTEMPT in attempts.attack else attempts
 
 
 def _stage(block: AttackBlock) -> int:

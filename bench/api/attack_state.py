@@ -55,6 +55,7 @@ class AttackState:
         self.path = path
         self.blocks: dict[str, AttackBlock] = {}
         self._belongs_to = _description(task)
+        self._samples = len(task.labels)
         self._written_at = time.perf_counter()
         self._pause = 0.0
         if not path.parent.is_dir():
@@ -71,7 +72,12 @@ class AttackState:
     def save(self) -> None:
         """Write the file."""
         start = time.perf_counter()
-        header = {"format": FORMAT, "belongs to": self._belongs_to, "blocks": list(self.blocks)}
+        header = {
+            "format": FORMAT,
+            "belongs to": self._belongs_to,
+            "samples": self._samples,
+            "blocks": list(self.blocks),
+        }
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
         for number, block in enumerate(self.blocks.values()):
             content = block_arrays(block)
@@ -92,15 +98,26 @@ def robust_samples(path: Path) -> Tensor:
     """Return which samples (N,) bool nothing has broken, from the file of a state.
 
     Raises:
-        InputError: the file is no such state.
+        InputError: the file is no such state, or samples are not predicted yet.
     """
     with _readable(path) as archive:
-        blocks = _blocks(archive)
-    clean = [block.clean for block in blocks.values() if block.clean is not None]
-    robust = torch.zeros(sum(len(each.index) for each in clean), dtype=torch.bool)
+        blocks = list(_blocks(archive).values())
+        samples = _header(archive).get("samples")
+    clean = [block.clean for block in blocks if block.clean is not None]
+    predicted = sum(len(each.index) for each in clean)
+    if samples is None and len(clean) < len(blocks):
+        # A state without the number of samples; attacks begin when all samples are predicted.
+        samples = predicted
+    if predicted != samples:
+        number = "" if samples is None else f"{samples:,} "
+        raise InputError(
+            f"{path}: expected predictions of all {number}samples, got {predicted:,}; the same "
+            "call of run_standard_evaluation goes on from it"
+        )
+    robust = torch.zeros(samples, dtype=torch.bool)
     for each in clean:
         robust[torch.from_numpy(each.index)] = torch.from_numpy(each.prediction == each.label)
-    for block in blocks.values():
+    for block in blocks:
         if block.witnesses is not None:
             robust[torch.from_numpy(block.witnesses.index)] = False
     return robust

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from bench.api.call import call_of
 from bench.formatting import interval, percent, selection, threat_model
 from bench.store.summary import AttackedSummary, CertifiedSummary, SweepSummary
 
@@ -32,7 +33,7 @@ def card(evaluation: Evaluation) -> str:
         robust=percent(summary.robust_accuracy),
         robust_interval=interval(bounds["robust_accuracy"]),
         rows=_rows(evaluation),
-        command=evaluation.command or _call(evaluation),
+        command=evaluation.command or call_of(evaluation),
     )
 
 
@@ -68,22 +69,6 @@ def _rows(evaluation: Evaluation) -> list[dict[str, object]]:
         }
         for name, value, note in bars[::step]
     ]
-
-
-def _call(evaluation: Evaluation) -> str:
-    """Return the call that makes the same run of a model in Python."""
-    manifest = evaluation.summary.manifest
-    threat = manifest.threat_model
-    is_in_hand = manifest.dataset.name.startswith("images-")
-    data = (
-        f"images=images, labels=labels, threat_model=bench.{threat.norm}({threat.eps!r})"
-        if is_in_hand
-        else repr(evaluation.suite)
-    )
-    changed = manifest.overrides | {"protocol": manifest.protocol}
-    changed |= {"seed": manifest.seed} if manifest.seed else {}
-    options = "".join(f", {name}={value!r}" for name, value in changed.items())
-    return f"bench.evaluate(model, {data}, name={evaluation.name!r}{options})"
 
 
 @functools.cache

@@ -343,8 +343,14 @@ def option_words(settings: Settings, names: Sequence[str] | None = None) -> list
         value = getattr(settings, each.name)
         is_wanted = _is_option(each) if names is None else each.name in names
         if is_wanted and value != each.default and each.name != "again":
-            words += [option_name(each.name)] + ([] if value is True else [str(value)])
+            words += [option_name(each.name)] + ([] if value is True else [_text(each.name, value)])
     return words
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a setting's value as the command line reads it: times have a unit there."""
+    is_seconds = name == "budget" and not isinstance(value, str)
+    return f"{value}s" if is_seconds else str(value)
 
 
 def place_words(place: Place) -> list[str]:

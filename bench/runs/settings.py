@@ -252,14 +252,17 @@ class Settings:
         Raises:
             InputError: it is no time above 0.
         """
-        if self.budget is None or isinstance(self.budget, int | float):
-            return self.budget
-        number, unit = parse_fraction(self.budget[:-1]), self.budget[-1:]
-        if not isinstance(number, float) or not 0 < number < float("inf") or unit not in SECONDS:
+        if self.budget is None:
+            return None
+        if isinstance(self.budget, str):
+            number, unit = parse_fraction(self.budget[:-1]), SECONDS.get(self.budget[-1:])
+        else:
+            number, unit = float(self.budget), 1
+        if unit is None or not isinstance(number, float) or not 0 < number < math.inf:
             raise InputError(
-                f"--budget: expected a time such as 45s, 30m or 2h, got {self.budget!r}"
+                f"--budget: expected a time above 0 such as 45s, 30m or 2h, got {self.budget!r}"
             )
-        return number * SECONDS[unit]
+        return number * unit
 
     def check_values(self) -> None:
         """Refuse values of a wrong type or out of their range, as the command line does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -94,11 +95,22 @@ def test_it_is_saved_whole_and_loaded_without_the_store(
     assert loaded.summary == found.summary
     assert torch.equal(loaded.adversarial_images()[0], found.adversarial_images()[0])
     assert loaded.verify(linear_digits).is_confirmed
+    assert loaded.figures().keys() == found.figures().keys()
     content = path.read_bytes()
     for damaged in (content[:-200], b"no archive", content.replace(b"PAR1", b"PAR2")):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="damaged"):
             bench.Evaluation.load(path)
+
+
+def test_a_saved_certification_is_verified_without_the_store(
+    linear_digits: nn.Module, results: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"n_examples": 4, "noise_samples": 200, "results_dir": results}
+    found = bench.certify(linear_digits, "digits-l2", sigma=0.1, progress=False, **given)
+    loaded = bench.load(found.save(tmp_path / "run.bench"))
+    assert loaded.path.parents[2] == Path(loaded.held.held.name)
+    assert loaded.verify(linear_digits).is_confirmed
 
 
 def test_the_store_is_a_table_and_its_runs_can_be_loaded(

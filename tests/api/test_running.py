@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 
 import bench
 from bench import data
+from bench.api.running import option_words
 from bench.cli.main import main
 from bench.engines import search
 from bench.errors import EvaluationError, InputError
 from bench.runs.settings import Settings
 from bench.store import RunFolder
 from bench.store.records import Block
+from bench.suites import load_suite
 
 N = 12
 
@@ -227,6 +230,15 @@ def test_threads_evaluate_too(linear_digits: nn.Module, suite: str, results: Pat
     assert found[0].clean_accuracy == _accuracy(linear_digits)
 
 
+@pytest.mark.parametrize(("budget", "text"), [(1800, "1800s"), (0.5, "0.5s"), ("30m", "30m")])
+def test_a_budget_in_seconds_has_its_unit_on_the_command_line(
+    budget: str | float, text: str
+) -> None:
+    settings = Settings(suite=load_suite("digits-linf"), budget=budget)
+    assert option_words(settings) == ["--budget", text]
+    assert replace(settings, budget=text).budget_seconds == settings.budget_seconds
+
+
 def test_every_option_of_bench_run_is_an_argument() -> None:
     arguments = inspect.signature(bench.evaluate).parameters
     for each in fields(Settings):
@@ -244,6 +256,14 @@ def test_every_option_of_bench_run_is_an_argument() -> None:
         (nn.Flatten(), {"n_examples": 0}, r"n_examples: expected a whole number >= 1, got 0"),
         (nn.Flatten(), {"sample": "last"}, "sample: expected one of first, random, got 'last'"),
         (nn.Flatten(), {"eps": 8}, "^eps: expected at most 1"),
+        *(
+            (
+                nn.Flatten(),
+                {"sample": "random", "budget": budget},
+                "^budget: expected a time above 0",
+            )
+            for budget in (-5, 0, math.nan, math.inf, "0s", "-5m", "30", "")
+        ),
         (nn.Flatten(), {"labels": [0]}, "images: expected images, labels and threat_model"),
         (nn.Flatten(), {"device": "tpu"}, "^device: expected auto, cpu or cuda, got 'tpu'"),
         (nn.Flatten(), {"name": "a/b"}, "name: expected a text without / and @"),

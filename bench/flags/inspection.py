@@ -74,6 +74,10 @@ def _answer(
         if is_out_of_memory(error):
             raise
         mode = " (parts of it are in training mode)" if training_mode(module) else ""
+        others = {each.dtype for each in module.parameters() if each.is_floating_point()}
+        if others - {images.dtype}:
+            kinds = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
+            mode += f" (its weights are {kinds}, the images float32: call its float() first)"
         raise InputError(
             f"candidate {name}: expected logits of images {tuple(images.shape)}, got "
             f"{type(error).__name__}: {' '.join(str(error).split())}{mode}"

@@ -17,7 +17,7 @@ from bench.engines import Engine, Task
 from bench.engines.acceleration import default_precision
 from bench.engines.answering import answered_rows
 from bench.engines.batch_size import fitting_size
-from bench.errors import FOREIGN_ERRORS, InputError
+from bench.errors import FOREIGN_ERRORS, BenchError, InputError
 from bench.executors.choice import ExecutorChoice, executing
 from bench.executors.stage import Executor
 from bench.executors.worker import is_at_fault
@@ -106,7 +106,7 @@ def evaluate(
         with executing(ExecutorChoice()) as executor:
             return evaluate(candidate, dataset, settings, store, observer, inspected, executor)
     settings = _on_workers(settings.of_candidate(candidate), executor)
-    plan = make_plan(candidate, dataset, settings)
+    plan = _planned(candidate, dataset, settings)
     for notice in dataset.notices:
         observer.notice(notice)
     folder, manifest = choose_folder(plan.manifest, store, settings.again, observer.notice)
@@ -135,6 +135,17 @@ def evaluate(
         if settings.flags == "full" and summary.flags_checked == "basic":
             summary = _check_fully(summary, plan, folder, dataset, store, observer, executor)
     return RunResult(summary, folder, reused)
+
+
+def _planned(candidate: Candidate, dataset: Dataset, settings: Settings) -> Plan:
+    """Plan a run; where the candidate raises an error, its inspection says which, by name."""
+    try:
+        return make_plan(candidate, dataset, settings)
+    except BenchError:
+        raise
+    except FOREIGN_ERRORS:
+        inspect(candidate, dataset, settings, runnable_kind(settings.chosen_protocol.kind))
+        raise
 
 
 def _on_workers(settings: Settings, executor: Executor) -> Settings:

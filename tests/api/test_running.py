@@ -256,6 +256,11 @@ def test_every_option_of_bench_run_is_an_argument() -> None:
         (nn.Flatten(), {"n_examples": 0}, r"n_examples: expected a whole number >= 1, got 0"),
         (nn.Flatten(), {"sample": "last"}, "sample: expected one of first, random, got 'last'"),
         (nn.Flatten(), {"eps": 8}, "^eps: expected at most 1"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(),
+            {},
+            "candidate Sequential: .*its weights are float64, .*call its float",
+        ),
         *(
             (
                 nn.Flatten(),

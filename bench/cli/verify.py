@@ -106,4 +106,11 @@ def _lines(result: Verification) -> list[str]:
         f"1/{count(result.run_seconds / max(result.seconds, 1e-9))} of what the run took",
         f"passes      {count(result.passes)} of {count(result.run_passes)}: "
         f"1/{count(result.run_passes / max(result.passes, 1))}",
+        *_unconfirmed(result.unconfirmed),
     ]
+
+
+def _unconfirmed(failed: int) -> list[str]:
+    samples = "1 failed sample" if failed == 1 else f"{count(failed)} failed samples"
+    line = f"errors      {samples} cannot be confirmed: an error leaves no witness"
+    return [line] if failed else []

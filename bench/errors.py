@@ -62,6 +62,15 @@ def raised(error: BaseException) -> str:
     return f"{name}: {text}{place}"
 
 
+def briefly(error: BaseException) -> str:
+    """Return an error's class and the first 120 characters of its text, if it has one, in one line.
+
+    For records of what does without something that failed, such as a compiler.
+    """
+    text = " ".join(str(error).split())[:120]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def is_in_library(file: str) -> bool:
     """Return whether a file of code belongs to Python or to an installed package.
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.errors import InputError
+from bench.errors import InputError, briefly
 from bench.memory.transfer import send
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -168,7 +168,7 @@ def kernel_problem(device: torch.device) -> str:
         expected = _unit(_stream(words, events, 3), torch.float32)[:, :11]
         return "" if torch.equal(found, expected) else "its numbers differ"
     except Exception as error:  # compilers and drivers fail in many ways
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return briefly(error)
 
 
 def _units_by_kernel(words: Tensor, events: Tensor, count: int) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.state import tensors_of
+from bench.errors import briefly
 
 CALLS_BEFORE_RECORDING = 8
 """Calls on the same tensors after which more are expected; a recording costs about four calls."""
@@ -118,7 +119,7 @@ class Replayed(Generic[T]):
         except Exception as error:  # of a driver, of an operation that no graph can hold, of memory
             if before:
                 _copy_all(fixed, before)
-            self._give_up(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
+            self._give_up(briefly(error))
             return self._function(kept, *passed)
         self._recording = _Recording(key, graph, inputs, result, agrees, known)
         _copy_all(fixed, expected[: len(fixed)])

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import briefly
+
 _COMPILER_OPTIONS: tuple[dict[str, str | int | bool | Callable[..., Any]], ...] = (
     {},
     {"cpp.max_horizontal_fusion_size": 1},
@@ -73,7 +75,7 @@ class RowFunction:
                     self._compiled(*shared, *tensors)
             except Exception as error:
                 self._compiled = None
-                self.problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                self.problem = briefly(error)
             else:
                 self._rows = len(tensors[0])
                 self.problem = ""

@@ -111,4 +111,11 @@ def _lines(result: Verification) -> list[str]:
         f"{_share(result.run_seconds, result.seconds, ' of what the run took')}",
         f"passes      {count(result.passes)} of {count(result.run_passes)}"
         f"{_share(result.run_passes, result.passes)}",
+        *_unconfirmed(result.unconfirmed),
     ]
+
+
+def _unconfirmed(failed: int) -> list[str]:
+    samples = "1 failed sample" if failed == 1 else f"{count(failed)} failed samples"
+    line = f"errors      {samples} cannot be confirmed: an error leaves no witness"
+    return [line] if failed else []

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.candidates.mix import as_mix
-from bench.engines.equality import Expected, said
+from bench.engines.equality import Expected
 from bench.engines.folding import folded
-from bench.errors import InputError
+from bench.errors import InputError, briefly
 from bench.memory.allocator import keep_freed_memory
 from bench.memory.out_of_memory import is_out_of_memory
 from bench.modules import uncompiled
@@ -113,7 +113,7 @@ def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, st
         with torch.no_grad():
             copied: nn.Module = copy.deepcopy(uncompiled(module))
     except Exception as error:  # third-party modules: hooks and handles that cannot be copied
-        return None, f"the module cannot be copied ({said(error)})"
+        return None, f"the module cannot be copied ({briefly(error)})"
     _, problem = expected.compare(copied)
     return (None, f"a copy of the module differs: {problem}") if problem else (copied, "")
 
@@ -126,7 +126,7 @@ def _without_gradients_of_weights(module: nn.Module, expected: Expected) -> str:
             parameter.requires_grad_(False)
         _, problem = expected.compare(module)
     except Exception as error:  # weights that are computed from others
-        problem = said(error)
+        problem = briefly(error)
     if problem:
         for parameter in changed:
             parameter.requires_grad_(True)
@@ -149,7 +149,7 @@ def _channels_last(module: nn.Module, expected: Expected) -> tuple[nn.Module, st
         for part in _parts(converted):
             part.register_forward_pre_hook(_in_channels_last)
     except Exception as error:  # as in _copied
-        return module, f"no: {said(error)}"
+        return module, f"no: {briefly(error)}"
     _, problem = expected.compare(converted)
     return (module, f"no: {problem}") if problem else (converted, "yes")
 
@@ -186,7 +186,7 @@ def _lower_all(module: nn.Module, images: Tensor) -> None:
     except Exception as error:  # foreign code may raise anything
         if is_out_of_memory(error):
             raise
-        raise _not_in_bfloat16(said(error)) from error
+        raise _not_in_bfloat16(briefly(error)) from error
 
 
 def _not_in_bfloat16(problem: str) -> InputError:

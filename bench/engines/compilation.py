@@ -22,6 +22,7 @@ from bench.attacks import Model
 from bench.attacks.image_gradient import image_gradient
 from bench.candidates.mix import as_mix
 from bench.engines.acceleration import Accelerated
+from bench.errors import briefly
 from bench.precision import tensor_cores
 from bench.store.records import Block
 
@@ -68,9 +69,7 @@ def compile_if_worth(
         with tensor_cores(fast.record["precision"] == "tf32"), _quiet():
             return _try(fast, images, labels, earlier)
     except Exception as error:  # compilers fail in many ways; everything runs without them
-        return _with_record(
-            fast, f"no: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        )
+        return _with_record(fast, f"no: {briefly(error)}")
 
 
 def pass_seconds(model: Model, images: Tensor, labels: Tensor | None) -> float:

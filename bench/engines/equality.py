@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from bench.errors import briefly
+
 LOGIT_TOLERANCE = 1e-4
 """Largest change of a logit, relative to the largest one, by which answers count as equal."""
 GRADIENT_TOLERANCE = 1e-2
@@ -55,7 +57,7 @@ class Expected:
                 gradient = None if self._gradient is None else _gradient(module, self._batches[1])
                 logits = [_logits(module, each) for each in self._batches]
         except Exception as error:  # foreign code may raise anything where it cannot take a change
-            return float("inf"), said(error)
+            return float("inf"), briefly(error)
         change = max(map(_largest_change, logits, self._logits))
         if not self.repeats:
             return change, ""
@@ -66,11 +68,6 @@ class Expected:
             if not turned <= GRADIENT_TOLERANCE:
                 return change, f"gradients would change by {turned:.1e}"
         return change, ""
-
-
-def said(error: BaseException) -> str:
-    """Return an error as a short text, for a record."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".removesuffix(": ")
 
 
 def _logits(module: nn.Module, images: Tensor) -> Tensor:

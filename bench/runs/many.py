@@ -131,9 +131,10 @@ def check_each(
         except FOREIGN_ERRORS as error:
             raise InputError(f"candidate {reference.name}: {raised(error)}") from error
         candidate.module.cpu()  # free the device for other candidates until its turn
-        held += tensor_bytes(candidate.module)
-        if held <= MOST_BYTES_HELD or not checked:
+        size = tensor_bytes(candidate.module)
+        if held + size <= MOST_BYTES_HELD or not checked:
             checked[reference.name] = candidate, flags
+            held += size
     return checked
 
 

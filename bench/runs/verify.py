@@ -1,16 +1,17 @@
 """Check a run's robust accuracy by its witnesses, in minutes instead of days.
 
 A sample is confirmed as not robust if the candidate misclassifies the clean image, or a witness
-that lies in the eps-ball and in [0, 1]. The candidate runs once on both (as often as needed if it
-is randomized), and no attack is run. The result is an upper bound: no check of witnesses can show
-that a sample *is* robust.
+that lies in the eps-ball and in [0, 1]; where it raises an error it has no answer, which is wrong.
+The candidate runs once on both (as often as needed if it is randomized), and no attack is run. The
+result is an upper bound: no check of witnesses can show that a sample *is* robust.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -22,7 +23,8 @@ from bench.attacks.eight_bit import eight_bit_successes
 from bench.attacks.expectation import expectation
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.decision import answered, classes_of
+from bench.decision import NO_CLASS, answered, classes_of
+from bench.engines.answering import in_parts
 from bench.engines.prediction import (
     BEYOND_DOUBT,
     DECIDING_DRAWS,
@@ -31,6 +33,8 @@ from bench.engines.prediction import (
     leads,
 )
 from bench.errors import InputError
+from bench.executors.worker import is_at_fault
+from bench.flags.failures import failed_indices
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.runs.fingerprint import fingerprint
@@ -40,6 +44,7 @@ from bench.store.manifest import Manifest
 from bench.store.records import Witnesses
 from bench.store.same_candidate import same_answers
 from bench.store.summary import AttackedSummary
+from bench.store.tables import Tables
 from bench.suites import ThreatModel
 
 ROUNDING = 1e-12
@@ -58,6 +63,8 @@ class Verification:
         witnesses: number of witnesses.
         witness_bytes: size of the file with the witnesses.
         failures: one line for each failed check; the claim is confirmed if there is none.
+        unconfirmed: number of samples on which the candidate raised an error during the run, and
+            that nothing proves not to be robust.
         passes: forward passes of the check, of one image each, without those for `eight_bit`.
         run_passes: forward passes and gradients of the run itself.
         seconds, run_seconds: time of the check and of the run.
@@ -70,6 +77,7 @@ class Verification:
     witnesses: int
     witness_bytes: int
     failures: tuple[str, ...]
+    unconfirmed: int
     passes: int
     run_passes: int
     seconds: float
@@ -149,51 +157,40 @@ def verify(
             shape.
     """
     summary = folder.summary()
-    check_candidate(candidate, summary.manifest)
-    check_kind(summary.manifest)
+    manifest = summary.manifest
+    check_candidate(candidate, manifest)
+    check_kind(manifest)
     assert isinstance(summary, AttackedSummary)
-    samples = folder.samples()
-    witnesses = folder.witnesses(dataset.images.numpy(), dataset.indices.tolist())
-    check_answers(candidate, summary.manifest, tuple(dataset.images.shape[1:]), device)
-    place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    judge = Judge(candidate, device, summary.manifest.seed, batch_size)
+    tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
+    check_answers(candidate, manifest, tuple(dataset.images.shape[1:]), device)
+    failed = _failed(summary, tables)
+    judge = Judge(candidate, device, manifest.seed, batch_size, len(failed))
+    threat = manifest.threat_model
+    found = None if tables.witnesses is None else _beside_clean(tables.witnesses, dataset)
 
     start = time.perf_counter()
-    failures = _contradictions(samples, summary.robust_accuracy, witnesses)
-    failed, proofs = _check_clean(dataset, samples.loc[~samples["clean_correct"]], judge)
-    failures += failed
-    proven = eight_bit = len(proofs)
-    if witnesses is not None:
-        rows = torch.tensor([place[index] for index in witnesses.index.tolist()])
-        clean, labels = dataset.images[rows], dataset.labels[rows]
-        images = torch.from_numpy(witnesses.images)
-        threat = summary.manifest.threat_model
-        failed, proofs = _check_images(images, clean, labels, judge, witnesses, threat)
-        failures += failed
-        proven += len(proofs)
-    smallest = folder.smallest()
-    if smallest is not None:
-        failures += _check_smallest(folder, smallest, samples, dataset, judge, summary.manifest)
+    failures = _contradictions(tables, summary.robust_accuracy, failed)
+    refuted, wrong = _check_clean(dataset, tables.samples, judge, failed)
+    failures += refuted
+    broken: list[int] = []
+    if found is not None:
+        refuted, broken = _check_images(found, judge, threat)
+        failures += refuted
+    if tables.smallest is not None:
+        failures += _check_smallest(tables.smallest, tables, dataset, judge, threat, failed)
     seconds, passes = time.perf_counter() - start, judge.passes
-    if witnesses is not None:
-        broken = eight_bit_successes(
-            images,
-            clean,
-            labels,
-            judge.classes,
-            threat.norm,
-            threat.eps,
-        )
-        eight_bit += int(broken.sum())
+    proven = {*wrong, *broken}
+    eight_bit = {*wrong, *([] if found is None else _broken_in_eight_bit(found, judge, threat))}
     n = summary.n_examples
     return Verification(
         n_examples=n,
         claimed=summary.robust_accuracy,
-        confirmed=1 - proven / n,
-        eight_bit=1 - eight_bit / n,
-        witnesses=0 if witnesses is None else len(witnesses.index),
+        confirmed=1 - len(proven) / n,
+        eight_bit=1 - len(eight_bit) / n,
+        witnesses=0 if found is None else len(found.records.index),
         witness_bytes=folder.witness_bytes,
         failures=tuple(failures),
+        unconfirmed=len(failed - proven),
         passes=passes,
         run_passes=sum(done.forward_passes + done.backward_passes for done in summary.attacks) + n,
         seconds=seconds,
@@ -214,11 +211,16 @@ def check_kind(manifest: Manifest) -> None:
         )
 
 
-def _contradictions(
-    samples: pd.DataFrame, claimed: float, witnesses: Witnesses | None
-) -> list[str]:
-    """Return where the run's own tables disagree."""
+def _failed(summary: AttackedSummary, tables: Tables) -> Set[int]:
+    """Return the samples that count as not robust because the candidate raised an error on them."""
+    robust = tables.samples.loc[tables.samples["robust"], "index"].tolist()
+    return set(failed_indices(summary, tables)).difference(robust)
+
+
+def _contradictions(tables: Tables, claimed: float, failed: Set[int]) -> list[str]:
+    """Return where the run's own tables disagree; the samples in `failed` need no witness."""
     failures = []
+    samples = tables.samples
     counted = float(samples["robust"].mean())
     if abs(counted - claimed) > 1e-12:
         failures.append(
@@ -226,9 +228,11 @@ def _contradictions(
             f"{100 * counted:.2f}%"
         )
     broken = samples.loc[samples["clean_correct"] & ~samples["robust"], "index"].tolist()
-    proofs = set() if witnesses is None else set(witnesses.index.tolist())
+    proofs = set() if tables.witnesses is None else set(tables.witnesses.index.tolist())
     failures += [
-        f"sample {index}: broken, but without a witness" for index in broken if index not in proofs
+        f"sample {index}: broken, but without a witness"
+        for index in broken
+        if index not in proofs and index not in failed
     ]
     return failures
 
@@ -236,26 +240,38 @@ def _contradictions(
 class Judge:
     """A candidate that predicts in full float32, also on a GPU, as when witnesses are confirmed.
 
+    Where it raises an error it has no answer. If it does so on many more images than there are
+    samples that failed in the run, something else is wrong, and the error is raised.
+
     Attributes:
+        failed: number of samples that failed in the run.
         passes: forward passes so far, of one image each, without those of `classes`.
     """
 
     def __init__(
-        self, candidate: Candidate, device: torch.device, seed: int, batch_size: int
+        self,
+        candidate: Candidate,
+        device: torch.device,
+        seed: int,
+        batch_size: int,
+        failed: int = 0,
     ) -> None:
         self.module = candidate.module.to(device)
         self.randomized = candidate.randomized
         self.device = device
         self.seed = seed
         self.batch_size = batch_size
+        self.failed = failed
         self.passes = 0
+        self._asked = 0
+        self._unanswered = 0
 
     def leads(self, images: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
         """Return by how much the candidate prefers another class to the labels (n,).
 
         For images (n, C, H, W) it is the highest other logit minus the label's, and infinite where
-        the logits are not finite. For a randomized candidate it is the difference of the recorded
-        prediction (n,) and the label, in standard errors.
+        the logits are not finite or the candidate raises an error. For a randomized candidate it is
+        the difference of the recorded prediction (n,) and the label, in standard errors.
         """
 
         def ask(some: Tensor, theirs: Tensor, recorded: Tensor) -> Tensor:
@@ -277,62 +293,98 @@ class Judge:
             # Logits that are not finite count as wrong by an infinite margin.
             return torch.where(answered(logits), lead, float("inf"))
 
-        return self._in_batches(ask, images, labels, predictions)
+        return self._in_batches(ask, float("inf"), images, labels, predictions)
 
     def classes(self, images: Tensor) -> Tensor:
         """Return the classes (n,) of images (n, C, H, W), `NO_CLASS` where there is none."""
         model = expectation(self.module, DECIDING_DRAWS) if self.randomized else self.module
-        return self._in_batches(lambda some: classes_of(model(some)), images)
+        return self._in_batches(lambda some: classes_of(model(some)), NO_CLASS, images)
 
-    def _in_batches(self, ask: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _in_batches(self, ask: Callable[..., Tensor], nothing: float, *inputs: Tensor) -> Tensor:
+        """Return what is asked of each row of the inputs; `nothing` where that raises an error."""
+
         def answer(part: Tensor) -> Tensor:
             # Indexing copies: a candidate may change its input in place.
             return ask(*(each[part].to(self.device) for each in inputs)).cpu()
 
-        at_once = ImagesAtOnce(self.batch_size)
+        def without(part: Tensor) -> Tensor:
+            self._unanswered += len(part)
+            if is_at_fault(self._unanswered - self.failed, self._asked):
+                return answer(part)  # raises the error again
+            return torch.full((len(part),), nothing)
+
+        rows = torch.arange(len(inputs[0]))
+        self._asked += len(rows)
         with (
             torch.no_grad(),
             tensor_cores(False),
-            keyed_randomness(self.device, self.seed, Purpose.VERIFICATION, len(inputs[0])),
+            keyed_randomness(self.device, self.seed, Purpose.VERIFICATION, len(rows)),
         ):
-            answers = at_once.in_parts(torch.arange(len(inputs[0])), answer)
+            answers = in_parts(ImagesAtOnce(self.batch_size), rows, answer, without)
         return torch.cat(answers)
 
 
-def _check_clean(
-    dataset: Dataset, wrong: pd.DataFrame, judge: Judge
-) -> tuple[list[str], list[int]]:
-    """Check the samples that are wrong without attack by the records; as `_check_images`."""
+class _Found(NamedTuple):
+    """Adversarial images of a run beside their clean ones.
+
+    Attributes:
+        records: of the images.
+        images, clean: (n, C, H, W).
+        labels: (n,).
+    """
+
+    records: Witnesses
+    images: Tensor
+    clean: Tensor
+    labels: Tensor
+
+    def leads(self, judge: Judge) -> Tensor:
+        """Return by how much the candidate prefers another class on each image (n,)."""
+        return judge.leads(self.images, self.labels, torch.from_numpy(self.records.prediction))
+
+
+def _beside_clean(records: Witnesses, dataset: Dataset) -> _Found:
+    rows = _rows(dataset, records.index.tolist())
+    images = torch.from_numpy(records.images)
+    return _Found(records, images, dataset.images[rows], dataset.labels[rows])
+
+
+def _rows(dataset: Dataset, indices: list[int]) -> Tensor:
     place = {index: row for row, index in enumerate(dataset.indices.tolist())}
+    return torch.tensor([place[index] for index in indices])
+
+
+def _check_clean(
+    dataset: Dataset, samples: pd.DataFrame, judge: Judge, failed: Set[int]
+) -> tuple[list[str], list[int]]:
+    """Check the samples that are wrong without attack by the records; as `_check_images`.
+
+    The samples in `failed` had no answer; if they have the right one now, that is no failure.
+    """
+    wrong = samples.loc[~samples["clean_correct"]]
     indices = wrong["index"].tolist()
     if not indices:
         return [], []
-    rows = torch.tensor([place[index] for index in indices])
+    rows = _rows(dataset, indices)
     predictions = torch.tensor(wrong["clean_prediction"].tolist())
     lead = judge.leads(dataset.images[rows], dataset.labels[rows], predictions)
     is_right = lead <= (-BEYOND_DOUBT if judge.randomized else 0)
     failures, proofs = [], []
     for index, refuted in zip(indices, is_right.tolist(), strict=True):
-        if refuted:
+        if not refuted:
+            proofs.append(index)
+        elif index not in failed:
             failures.append(
                 f"sample {index}: recorded as wrong without attack, but classified correctly"
             )
-        else:
-            proofs.append(index)
     return failures, proofs
 
 
-def _check_images(
-    images: Tensor,
-    clean: Tensor,
-    labels: Tensor,
-    judge: Judge,
-    witnesses: Witnesses,
-    threat: ThreatModel,
-) -> tuple[list[str], list[int]]:
+def _check_images(found: _Found, judge: Judge, threat: ThreatModel) -> tuple[list[str], list[int]]:
     """Return failures, and the data-set indices of the samples proven not to be robust."""
+    witnesses, images, clean, _ = found
     good = inside(images, clean, threat.norm, threat.eps)
-    lead = judge.leads(images, labels, torch.from_numpy(witnesses.prediction))
+    lead = found.leads(judge)
     distance = norms((images.double() - clean.double()).flatten(1), threat.norm)
     failures, proofs = [], []
     for row, index in enumerate(witnesses.index.tolist()):
@@ -355,40 +407,42 @@ def _check_images(
 
 
 def _check_smallest(
-    folder: RunFolder,
     smallest: pd.DataFrame,
-    samples: pd.DataFrame,
+    tables: Tables,
     dataset: Dataset,
     judge: Judge,
-    manifest: Manifest,
+    threat: ThreatModel,
+    failed: Set[int],
 ) -> list[str]:
-    """Check the smallest known perturbations: their images, their radii, and the table itself."""
-    threat = manifest.threat_model
+    """Check the smallest known perturbations: their images, their radii, and the table itself.
+
+    Of the samples in `failed` none need be known.
+    """
+    samples = tables.samples
     radius = dict(zip(smallest["index"].tolist(), smallest["radius"].tolist(), strict=True))
     robust = set(samples.loc[samples["robust"], "index"].tolist())
     failures = [
         f"sample {index}: {'stood' if index in robust else 'wrong at'} {threat.eps:.8g}, but its "
         f"smallest known perturbation is {radius.get(index, float('nan')):.8g}"
         for index in samples["index"].tolist()
-        if (radius.get(index, float("nan")) <= threat.eps) != (index not in robust)
+        if index not in failed
+        and (radius.get(index, float("nan")) <= threat.eps) != (index not in robust)
     ]
-    found = folder.smallest_images(dataset.images.numpy(), dataset.indices.tolist())
-    proofs = set() if found is None else set(found.index.tolist())
+    known = tables.smallest_images
+    proofs = set() if known is None else set(known.index.tolist())
     failures += [
         f"sample {index}: a smallest perturbation of {value:.8g}, but without its image"
         for index, value in radius.items()
         if 0 < value < float("inf") and index not in proofs
     ]
-    if found is None:
+    if known is None:
         return failures
-    place = {index: row for row, index in enumerate(dataset.indices.tolist())}
-    rows = torch.tensor([place[index] for index in found.index.tolist()])
-    images, clean = torch.from_numpy(found.images), dataset.images[rows]
-    lead = judge.leads(images, dataset.labels[rows], torch.from_numpy(found.prediction))
-    for row, index in enumerate(found.index.tolist()):
-        name = f"sample {index}, smallest perturbation, of {found.attack[row]}"
+    found = _beside_clean(known, dataset)
+    lead = found.leads(judge)
+    for row, index in enumerate(known.index.tolist()):
+        name = f"sample {index}, smallest perturbation, of {known.attack[row]}"
         claimed = radius.get(index, float("nan"))
-        image, centre = images[row : row + 1], clean[row : row + 1]
+        image, centre = found.images[row : row + 1], found.clean[row : row + 1]
         if not bool(inside(image, centre, threat.norm, claimed * (1 + ROUNDING))):
             failures.append(
                 f"{name}: expected an image in [0, 1] within {threat.norm} {claimed:.8g}, got "
@@ -399,6 +453,15 @@ def _check_smallest(
                 f"{name}: the candidate is right on it, by a margin of {-float(lead[row]):.3g}"
             )
     return failures
+
+
+def _broken_in_eight_bit(found: _Found, judge: Judge, threat: ThreatModel) -> list[int]:
+    """Return the data-set indices of the samples that witnesses of 8 bits still break."""
+    broken = eight_bit_successes(
+        found.images, found.clean, found.labels, judge.classes, threat.norm, threat.eps
+    )
+    indices: list[int] = found.records.index[broken.numpy()].tolist()
+    return indices
 
 
 def _digests(digests: dict[str, str]) -> str:

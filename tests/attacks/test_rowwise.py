@@ -29,8 +29,18 @@ def test_no_rows_and_no_columns() -> None:
         RowFunction(double_marked)(torch.ones(shape), torch.ones(shape[0]))
 
 
-@pytest.mark.parametrize("fails", [0, 1, 2])
-def test_compiler_may_fail(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "fails", "problem"),
+    [
+        (RuntimeError("no compiler\nhere"), 0, ""),
+        (RuntimeError("no compiler\nhere"), 1, ""),
+        (RuntimeError("no compiler\nhere"), 2, "RuntimeError: no compiler here"),
+        (AssertionError(), 2, "AssertionError"),
+    ],
+)
+def test_compiler_may_fail(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, fails: int, problem: str
+) -> None:
     """A stand-in for the compiler: real compilation takes too long for a test."""
     calls: list[int] = []
 
@@ -38,7 +48,7 @@ def test_compiler_may_fail(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
         def compiled(*tensors: Tensor) -> None:
             if len(calls) < fails:
                 calls.append(0)
-                raise RuntimeError("no compiler here\nand a second line")
+                raise error
             calls.append(len(tensors[0]))
             function(*tensors)
 
@@ -52,7 +62,7 @@ def test_compiler_may_fail(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
         function(values, torch.ones(rows))
         assert torch.equal(values, torch.full((rows, 2), 2.0))
     assert calls == [0] * fails + ([4, 4] if fails < 2 else [])
-    assert function.problem == ("" if fails < 2 else "RuntimeError: no compiler here")
+    assert function.problem == problem
 
 
 def test_copy_rows() -> None:

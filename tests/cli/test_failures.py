@@ -100,6 +100,11 @@ def test_failed_samples_are_shown_and_end_with_1(
     assert not samples.loc[0, "robust"]
     assert not samples.loc[0, "eight_bit_robust"]
     assert samples["robust"].sum() > 0
+    command = ["verify", f"{SUITE['name']}/failing", "--suite", str(suite)]
+    given = [*command, "--candidate", str(folder), *folders(tmp_path)[:2]]
+    verified = CliRunner().invoke(main, given)
+    assert verified.exit_code == 0, verified.output
+    assert ("1 failed sample cannot be confirmed" in verified.output) == (least > 0)
 
 
 @pytest.mark.parametrize(

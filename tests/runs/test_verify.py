@@ -21,6 +21,7 @@ from bench.candidates import Candidate
 from bench.cli import main
 from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, keyed_randomness
 from bench.errors import InputError
+from bench.runs.fingerprint import PROBES
 from bench.runs.imported_witnesses import import_witnesses, read_images
 from bench.runs.manifest import selected_rows
 from bench.runs.session import RunResult, evaluate
@@ -74,6 +75,55 @@ def test_an_honest_run_is_confirmed(candidate: Candidate, tmp_path: Path) -> Non
     assert result.eight_bit == pytest.approx(outcome.summary.eight_bit_robust_accuracy)
     assert result.eight_bit >= result.confirmed
     assert result.passes < result.run_passes / 10
+
+
+class _Fails(nn.Module):
+    """Raises an error on images near the first digit, at distances from `least` to `most`.
+
+    Attributes:
+        passes_left: after so many passes it raises an error on every image.
+    """
+
+    def __init__(self, network: nn.Module, least: float = 2.0, most: float = 2.0) -> None:
+        super().__init__()
+        self.network, self.least, self.most = network, least, most
+        self.odd = data.load("digits").images[:1]
+        self.passes_left = 10**9
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K)."""
+        self.passes_left -= 1
+        distance = (images - self.odd).abs().flatten(1).amax(1)
+        if self.passes_left < 0 or ((distance >= self.least) & (distance <= self.most)).any():
+            raise ValueError("this digit is too odd")
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "unconfirmed"), [(0, 0, 0), (1e-6, 2 * EPS, 1)], ids=["clean", "attacked"]
+)
+def test_a_run_with_a_failed_sample_is_confirmed_up_to_that(
+    candidate: Candidate, tmp_path: Path, least: float, most: float, unconfirmed: int
+) -> None:
+    failing = replace(candidate, module=_Fails(candidate.module, least, most))
+    outcome = _run(failing, tmp_path, n_examples=4, eps_curve=True)
+    assert "failed-samples" in [flag.name for flag in outcome.summary.flags]
+    result = verify(outcome.folder, failing, data.load("digits").first(4), CPU)
+    assert result.is_confirmed, result.failures
+    assert result.unconfirmed == unconfirmed
+    assert result.confirmed == pytest.approx(outcome.summary.robust_accuracy + unconfirmed / 4)
+
+
+def test_a_candidate_that_fails_on_everything_confirms_nothing(
+    candidate: Candidate, tmp_path: Path
+) -> None:
+    failing = _Fails(candidate.module)
+    candidate = replace(candidate, module=failing)
+    outcome = _run(candidate, tmp_path)
+    failing.passes_left = 2 * PROBES  # for its fingerprint
+    with pytest.raises(ValueError, match="this digit is too odd"):
+        verify(outcome.folder, candidate, data.load("digits").first(N), CPU)
 
 
 def _rewrite(outcome: RunResult, change: Callable[[Tables, np.ndarray], None]) -> None:

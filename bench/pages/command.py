@@ -33,7 +33,9 @@ def command_of(manifest: Manifest) -> str | None:
     words += ["--protocol", manifest.protocol, "--precision", manifest.precision]
     settings = manifest.engine_settings
     if manifest.engine == "reference":
-        words += ["--engine", "reference", "--batch-size", str(settings.get("batch_size", ""))]
+        words += ["--engine", "reference"]
+    if "batch_size" in settings:  # of the reference engine, and of randomized candidates
+        words += ["--batch-size", str(settings["batch_size"])]
     if kind.certifies and settings.get("procedure") not in (None, "fixed"):
         words += ["--procedure", str(settings["procedure"])]
     if "noise_samples" in manifest.overrides:

@@ -207,5 +207,7 @@ def test_command_makes_the_same_run() -> None:
         "float32 --seed-witnesses --until-converged --n-examples 7 --sample random --sample-seed 5 "
         "--eps 85/255 --seed 3"
     )
+    drawing = manifest.model_copy(update={"engine_settings": {"batch_size": 40}})
+    assert "--batch-size 40" in str(command_of(drawing))  # its answers depend on the batch
     listed = manifest.model_copy(update={"selection": Selection(kind="listed", n=7)})
     assert command_of(listed) is None

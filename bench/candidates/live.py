@@ -248,5 +248,7 @@ def _referred(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return list(value.values())
     if callable(value) and not isinstance(value, type | types.BuiltinFunctionType):
-        return list(getattr(value, "__dict__", {}).values())
+        own = type(value).__call__  # a method of the class may use global names
+        held = list(getattr(value, "__dict__", {}).values())
+        return [*held, own] if isinstance(own, types.FunctionType) else held
     return ()

@@ -18,6 +18,11 @@ def _by_global_name(images: Tensor) -> Tensor:
     return answer
 
 
+class _ByGlobalName:
+    def __call__(self, images: Tensor) -> Tensor:
+        return _by_global_name(images)
+
+
 class _Defence:
     def __init__(self, network: nn.Module) -> None:
         self.networks = [network]
@@ -33,7 +38,7 @@ class _Defence:
 def test_the_modules_of_a_callable_are_found_where_people_keep_them() -> None:
     inner = nn.Linear(2, 2)
     defence = _Defence(inner)
-    assert modules_of(_by_global_name) == [NETWORK]
+    assert modules_of(_by_global_name) == modules_of(_ByGlobalName()) == [NETWORK]
     assert modules_of(lambda images: inner(images)) == [inner]
     assert modules_of(functools.partial(torch.nn.functional.linear, weight=inner)) == [inner]
     assert modules_of(defence.predict) == modules_of(defence) == [inner]

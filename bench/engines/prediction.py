@@ -129,6 +129,11 @@ def clean_results(task: Task, rows: Tensor) -> CleanResults:
     )
 
 
+def deciding_passes(task: Task) -> int:
+    """Return the forward passes that `confirm` takes of an image."""
+    return DECIDING_DRAWS if task.randomized else 1
+
+
 @contextlib.contextmanager
 def own_randomness(task: Task, purpose: Purpose, *keys: int) -> Iterator[None]:
     """Let a randomized candidate draw from a stream of its own for these keys.

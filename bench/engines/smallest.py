@@ -33,7 +33,7 @@ from bench.engines.engine import (
     failure_record,
     without_samples,
 )
-from bench.engines.prediction import DECIDING_DRAWS, Purpose, confirm, own_randomness
+from bench.engines.prediction import Purpose, confirm, deciding_passes, own_randomness
 from bench.engines.views import view
 from bench.executors.progress import Progress
 from bench.executors.stage import Doing, Executor, Report, Stage, Work, Worker
@@ -353,7 +353,7 @@ class _Search:
         for part in batches((radii < self.radius[places]).nonzero().flatten(), MOST_TRIED):
             labels = self.labels[places[part]]
             predictions = confirm(self.task, images[part], labels).cpu()
-            self.forward[places[part]] += DECIDING_DRAWS if self.task.randomized else 1
+            self.forward[places[part]] += deciding_passes(self.task)
             good = part[predictions != labels]
             self._keep(places[good], images[good], predictions[predictions != labels], attack)
             kept[good] = True

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.attacks import inside
 from bench.engines.engine import Task, Trials
-from bench.engines.prediction import DECIDING_DRAWS, confirm
+from bench.engines.prediction import confirm, deciding_passes
 from bench.memory.out_of_memory import ImagesAtOnce
 from bench.store.records import AttackBlock, Attempts, Witnesses
 
@@ -55,8 +55,7 @@ def try_images(task: Task, trials: Trials, at_once: ImagesAtOnce | None = None) 
                 if bool(broken[place]):
                     saved += float(trials.passes[part[place]])
                     found[row] = (tried[row] - 1, images[place], int(predictions[place]))
-    draws = DECIDING_DRAWS if task.randomized else 1
-    record = {"passes_saved": round(saved - draws * sum(tried.values()))}
+    record = {"passes_saved": round(saved - deciding_passes(task) * sum(tried.values()))}
     return _block(task, tried, found, record, time.perf_counter() - start)
 
 
@@ -70,8 +69,7 @@ def _block(
     # A sample without images is settled too: there is nothing to try.
     rows = list(range(len(task.labels)))
     n = len(rows)
-    draws = DECIDING_DRAWS if task.randomized else 1
-    passes = draws * np.array([tried.get(row, 0) for row in rows], dtype=np.float64)
+    passes = deciding_passes(task) * np.array([tried.get(row, 0) for row in rows], dtype=np.float64)
     attempts = Attempts(
         index=task.indices[rows].numpy(),
         attack=np.full(n, WITNESSES),

@@ -27,11 +27,13 @@ from bench.pages.certified import BesideBase, CertifiedEntry, beside_base, certi
 from bench.pages.certified_band_plot import certified_band_plot
 from bench.pages.class_plot import class_plot, confusion_plot, matrix_height
 from bench.pages.command import command_of
+from bench.pages.compared_pairs import compared_pairs
 from bench.pages.distribution_plot import alpha_plot, margin_plot
 from bench.pages.eps_plot import eps_plot
 from bench.pages.figures import collecting_figures
 from bench.pages.gallery import Cards, make_cards
 from bench.pages.leaderboard import Entry, Leaderboard
+from bench.pages.marks import mark
 from bench.pages.mixes import mix_description, read_mix_samples
 from bench.pages.passes import passes_curve
 from bench.pages.passes_plot import passes_plot
@@ -42,6 +44,7 @@ from bench.pages.per_class import (
     top_confusions,
 )
 from bench.pages.sample_columns import sample_columns
+from bench.pages.site import Page
 from bench.pages.svg import NARROW, WIDE
 from bench.pages.waterfall_plot import waterfall_plot
 from bench.pages.weight_plot import weight_plot
@@ -94,31 +97,58 @@ class Candidate:
 
 def candidate_pages(
     environment: jinja2.Environment, store: Store, board: Leaderboard
-) -> Iterator[tuple[str, str]]:
-    """Yield the address and the text of the page of each candidate of a leaderboard."""
-    template = environment.get_template("candidate_page.html.jinja")
-    style = Markup(_static("candidate.css"))
-    script = Script(Markup(_static("gallery.js")))
+) -> Iterator[Page]:
+    """Yield the page of each candidate of a leaderboard."""
     for candidate in candidates_of(store, board):
         address = candidate_page(board.suite, candidate.name)
-        yield (
-            address,
-            template.render(
-                address=address,
-                board=board,
-                candidate=candidate,
-                entry=candidate.entry,
-                # Provenance asks only for what summaries of all kinds have.
-                origin=candidate.entry or Entry(cast(AttackedSummary, candidate.main)),
-                main=candidate.main,
-                definition=board.definition,
-                reference=_reference(candidate.main),
-                command=command_of(candidate.main.manifest),
-                page_style=style,
-                page_scripts=[script],
-                **_content(store, board.threat_model.eps, candidate),
-            ),
-        )
+        made_from = _mark(store, board, candidate)
+        render = partial(_render, environment, store, board, candidate, address, made_from)
+        yield Page(address, render, made_from)
+
+
+def _mark(store: Store, board: Leaderboard, candidate: Candidate) -> str:
+    """Return the mark of a candidate's page.
+
+    Of the leaderboard it covers what the page shows: a page that shows more must add it here.
+    """
+    runs: list[Summary] = [*candidate.runs]
+    if candidate.beside_base is not None:
+        runs.append(candidate.beside_base.base.summary)
+    pairs = [
+        [run.manifest.candidate for run in each] for each in compared_pairs(board, candidate.name)
+    ]
+    shown = (
+        candidate,
+        (board.title, board.definition, board.threat_model, len(board.ranked)),
+        pairs,
+    )
+    return mark(shown, [store.folder(run.manifest) for run in runs])
+
+
+def _render(
+    environment: jinja2.Environment,
+    store: Store,
+    board: Leaderboard,
+    candidate: Candidate,
+    address: str,
+    made_from: str,
+) -> str:
+    return environment.get_template("candidate_page.html.jinja").render(
+        address=address,
+        mark=made_from,
+        board=board,
+        candidate=candidate,
+        entry=candidate.entry,
+        # Provenance asks only for what summaries of all kinds have.
+        origin=candidate.entry or Entry(cast(AttackedSummary, candidate.main)),
+        main=candidate.main,
+        definition=board.definition,
+        reference=_reference(candidate.main),
+        command=command_of(candidate.main.manifest),
+        page_style=Markup(_static("candidate.css")),
+        page_scripts=[Script(Markup(_static("gallery.js")))],
+        **_content(store, board.threat_model.eps, candidate),
+    )
 
 
 def figures_of(store: Store, summary: Summary) -> dict[str, Figure]:

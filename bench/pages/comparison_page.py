@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import jinja2
 
@@ -14,10 +15,11 @@ from bench.pages.comparison import RunComparison, compare_runs
 from bench.pages.comparison_pictures import comparison_pictures, read_galleries
 from bench.pages.comparison_plot import comparison_plot
 from bench.pages.leaderboard import Leaderboard
+from bench.pages.marks import mark
 from bench.pages.site import Page, site_environment
 from bench.store import Store
 from bench.store.manifest import Manifest
-from bench.store.summary import CertifiedSummary
+from bench.store.summary import CertifiedSummary, Summary
 
 MOST_ROWS = 200
 """Differing samples on a page."""
@@ -28,25 +30,37 @@ _logger = logging.getLogger(__name__)
 def comparison_pages(
     environment: jinja2.Environment, store: Store, board: Leaderboard
 ) -> Iterator[Page]:
-    """Yield the address and the text of a page for each pair of `compared_pairs`.
+    """Yield a page for each pair of `compared_pairs`.
 
     Where a pair cannot be compared after all, such as for a damaged table, its page says why.
     """
     for pair in compared_pairs(board):
         address = comparison_page(board.suite, [run.manifest.candidate for run in pair])
-        try:
-            comparison = compare_runs(store, pair)
-        except InputError as error:
-            _logger.warning("not compared: %s", error)
-            reason = str(error).replace(str(store.root), "")
-            yield (
-                address,
-                environment.get_template("comparison_refused.html.jinja").render(
-                    address=address, board=board, runs=pair, reason=reason
-                ),
-            )
-        else:
-            yield address, _render(environment, comparison, store, address, board)
+        made_from = mark((pair, board.title), [store.folder(run.manifest) for run in pair])
+        render = partial(_render_pair, environment, store, board, pair, address, made_from)
+        yield Page(address, render, made_from)
+
+
+def _render_pair(
+    environment: jinja2.Environment,
+    store: Store,
+    board: Leaderboard,
+    pair: Sequence[Summary],
+    address: str,
+    made_from: str,
+) -> str:
+    try:
+        comparison = compare_runs(store, pair)
+    except InputError as error:
+        _logger.warning("not compared: %s", error)
+        return environment.get_template("comparison_refused.html.jinja").render(
+            address=address,
+            mark=made_from,
+            board=board,
+            runs=pair,
+            reason=str(error).replace(str(store.root), ""),
+        )
+    return _render(environment, comparison, store, address, board, made_from)
 
 
 def render_alone(comparison: RunComparison, store: Store, name: str) -> str:
@@ -64,6 +78,7 @@ def _render(
     store: Store,
     address: str,
     board: Leaderboard | None,
+    made_from: str = "",
 ) -> str:
     galleries = read_galleries(store, comparison)
     pictured = {index for gallery in galleries.values() for index in gallery.index.tolist()}
@@ -72,6 +87,7 @@ def _render(
     classes = (name for run in comparison.runs if (name := _classes(run.manifest)))
     return environment.get_template("comparison.html.jinja").render(
         address=address,
+        mark=made_from,
         comparison=comparison,
         board=board,
         suite=comparison.runs[0].manifest.suite,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jinja2
 from markupsafe import Markup
@@ -69,6 +70,15 @@ def index_page(
     Args:
         written: names of the suites whose page the site has.
     """
+    return Page(INDEX, partial(_render, environment, store, boards, written))
+
+
+def _render(
+    environment: jinja2.Environment,
+    store: Store,
+    boards: Sequence[Leaderboard],
+    written: set[str],
+) -> str:
     cards = [
         _card(store, board, board.suite in written, f"card-{number}")
         for number, board in enumerate(boards)
@@ -76,7 +86,7 @@ def index_page(
     known = {board.suite for board in boards}
     unrun = [load_suite(name) for name in suite_names() if name not in known]
     template = environment.get_template("index.html.jinja")
-    return INDEX, template.render(address=INDEX, cards=cards, unrun=unrun)
+    return template.render(address=INDEX, cards=cards, unrun=unrun)
 
 
 def _card(store: Store, board: Leaderboard, is_written: bool, identifier: str) -> Card:

@@ -1,7 +1,7 @@
 """What all pages of the site share: the templates' environment, and the form of a page maker.
 
 A page maker is a function of the environment, the store and a suite's leaderboard. It yields the
-address and the text of each page; `bench.pages.build` calls all makers in turn.
+pages; `bench.pages.build` calls all makers in turn, and renders what is not up to date.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 
 import jinja2
@@ -22,8 +23,23 @@ from bench.pages.leaderboard import Leaderboard
 from bench.pages.provenance import differences, provenance
 from bench.store import Store
 
-Page = tuple[str, str]
-"""An address of `bench.pages.addresses`, and the page's text."""
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the site, which is rendered only where it is needed.
+
+    Attributes:
+        address: one of `bench.pages.addresses`.
+        render: returns the page's text.
+        mark: of everything that the page shows (`bench.pages.marks`), which the text carries; a
+            page with the same mark is the same page. Empty: not known.
+    """
+
+    address: str
+    render: Callable[[], str]
+    mark: str = ""
+
+
 PageMaker = Callable[[jinja2.Environment, Store, Leaderboard], Iterator[Page]]
 
 FILTERS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import shutil
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,20 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 times.append(path.stat().st_mtime)
         return max(times)
+
+    def digest(self) -> str:
+        """Return the digest of the run's files; those with the images themselves are left out.
+
+        The tables and the gallery are among the files, so that a run of other results has another
+        digest. A folder without files has one, too.
+        """
+        found = hashlib.sha256()
+        for path in sorted(self.path.glob("*")):
+            if path.is_file() and path.name not in (WITNESSES, SMALLEST_IMAGES):
+                found.update(path.name.encode())
+                with path.open("rb") as file:
+                    found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest()
 
     @property
     def lock_path(self) -> Path:

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import threading
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.pages.addresses import INDEX, suite_page
 from bench.pages.build import build_report
-from bench.store import Store, safe_name
+from bench.store import Store
 
 _logger = logging.getLogger(__name__)
 
-Signature = dict[str, frozenset[tuple[str, int, int]]]
-"""For each suite's folder, the complete runs: path, time and size of the summary."""
+Signature = frozenset[tuple[str, int, int]]
+"""The complete runs: path, time and size of the summary."""
 
 
 class LiveSite:
     """The pages of a store in a temporary folder.
 
-    Each build is a folder of its own, which replaces the one before it as a whole. Pages of suites
-    whose runs have not changed are taken over.
+    Each build is a folder of its own, which replaces the one before it as a whole. Pages that would
+    be the same are taken over.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._root = Path(tempfile.mkdtemp(prefix="bench-view-"))
         self._current: Path | None = None
-        self._signature: Signature = {}
+        self._signature: Signature = frozenset()
         self._number = 0
         self._lock, self._building = threading.Lock(), threading.Lock()
 
@@ -71,7 +69,7 @@ class LiveSite:
         return None
 
     def refresh(self) -> bool:
-        """Build the pages of suites whose complete runs have changed; return whether any had.
+        """Build the pages anew if complete runs have changed; return whether any had.
 
         A build that fails leaves the site as it was, and is logged.
         """
@@ -80,15 +78,10 @@ class LiveSite:
 
     def _refresh(self) -> bool:
         signature = _signature(self._store)
-        changed = {
-            suite
-            for suite in signature.keys() | self._signature.keys()
-            if signature.get(suite) != self._signature.get(suite)
-        }
-        if not changed:
+        if signature == self._signature:
             return False
         try:
-            built = self._build(signature, changed) if signature else None
+            built = self._build() if signature else None
         except BenchError as error:
             _logger.warning("the pages were not built again: %s", error)
             self._signature = signature  # the same runs would fail again
@@ -100,40 +93,18 @@ class LiveSite:
             shutil.rmtree(old, ignore_errors=True)
         return True
 
-    def _build(self, signature: Signature, changed: set[str]) -> Path:
+    def _build(self) -> Path:
         self._number += 1
         folder = self._root / str(self._number)
         folder.mkdir()
-        taken = {suite for suite in signature if suite not in changed}
-        if self._current is not None:
-            _take_over(self._current, folder, taken)
-        build_report(self._store, folder, _suites(self._store, changed & signature.keys()))
+        build_report(self._store, folder, earlier=self._current)
         return folder
 
 
 def _signature(store: Store) -> Signature:
-    found: dict[str, set[tuple[str, int, int]]] = {}
+    found = set()
     for folder in store.runs():
         with contextlib.suppress(OSError):
             status = (folder.path / "run.json").stat()
-            mark = (str(folder.path), status.st_mtime_ns, status.st_size)
-            found.setdefault(folder.path.parts[-3], set()).add(mark)
-    return {suite: frozenset(marks) for suite, marks in found.items()}
-
-
-def _suites(store: Store, folders: set[str]) -> list[str] | None:
-    """Return the names of suites by their folders; None: all, where a name cannot be told."""
-    names = {run.manifest.suite for run in store.readable_summaries()}
-    named = [name for name in sorted(names) if safe_name(name) in folders]
-    return named or None
-
-
-def _take_over(old: Path, new: Path, suites: set[str]) -> None:
-    """Link the pages of some suites into the new folder."""
-    for suite in suites:
-        page = suite_page(suite)
-        for source in (old / page, *sorted((old / page.removesuffix(".html")).rglob("*"))):
-            if source.is_file() and source.name != INDEX:
-                target = new / source.relative_to(old)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(source, target)
+            found.add((str(folder.path), status.st_mtime_ns, status.st_size))
+    return frozenset(found)

@@ -91,7 +91,8 @@ def attacked_run(
 
 
 def page_of(store: Store, suite: str, name: str) -> str:
-    pages = dict(candidate_pages(site_environment(), store, leaderboard_of(store, suite)))
+    made = candidate_pages(site_environment(), store, leaderboard_of(store, suite))
+    pages = {page.address: page.render() for page in made}
     text = pages[candidate_page(suite, name)]
     assert len(text.encode()) < MOST_BYTES
     return text

@@ -96,7 +96,8 @@ def test_samples_are_paired_and_tell_how_they_fell(store: Store) -> None:
 
 def test_pages_compare_hostile_names_and_show_pictures(store: Store, tmp_path: Path) -> None:
     (board,) = leaderboards(store)
-    pages = dict(comparison_pages(site_environment(), store, board))
+    made = comparison_pages(site_environment(), store, board)
+    pages = {page.address: page.render() for page in made}
     assert len(pages) == 3
     for address, text in pages.items():
         assert len(address.rpartition("/")[2].encode()) <= 255

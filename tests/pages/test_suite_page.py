@@ -57,8 +57,8 @@ def rows_of(runs: Sequence[Summary]) -> list[Row]:
 def page_of(runs: Sequence[Summary], folder: Path) -> str:
     """The text of the suite's page; the store holds no tables."""
     board = make_leaderboard(SUITE, runs, load_suite(SUITE))
-    ((_, text),) = suite_pages(site_environment(), Store(folder), board)
-    return text
+    (page,) = suite_pages(site_environment(), Store(folder), board)
+    return page.render()
 
 
 def test_a_part_of_the_images_stands_in_its_place_without_a_rank(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import norm
 from torch import Tensor, nn
 from torch.nn import functional
@@ -146,6 +148,24 @@ def test_a_smoothmix_step_is_the_papers(one_step: bool, epoch: int) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
     # The attack leaves no trace in the running statistics: the loss's own two passes do.
     torch.testing.assert_close(network[2].running_mean, other[2].running_mean)
+
+
+def test_smoothmix_after_epochs_of_noise_begins_as_it_always_does() -> None:
+    fixed: dict[str, Any] = {"architecture": NETWORK, "sigma": 0.3, "noise_draws": 2}
+    later = SmoothMixSettings(**fixed, noise_epochs=5, warm_up_epochs=4, epochs=9)
+    at_once = SmoothMixSettings(**fixed, warm_up_epochs=4, epochs=4)
+    images, labels = batch()
+
+    def loss(settings: SmoothMixSettings, epoch: int) -> Tensor:
+        noisy = noisy_batch(settings, tiny_network(), images, labels, generator_for(7), epoch)
+        return smoothmix.loss(settings, noisy)
+
+    torch.testing.assert_close(loss(later, 6), loss(at_once, 1))
+    noise, _ = drawn(images, 0.3, 2, seed=7)
+    expected = functional.cross_entropy(tiny_network()(images + noise[0]), labels)
+    torch.testing.assert_close(loss(later, 4), expected)
+    with pytest.raises(ValidationError, match="expected noise_epochs below the 5 epochs"):
+        SmoothMixSettings(**fixed, noise_epochs=5, epochs=5)
 
 
 def test_gaussian_is_cross_entropy_on_noisy_images() -> None:

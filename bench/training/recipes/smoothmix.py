@@ -6,8 +6,10 @@ Smoothed Classifiers for Certified Robustness", NeurIPS 2021 (arXiv 2111.09277),
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bench.decision import classes_of
@@ -38,8 +40,19 @@ class SmoothMixSettings(SmoothingSettings):
     """eta, the weight of the mixed term."""
     warm_up_epochs: int = Field(default=10, ge=1)
     """Epochs until the mixed term, and the ball of the one-step adversary, have their full size."""
+    noise_epochs: int = Field(default=0, ge=0)
+    """Epochs on one noisy copy of each image, without the attack, before SmoothMix begins: they
+    teach the classes at a fraction of the cost. The paper has none."""
     one_step_adversary: bool = False
     """Whether the adversary after one step takes the place of the clean image."""
+
+    @model_validator(mode="after")
+    def _leaves_epochs(self) -> SmoothMixSettings:
+        if self.noise_epochs >= self.epochs:
+            raise ValueError(
+                f"expected noise_epochs below the {self.epochs} epochs, got {self.noise_epochs}"
+            )
+        return self
 
 
 def loss(settings: SmoothMixSettings, batch: NoisyBatch) -> Tensor:
@@ -48,7 +61,9 @@ def loss(settings: SmoothMixSettings, batch: NoisyBatch) -> Tensor:
     The attack, the cross-entropy and the mixed term use the same noise. The target is not detached,
     so that the mixed term lowers the confidence at the clean end as well.
     """
-    weight = warm_up(batch.epoch, settings.warm_up_epochs)
+    if batch.epoch < settings.noise_epochs:
+        return noise_only(batch)
+    weight = warm_up(batch.epoch - settings.noise_epochs, settings.warm_up_epochs)
     start, end = path_ends(settings, batch, weight)
     scores = batch.scores(start)
     source = on_device(batch.generator, start.device)
@@ -59,6 +74,12 @@ def loss(settings: SmoothMixSettings, batch: NoisyBatch) -> Tensor:
     is_right = classes_of(mean) == batch.labels
     mixed_loss = (is_right * divergence(targets, batch.scores(mixed))).mean()
     return cross_entropy_of_copies(scores, batch.labels) + settings.mix_weight * weight * mixed_loss
+
+
+def noise_only(batch: NoisyBatch) -> Tensor:
+    """Return the loss of Gaussian augmentation, on the first noisy copy of each image."""
+    single = replace(batch, noise=batch.noise[:1])
+    return cross_entropy_of_copies(single.scores(batch.images), batch.labels)
 
 
 def path_ends(

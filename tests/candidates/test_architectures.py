@@ -28,6 +28,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] =
         7,
     ),
     "whitened": (lambda: whitened_network(7, widths=(8, 16)), (3, 32, 32), 7),
+    "mirroring": (
+        lambda: whitened_network(7, widths=(8, 16), average_mirrored=True),
+        (3, 32, 32),
+        7,
+    ),
     "digits": (architectures.digits_network, (1, 8, 8), 10),
     "wide": (
         lambda: architectures.wide_resnet(100, depth=10, width=1, activation="silu"),
@@ -52,6 +57,20 @@ def test_an_architecture_maps_images_in_either_memory_format_to_logits(name: str
         images.detach().to(memory_format=torch.channels_last)
     )
     torch.testing.assert_close(in_channels_last, logits, rtol=1e-3, atol=1e-4)
+
+
+def test_a_mirroring_network_answers_an_image_and_its_mirror_image_alike() -> None:
+    network = whitened_network(7, widths=(8, 16), average_mirrored=True)
+    network.whitening.normal_(generator=torch.Generator().manual_seed(1))
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mirrored = images.flip(3)
+    plain = whitened_network(7, widths=(8, 16)).eval()
+    plain.load_state_dict(network.state_dict())
+    network.eval()
+    torch.testing.assert_close(network(images), network(mirrored))
+    torch.testing.assert_close(network(images), (plain(images) + plain(mirrored)) / 2)
+    # One view is trained at a time.
+    assert not network.train()(images).allclose(network(mirrored))
 
 
 def test_the_normalisation_belongs_to_the_network_but_not_to_its_weights() -> None:

@@ -105,7 +105,8 @@ def reference_of(
         return live_reference(model, name, randomized, _shape(suite))
     if randomized:
         raise InputError(
-            "randomized: expected a model in Python beside it; a submission declares it in its file"
+            "randomized: expected a model in Python beside it; a submission declares it in its "
+            "file, and behind a name it is ,randomized=true"
         )
     return found if name in (None, found.name) else NamedReference(str(name), found)
 

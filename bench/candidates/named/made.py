@@ -92,16 +92,18 @@ class SourceReference:
         shape = image_shape(self.search.dataset)
         module, notes = read_outputs(module, shape, name=f"candidate {self.name}")
         dataset = named_datasets().get(self.search.dataset)
+        declared = ["randomized"] if self.options.randomized else []
         return Candidate(
             name=self.name,
             module=module,
             weights_sha256={"weights": state.sha256},
-            definition_sha256=digest([made.architecture, whole.sha256]),
+            definition_sha256=digest([made.architecture, whole.sha256, *declared]),
             information=Information(
                 architecture=made.architecture,
                 weights=made.notes,
                 conversions=notes,
             ),
+            randomized=self.options.randomized,
             preprocessing=made.transform if dataset and dataset.preprocessed else None,
             unidentified=state.unidentified,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def _with_weights(path: Path, options: Options, search: Search) -> Made:
             f"{SYNTAX}, or timm:NAME or torchvision:NAME"
         )
     name = str(path)
-    with_file = Options(path, options.key, options.classes, None, options.conversion)
+    with_file = replace(options, checkpoint=path, architecture=None)
     if architecture.startswith(timm_models.PREFIX):
         model = architecture.removeprefix(timm_models.PREFIX)
         return timm_models.make_model(name, model, with_file)

@@ -20,6 +20,7 @@ class Options:
         key: of the weights in it, where several would fit.
         classes: K; None: what the weights say.
         architecture: package.module:function that builds the network of a weights file.
+        randomized: whether two calls may give two answers.
         conversion: arguments of `bench.candidates.wrapped.wrap`; they replace the source's own.
     """
 
@@ -27,6 +28,7 @@ class Options:
     key: str | None = None
     classes: int | None = None
     architecture: str | None = None
+    randomized: bool = False
     conversion: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,6 +69,7 @@ OTHERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "key": (str, "a key of the checkpoint"),
     "classes": (int, "a number"),
     "architecture": (str, "package.module:function"),
+    "randomized": (_switch, "true or false"),
 }
 NAMES = (*OTHERS, *CONVERSIONS)
 

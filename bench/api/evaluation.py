@@ -173,9 +173,10 @@ class Evaluation:
         Raises:
             InputError: as for `smallest`.
         """
-        from bench.store.eps_curve import curve
+        from bench.store.eps_curve import curve, falling_radii
 
-        steps = curve(self.smallest["radius"].to_numpy("float64"))
+        eps = self.summary.manifest.threat_model.eps
+        steps = curve(falling_radii(self.smallest, self.folder.samples(), eps))
         return pd.DataFrame(
             {
                 "eps": steps.radii,

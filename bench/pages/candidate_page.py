@@ -49,7 +49,7 @@ from bench.pages.svg import NARROW, WIDE
 from bench.pages.waterfall_plot import waterfall_plot
 from bench.pages.weight_plot import weight_plot
 from bench.store import Store
-from bench.store.eps_curve import curve
+from bench.store.eps_curve import curve, falling_radii_of
 from bench.store.files import safe_name
 from bench.store.same_candidate import same_candidate
 from bench.store.summary import AttackedSummary, Summary
@@ -271,13 +271,13 @@ def _eps_curve(
 ) -> Markup | None:
     """Return accuracy against eps; None if the run did not look for smallest perturbations."""
     try:
-        smallest = store.folder(summary.manifest).smallest()
+        radii = falling_radii_of(store.folder(summary.manifest), summary.manifest.threat_model.eps)
     except InputError as error:
         notices.append(_told(store, error))
         return None
-    if smallest is None or not len(smallest) or summary.eps_curve is None:
+    if radii is None or not len(radii) or summary.eps_curve is None:
         return None
-    found = curve(smallest["radius"].to_numpy(np.float64))
+    found = curve(radii)
     numbers["accuracy_against_eps"] = vars(found)
     return _both(partial(eps_plot, found, summary), "eps-curve")
 

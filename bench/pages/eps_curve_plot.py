@@ -14,7 +14,7 @@ from bench.errors import InputError
 from bench.formatting import percent
 from bench.pages.svg import ROLES, drawing, printable
 from bench.store import RunFolder, Store
-from bench.store.eps_curve import accuracy_at, curve
+from bench.store.eps_curve import accuracy_at, curve, falling_radii_of
 from bench.store.records import FloatArray
 from bench.store.summary import Summary
 
@@ -31,8 +31,7 @@ class NamedCurve:
 
     Attributes:
         name: of the candidate.
-        smallest: (n,) radii of its samples' smallest known perturbations, see
-            `bench.store.eps_curve.accuracy_at`.
+        smallest: (n,) the radii at which its samples fall, see `bench.store.eps_curve`.
     """
 
     name: str
@@ -45,10 +44,8 @@ def curve_of(folder: RunFolder, summary: Summary) -> NamedCurve | None:
     Raises:
         InputError: the file is damaged.
     """
-    table = folder.smallest()
-    if table is None:
-        return None
-    return NamedCurve(summary.manifest.candidate, table["radius"].to_numpy(np.float64))
+    radii = falling_radii_of(folder, summary.manifest.threat_model.eps)
+    return None if radii is None else NamedCurve(summary.manifest.candidate, radii)
 
 
 def curves_of(store: Store, summaries: Iterable[Summary]) -> list[NamedCurve]:

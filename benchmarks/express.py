@@ -40,7 +40,8 @@ from bench.candidates.registry import find_candidates
 from bench.claims.accepted import load_accepted
 from bench.engines import AttackTask
 from bench.engines.engine import GRADIENT_COST, survivor_cost
-from bench.engines.express import TargetOrder, arms
+from bench.engines.express import arms
+from bench.engines.target_order import TargetOrder
 from bench.runs import environment
 from bench.runs.session import make_plan
 from bench.runs.settings import Settings
@@ -210,7 +211,7 @@ def thorough(name: str, rows: Sequence[Evaluated]) -> Evaluated:
     clean = float(course.standing.double().mean())
     for row in rows:
         course.standing &= torch.from_numpy(~unpacked(row.broken, row.n))
-    rank = TargetOrder(task, course.fast)
+    rank = TargetOrder(task, course.fast, {})
     course.use_seed(THOROUGH_SEED)
     for arm in arms(task):
         course.attack(arm, rank=rank)

@@ -131,8 +131,12 @@ def short_name(location: Any) -> str:
     return location.rpartition(":")[2] if isinstance(location, str) else ""
 
 
-def setting(value: Any) -> str:
-    """Return a setting's value: text as it is, numbers short, lists with commas."""
+def setting(value: Any, by_name: bool = False) -> str:
+    """Return a setting's value: text as it is, numbers short, lists with commas.
+
+    Args:
+        by_name: whether a mapping with a `name`, such as an attack, is written as that name alone.
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -140,9 +144,11 @@ def setting(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(setting(item) for item in value)
+        return ", ".join(setting(item, by_name) for item in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} = {setting(item)}" for key, item in value.items())
+        if by_name and "name" in value:
+            return str(value["name"])
+        return ", ".join(f"{key} = {setting(item, by_name)}" for key, item in value.items())
     return "–" if value is None or value == "" else str(value)
 
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 import bench
 from bench.auditing.claims import Claim
-from bench.auditing.decision import least_count
+from bench.auditing.robust_verdict import least_count
 from bench.statistics.betting import Round, capital
 
 TABLE = Path(__file__).parent / "results" / "audit_power.txt"

@@ -40,7 +40,8 @@ from bench.candidates.registry import find_candidates
 from bench.claims.accepted import load_accepted
 from bench.engines import AttackTask
 from bench.engines.engine import GRADIENT_COST, survivor_cost
-from bench.engines.express import TargetOrder, arms
+from bench.engines.express import arms
+from bench.engines.target_order import TargetOrder
 from bench.runs import environment
 from bench.runs.session import make_plan
 from bench.runs.settings import Settings
@@ -210,7 +211,7 @@ def thorough(name: str, rows: Sequence[Evaluated]) -> Evaluated:
     clean = float(course.standing.double().mean())
     for row in rows:
         course.standing &= torch.from_numpy(~unpacked(row.broken, row.n))
-    rank = TargetOrder(task, course.fast)
+    rank = TargetOrder(task, course.fast, {})
     course.use_seed(THOROUGH_SEED)
     for arm in arms(task):
         course.attack(arm, rank=rank)
@@ -298,80 +299,147 @@ def broken_beyond(records: Records, row: Evaluated) -> int | None:
     return known if accepted is None else max(known, round((row.robust - accepted) * row.n))
 
 
-def table(records: Records) -> str:
-    """Return the evaluations by express as text, and what they say together below."""
-    lines = [
-        f"{'network':<23}{'seed':>5}{'n':>6}{'clean':>8}{'AutoAttack':>12}{'express':>9}"
-        f"{'difference':>12}{'passes':>9}{'share':>8}{'time':>9}{'share':>8}"
-        f"{'said to be left, 95%':>24}{'broken beyond':>15}"
-    ]
-    differences: dict[str, list[float]] = {}
-    shares, times, inside = [], [], []
+@dataclass(frozen=True)
+class Comparison:
+    """An evaluation by express beside AutoAttack's on the same images.
+
+    Attributes:
+        row: the evaluation by express.
+        own: AutoAttack's run; None: there is none, and `robust` is an accepted result.
+        robust: AutoAttack's robust accuracy.
+        beyond: samples that stood express and were broken otherwise, see `broken_beyond`.
+    """
+
+    row: Evaluated
+    own: Evaluated | None
+    robust: float
+    beyond: int | None
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the settings of the planner were chosen with this network in sight."""
+        return CASES[self.row.case].tuned
+
+    @property
+    def difference(self) -> float:
+        """By how much express's robust accuracy is the higher one, in whole samples."""
+        return round((self.row.robust - self.robust) * self.row.n) / self.row.n
+
+    @property
+    def passes_share(self) -> float:
+        """The share of AutoAttack's passes; where it was not run, of what it takes at least."""
+        whole = self.own.cost if self.own else least_cost(CASES[self.row.case], self.robust)
+        return self.row.cost / whole
+
+    @property
+    def time_share(self) -> float | None:
+        """The share of AutoAttack's time of the processor; None where it was not run."""
+        return self.row.cpu_seconds / self.own.cpu_seconds if self.own else None
+
+    @property
+    def is_inside(self) -> bool | None:
+        """Whether `beyond` lies in the stated interval of what is left; None: one is unknown."""
+        if self.row.left is None or self.beyond is None:
+            return None
+        low, high = (round(share * self.row.n) for share in self.row.left[1:])
+        return low <= self.beyond <= high
+
+
+def comparisons(records: Records) -> list[Comparison]:
+    """Return the evaluations by express for which AutoAttack's number is known."""
+    found = []
     for name, case in CASES.items():
         for row in records.of(name, "express"):
             own = records.autoattack(name, row.seed)
             robust = own.robust if own else accepted_number(case, row.n)
-            if robust is None:
-                continue
-            difference = round((row.robust - robust) * row.n) / row.n
-            differences.setdefault(name, []).append(difference)
-            mark = "" if own and own.seed == row.seed else "+" if own else "a"
-            whole, time_share = own.cost if own else least_cost(case, robust), "-"
-            shares.append(row.cost / whole)
-            passes = f"{' ' if own else '<'}1/{1 / shares[-1]:.0f}"
-            if own:
-                times.append(row.cpu_seconds / own.cpu_seconds)
-                time_share = f"1/{1 / times[-1]:.0f}"
-            said = row.escalated or "-"
-            beyond = broken_beyond(records, row)
-            if row.left is not None:
-                said = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * share for share in row.left))
-                if beyond is not None:
-                    low, high = (round(share * row.n) for share in row.left[1:])
-                    inside.append(low <= beyond <= high)
-            found = "-" if beyond is None else f"{100 * beyond / row.n:.2f}"
-            found += "" if beyond is None or row.left is None or inside[-1] else " outside"
-            lines.append(
-                f"{name + (' *' if case.tuned else ''):<23}{row.seed:>5}{row.n:>6}"
-                f"{100 * row.clean:>8.2f}{f'{100 * robust:.2f} {mark:1}':>12}"
-                f"{100 * row.robust:>9.2f}{100 * difference:>+12.2f}{row.cost:>9.0f}"
-                f"{passes:>8}{row.cpu_seconds:>7.0f} s{time_share:>8}{said:>24}{found:>15}"
-            )
-    every = [each for case in differences.values() for each in case]
+            if robust is not None:
+                found.append(Comparison(row, own, robust, broken_beyond(records, row)))
+    return found
+
+
+HEADER = (
+    f"{'network':<23}{'seed':>5}{'n':>6}{'clean':>8}{'AutoAttack':>12}{'express':>9}"
+    f"{'difference':>12}{'passes':>9}{'share':>8}{'time':>9}{'share':>8}"
+    f"{'said to be left, 95%':>24}{'broken beyond':>15}"
+)
+NOTES = (
+    "* the planner's settings were chosen with this network in sight",
+    "+ AutoAttack with another seed; a: an accepted result",
+    "<: of what AutoAttack takes only for the samples that stand it, since it was not run",
+    "passes: forward ones an image; time: of the processor, with what comes before the attacks",
+    "broken beyond: by AutoAttack, by express with other seeds, or by every arm with another seed",
+)
+
+
+def table(records: Records) -> str:
+    """Return the evaluations by express as text, and what they say together below."""
+    found = comparisons(records)
+    lines = [HEADER, *map(table_line, found)]
+    lines += [*difference_lines(found), *share_lines(found), *interval_lines(found), *NOTES]
+    return "\n".join(lines) + "\n"
+
+
+def table_line(found: Comparison) -> str:
+    """Return one line of the table."""
+    row, own = found.row, found.own
+    name = row.case + (" *" if found.is_tuned else "")
+    mark = "" if own and own.seed == row.seed else "+" if own else "a"
+    passes_share = f"{' ' if own else '<'}1/{1 / found.passes_share:.0f}"
+    time_share = "-" if found.time_share is None else f"1/{1 / found.time_share:.0f}"
+    said = row.escalated or "-"
+    if row.left is not None:
+        said = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * share for share in row.left))
+    beyond = "-" if found.beyond is None else f"{100 * found.beyond / row.n:.2f}"
+    beyond += " outside" if found.is_inside is False else ""
+    return (
+        f"{name:<23}{row.seed:>5}{row.n:>6}"
+        f"{100 * row.clean:>8.2f}{f'{100 * found.robust:.2f} {mark:1}':>12}"
+        f"{100 * row.robust:>9.2f}{100 * found.difference:>+12.2f}{row.cost:>9.0f}"
+        f"{passes_share:>8}{row.cpu_seconds:>7.0f} s{time_share:>8}{said:>24}{beyond:>15}"
+    )
+
+
+def difference_lines(found: Sequence[Comparison]) -> list[str]:
+    """Return how far the accuracies lie apart, of all networks and of those not tuned on."""
+    every = [each.difference for each in found]
+    untuned = [each.difference for each in found if not each.is_tuned]
+    lines = []
     if every:
-        untuned = [
-            each for name, case in differences.items() if not CASES[name].tuned for each in case
-        ]
         lines.append(
             f"difference: mean {100 * statistics.fmean(every):+.3f} points, largest "
             f"{100 * max(every):+.2f}; {sum(each <= 0 for each in every)} of {len(every)} at most 0"
         )
-        if untuned:
-            lines.append(
-                f"without the networks marked *: mean {100 * statistics.fmean(untuned):+.3f}, "
-                f"largest {100 * max(untuned):+.2f}"
-            )
-    for what, parts in (("passes", shares), ("processor's time", times)):
-        if parts:
-            most, middle, least = (1 / f(parts) for f in (max, statistics.median, min))
+    if untuned:
+        lines.append(
+            f"without the networks marked *: mean {100 * statistics.fmean(untuned):+.3f}, "
+            f"largest {100 * max(untuned):+.2f}"
+        )
+    return lines
+
+
+def share_lines(found: Sequence[Comparison]) -> list[str]:
+    """Return which share of AutoAttack's passes and time express takes."""
+    passes = [each.passes_share for each in found]
+    times = [each.time_share for each in found if each.time_share is not None]
+    lines = []
+    for what, shares in (("passes", passes), ("processor's time", times)):
+        if shares:
+            most, middle, least = (1 / f(shares) for f in (max, statistics.median, min))
             lines.append(
                 f"{what}: between 1/{most:.0f} and 1/{least:.0f} of AutoAttack's, median "
                 f"1/{middle:.0f}"
             )
-    if inside:
-        lines.append(
-            f"broken beyond express lies in the stated interval in {sum(inside)} of {len(inside)} "
-            "cases"
-        )
-    lines += [
-        "* the planner's settings were chosen with this network in sight",
-        "+ AutoAttack with another seed; a: an accepted result",
-        "<: of what AutoAttack takes only for the samples that stand it, since it was not run",
-        "passes: forward ones an image; time: of the processor, with what comes before the attacks",
-        "broken beyond: by AutoAttack, by express with other seeds, or by every arm with another "
-        "seed",
+    return lines
+
+
+def interval_lines(found: Sequence[Comparison]) -> list[str]:
+    """Return how often the stated intervals hold what was found beyond express."""
+    inside = [each.is_inside for each in found if each.is_inside is not None]
+    if not inside:
+        return []
+    return [
+        f"broken beyond express lies in the stated interval in {sum(inside)} of {len(inside)} cases"
     ]
-    return "\n".join(lines) + "\n"
 
 
 @click.command()

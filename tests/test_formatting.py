@@ -39,3 +39,12 @@ from bench import formatting
 def test_formats(function: object, value: object, text: object) -> None:
     assert callable(function)
     assert function(value) == text
+
+
+def test_attacks_among_settings_can_be_written_by_name() -> None:
+    attacks = [{"name": "apgd-ce", "parameters": {"steps": 20}}, {"name": "square"}]
+    assert formatting.setting(attacks, by_name=True) == "apgd-ce, square"
+    assert formatting.setting({"goal": 0.5, "then": attacks}, by_name=True) == (
+        "goal = 0.5, then = apgd-ce, square"
+    )
+    assert formatting.setting(attacks) == ("name = apgd-ce, parameters = steps = 20, name = square")

@@ -210,18 +210,8 @@ def certify(
         found = (
             suite_in_hand(images, labels, threat_model, classes) if is_in_hand else suite_of(suite)
         )
-        reference = reference_of(model, found, name, model_dir=model_dir, trust_code=trust_code)
-        if isinstance(reference, LiveReference):
-            if sigma is None:
-                raise InputError(
-                    "sigma: expected the standard deviation of the noise beside a model in Python, "
-                    "such as 0.25; got None"
-                )
-            reference = SmoothedReference(reference, sigma)
-        elif sigma is not None:
-            raise InputError(
-                f"sigma: expected None beside {reference.name}, which says it itself; got {sigma}"
-            )
+        base = reference_of(model, found, name, model_dir=model_dir, trust_code=trust_code)
+        reference = _smoothed(base, sigma)
         settings = Settings(
             suite=found,
             device=device_of(device, reference),
@@ -232,6 +222,26 @@ def certify(
         place = Place.of(results_dir, data_dir, model_dir, trust_code)
         command = command_line(model, suite, settings, place, name) if not is_in_hand else ""
         return run(reference, settings, place, progress, command, is_in_hand and classes is None)
+
+
+def _smoothed(reference: CandidateReference, sigma: float | None) -> CandidateReference:
+    """Return a live model under noise; a model known by name is a smoothed classifier itself.
+
+    Raises:
+        InputError: a live model without sigma, or a name with one.
+    """
+    if isinstance(reference, LiveReference):
+        if sigma is None:
+            raise InputError(
+                "sigma: expected the standard deviation of the noise beside a model in Python, "
+                "such as 0.25; got None"
+            )
+        return SmoothedReference(reference, sigma)
+    if sigma is not None:
+        raise InputError(
+            f"sigma: expected None beside {reference.name}, which says it itself; got {sigma}"
+        )
+    return reference
 
 
 @dataclass(frozen=True)

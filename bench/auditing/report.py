@@ -118,16 +118,6 @@ def make_report(
     kind, note = _ended(ended, records)
     clean = records.clean
     rounds = records.rounds
-    not_done = [
-        NotDone(what=each.stage, why=each.reason, is_failure=each.is_failure)
-        for each in records.troubles
-    ]
-    if kind != "by itself":
-        not_done.append(NotDone(what=records.stage, why=note, is_failure=True))
-    if clean is not None and clean.note:
-        not_done.append(
-            NotDone(what="clean predictions of all images", why=clean.note, is_failure=False)
-        )
     return Report(
         bench_version=bench_version,
         suite=suite.name,
@@ -151,21 +141,10 @@ def make_report(
         rounds=None
         if rounds is None
         else rounds.model_copy(update={"indices": [], "standing": []}),
-        tried=[
-            Tried(
-                name=each.name,
-                images=each.attempted,
-                broken=each.broken,
-                passes=each.passes,
-                seconds=each.seconds,
-                need=each.need,
-            )
-            for each in (rounds.attacks if rounds else [])
-            if each.attempted
-        ],
+        tried=[] if rounds is None else _tried(rounds),
         witnesses=records.witnesses,
         runs=records.runs,
-        not_done=not_done,
+        not_done=_not_done(records, note),
         checklist=checklist(records, found),
         next=_next(suite, candidate, records, found, budget_seconds),
     )
@@ -181,6 +160,7 @@ def _overall(found: list[Verdict]) -> Outcome:
 def _ended(
     ended: Ended, records: Records
 ) -> tuple[Literal["by itself", "killed: time", "killed: memory", "failed"], str]:
+    """Return how the candidate's process ended, and why; no reason where it did by itself."""
     if records.finished:
         return "by itself", ""
     if ended.killed_for == "time":
@@ -198,6 +178,40 @@ def _ended(
     how = f"with signal {-ended.code}" if ended.code < 0 else f"with exit code {ended.code}"
     said = f"; its last line was: {ended.last_line}" if ended.last_line else ""
     return "failed", f"the candidate's process ended {how} in the stage {records.stage}{said}"
+
+
+def _tried(rounds: Rounds) -> list[Tried]:
+    """Return the attacks that were tried on at least one image."""
+    return [
+        Tried(
+            name=each.name,
+            images=each.attempted,
+            broken=each.broken,
+            passes=each.passes,
+            seconds=each.seconds,
+            need=each.need,
+        )
+        for each in rounds.attacks
+        if each.attempted
+    ]
+
+
+def _not_done(records: Records, unfinished: str) -> list[NotDone]:
+    """Return what was left out or failed.
+
+    Args:
+        unfinished: why the candidate's process did not end by itself; empty: it did.
+    """
+    left_out = [
+        NotDone(what=each.stage, why=each.reason, is_failure=each.is_failure)
+        for each in records.troubles
+    ]
+    if unfinished:
+        left_out.append(NotDone(what=records.stage, why=unfinished, is_failure=True))
+    if records.clean is not None and records.clean.note:
+        what = "clean predictions of all images"
+        left_out.append(NotDone(what=what, why=records.clean.note, is_failure=False))
+    return left_out
 
 
 def _next(

@@ -6,7 +6,6 @@ A new source is one class and one call of `register_source`. Its candidates can 
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from bench.candidates.candidate import CandidateReference
 from bench.errors import InputError
+from bench.suggestion import did_you_mean
 from bench.suites import Suite
 
 
@@ -131,6 +131,5 @@ def find(name: str, search: Search) -> list[CandidateReference]:
 
 def unknown(name: str, known: Sequence[str]) -> InputError:
     """Return the error for a name that nothing answers to, with the nearest known ones."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list candidates`"
+    hint = did_you_mean(name, known, cutoff=0.4) or "see `bench list candidates`"
     return InputError(f"unknown candidate {name!r}: {hint}")

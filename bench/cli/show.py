@@ -104,13 +104,6 @@ def _table(summary: Summary) -> Table:
     return table
 
 
-def _named(value: object) -> str:
-    """Return a setting's value; of attacks their names, whose parameters the manifest holds."""
-    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-        return ", ".join(str(each.get("name", setting(each))) for each in value)
-    return setting(value)
-
-
 def _provenance(summary: Summary) -> Table:
     manifest = summary.manifest
     environment = manifest.environment
@@ -120,7 +113,11 @@ def _provenance(summary: Summary) -> Table:
         "engine": ", ".join(
             [
                 manifest.engine,
-                *(f"{name} {_named(value)}" for name, value in manifest.engine_settings.items()),
+                # The manifest holds the parameters of attacks.
+                *(
+                    f"{name} {setting(value, by_name=True)}"
+                    for name, value in manifest.engine_settings.items()
+                ),
                 manifest.precision,
             ]
         ),

@@ -56,6 +56,11 @@ class CertifiedEntry:
         return re.sub(rf"[-_ ]*(sigma|noise)?[-_= ]*(?<![\d.]){number}(?![\d.])", "", name) or name
 
     @property
+    def training_seed(self) -> object:
+        """The seed of the classifier's training, as its submission says; None: it does not."""
+        return (self.manifest.information.get("training") or {}).get("seed")
+
+    @property
     def is_imported(self) -> bool:
         """Whether somebody else certified it."""
         return self.summary.kind.is_imported

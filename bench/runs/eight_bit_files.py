@@ -10,7 +10,8 @@ import torch
 from bench.attacks.eight_bit import eight_bit_images
 from bench.candidates import Candidate
 from bench.data import Dataset
-from bench.runs.verify import Judge, check_answers, check_candidate, check_kind
+from bench.runs.verify import check_answers, check_candidate, check_kind
+from bench.runs.witness_judge import Judge
 from bench.store import RunFolder
 from bench.store.gallery import spread
 from bench.store.records import ImageArray, IntArray, TextArray

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from bench.data import DataSource, image_shape
 from bench.data.in_hand import PREFIX as IN_HAND
 from bench.errors import InputError
+from bench.suggestion import did_you_mean
 from bench.suites.sequences import SEQUENCES
 from bench.validation import Number, StrictModel, read_yaml, validate
 
@@ -383,13 +384,12 @@ def read_suite(name_or_path: str) -> Suite:
     elif name_or_path.endswith(_SUFFIXES):
         path = Path(name_or_path)
     else:
-        near = difflib.get_close_matches(name_or_path, suite_names(), n=3, cutoff=0.5)
         if name_or_path.startswith(IN_HAND):
             raise InputError(
                 f"suite {name_or_path}: its images were given in Python and are not kept beside "
                 "the records; call `bench.load(...).verify(model, images=..., labels=...)` there"
             )
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `bench list suites`"
+        hint = did_you_mean(name_or_path, suite_names(), cutoff=0.5) or "see `bench list suites`"
         raise InputError(f"unknown suite {name_or_path!r}: {hint}")
     suite = validate(Suite, read_yaml(path), path)
     if name_or_path not in suite_names():

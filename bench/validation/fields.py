@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bench.errors import InputError
+from bench.suggestion import did_you_mean
 from bench.validation.forms import KEY, as_yaml, form_of_field, model_at, takes_numbers
 from bench.validation.yaml_loader import parse_yaml
 
@@ -142,9 +142,8 @@ def _in_one_line(part: str | int) -> str:
 def _unknown(model: type[BaseModel], place: Sequence[str | int], came: str) -> str:
     inside = model_at(model, place[:-1]) or model
     names = [info.alias or name for name, info in inside.model_fields.items()]
-    near = difflib.get_close_matches(str(place[-1]), names, n=1)
-    guess = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown, expected one of {', '.join(names)}, {came}{guess}"
+    hint = did_you_mean(str(place[-1]), names, most=1)
+    return f"unknown, expected one of {', '.join(names)}, {came}" + (f"; {hint}" if hint else "")
 
 
 def _advice(detail: ErrorDetails) -> str:

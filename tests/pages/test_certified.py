@@ -150,6 +150,8 @@ def test_trainings_that_differ_in_their_seed_alone_make_means(tmp_path: Path) ->
     page = (tmp_path / "reports" / "digits-l2.html").read_text()
     assert "Repeated trainings" in page
     assert "0.250 &plusmn; 0.071" in page
+    # Also of a training without others that differ in their seed alone.
+    assert [page.count(f"trained with seed {seed}<") for seed in range(3)] == [2, 2, 1]
 
 
 def test_a_mix_stands_beside_its_robust_base(tmp_path: Path) -> None:

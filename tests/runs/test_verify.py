@@ -391,7 +391,7 @@ def test_witnesses_of_a_randomized_candidate_fool_any_draws(
     assert broken
     for offset in range(8):
         monkeypatch.setattr(
-            "bench.runs.verify.keyed_randomness",
+            "bench.runs.witness_judge.keyed_randomness",
             lambda device, *keys, offset=offset: keyed_randomness(device, *keys, offset),
         )
         result = verify(outcome.folder, noisy, data.load("digits").first(N), CPU)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -19,6 +18,7 @@ from bench.candidates.named.options import Options, read_options
 from bench.candidates.sources import CandidateSource, Search
 from bench.candidates.weights import load_weights
 from bench.errors import FOREIGN_ERRORS, InputError, raised
+from bench.suggestion import did_you_mean
 
 PREFIX = "python:"
 SYNTAX = "package.module:function"
@@ -96,10 +96,8 @@ def _advice(error: BaseException, location: str, path: str) -> str:
     module = sys.modules.get(location)
     if isinstance(error, AttributeError) and module is not None and error.obj is module:
         names = [name for name in vars(module) if not name.startswith("_")]
-        near = difflib.get_close_matches(path, names, 1)
-        return f"{location} has no {path.partition('.')[0]}" + (
-            f"; did you mean {near[0]}?" if near else ""
-        )
+        hint = did_you_mean(path, names, most=1)
+        return f"{location} has no {path.partition('.')[0]}" + (f"; {hint}" if hint else "")
     return ""
 
 

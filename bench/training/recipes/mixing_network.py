@@ -24,7 +24,7 @@ from bench.errors import InputError
 from bench.training.data import TrainingData, split
 from bench.training.draws import initialised
 from bench.training.files import compact
-from bench.training.loop import LoopSettings, fit, training_images
+from bench.training.loop import Fitted, LoopSettings, fit, training_images
 from bench.training.mix import LoadedBases, MixSettings, Scale, with_fast_bases
 from bench.training.mix_answers import MixNumbers, right_weights
 from bench.training.mix_attack import (
@@ -123,44 +123,7 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
     training, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
     mix = _make_mix(settings, bases, data, conditions)
-    training = training[: settings.kept_images]
-    memory = _memory(settings, data, training)
-
-    def batch_loss(
-        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
-    ) -> Tensor:
-        # In eval mode no image depends on the others in its batch.
-        network.eval()
-        threat_model = bases.threat_model
-        if memory is None:
-            attacked = attacked_copies(mix, images, labels, threat_model, settings, generator)
-        else:
-            attacked = attacked_again(
-                mix, images, labels, threat_model, settings, memory, generator
-            )
-        network.train()
-        drawn = torch.randint(len(training), (len(attacked),), generator=generator)
-        clean = training_images(data, training[drawn], settings, generator, conditions.seed, epoch)
-        clean_labels = data.labels[training[drawn]].to(labels.device)
-        warm_up_norm(mix.mixing_network.bn)
-        with settings.passes_on(attacked.device):
-            answer = mix.answer(torch.cat((attacked, clean.to(attacked.device))))
-        attacked_labels = labels.repeat(len(attacked) // len(labels))
-        return loss_of(
-            answer, torch.cat((attacked_labels, clean_labels)), len(attacked), settings
-        ).mean()
-
-    fitted = fit(
-        mix.mixing_network,
-        data,
-        settings,
-        _adamw(mix.mixing_network, settings),
-        batch_loss,
-        conditions,
-        bases=bases.sha256,
-        images=training,
-        memory=memory,
-    )
+    fitted = _fit(mix, bases, data, training[: settings.kept_images], settings, conditions)
     # Rounded as in the weights file, so that the choice is made for the mix that is written.
     mix.mixing_network.load_state_dict(compact(fitted.network.state_dict()))
     mix.eval()
@@ -188,6 +151,58 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
         started=fitted.started,
         bases=bases.names,
         record={"bases_sha256": bases.sha256} | choice.record(len(held_out)),
+    )
+
+
+def _fit(
+    mix: AdaptiveMix,
+    bases: LoadedBases,
+    data: TrainingData,
+    chosen: Tensor,
+    settings: MixingNetworkSettings,
+    conditions: Conditions,
+) -> Fitted:
+    """Train a mix's network on the images `chosen` (n,); a batch is attacked on the mix as it is.
+
+    Raises:
+        InputError: If perturbations are to be kept of images that are read from a folder.
+    """
+    memory = _memory(settings, data, chosen)
+
+    def batch_loss(
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
+    ) -> Tensor:
+        # In eval mode no image depends on the others in its batch.
+        network.eval()
+        threat_model = bases.threat_model
+        if memory is None:
+            attacked = attacked_copies(mix, images, labels, threat_model, settings, generator)
+        else:
+            attacked = attacked_again(
+                mix, images, labels, threat_model, settings, memory, generator
+            )
+        network.train()
+        drawn = chosen[torch.randint(len(chosen), (len(attacked),), generator=generator)]
+        clean = training_images(data, drawn, settings, generator, conditions.seed, epoch)
+        clean_labels = data.labels[drawn].to(labels.device)
+        warm_up_norm(mix.mixing_network.bn)
+        with settings.passes_on(attacked.device):
+            answer = mix.answer(torch.cat((attacked, clean.to(attacked.device))))
+        attacked_labels = labels.repeat(len(attacked) // len(labels))
+        return loss_of(
+            answer, torch.cat((attacked_labels, clean_labels)), len(attacked), settings
+        ).mean()
+
+    return fit(
+        mix.mixing_network,
+        data,
+        settings,
+        _adamw(mix.mixing_network, settings),
+        batch_loss,
+        conditions,
+        bases=bases.sha256,
+        images=chosen,
+        memory=memory,
     )
 
 

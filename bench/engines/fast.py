@@ -40,7 +40,7 @@ from bench.engines.trials import NAME as KNOWN_IMAGES
 from bench.engines.trials import WITNESSES
 from bench.errors import InputError
 from bench.executors.in_process import InProcess
-from bench.executors.progress import Progress
+from bench.executors.progress import Progress, counting_others
 from bench.executors.stage import Executor, Stage, blocks_of, standing
 from bench.store.records import AttackBlock
 
@@ -81,9 +81,8 @@ class Course:
         rows = self.rows if rows is None else rows
         # Keys say which stage a block is of; a block's own key may have a round before it.
         done = {stage.prefix: blocks_of(self.finished, stage.prefix) for stage in chain}
-        work = self.executor.do(
-            self.task, chain, rows, self.finished, self.report, expected_seconds
-        )
+        report = counting_others(self.report, len(self.rows) - len(rows))
+        work = self.executor.do(self.task, chain, rows, self.finished, report, expected_seconds)
         for block in work:
             yield block
             done[block.key.rpartition("-")[0]].append(block)

@@ -35,7 +35,7 @@ from bench.engines.engine import (
 )
 from bench.engines.prediction import Purpose, confirm, deciding_passes, own_randomness
 from bench.engines.views import view
-from bench.executors.progress import Progress
+from bench.executors.progress import Progress, counting_others
 from bench.executors.stage import Doing, Executor, Report, Stage, Work, Worker
 from bench.precision import tensor_cores
 from bench.store.records import FAILED, AttackBlock, Attempts, IntArray, Smallest, Witnesses
@@ -110,6 +110,7 @@ def find_smallest(
         exactly=0 if task.randomized else None,
     )
     expected = len(rows) * cost * unit
+    report = counting_others(report, -len(witnesses))
     yield from executor.do(task, [stage], rows, finished, report, expected)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,17 @@ class Progress:
     workers: int = 1
     samples_per_second: float | None = None
     passes_per_second: float | None = None
+
+
+def counting_others(report: Callable[[Progress], None], robust: int) -> Callable[[Progress], None]:
+    """Return a report that also counts robust samples which a chain of stages does not take.
+
+    Args:
+        report: what is told in the end.
+        robust: how many they are; negative: samples that the chain takes, and that are broken.
+    """
+
+    def told(progress: Progress) -> None:
+        report(replace(progress, robust=max(progress.robust + robust, 0)))
+
+    return told if robust else report

@@ -65,7 +65,9 @@ class Tally:
         done = finished + doing.under_way
         lost = self._lost[stage] + doing.lost
         each = self._chain[stage]
-        right = finished - lost if each.counts_up else self._total[stage] - lost
+        # Samples may still be on their way here: what stands is all that began but the lost.
+        standing = self._total[0] - sum(self._lost) - doing.lost
+        right = finished - lost if each.counts_up else standing
         in_all = sum(self._finished) + doing.finished + doing.under_way
         samples, passes = self._rates(now, in_all, cost)
         self._report(

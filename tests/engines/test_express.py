@@ -12,6 +12,7 @@ from torch import nn
 from bench.candidates import Candidate
 from bench.engines import AttackTask
 from bench.engines.express import LEFT, ExpressEngine
+from bench.executors.progress import Progress
 from bench.runs.session import Plan, make_plan
 from bench.runs.settings import Settings
 from bench.store.records import AttackBlock
@@ -114,6 +115,16 @@ def test_an_honest_network_is_not_escalated_and_an_interrupted_run_goes_on() -> 
     rest = blocks_of(task, {block.key: block for block in blocks[: len(blocks) // 2]})
     assert [block.key for block in rest] == [block.key for block in blocks[len(blocks) // 2 :]]
     assert standing(task, blocks[: len(blocks) // 2] + rest) == standing(task, blocks)
+
+
+def test_progress_counts_the_samples_that_an_attack_is_not_tried_on() -> None:
+    task = replace(task_for(defences.base()), eps_curve=True)
+    told: list[Progress] = []
+    blocks = list(ExpressEngine().run(task, {}, told.append))
+    counts = [each.robust for each in told if each.stage != "clean"]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == len(standing(task, blocks))
+    assert told[-1].stage == "eps-curve"
 
 
 def test_batches_change_nothing() -> None:

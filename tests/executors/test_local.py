@@ -63,6 +63,8 @@ def test_progress_is_that_of_all(linear_digits: nn.Module, two: ThisMachine) -> 
     assert (reports[-1].stage, reports[-1].robust) == ("square", robust)
     assert reports[-1].done == reports[-1].total
     assert {each.stage for each in reports} == {"clean", "apgd-ce", "apgd-t", "fab-t", "square"}
+    counts = [each.robust for each in reports if each.stage != "clean"]
+    assert counts == sorted(counts, reverse=True)
 
 
 class KillsItsProcess(nn.Module):

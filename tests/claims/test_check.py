@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,6 +25,7 @@ from bench.cli import main
 from bench.errors import InputError
 from bench.runs.evaluation import Evaluation
 from bench.store import Store
+from bench.store.best_known import best_known
 from bench.store.manifest import Selection
 from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
 from bench.store.selection import interval_of
@@ -189,10 +191,22 @@ def _outcomes(module: nn.Module) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return samples.labels.numpy(), clean.numpy(), attacked.numpy()
 
 
-def _save_outcomes(store: Store, module: nn.Module, weights: str, finished: str) -> Summary:
+def _save_outcomes(
+    store: Store,
+    module: nn.Module,
+    weights: str,
+    finished: str,
+    missed: int = 0,
+    **changes: Any,
+) -> Summary:
+    """Save a run that misses some of the samples that can be broken; keywords change its manifest."""
     labels, clean, attacked = _outcomes(module)
+    can_fall = np.flatnonzero((clean == labels) & (attacked != labels))
+    attacked[can_fall[:missed]] = labels[can_fall[:missed]]
     n = len(labels)
-    manifest = make_manifest("digits-linf", "linear", n, weights_sha256={"weights": weights})
+    manifest = make_manifest(
+        "digits-linf", "linear", n, weights_sha256={"weights": weights}, **changes
+    )
     index = np.arange(n)
     right, broken = clean == labels, (clean == labels) & (attacked != labels)
     witnesses = Witnesses(
@@ -291,6 +305,21 @@ def test_three_points_are_seen_and_nothing_is_not(linear_digits: nn.Module, tmp_
             assert found.verdict.outcome == "lower than published", seed
             assert found.fails
             assert ("paired by sample" in found.verdict.note) is (accepted == both[0])
+
+
+def test_attacks_beyond_the_protocol_do_not_fail_an_accepted_number(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    run = _save_outcomes(store, linear_digits, "a" * 64, "2026-01-01T00:00:00+00:00", missed=20)
+    more = _save_outcomes(
+        store, linear_digits, "a" * 64, "2026-01-02T00:00:00+00:00", protocol="adaptive"
+    )
+    assert best_known(store, run).robust_accuracy == more.robust_accuracy < run.robust_accuracy
+    found = check(store, "digits-linf", accepted=[accepted_row(run)])
+    assert [(each.quantity, each.verdict.outcome) for each in found] == [
+        (quantity, "reproduced") for quantity in ("clean", "AutoAttack", "robust")
+    ]
 
 
 def test_a_run_on_other_samples_is_said_to_be_one(linear_digits: nn.Module, tmp_path: Path) -> None:

@@ -30,20 +30,24 @@ def certified_counts(certificates: Certificates, radii: Sequence[float]) -> list
     return [int(np.sum(right & (certificates.radius >= radius))) for radius in radii]
 
 
-def summarise(certificates: Certificates, sigma: float) -> Certified:
+def summarise(
+    certificates: Certificates, sigma: float, settled: Sequence[float] = RADII
+) -> Certified:
     """Return what a run's summary keeps of certificates.
 
     Args:
         sigma: of the noise.
+        settled: the radii that the draws settled; at others more draws might certify more.
     """
     n = len(certificates.index)
     known = bool((certificates.noise_samples >= 0).all())
-    counts = certified_counts(certificates, RADII)
+    radii = [radius for radius in RADII if radius in settled]
+    counts = certified_counts(certificates, radii)
     return Certified(
         sigma=sigma,
         average_certified_radius=average_certified_radius(certificates),
         accuracy_at_radius={
-            f"{radius:.2f}": count / n for radius, count in zip(RADII, counts, strict=True)
+            f"{radius:.2f}": count / n for radius, count in zip(radii, counts, strict=True)
         },
         abstained=float(np.mean(certificates.prediction == ABSTAINED)),
         mean_noise_samples=float(certificates.noise_samples.mean()) if known else None,

@@ -48,6 +48,8 @@ SEQUENTIAL_SHARE = 0.7
 REFUSAL_PROBABILITY = 0.01
 """A look gives up where the remaining draws reach the last bound with less probability."""
 BISECTIONS = 50
+QUESTIONS = (0.0, 0.25, 0.5, 0.75)
+"""L2 radii of the papers' tables that are always asked for."""
 
 _LOG_ODDS = np.exp(np.arange(math.log(0.02), math.log(10), math.log(1.5)))
 """The alternatives d, from 0.5% above a half to no failure at all; a finer grid would save at most
@@ -69,7 +71,7 @@ class SequentialProcedure:
     """
 
     smoothing: Smoothing
-    questions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    questions: tuple[float, ...] = QUESTIONS
     name: str = field(default="sequential", init=False)
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ RADIUS_ROUNDING = 0.5e-3
 RADIUS_SPREAD = 0.002
 """How far other draws of noise may move an average certified radius, by convention."""
 SIGMA_TOLERANCE = 1e-6
+LOW = "a lower bound, since draws stopped early: certify with --procedure fixed"
 HIGHER = "a better classifier than the published one, or more draws of noise"
 
 
@@ -36,8 +37,9 @@ def certified_checks(
     """Compare certifications and imported logs with all numbers that papers print about them.
 
     A run matches a claim if its candidate names it as its claim or has the same name, and if data
-    set, norm and sigma agree. Among several matching runs, the one with the most samples counts,
-    then the newest. A claim without a run is listed if a suite has its data set and norm.
+    set, norm and sigma agree. Of several matching runs, one whose draws settle each radius counts
+    before others, then the one with the most samples, then the newest. A claim without a run is
+    listed if a suite has its data set and norm.
 
     Args:
         suites: whose runs to look at.
@@ -53,7 +55,7 @@ def certified_checks(
     settings = {(suite.data.name, suite.threat_model.norm) for suite in suites}
     for claim in claims:
         found = [run for run in runs if _is_about(run, claim)]
-        run = max(found, key=lambda run: (run.n_examples, run.finished), default=None)
+        run = max(found, key=_weight, default=None)
         if run is not None:
             yield _compare(store, run, claim, _rounding(claim, claims), assume_exchangeable)
         elif (claim.dataset, claim.norm) in settings:
@@ -72,6 +74,17 @@ def _is_about(run: CertifiedSummary, claim: CertifiedClaim) -> bool:
     )
 
 
+def _weight(run: CertifiedSummary) -> tuple[bool, int, str]:
+    return not run.radii_are_low, run.n_examples, run.finished
+
+
+def _as_bound(verdict: Verdict) -> Verdict:
+    """Return a verdict about a number that all draws might raise: it can be too low, not lower."""
+    if verdict.outcome == "lower than published":
+        return replace(verdict, outcome="cannot tell", note=LOW)
+    return verdict
+
+
 def _compare(
     store: Store,
     run: CertifiedSummary,
@@ -87,12 +100,16 @@ def _compare(
     if claim.certified_accuracy is None or claim.radius is None:
         radii = chosen.radius * (chosen.prediction == chosen.label)
         verdict = _compare_radius(claim, radii, run, assume_exchangeable)
+        if run.radii_are_low:
+            verdict = _as_bound(verdict)
         return _check(claim, verdict, run, float(radii.mean()), n)
     (count,) = certified_counts(chosen, [claim.radius])
     published = Published(claim.certified_accuracy, claim.n_examples, rounding)
     verdict = compare_with_sample(
         published, count, n, run.manifest.selection, ATTACK_SPREAD, assume_exchangeable
     )
+    if run.is_low_at(claim.radius):
+        verdict = _as_bound(verdict)
     if verdict.outcome == "higher than published":
         verdict = replace(verdict, note=HIGHER)
     return _check(claim, verdict, run, count / n, n)

@@ -16,7 +16,7 @@ from bench.certification.batched import Certificate, certify_many
 from bench.certification.mix import MixedVote
 from bench.certification.noise import Noise, Piece
 from bench.certification.procedure import FixedProcedure, Procedure
-from bench.certification.sequential import SequentialProcedure
+from bench.certification.sequential import QUESTIONS, SequentialProcedure
 from bench.certification.smoothing import Smoothing
 from bench.decision import NO_CLASS, classes_of
 from bench.engines.acceleration import (
@@ -97,7 +97,7 @@ class CertificationEngine:
         return {
             "procedure": self.procedure,
             **vars(smoothing),
-            **self._procedure(smoothing).settings,
+            **self._procedure(task).settings,
             "noise": Noise.name,
             **({} if task.mix is None else {"mixed_vote": {"alpha": task.mix.alpha}}),
         }
@@ -110,7 +110,7 @@ class CertificationEngine:
         executor: Executor | None = None,
     ) -> Iterator[CertificationBlock]:
         """Certify the samples that no finished block has, a block about every 20 seconds."""
-        procedure = self._procedure(task.smoothing)
+        procedure = self._procedure(task)
         draws = _most_draws(procedure.smoothing)
         rows = torch.arange(len(task.labels))
         setup = Voters(
@@ -124,12 +124,12 @@ class CertificationEngine:
         seconds = executor.ask(without_samples(task), setup, draw_seconds)
         yield from executor.do(task, [stage], rows, finished, report, draws * len(rows) * seconds)
 
-    def _procedure(self, smoothing: Smoothing) -> Procedure:
-        return (
-            FixedProcedure(smoothing)
-            if self.procedure == "fixed"
-            else SequentialProcedure(smoothing)
-        )
+    def _procedure(self, task: CertificationTask) -> Procedure:
+        if self.procedure == "fixed":
+            return FixedProcedure(task.smoothing)
+        # The certified accuracy is about the threat model's radius, so that it has to be settled.
+        questions = sorted({*QUESTIONS, task.threat_model.eps})
+        return SequentialProcedure(task.smoothing, tuple(questions))
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.candidates import Candidate
 from bench.candidates.mix import Mix
-from bench.certification.accuracy import certified_counts, summarise
+from bench.certification.accuracy import RADII, certified_counts, summarise
 from bench.certification.smoothing import Smoothing
 from bench.data import Dataset
 from bench.engines import CertificationTask, Engine
@@ -59,7 +59,11 @@ class CertifyingKind(CertifiedRecords, MadeKind):
         return CertifiedSummary(
             **common_fields(manifest, n, clean, proved, raised, record, finished),
             seconds=float(record.get("seconds", 0.0)),
-            certified=summarise(certificates, manifest.engine_settings["sigma"]),
+            certified=summarise(
+                certificates,
+                manifest.engine_settings["sigma"],
+                manifest.engine_settings.get("radii", RADII),
+            ),
         )
 
 

@@ -140,7 +140,8 @@ class Certified(Record):
     """Mean over all samples of the certified radius, which counts as 0 where the prediction is
     wrong."""
     accuracy_at_radius: dict[str, float]
-    """Right with at least this radius, written with two decimals."""
+    """Right with at least this radius, written with two decimals; of the papers' radii those that
+    the draws settled."""
     abstained: float
     """Share of the samples for which the draws did not determine the class."""
     mean_noise_samples: float | None
@@ -158,7 +159,19 @@ class CertifiedSummary(Summary):
 
         The average certified radius is then a lower bound of what all draws would give.
         """
-        return self.manifest.engine_settings.get("procedure") == "sequential"
+        return self.settled_radii is not None
+
+    @property
+    def settled_radii(self) -> tuple[float, ...] | None:
+        """The radii that draws stopped for; None: all draws were made, which settle each radius."""
+        settings = self.manifest.engine_settings
+        if settings.get("procedure") != "sequential":
+            return None
+        return tuple(map(float, settings["radii"]))
+
+    def is_low_at(self, radius: float) -> bool:
+        """Return whether all draws might certify more samples at a radius."""
+        return self.settled_radii is not None and radius not in self.settled_radii
 
 
 class SweepPoint(Record):

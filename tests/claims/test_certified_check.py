@@ -25,6 +25,7 @@ def _save(
     sigma: float,
     shares: tuple[float, ...],
     index: np.ndarray,
+    engine_settings: dict[str, object] | None = None,
     **changes: object,
 ) -> None:
     """A log on the samples of `index` in which these shares are certified at `RADII`."""
@@ -42,7 +43,7 @@ def _save(
         kind="imported-log",
         protocol="certified",
         attacks=[],
-        engine_settings={"sigma": sigma},
+        engine_settings={"sigma": sigma} | (engine_settings or {}),
         **changes,
     )
     certificates = Certificates(index, labels, np.where(right, 0, 1), radius, unknown, unknown)
@@ -83,6 +84,22 @@ def test_a_log_of_the_whole_test_set(change: float, outcome: str, tmp_path: Path
     assert average.is_radius
     assert average.measured == pytest.approx(0.25 * sum(moved[1:]) + 0.1 * moved[0], abs=2e-4)
     assert average.verdict.outcome == "lower than published"
+
+
+def test_draws_that_stopped_early_refute_no_published_number(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    lower = (0.751, 0.659, 0.559, 0.447)
+    sequential = {"procedure": "sequential", "radii": [0.0, 0.25]}
+    _save(store, "smoothmix", 0.25, lower, np.arange(N), sequential)
+    found = _found(store, "SmoothMix", "0.25")
+    # At the radii that were asked for the numbers are final.
+    assert [each.verdict.outcome for each in found] == [
+        *["lower than published"] * 2,
+        *["cannot tell"] * 3,
+    ]
+    assert "--procedure fixed" in found[-1].verdict.note
+    _save(store, "smoothmix", 0.25, lower, np.arange(N), seed=1)
+    assert all(each.fails for each in _found(store, "SmoothMix", "0.25"))
 
 
 def test_every_twentieth_sample_is_taken_where_that_was_published(tmp_path: Path) -> None:

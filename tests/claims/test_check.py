@@ -199,7 +199,7 @@ def _save_outcomes(
     missed: int = 0,
     **changes: Any,
 ) -> Summary:
-    """Save a run that misses some of the samples that can be broken; keywords change its manifest."""
+    """Save a run that misses some samples that can be broken; keywords change its manifest."""
     labels, clean, attacked = _outcomes(module)
     can_fall = np.flatnonzero((clean == labels) & (attacked != labels))
     attacked[can_fall[:missed]] = labels[can_fall[:missed]]

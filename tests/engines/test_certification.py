@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bench import data
+from bench.certification.accuracy import summarise
 from bench.certification.smoothing import Smoothing
 from bench.engines import CertificationTask, certification
 from bench.engines.certification import CertificationEngine
@@ -96,6 +97,25 @@ def test_progress_counts_what_is_known(
 def test_gradients_stay_on_for_whoever_takes_the_blocks(linear_digits: nn.Module) -> None:
     for _ in CertificationEngine().run(_task(linear_digits), {}, lambda _: None):
         assert torch.is_grad_enabled()
+
+
+def test_the_sequential_procedure_settles_the_threat_models_radius() -> None:
+    class Constant(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.new_tensor([1.0] + [0.0] * 9).repeat(len(images), 1)
+
+    task = replace(
+        _task(Constant()),
+        threat_model=ThreatModel(norm="L2", eps=1.1),
+        smoothing=Smoothing(0.5, 20, 5000),
+    )
+    assert CertificationEngine("sequential").settings(task)["radii"] == [0.0, 0.25, 0.5, 0.75, 1.1]
+    blocks, _ = _run(task, "sequential")
+    for block in blocks.values():
+        assert block.certificates is not None
+        assert (block.certificates.radius >= 1.1).all()
+        summed = summarise(block.certificates, 0.5, (0.0, 0.25, 0.5, 0.75, 1.1))
+        assert list(summed.accuracy_at_radius) == ["0.00", "0.25", "0.50", "0.75"]
 
 
 def test_wrong_use_is_named(linear_digits: nn.Module) -> None:

@@ -294,6 +294,8 @@ def _fall(run: Summary, sample: Mapping[Hashable, Any], step: object) -> Fall:
         return Fall(f"certified to radius {float(sample['radius']):.3f} only")
     if not bool(sample["clean_correct"]):
         return Fall("wrong without attack", prediction=_known(sample["clean_prediction"]))
+    if pd.isna(sample["broken_by"]):
+        return Fall("the candidate failed")
     prediction = _known(sample["adversarial_prediction"])
     return Fall(f"broken by {sample['broken_by']}", _known(step), prediction)
 

@@ -67,7 +67,7 @@ def best_known(
             continue
         if not _same_labels(own, samples):
             continue
-        broken = standing & set(samples.loc[~samples["robust"], "index"].tolist())
+        broken = standing & set(samples.loc[_proven_wrong(samples), "index"].tolist())
         if broken:
             fallen[other.run] = len(broken)
             standing -= broken
@@ -105,6 +105,15 @@ def _joins(other: Summary, summary: Summary) -> bool:
         and theirs.threat_model.eps <= ours.threat_model.eps + EPS_TOLERANCE
         and (theirs.selection != ours.selection or theirs.dataset.sha256 == ours.dataset.sha256)
     )
+
+
+def _proven_wrong(samples: pd.DataFrame) -> pd.Series[bool]:
+    """Return which samples a run has shown to be wrong: by a witness, or by a class without attack.
+
+    A sample on which the candidate only failed there may be right here.
+    """
+    wrong = ~samples["clean_correct"] & (samples["clean_prediction"] >= 0)
+    return wrong | samples["broken_by"].notna()
 
 
 def _same_labels(own: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from bench.pages.comparison_page import comparison_pages
 from bench.pages.site import site_environment
 from bench.runs.evaluation import Evaluation
 from bench.store import RunFolder, Store
+from bench.store.best_known import best_known
 from bench.store.gallery import pack_gallery
 from bench.store.manifest import DatasetRecord
-from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
+from bench.store.records import FAILED, AttackBlock, Attempts, CleanResults, Witnesses
 
 from .runs import make_manifest, make_summary, save_run
 
@@ -29,8 +31,13 @@ N = 6
 LONG = "\N{CHICKEN}/" * 150
 
 
-def attacked(store: Store, name: str, broken: dict[int, int], **changes: Any) -> RunFolder:
-    """Save a run in which apgd-ce broke some samples at given steps; sample 5 is always wrong."""
+def attacked(
+    store: Store, name: str, broken: dict[int, int], failed: Sequence[int] = (), **changes: Any
+) -> RunFolder:
+    """Save a run in which apgd-ce broke some samples at given steps, and failed on others.
+
+    Sample 5 is always wrong.
+    """
     manifest = make_manifest("digits-linf", name, N, **changes)
     index = np.arange(N)
     right = np.arange(N - 1)
@@ -48,7 +55,9 @@ def attacked(store: Store, name: str, broken: dict[int, int], **changes: Any) ->
                 attempts=Attempts(
                     right,
                     np.array(["apgd-ce"] * (N - 1)),
-                    np.where(steps >= 0, "broken", "survived"),
+                    np.where(
+                        steps >= 0, "broken", np.where(np.isin(right, failed), FAILED, "survived")
+                    ),
                     steps,
                     np.where(steps >= 0, steps + 1.0, 101.0),
                     np.where(steps >= 0, steps + 0.0, 100.0),
@@ -59,7 +68,7 @@ def attacked(store: Store, name: str, broken: dict[int, int], **changes: Any) ->
         ]
     )
     folder = store.folder(manifest)
-    standing = N - 1 - len(broken)
+    standing = N - 1 - len(broken) - len(failed)
     with folder.locked():
         folder.begin(manifest)
         folder.finish(tables, make_summary(manifest, N - 1, [standing] * 4), images[fell])
@@ -92,6 +101,18 @@ def test_samples_are_paired_and_tell_how_they_fell(store: Store) -> None:
     passes, most = passes_until_broken(compared, 1)
     assert passes.tolist() == [0, 5, 7, 181]
     assert most == 201
+
+
+def test_a_failure_is_no_witness(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    whole = attacked(store, "one", {0: 3}).summary()
+    failing = attacked(store, "one", {1: 4}, failed=[2, 3], seed=1).summary()
+    found = best_known(store, whole)
+    assert (found.lowered, found.runs) == (1, (failing.run,))
+    compared = compare_runs(store, [whole, failing])
+    falls = {each.index: each.falls for each in compared.differing(10)}
+    assert str(falls[2][1]) == str(falls[3][1]) == "the candidate failed"
+    assert str(falls[1][1]) == "broken by apgd-ce, step 4"
 
 
 def test_pages_compare_hostile_names_and_show_pictures(store: Store, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 The mix's probabilities are (1 - alpha) p_g(x) + alpha p_h(x), p_g the accurate base's probabilities
 and p_h the probabilities with which the robust base votes under noise. p_g may change arbitrarily
 within any distance; p_h cannot change fast, since its values are expectations under Gaussian noise.
-Where p_h leads by (1 - alpha) / alpha, no p_g can overrule it.
+Where p_h leads by (1 - alpha) / alpha, no p_g can overrule it. One that is not finite can: the mix
+then has no answer, and counts as wrong. That p_g is finite within the radius is assumed, and is
+checked at adversarial images inside it (`bench.flags.certificates`).
 
 Source: Bai, Anderson, Kim and Sojoudi, "Improving the Accuracy-Robustness Trade-Off of Classifiers
 via Adaptive Smoothing", arXiv 2301.12554; the radius here is larger than the paper's.

@@ -2,7 +2,8 @@
 
 Attacks see the mean softmax over a bank of noise, certificates are about votes under fresh noise:
 two classifiers. So a witness inside a certified radius is no contradiction by itself. It is one if
-fresh votes there contradict the certificate, see `bench.certification.contradiction`.
+fresh votes there contradict the certificate, see `bench.certification.contradiction`, or if a mix
+has no answer there, which no vote can mend.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from pandas import DataFrame
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.candidates import Candidate
-from bench.candidates.mix import Mix
+from bench.candidates.mix import Mix, logits_of
 from bench.certification.contradiction import USUAL_FAILURE_PROBABILITY, too_many
 from bench.certification.fresh_votes import contradicted
 from bench.data import Dataset
+from bench.memory.out_of_memory import ImagesAtOnce
+from bench.precision import tensor_cores
 from bench.store import RunFolder, Store
 from bench.store.kinds import kind_named
 from bench.store.manifest import Manifest
@@ -125,7 +128,8 @@ def contradicted_certificates(
     """Return which certificates fresh votes at their witnesses contradict, (n,) bool.
 
     Args:
-        candidate: a smoothed classifier, or a mix of fixed weight whose robust base is one.
+        candidate: a smoothed classifier, or a mix of fixed weight whose robust base is one. Where
+            the mix's accurate base has no finite answer, neither has the mix.
         contested: witnesses and certified classes.
         seed: of the run.
         device: where the votes are taken.
@@ -133,10 +137,11 @@ def contradicted_certificates(
     """
     assert candidate.voter is not None
     assert candidate.sigma is not None
-    return contradicted(
+    mix = candidate.module if isinstance(candidate.module, Mix) else None
+    by_votes = contradicted(
         candidate.voter,
         candidate.sigma,
-        candidate.module.alpha if isinstance(candidate.module, Mix) else None,
+        None if mix is None else mix.alpha,
         contested.images,
         contested.index,
         contested.classes,
@@ -144,6 +149,28 @@ def contradicted_certificates(
         device,
         at_once,
     )
+    if mix is None or not len(by_votes):
+        return by_votes
+    return by_votes | without_answer(mix.to(device).accurate, contested.images, device, at_once)
+
+
+def without_answer(
+    accurate: nn.Module, images: Tensor, device: torch.device, at_once: int
+) -> Tensor:
+    """Return at which images a mix's accurate base has logits that are not finite, (n,) bool.
+
+    Args:
+        accurate: on the device.
+        images: (n, C, H, W) in [0, 1], n >= 1.
+        device: where they are passed.
+        at_once: images in one pass; fewer where memory runs out.
+    """
+
+    def asked(part: Tensor) -> Tensor:
+        return ~logits_of(accurate(images[part].to(device))).isfinite().all(dim=1).cpu()
+
+    with tensor_cores(False), torch.no_grad():
+        return torch.cat(ImagesAtOnce(at_once).in_parts(torch.arange(len(images)), asked))
 
 
 def witnesses_inside(

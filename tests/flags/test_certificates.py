@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from bench import data
 from bench.candidates import Candidate
@@ -19,7 +19,7 @@ from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.manifest import Selection
 from bench.store.records import Certificates, CertificationBlock, Witnesses
-from bench.suites import Suite
+from bench.suites import Suite, ThreatModel
 from tests.pages.runs import make_manifest
 from tests.silent import SilentObserver
 
@@ -47,8 +47,9 @@ def _candidate(base: nn.Module, mixed: bool) -> Candidate:
     return Candidate("it", module.eval(), {"w": "w"}, "it", sigma=SIGMA, voter=base)
 
 
-def _flags(candidate: Candidate, store: Store, protocol: str) -> set[str]:
-    settings = Settings(SUITE, protocol=protocol, n_examples=N)
+def _flags(candidate: Candidate, store: Store, protocol: str, eps: float = 0.8) -> set[str]:
+    suite = SUITE.model_copy(update={"threat_model": ThreatModel(norm="L2", eps=eps)})
+    settings = Settings(suite, protocol=protocol, n_examples=N)
     samples = data.load("digits").first(N)
     outcome = evaluate(candidate, samples, settings, store, SilentObserver())
     return {flag.name for flag in outcome.summary.flags}
@@ -86,6 +87,25 @@ def test_a_log_that_claims_too_much_is_flagged(
         summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     assert _flags(_candidate(linear_digits, mixed), store, "standard") == {"unsound-certificate"}
+
+
+def test_a_mix_without_an_answer_inside_a_radius_is_flagged(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    class Overflows(nn.Module):
+        """Has an answer for the 17 shades of the digits' pixels only."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = linear_digits(images)
+            steps = 16 * images.flatten(1)
+            return logits / ((steps - steps.round()).abs().amax(dim=1, keepdim=True) < 0.1)
+
+    vote = Smoothed(linear_digits, SIGMA, 8, 0)
+    mix = Mix(Overflows(), vote, alpha=0.7).eval()
+    candidate = Candidate("it", mix, {"w": "w"}, "it", sigma=SIGMA, voter=linear_digits)
+    store = Store(tmp_path)
+    _flags(candidate, store, "standard", eps=0.04)
+    assert "unsound-certificate" in _flags(candidate, store, "certified", eps=0.04)
 
 
 def test_one_witness_a_sample_is_looked_at_the_farthest_inside() -> None:

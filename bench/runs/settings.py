@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.errors import InputError
 from bench.suites import Suite, ThreatModel, check_radius
+from bench.suites.suite import ADAPTIVE_PROTOCOL
 from bench.suites.suite import Protocol as SuiteProtocol
 from bench.validation import parse_fraction
 
@@ -326,10 +327,11 @@ def option_name(setting: str) -> str:
 def default_protocol(candidate: Candidate, suite: Suite) -> str:
     """Return the default protocol of a candidate.
 
-    A mix is attacked adaptively.
+    A mix, and a candidate that is declared to be random, is attacked adaptively.
 
     Raises:
         InputError: the suite has several protocols, and none of those.
     """
-    adaptive = candidate.mix is not None and "adaptive" in suite.protocols
-    return "adaptive" if adaptive else suite.default_protocol
+    needs_adaptive = candidate.mix is not None or candidate.randomized
+    adaptive = needs_adaptive and ADAPTIVE_PROTOCOL in suite.protocols
+    return ADAPTIVE_PROTOCOL if adaptive else suite.default_protocol

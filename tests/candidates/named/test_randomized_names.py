@@ -8,6 +8,7 @@ import pytest
 
 from bench.candidates.candidate import Candidate
 from bench.candidates.registry import find_candidate
+from bench.runs.settings import default_protocol
 from bench.suites import load_suite
 
 NOISY = """\
@@ -47,3 +48,14 @@ def test_a_name_declares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "mix:accurate=python:noisy_nets:Noisy,randomized=true,robust=digits-robust,alpha=0.5"
     )
     assert mixed.randomized
+
+
+def test_it_is_attacked_adaptively_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noisy_nets.py").write_text(NOISY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    suite = load_suite("digits-linf")
+    assert default_protocol(found("python:noisy_nets:Noisy"), suite) == "standard"
+    assert default_protocol(found("python:noisy_nets:Noisy,randomized=true"), suite) == "adaptive"

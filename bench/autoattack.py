@@ -267,7 +267,7 @@ class AutoAttack:
         *,
         batch_size: int | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Attack images, one attack after the other; each sees what stood the earlier ones.
+        """Attack images, one attack after the other; each sees what survived the earlier ones.
 
         Args:
             x_orig: (N, C, H, W) clean images in [0, 1], floating-point, on any device.

@@ -179,7 +179,7 @@ class AutoAttack:
         return_labels: bool = False,
         state_path: str | Path | None = None,
     ) -> Any:
-        """Attack images one attack after the other; each sees what stood the earlier ones.
+        """Attack images one attack after the other; each sees what survived the earlier ones.
 
         Args:
             x_orig: (N, C, H, W) in [0, 1].

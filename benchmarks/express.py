@@ -365,7 +365,7 @@ HEADER = (
 NOTES = (
     "* the planner's settings were chosen with this network in sight",
     "+ AutoAttack with another seed; a: an accepted result",
-    "<: of what AutoAttack takes only for the samples that stand it, since it was not run",
+    "<: of what AutoAttack takes only for the samples that survive it, since it was not run",
     "passes: forward ones an image; time: of the processor, with what comes before the attacks",
     "broken beyond: by AutoAttack, by express with other seeds, or by every arm with another seed",
 )

@@ -103,7 +103,7 @@ def evaluate(
         classes: beside `images`: the names in the order of the logits, or how many there are; None:
             as many as the model has logits.
         randomized: whether a live model's answers are random on purpose.
-        protocol: `standard`, `adaptive` or `certified`; None: `adaptive` for mixes, else
+        protocol: `standard`, `adaptive`, `express` or `certified`; None: `adaptive` for mixes, else
             `standard`.
         n_examples: only so many samples.
         sample: which: the `first`, or drawn at `random`.

@@ -206,7 +206,7 @@ def attack_samples(
 ) -> AttackedSamples:
     """Run an attack on the samples that are classified correctly, as one plain loop.
 
-    Target after target and restart after restart, each on the samples that still stand.
+    Target after target and restart after restart, each on the samples that survive so far.
 
     Args:
         attack: what to run.

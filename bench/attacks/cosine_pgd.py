@@ -3,8 +3,8 @@
 Auto-PGD halves its steps when the loss stops rising, which takes a hundred steps to pay. Where few
 steps must do, a schedule that is known in advance does better: large steps first, small ones at the
 end (Y. Liu et al., "Practical evaluation of adversarial robustness via adaptive auto attack", CVPR
-2022, arXiv 2203.05154, section 4.1). The margin is the loss that says by how much an image stands,
-so that a search also tells how near it came.
+2022, arXiv 2203.05154, section 4.1). The margin is the loss that says by how much an image
+survives, so that a search also tells how near it came.
 """
 
 from __future__ import annotations

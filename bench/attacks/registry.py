@@ -22,6 +22,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, Literal
 
+from bench import plugins
 from bench.attacks.attack import Attack, Passes
 from bench.attacks.distances import Norm
 from bench.errors import InputError
@@ -200,6 +201,12 @@ class _Attacks(Mapping[str, Definition]):
 
 ATTACKS: Mapping[str, Definition] = _Attacks()
 
+OWN_ATTACKS = (
+    "import the module of an attack of your own first; for commands, name it in the entry-point "
+    f"group {plugins.ENTRY_POINT_GROUP}"
+)
+"""What to do where an attack is unknown, for messages."""
+
 
 @cache
 def _discover() -> None:
@@ -236,7 +243,7 @@ def plan_attack(
         InputError: unknown name or parameter, or a value out of its range.
     """
     if name not in ATTACKS:
-        raise InputError(f"expected an attack of {', '.join(ATTACKS)}; got {name!r}")
+        raise InputError(f"expected an attack of {', '.join(ATTACKS)}; got {name!r}; {OWN_ATTACKS}")
     if classes < 2:
         raise InputError(f"expected at least 2 classes to attack, got {classes}")
     definition = ATTACKS[name]

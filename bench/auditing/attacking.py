@@ -30,8 +30,8 @@ ATTACK_SHARE = 0.6
 ATTACK_SHARE_WITH_CLEAN = 0.8
 """Share of the budget within which another round must end."""
 FLAG_EFFORT = 5
-"""What the flags that need attacks of their own take of an image that stands, in the protocol's own
-gradient attacks: four times the steps, and larger radii."""
+"""What the flags that need attacks of their own take of an image that survives, in the protocol's
+own gradient attacks: four times the steps, and larger radii."""
 FLAG_IMAGES = 32
 
 ROUND_SIZES = (100, 50, 25, 10)

@@ -111,7 +111,7 @@ def _gradient_free(records: Records, _: Sequence[Verdict]) -> Item:
         return _not_attacked(what, CARLINI, records)
     tried, broken = sum(each.attempted for each in lines), sum(each.broken for each in lines)
     escalated = records.rounds.escalated if records.rounds else ""
-    text = f"random search on {count(tried)} images that stood: {count(broken)} broken"
+    text = f"random search on {count(tried)} images that survived: {count(broken)} broken"
     return Item(
         what=what,
         source=CARLINI,
@@ -279,7 +279,7 @@ def _eight_bit(records: Records, _: Sequence[Verdict]) -> Item:
         source=CARLINI,
         state="done",
         figure="each is confirmed in float32, inside the ball and [0, 1]; rounded to 8 bits, "
-        f"{percent(rounds.eight_bit)}% of the sample would stand",
+        f"{percent(rounds.eight_bit)}% of the sample would survive",
     )
 
 

@@ -17,8 +17,8 @@ ROBUST = {
     "robust": "robust accuracy",
 }
 """Names of claims of robust accuracy, and what they are called. Each is read as: at least so many
-of the test images stand every attack in the threat model's ball. What AutoAttack leaves, or another
-attack, is an upper bound of that."""
+of the test images survive every attack in the threat model's ball. What AutoAttack leaves, or
+another attack, is an upper bound of that."""
 NAMES = (CLEAN, *ROBUST)
 
 EXAMPLE = "clean=85.21"

@@ -1,8 +1,8 @@
 """Refuted, consistent or not decided: what an audit's records say of each claim.
 
-A claim of robust accuracy c is read as "at least c of the test images stand every attack in the
+A claim of robust accuracy c is read as "at least c of the test images survive every attack in the
 ball". Attacks give an upper bound image by image: what they break is not robust, whatever else is
-tried. So breaks can refute the claim, and nothing that stands can prove it.
+tried. So breaks can refute the claim, and nothing that survives can prove it.
 
 * refuted: were the claim true, such a result would come up with probability at most the level, in
   all looks of the audit together (`bench.statistics.betting`); or the images that are known to
@@ -49,7 +49,7 @@ MISLED = frozenset(
         "chance-level-accuracy",
     }
 )
-"""Flags under which what stands says nothing."""
+"""Flags under which what survives says nothing."""
 
 
 def levels(claims: Sequence[Claim], clean_is_whole: bool) -> dict[str, float]:

@@ -73,7 +73,7 @@ class Clean(Part):
     """In the order of the draw; ascending where all are there."""
     right: list[bool]
     margins: list[float]
-    """How much the right class leads the next one; it predicts who stands."""
+    """How much the right class leads the next one; it predicts what survives."""
     seconds: float
     note: str
     """Why it is a part; empty: it is all."""

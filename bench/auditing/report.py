@@ -18,7 +18,8 @@ from bench.suites import Suite
 
 SCHEMA_VERSION = 1
 AUTOATTACK_PASSES = 11_600
-"""What standard AutoAttack takes of an image that stands, about; see docs/concepts/protocols.md."""
+"""What standard AutoAttack takes of an image that survives, about; see
+docs/concepts/protocols.md."""
 
 
 class Plain(BaseModel):

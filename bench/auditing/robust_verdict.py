@@ -54,7 +54,7 @@ def robust_verdict(
         more_breaks: upper bound of the share of all images that more passes would break; None:
             unknown.
         seconds: what the rounds took.
-        misled: names of flags under which what stands says nothing.
+        misled: names of flags under which what survives says nothing.
         margin: how far below the claim the accuracy may be for it to be consistent.
     """
     common = {**said(claim, level), "population": left.size}
@@ -81,7 +81,7 @@ def robust_verdict(
     if reason := _refuted(seen, level):
         return Verdict(**numbers, outcome="refuted", reason=f"{seen.text}: {reason}")
     if misled:
-        reason = f"that others stand says nothing, since {', '.join(misled)} was flagged"
+        reason = f"that others survive says nothing, since {', '.join(misled)} was flagged"
         return Verdict(**numbers, outcome="not decided", reason=f"{seen.text}; {reason}")
     if more_breaks is not None and seen.low - more_breaks >= claim.accuracy - margin:
         return Verdict(
@@ -109,7 +109,7 @@ class _Attacked:
     Attributes:
         population: images that may be robust.
         drawn: how many of them were attacked.
-        measured, low, high: the share of all test images that stands, and its bounds.
+        measured, low, high: the share of all test images that survives, and its bounds.
         log_capital: of the bettor against the claim, at the end and at its highest.
         spread: variance of a draw, as a share of all test images.
         text: what broke.
@@ -174,7 +174,7 @@ def _impossible(claim: Claim, left: Undecided) -> str:
 def _refuted(seen: _Attacked, level: float) -> str:
     """Return why the claim is refuted; empty: it is not."""
     if seen.leaves_no_room:
-        return "whatever the others are, fewer stand than are claimed"
+        return "whatever the others are, fewer survive than are claimed"
     if seen.highest_log_capital >= math.log(1 / level):
         return (
             "were the claim true, so many would break with probability at most "

@@ -154,7 +154,7 @@ class _Lines:
             return
         elif records.rounds:
             standing = sum(records.rounds.standing)
-            click.echo(f"  {count(images)} images, {count(standing)} stand")
+            click.echo(f"  {count(images)} images, {count(standing)} survive")
         self._stage, self._images, self._last = records.stage, images, time.monotonic()
 
 

@@ -71,8 +71,9 @@ def _is_comparable(kind: Kind) -> bool:
 
 def _print_pairs(comparison: RunComparison) -> None:
     several = len(comparison.pairs) > 1
-    columns = ["A", "B", "both stand", "only A", "only B", "neither", "A", "B", "A - B, points"]
-    columns += ["95% interval", "McNemar p", *(["p, adjusted"] if several else [])]
+    columns = ["A", "B", "survive for both", "only A", "only B", "neither"]
+    columns += ["A", "B", "A - B, points", "95% interval", "McNemar p"]
+    columns += ["p, adjusted"] if several else []
     table = table_of(*columns)
     for pair in comparison.pairs:
         counts = pair.counts
@@ -101,7 +102,7 @@ def _print_differing(comparison: RunComparison) -> None:
     click.echo(f"{number:,} samples on which they differ, {which}:")
     table = table_of("sample", "label", *comparison.names)
     for sample in shown:
-        falls = ("stands" if fall is None else str(fall) for fall in sample.falls)
+        falls = ("survives" if fall is None else str(fall) for fall in sample.falls)
         table.add_row(str(sample.index), str(sample.label), *map(Text, falls))
     table_console().print(table)
 

@@ -47,7 +47,7 @@ def command(
     FILE holds tensors or arrays (.pt, .pth, .npy, .npz): the first n test images, perturbed, or
     images with their places as `index`. AutoAttack's and torchattacks' archives are known. They are
     kept as a run of their own, which lowers the best-known robust accuracy where it breaks a sample
-    that stood.
+    that survived.
     """
     from bench.candidates.named.model_files import with_architecture  # torch: slow to import
     from bench.candidates.registry import find_candidate

@@ -26,9 +26,9 @@ from bench.suites import load_suite
     "--candidate",
     "names",
     multiple=True,
-    help="A submission's name or folder, a third party's name, robustbench:<model id>, or a "
-    "pattern; repeatable; also timm:NAME, torchvision:NAME, hf:ORG/NAME, python:MODULE:FUNCTION, "
-    "or a model file. Default: the protocol's.",
+    help="A submission's name or folder, an installed package's candidate, robustbench:<model "
+    "id>, timm:NAME, torchvision:NAME, hf:ORG/NAME, python:MODULE:FUNCTION, a model file, "
+    "mix:accurate=A,robust=B,alpha=0.7, or a pattern; repeatable. Default: the protocol's.",
 )
 @options.architecture
 @options.data_dir

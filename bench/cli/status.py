@@ -141,7 +141,7 @@ def _accuracies(status: RunStatus) -> str:
         return "no sample is finished yet"
     return (
         f"so far clean {percent(run.right / run.examples)}%; "
-        f"{count(run.standing)} of {count(run.examples)} stand, "
+        f"{count(run.standing)} of {count(run.examples)} survive, "
         f"{percent(run.standing / run.examples)}%"
     )
 

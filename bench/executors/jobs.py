@@ -199,7 +199,7 @@ class ChainJob(Job):
         return Order(shard.stage, pack_samples(part), None if own is stage.work else own)
 
     def finished(self, worker: str, data: bytes) -> None:
-        """Let the samples that stand go on to the next stage; pass the blocks on."""
+        """Let the samples that survive go on to the next stage; pass the blocks on."""
         shard, began = self._busy.pop(worker)
         seconds = time.monotonic() - began
         stage = self._chain[shard.stage]
@@ -261,7 +261,7 @@ class ChainJob(Job):
             after = standing(self._task, rows, each, blocks)
             entered.append((number, len(rows), len(rows) - len(left), len(rows) - len(after)))
             self._schedule.enter(number, left.tolist())
-            # What waits here is not in any block, so it stands; the rest of what stands goes on.
+            # What waits here is not in any block, so it survives; the rest of what does goes on.
             rows = after[~torch.isin(after, left)]
         return entered
 

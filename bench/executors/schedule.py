@@ -93,7 +93,7 @@ class Schedule:
 
     @property
     def cost_waiting(self) -> float:
-        """Cost of what waits, and of the stages behind it; as if every sample stood them all."""
+        """Cost of what waits, and of the stages behind it; as if every sample survived them all."""
         cost = left = 0.0
         for stage in reversed(range(len(self.stages))):
             left += self.stages[stage].cost
@@ -128,7 +128,7 @@ class Schedule:
         """Note that a worker finished a shard, and left so many samples standing."""
         del self._out[shard.number]
         self._seconds += seconds
-        # What a stage broke cost less than what stands; half of it is a fair guess.
+        # What a stage broke cost less than what survives; half of it is a fair guess.
         broken = len(shard.rows) - standing
         self._cost += self.stages[shard.stage].cost * (standing + broken / 2)
 
@@ -193,6 +193,6 @@ class Schedule:
         return self._seconds / self._cost
 
     def seconds_a_sample(self, stage: int) -> float | None:
-        """Return how long a sample that stands takes in a stage; None while nothing is known."""
+        """Return how long a sample that survives takes in a stage; None while nothing is known."""
         unit = self.seconds_a_unit
         return None if unit is None else self.stages[stage].cost * unit

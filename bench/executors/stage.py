@@ -161,7 +161,7 @@ class Stage:
             0: all must be together; None: any number.
         filled_by: samples whose passes keep a device busy; fewer take about as long.
         counts_up: whether displays show how many of the finished samples are right, instead of how
-            many of all still stand.
+            many of all survive.
     """
 
     name: str

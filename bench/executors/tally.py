@@ -16,7 +16,7 @@ SECONDS_OF_RATES = 60.0
 class Tally:
     """Adds up what workers do, stage by stage.
 
-    The time left is an upper estimate: as if every sample that stands stood all stages.
+    The time left is an upper estimate: as if every sample so far survived all stages.
     """
 
     def __init__(

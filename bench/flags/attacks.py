@@ -55,7 +55,7 @@ def skipped_attacks(names: Sequence[str]) -> Flag | None:
 
 
 def more_iterations_break(broken: int, n: int) -> Flag | None:
-    """Flag samples that stood the run's attacks and break under a larger budget.
+    """Flag samples that survived the run's attacks and break under a larger budget.
 
     Args:
         broken: samples that fell to the larger budget.
@@ -67,8 +67,8 @@ def more_iterations_break(broken: int, n: int) -> Flag | None:
         name="more-iterations-break",
         measured=broken / n,
         threshold=ITERATION_THRESHOLD,
-        meaning="Gradient attacks with a larger budget break this share of the samples that stood: "
-        "the run's attacks stopped before they converged.",
+        meaning="Gradient attacks with a larger budget break this share of the samples that "
+        "survived: the run's attacks stopped before they converged.",
         advice="Run --until-converged, or the attacks with more steps and restarts.",
     )
 
@@ -78,7 +78,7 @@ def unconverged(convergence: Convergence, standing: int) -> Flag | None:
 
     Args:
         convergence: what the doublings brought.
-        standing: samples that stood all of them.
+        standing: samples that survived all of them.
     """
     last = convergence.shares_broken[-1] if convergence.shares_broken else 0.0
     if last >= 1:

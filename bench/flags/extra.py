@@ -63,7 +63,7 @@ def extra_flags(
 
 
 def larger_radius(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | None:
-    """Flag samples that stand although the whole image may be changed.
+    """Flag samples that survive although the whole image may be changed.
 
     Args:
         task: a few samples that are right without attack.
@@ -85,7 +85,7 @@ def larger_radius(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag | N
         name="larger-radius-survived",
         measured=left / n,
         threshold=0.0,
-        meaning="This share of the samples stands although the attacks may change the image into "
+        meaning="This share of the samples survives although the attacks may change the image into "
         "any other, so that nothing can be robust: they do not find what is there.",
         advice="Look for masked gradients, and attack a differentiable surrogate (BPDA) or without "
         "gradients.",
@@ -96,8 +96,8 @@ def more_iterations(task: AttackTask, attacks: Sequence[AttackChoice]) -> Flag |
     """Flag samples that break when gradient attacks take several times the steps.
 
     Args:
-        task: a few samples that stood all attacks.
-        attacks: those that they stood.
+        task: a few samples that survived all attacks.
+        attacks: those that they survived.
     """
     n = len(task.labels)
     longer = []
@@ -114,7 +114,7 @@ def transfer(whole: AttackTask, task: AttackTask, trials: Trials | None) -> Flag
 
     Args:
         whole: all samples of the run, on which a substitute learns.
-        task: a few samples that stood the white-box attacks.
+        task: a few samples that survived the white-box attacks.
         trials: adversarial images of other candidates; None: there are none.
     """
     n = len(task.labels)
@@ -148,7 +148,7 @@ def transfer(whole: AttackTask, task: AttackTask, trials: Trials | None) -> Flag
         name="transfer-beats-white-box",
         measured=broken / n,
         threshold=SQUARE_THRESHOLD,
-        meaning="Images made on other networks break this share of the samples that stood the "
+        meaning="Images made on other networks break this share of the samples that survived the "
         "attacks with the candidate's own gradients: these are masked.",
         advice="Run --seed-witnesses, Square with more queries, or declare a surrogate and run "
         "--protocol adaptive.",
@@ -165,7 +165,7 @@ def _white_box(task: AttackTask) -> list[AttackChoice]:
 
 
 def _survivors(task: AttackTask, attacks: Sequence[AttackChoice]) -> Tensor:
-    """Return which samples (N,) of a task stand these attacks."""
+    """Return which samples (N,) of a task survive these attacks."""
     if not len(task.labels):
         return torch.ones(0, dtype=torch.bool)
     engine = FastEngine()

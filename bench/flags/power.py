@@ -233,7 +233,7 @@ def _tried(
 
 
 def _few_left(breakable: set[int], broken: set[int]) -> bool:
-    """Return whether enough samples can be broken, and hardly more than a few stand."""
+    """Return whether enough samples can be broken, and hardly more than a few survive."""
     left = len(breakable - broken)
     chance = float(binom.sf(left - 1, len(breakable), MISSED_SHARE))
     return len(breakable) >= LEAST_BREAKABLE and chance >= CHANCE
@@ -243,7 +243,7 @@ def _breakable(task: AttackTask, plant: Plant, plain: Attacked) -> set[int]:
     """Return the rows that are right, and of which an image is known that fools the plant.
 
     Where the plant masks, that image broke the candidate. A back door brings its own for samples
-    that stood without it.
+    that survived without it.
     """
     known = plain.witnesses
     if plant.witnesses is not None:

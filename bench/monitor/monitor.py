@@ -1,4 +1,4 @@
-"""Robust accuracy during a training: old witnesses first, then a short attack on what stands."""
+"""Robust accuracy during a training: old witnesses first, then a short attack on what survives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N_EXAMPLES = 256
 STEPS = 10
 
 _RIGHT, _NEW, _OLD, _WRONG = range(4)
-"""What became of a sample: it stands, fell to the attack or to an old witness, or was wrong."""
+"""What became of a sample: it survived, fell to the attack or to an old witness, or was wrong."""
 
 
 class RobustnessMonitor:
@@ -43,14 +43,14 @@ class RobustnessMonitor:
                 print(result)
 
     Each time, the clean images are classified; then the adversarial image that each sample last
-    fell to (one pass each); then `ShortAttack` attacks what stands. Images that fooled the last
+    fell to (one pass each); then `ShortAttack` attacks what survives. Images that fooled the last
     checkpoint often fool this one, and cost little to try.
 
     **What the interval is valid for.** Suppose the images are independent draws from a population
     (such as a random part of a test set), and the training depends on them in no way but in when it
     stops and which checkpoint is kept. Then, with probability 95% over the draw of the images, the
     intervals of all measurements hold at once, however many there are: each holds the share of the
-    population that its checkpoint classifies correctly and that stands old witnesses and this
+    population that its checkpoint classifies correctly and that survives old witnesses and this
     attack. So one may stop early, or keep the best checkpoint, and read its interval. The price is
     that intervals widen slowly, from look to look (`bench.statistics.interval_at_look`).
 

@@ -16,7 +16,7 @@ class MonitorResult:
     Attributes:
         epoch: the training's own number, or how often the monitor had been called before.
         clean: share of the subset that is classified correctly, in [0, 1].
-        robust: share that is, and stands the old witnesses and the attack, in [0, 1].
+        robust: share that is, and survives the old witnesses and the attack, in [0, 1].
         interval: of the robust accuracy; see `RobustnessMonitor` for what it is valid for.
         n_examples: how many images the subset has.
         seconds: what the measurement took.

@@ -2,7 +2,7 @@
 
 The margin max_{i != y} z_i - z_y is positive where the model is wrong and, unlike the
 cross-entropy, does not flatten where the model is sure. The second search aims for the likeliest
-wrong class and takes only samples that stood the first.
+wrong class and takes only samples that survived the first.
 """
 
 from __future__ import annotations

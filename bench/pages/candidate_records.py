@@ -69,7 +69,7 @@ class CandidateRecords:
 
     @cached_property
     def robust(self) -> BoolArray:
-        """Whether the sample stood every attack (n,)."""
+        """Whether the sample survived every attack (n,)."""
         return self.samples["robust"].to_numpy(bool)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Compare runs on the samples that all of them evaluated: who stands where, and by what it fell."""
+"""Compare runs on the samples that all of them evaluated: what survives, what broke the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Differing:
     Attributes:
         index: its place in the data set.
         label: its true class.
-        falls: for each candidate how it lost the sample; None: it stands.
+        falls: for each candidate how it lost the sample; None: it survived.
     """
 
     index: int
@@ -63,7 +63,7 @@ class Pair:
 
     Attributes:
         first, second: their places among the runs.
-        counts: on how many of the shared samples each stands.
+        counts: on how many of the shared samples survive for each.
         adjusted_p_value: McNemar's p-value, adjusted for the number of pairs (Holm).
     """
 
@@ -81,7 +81,7 @@ class RunComparison:
         runs: summaries of two or more runs.
         samples: for each run its rows of the shared samples, in their order.
         attempts: for each run its attempts on them.
-        standing: by the samples' index, `label` and for each run, by its place, whether it stands.
+        standing: by the samples' index, `label` and for each run, by place, whether it survived.
     """
 
     runs: tuple[Summary, ...]
@@ -195,9 +195,9 @@ def compare_runs(store: Store, runs: Sequence[Summary]) -> RunComparison:
 
 
 def standing_samples(summary: Summary, samples: pd.DataFrame) -> pd.DataFrame:
-    """Return `label` and `standing`, whether a sample stands in a run, by the samples' index.
+    """Return `label` and `standing`, whether a sample survived in a run, by the samples' index.
 
-    It stands if no attack broke it; in a certification, if it is right with a radius of at least
+    It survived if no attack broke it; in a certification, if it is right with a radius of at least
     the threat model's.
 
     Args:
@@ -272,7 +272,7 @@ def passes_until_broken(comparison: RunComparison, place: int) -> tuple[FloatArr
     """Return the attack passes after which samples fell, ascending, and the most passes of any.
 
     A pass is a call of the network on an image; a gradient counts as one more. Samples that are
-    wrong without attack fell after 0 passes; those that stand are not among them.
+    wrong without attack fell after 0 passes; those that survived are not among them.
     """
     attempts = comparison.attempts[place]
     spent = (attempts["forward_passes"] + attempts["backward_passes"]).fillna(0)

@@ -1,4 +1,4 @@
-"""Draw compared runs over each other: what stands after attack passes, or at certified radii."""
+"""Draw compared runs over each other: what survives after attack passes, or at certified radii."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _passes_plot(comparison: RunComparison, identifier: str) -> Markup:
         axes.xaxis.set_major_formatter(lambda value, position: count(value))
         axes.set_xlim(1, farthest * 1.05)
         axes.set_xlabel("Passes of attacks on an image (a gradient counts as one)")
-        axes.set_ylabel("Images that stand (%)")
+        axes.set_ylabel("Images that survive (%)")
         for place, (passes, most) in enumerate(found):
             own = np.append(grid[grid < most], max(most, 1.0))
             fallen = np.searchsorted(passes, own, side="right")
             _draw(sketch, comparison, place, own, 1 - fallen / comparison.n, "passes")
-        return _finish(sketch, comparison, identifier, "images that stand against attack passes")
+        return _finish(sketch, comparison, identifier, "images that survive against attack passes")
 
 
 def _radius_plot(comparison: RunComparison, identifier: str) -> Markup:

@@ -51,7 +51,7 @@ def passes_curve(records: CandidateRecords) -> PassesCurve | None:
 
 
 def _ends(records: CandidateRecords) -> tuple[tuple[float, str], ...]:
-    """Return where each attack ended for the samples that stood all of them, on average."""
+    """Return where each attack ended for the samples that survived all of them, on average."""
     stood = records.samples.loc[records.robust, "index"]
     if not len(stood):
         return ()

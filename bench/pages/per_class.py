@@ -25,7 +25,7 @@ class ClassAccuracy:
         name: its name.
         n: number of its samples.
         clean: share that is right without attack.
-        robust: share that stood every attack.
+        robust: share that survived every attack.
         confused: name of the wrong class that most of its samples are given under attack, with
             their number; empty and 0: there is none.
     """

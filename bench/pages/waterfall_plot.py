@@ -92,7 +92,7 @@ def _draw_step(sketch: Drawing, place: int, row: Row, least: float) -> None:
 
 
 def _draw_robust(sketch: Drawing, place: int, summary: AttackedSummary, least: float) -> None:
-    """Draw the share that stood every attack, with its interval; arguments as of `_draw_step`."""
+    """Draw the share that survived all attacks, with its interval; arguments as of `_draw_step`."""
     axes = sketch.axes
     robust = 100 * summary.robust_accuracy
     (bar,) = axes.barh(place, robust, BAR, color=ROLES["robust"], zorder=2)
@@ -123,7 +123,7 @@ def _draw_robust(sketch: Drawing, place: int, summary: AttackedSummary, least: f
 def _draw_axes(axes: Axes, rows: Sequence[Row], explains_interval: bool) -> None:
     """Name the rows from top to bottom, and the axis of the samples."""
     names = [printable(row.name, 23) for row in rows]
-    axes.set_yticks(range(len(rows) + 1), labels=[*names, "stood every attack"])
+    axes.set_yticks(range(len(rows) + 1), labels=[*names, "survived every attack"])
     axes.tick_params(axis="y", length=0, labelcolor=ROLES["ink"])
     axes.set_ylim(len(rows) + 0.6, -0.6)
     axes.set_xlim(0, 100)

@@ -150,8 +150,8 @@ class Settings:
     )  # fmt: skip
     protocol: str | None = _option(
         None,
-        "A protocol of the suite, usually standard, adaptive or certified. Default: its only one, "
-        "or adaptive for mixes, else standard.",
+        "A protocol of the suite, usually standard, adaptive or certified; or express. Default: "
+        "its only one, or adaptive for mixes, else standard.",
     )
     engine: str | None = _option(
         None, "The engine that attacks.", choices=ENGINES, shown_default="fast"

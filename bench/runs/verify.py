@@ -324,8 +324,8 @@ def _check_smallest(
     radius = dict(zip(smallest["index"].tolist(), smallest["radius"].tolist(), strict=True))
     robust = set(samples.loc[samples["robust"], "index"].tolist())
     failures = [
-        f"sample {index}: {'stood' if index in robust else 'wrong at'} {threat.eps:.8g}, but its "
-        f"smallest known perturbation is {radius.get(index, float('nan')):.8g}"
+        f"sample {index}: {'survived' if index in robust else 'wrong at'} {threat.eps:.8g}, but "
+        f"its smallest known perturbation is {radius.get(index, float('nan')):.8g}"
         for index in samples["index"].tolist()
         if index not in failed
         and (radius.get(index, float("nan")) <= threat.eps) != (index not in robust)

@@ -14,10 +14,10 @@ from bench.statistics.comparison import mcnemar_p_value
 
 
 def paired_counts(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> PairedCounts:
-    """Count on how many of n samples both of two stand, only one of them, or neither.
+    """Count how many of n samples survive for both of two, for only one of them, or for neither.
 
     Args:
-        first: (n,) where the first one stands.
+        first: (n,) which survive for the first.
         second: (n,) the same of the second one, for the same samples.
 
     Raises:
@@ -63,7 +63,7 @@ def _check_confidence(confidence: float) -> None:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """On how many samples both stand, only one of them, or neither.
+    """How many samples survive for both, for only one of them, or for neither.
 
     Raises:
         InputError: a count is negative, or there is no sample.
@@ -88,7 +88,7 @@ class PairedCounts:
 
     @property
     def accuracies(self) -> tuple[float, float]:
-        """The shares of the samples on which the first and the second stand."""
+        """The shares of the samples that survive for the first and for the second."""
         return (self.both + self.only_first) / self.n, (self.both + self.only_second) / self.n
 
     @property
@@ -142,7 +142,7 @@ class PairedCounts:
         distance = b - c - n * difference
         if abs(distance) < 1e-9:
             return 0.0
-        # The most likely share of samples on which only the second stands, if that is the
+        # The most likely share of samples that survive for the second only, if that is the
         # difference: the larger root of a quadratic equation.
         linear = (2 * n - b + c) * difference - b - c
         constant = -c * difference * (1 - difference)

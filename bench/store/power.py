@@ -16,9 +16,9 @@ class PlantedWeakness(Record):
     effect: str
     """What was planted, in words."""
     outcome: PlantOutcome
-    """`found`: hardly any sample that can be broken stood, or it was noticed otherwise; `partly`:
-    at least half of them broke; `missed`: fewer; `untested`: too few samples can be broken, or
-    nothing could be planted."""
+    """`found`: hardly any sample that can be broken survived, or it was noticed otherwise;
+    `partly`: at least half of them broke; `missed`: fewer; `untested`: too few samples can be
+    broken, or nothing could be planted."""
     found_by: Literal["attacks", "escalation", "flags", ""] = ""
     """The first of these that noticed it; empty where nothing did."""
     breakable: int

@@ -162,7 +162,7 @@ def _unfinished(
     stages = [Stage(name, examples, max(manifest.selection.n, examples))]
     planned = [str(attack.get("name", "")) for attack in manifest.attacks]
     standing = right - broken
-    # Whatever still stands meets each attack that has not tried it.
+    # Whatever survives meets each attack that has not tried it.
     unknown = stages[0].total - examples
     for attack in dict.fromkeys([*planned, *tried]):
         own = tried.get(attack, set())

@@ -287,8 +287,14 @@ class Suite(StrictModel):
             # follow where gradients mislead.
             attacks = self.protocols[richest].attacks
             return Protocol(kind="express", attacks=attacks)
-        names = ", ".join([*self.protocols, *([EXPRESS_PROTOCOL] if attacking else [])])
+        names = ", ".join(self.protocol_names)
         raise InputError(f"suite {self.name}: expected a protocol of {names}; got {name!r}")
+
+    @property
+    def protocol_names(self) -> tuple[str, ...]:
+        """What `protocol` takes: its own protocols, and `express` if one of them attacks."""
+        attacks = any(each.attacks for each in self.protocols.values())
+        return tuple(dict.fromkeys([*self.protocols, *([EXPRESS_PROTOCOL] if attacks else [])]))
 
     @property
     def default_protocol(self) -> str:
@@ -420,7 +426,7 @@ def check_radius(threat_model: ThreatModel, source: DataSource, origin: str) -> 
 
 
 def _check_attacks(suite: Suite, path: str) -> None:
-    from bench.attacks.registry import ATTACKS, plan_attack  # torch: slow to import
+    from bench.attacks.registry import ATTACKS, OWN_ATTACKS, plan_attack  # torch: slow to import
 
     threat = suite.threat_model
     for protocol, content in suite.protocols.items():
@@ -428,7 +434,9 @@ def _check_attacks(suite: Suite, path: str) -> None:
             field = f"{path}: field protocols.{protocol}.attacks"
             if choice.name not in ATTACKS:
                 near = difflib.get_close_matches(choice.name, ATTACKS, n=1) or list(ATTACKS)
-                raise InputError(f"{field}: expected {', '.join(near)}; got {choice.name!r}")
+                raise InputError(
+                    f"{field}: expected {', '.join(near)}; got {choice.name!r}; {OWN_ATTACKS}"
+                )
             try:
                 plan_attack(
                     choice.name, choice.parameters, norm=threat.norm, eps=threat.eps, classes=10

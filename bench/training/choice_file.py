@@ -20,7 +20,7 @@ class Found:
     """What the attacks have found so far, of S settings on N images.
 
     Attributes:
-        robust: (N,) bool, where the robust base still stands.
+        robust: (N,) bool, where the robust base is still right.
         standing: (S, N) bool, where each setting is right on the image and on all that was found.
         tried: (S,) bool, which settings were attacked themselves.
         seconds: Wall-clock time that it took.

@@ -210,7 +210,7 @@ class _Search:
 
 
 def _accuracy(standing: Tensor) -> Tensor:
-    """Return the share of samples (..., N) that stand, (...)."""
+    """Return the share of samples (..., N) that survive, (...)."""
     return standing.double().mean(dim=-1)
 
 

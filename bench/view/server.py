@@ -243,7 +243,7 @@ def describe(run: Unfinished, now: float) -> dict[str, str | float]:
     texts = [f"{current.name}: {count(current.done)} of {count(current.total)} images"]
     if run.examples:
         texts.append(f"clean {percent(run.right / run.examples)}%")
-        texts.append(f"{count(run.standing)} of {count(run.examples)} stand so far")
+        texts.append(f"{count(run.standing)} of {count(run.examples)} survive so far")
     state = {True: "running", False: "interrupted", None: "unfinished"}[run.is_written]
     return {
         "suite": manifest.suite,

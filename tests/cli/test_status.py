@@ -60,7 +60,7 @@ def test_a_running_one_shows_stages_workers_and_time_left(
         facts = json.loads(call("digits-linf/going", "--json").output)
     assert "running on" in text
     assert "at most 10 min left" in text or "at most 9 min 59 s left" in text
-    assert "so far clean 90.00%; 16 of 20 stand, 80.00%" in text
+    assert "so far clean 90.00%; 16 of 20 survive, 80.00%" in text
     assert "apgd-ce, 8 samples" in text
     assert "1 of 2 at work" in text
     assert "lost: 1 workers, 1 shards, done again" in text
@@ -95,7 +95,7 @@ def test_a_driver_on_another_machine_is_known_by_its_news(
 def test_runs_of_earlier_releases_have_no_events(call: Callable[..., Result], store: Store) -> None:
     begin(store)
     save_run(store, make_manifest("digits-linf", "done", N), 19, [12, 11, 11, 11])
-    assert "16 of 20 stand" in call("digits-linf/going").output
+    assert "16 of 20 survive" in call("digits-linf/going").output
     assert "complete\nclean 95.00%, robust 55.00%" in call("digits-linf/done").output
     facts = json.loads(call("digits-linf/done", "--json").output)
     assert (facts["state"], facts["activity"]) == ("complete", None)

@@ -157,7 +157,8 @@ def test_progress_is_what_the_blocks_say_and_nothing_is_touched(view: View, stor
     state = json.loads(ask(view, "/progress").body)
     assert [each["candidate"] for each in state["runs"]] == ["going"]
     assert (
-        "apgd-ce: 10 of 18 images; clean 90.00%; 16 of 20 stand so far" in state["runs"][0]["text"]
+        "apgd-ce: 10 of 18 images; clean 90.00%; 16 of 20 survive so far"
+        in state["runs"][0]["text"]
     )
     assert {each: each.stat().st_mtime_ns for each in path.parent.rglob("*")} == before
 

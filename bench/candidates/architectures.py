@@ -8,15 +8,21 @@ threat model in pixel units means the same for each of them. Stages are submodul
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
 import torch
-from timm.layers.activations import GELU
-from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
 from bench.data import named_dataset
+
+with warnings.catch_warnings():
+    # About torch's own interfaces: nothing that who names a candidate could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"timm\.|torch\.")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"timm\.|torch\.")
+    from timm.layers.activations import GELU
+    from timm.models.resnet import BasicBlock, downsample_conv
 
 # Each takes `inplace`, as timm's blocks ask for; torch's own GELU does not.
 ACTIVATIONS: dict[str, type[nn.Module]] = {

@@ -144,7 +144,7 @@ class Display:
         again = "" if kind.is_imported else "; --again makes a new run"
         known = f" - was complete already, nothing was computed{again}" if result.reused else ""
         self._line(
-            f"{summary.manifest.candidate}: clean {percent(summary.clean_accuracy)}%, "
+            f"{summary.manifest.candidate}: {kind.clean_label} {percent(summary.clean_accuracy)}%, "
             f"{kind.overview(summary).headline} {accuracy_text(summary.robust_accuracy, bounds)}, "
             f"n = {summary.n_examples}{variant}{known}",
             style="bold",

@@ -70,7 +70,7 @@ def _head(summary: Summary, joined: BestKnown) -> list[str]:
         f"{manifest.suite}/{manifest.candidate}@{summary.run}",
         f"{threat.norm}, eps {radius(threat.eps)}, samples: "
         f"{selection(manifest.selection, manifest.dataset.size, summary.n_examples)}",
-        f"clean      {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
+        f"{summary.kind.clean_label:<10} {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
     ]
     results = summary.kind.overview(summary).results
     lines += [f"{name:<10} {text}" for name, text in results]

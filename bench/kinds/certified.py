@@ -21,6 +21,7 @@ class CertifiedRecords(Kind):
     summary = CertifiedSummary
     columns = Columns(samples=CERTIFICATE_COLUMNS, attempts=ATTEMPT_COLUMNS)
     certifies = True
+    clean_label = "right by votes"
     has_section = True
 
     def overview(self, summary: CertifiedSummary) -> Overview:

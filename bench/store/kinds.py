@@ -64,6 +64,7 @@ class Kind(ABC):
         has_witnesses: whether it keeps an adversarial image for each broken sample, so that the
             sample is broken in other runs of the candidate too.
         certifies: whether it proves radii instead of attacking.
+        clean_label: what its accuracy without perturbation is called.
         is_imported: whether its results come from a file that others made.
         has_section: whether a suite's page has a section for such runs; other runs are listed by
             their overview.
@@ -77,6 +78,7 @@ class Kind(ABC):
     is_ranked = False
     has_witnesses = False
     certifies = False
+    clean_label = "clean"
     is_imported = False
     has_section = False
 

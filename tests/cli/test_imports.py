@@ -78,3 +78,9 @@ def test_finding_a_candidate_imports_only_what_its_name_needs() -> None:
     code = f"import sys, bench.candidates.registry; print({slow} & {{*sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_a_network_by_name_warns_of_nothing() -> None:
+    """Else pytest with `filterwarnings = error` ends at it."""
+    code = "import bench.candidates.architectures"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

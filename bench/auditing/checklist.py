@@ -265,7 +265,13 @@ def _witnesses(records: Records, _: Sequence[Verdict]) -> Item:
         elif run.failures:
             texts.append(f"@{run.run}: {count(run.failures)} checks failed, {run.first_failure}")
         else:
-            texts.append(f"@{run.run}: at most {percent(run.confirmed)}% confirmed")
+            text = f"@{run.run}: at most {percent(run.confirmed)}% confirmed"
+            if run.outside:
+                text += (
+                    f" within {run.threat_model}; {count(run.outside)} of the samples that it "
+                    "broke do not count, since their images lie outside the claims' ball"
+                )
+            texts.append(text)
     wrong = any(file.error for file in files) or any(run.error or run.failures for run in runs)
     return Item(what=what, source="", state="done", figure="; ".join(texts), is_concern=wrong)
 

@@ -100,6 +100,8 @@ class GivenRun(Part):
 
     run: str
     protocol: str
+    threat_model: str
+    """Its own, which may be another than the suite's."""
     n_examples: Count
     claimed: Share
     confirmed: Share | None
@@ -109,7 +111,9 @@ class GivenRun(Part):
     is_whole: bool
     """Whether it took all samples of the suite."""
     broken: list[int]
-    """Indices of samples that it broke, if its witnesses are confirmed."""
+    """Indices of samples that its images break in the suite's ball, if they are confirmed."""
+    outside: Count
+    """Samples that it broke only by images outside that ball; they do not count."""
     seconds: float
 
 

@@ -79,6 +79,8 @@ def _clean(records: Records, verdicts: Sequence[Verdict]) -> Item:
         return Item(what=what, source=CARLINI, state="not done", figure="nothing was predicted")
     right, n = sum(records.clean.right), len(records.clean.right)
     text = f"{percent(right / max(n, 1))}% on {count(n)} images"
+    if failed := len(records.clean.failed):
+        text += f", of which {count(failed)} count as wrong since the candidate raised an error"
     if claimed is None:
         return Item(what=what, source=CARLINI, state="not applicable", figure=f"{text}; no claim")
     return Item(
@@ -180,6 +182,15 @@ def _need_row(what: str, need: str, absent: str) -> Callable[..., Item]:
                 source=TRAMER,
                 state="not done",
                 figure="its answers vary from pass to pass, and it does not declare that",
+                is_concern=True,
+            )
+        if need == "randomness" and loaded.fingerprint_problem and not loaded.randomized:
+            return Item(
+                what=what,
+                source=TRAMER,
+                state="not done",
+                figure="whether its answers vary is not known, since it raised an error: "
+                f"{loaded.fingerprint_problem}",
                 is_concern=True,
             )
         if need not in loaded.capabilities:

@@ -61,8 +61,15 @@ class Loaded(Part):
     """Threat models that its author declares."""
     fingerprint_varies: bool
     """Whether two passes over the same images gave different logits."""
+    fingerprint_problem: str = ""
+    """The error that the candidate raised on the images of both passes; empty: none."""
     device: str
     seconds: float
+
+    @property
+    def may_vary(self) -> bool:
+        """Whether one answer decides nothing, as far as is known."""
+        return self.randomized or self.fingerprint_varies or bool(self.fingerprint_problem)
 
 
 class Clean(Part):
@@ -74,6 +81,8 @@ class Clean(Part):
     right: list[bool]
     margins: list[float]
     """How much the right class leads the next one; it predicts who stands."""
+    failed: list[int] = []
+    """Indices of images on which the candidate raised an error; they count as wrong."""
     seconds: float
     note: str
     """Why it is a part; empty: it is all."""

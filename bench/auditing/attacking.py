@@ -103,7 +103,7 @@ def attack(job: Job, candidate: Candidate, dataset: Dataset, device: torch.devic
     if not any(not each.is_clean for each in job.claims):
         job.log.trouble("express", "nothing is claimed of an attacked accuracy", False)
         return
-    varies = loaded.randomized or loaded.fingerprint_varies
+    varies = loaded.may_vary
     left = undecided(len(dataset), clean, broken_by_given(records), varies)
     whole = clean is not None and clean.is_whole and not varies
     decides = Decides(job, left, whole, _round_size(job, clean))

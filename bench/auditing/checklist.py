@@ -79,6 +79,8 @@ def _clean(records: Records, verdicts: Sequence[Verdict]) -> Item:
         return Item(what=what, source=CARLINI, state="not done", figure="nothing was predicted")
     right, n = sum(records.clean.right), len(records.clean.right)
     text = f"{percent(right / max(n, 1))}% on {count(n)} images"
+    if failed := len(records.clean.failed):
+        text += f", of which {count(failed)} count as wrong since the candidate raised an error"
     if claimed is None:
         return Item(what=what, source=CARLINI, state="not applicable", figure=f"{text}; no claim")
     return Item(
@@ -182,6 +184,15 @@ def _need_row(what: str, need: str, absent: str) -> Callable[..., Item]:
                 figure="its answers vary from pass to pass, and it does not declare that",
                 is_concern=True,
             )
+        if need == "randomness" and loaded.fingerprint_problem and not loaded.randomized:
+            return Item(
+                what=what,
+                source=TRAMER,
+                state="not done",
+                figure="whether its answers vary is not known, since it raised an error: "
+                f"{loaded.fingerprint_problem}",
+                is_concern=True,
+            )
         if need not in loaded.capabilities:
             return Item(what=what, source=TRAMER, state="not applicable", figure=absent)
         lines = [each for each in _lines(records) if each.need == need]
@@ -265,7 +276,13 @@ def _witnesses(records: Records, _: Sequence[Verdict]) -> Item:
         elif run.failures:
             texts.append(f"@{run.run}: {count(run.failures)} checks failed, {run.first_failure}")
         else:
-            texts.append(f"@{run.run}: at most {percent(run.confirmed)}% confirmed")
+            text = f"@{run.run}: at most {percent(run.confirmed)}% confirmed"
+            if run.outside:
+                text += (
+                    f" within {run.threat_model}; {count(run.outside)} of the samples that it "
+                    "broke do not count, since their images lie outside the claims' ball"
+                )
+            texts.append(text)
     wrong = any(file.error for file in files) or any(run.error or run.failures for run in runs)
     return Item(what=what, source="", state="done", figure="; ".join(texts), is_concern=wrong)
 

@@ -61,7 +61,7 @@ def levels(claims: Sequence[Claim], clean_is_whole: bool) -> dict[str, float]:
 def verdicts(claims: Sequence[Claim], records: Records) -> list[Verdict]:
     """Return what came of each claim."""
     clean, rounds, loaded = records.clean, records.rounds, records.loaded
-    varies = loaded is not None and (loaded.randomized or loaded.fingerprint_varies)
+    varies = loaded is not None and loaded.may_vary
     whole = clean is not None and clean.is_whole and not varies
     share = levels(claims, whole)
     size = loaded.population if loaded is not None else 0

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import torch
 
+from bench.attacks import inside
 from bench.auditing.job import BATCH, Job
 from bench.auditing.records import GivenRun, GivenWitnesses
 from bench.candidates import Candidate
 from bench.data import Dataset
 from bench.errors import BenchError
+from bench.formatting import count, threat_model
 from bench.runs.imported_witnesses import import_witnesses, read_images
 from bench.runs.settings import Settings
 from bench.runs.verify import check_kind, verify
 from bench.store import RunFolder, Store
 from bench.store.selection import dataset_of
+from bench.suites import ThreatModel
 
 MOST_RUNS = 5
 """How many given runs are confirmed."""
@@ -63,7 +66,10 @@ def check_runs(job: Job, root: Path, candidate: Candidate, device: torch.device)
             "has witnesses",
         )
     for folder in own[:MOST_RUNS]:
-        job.log.records.runs.append(_given_run(job, folder, candidate, device))
+        given = _given_run(job, folder, candidate, device)
+        job.log.records.runs.append(given)
+        if given.outside:
+            job.log.trouble("results", _left_out(job, given), False)
         job.log.write()
     if len(own) > MOST_RUNS:
         job.log.trouble("results", f"{len(own) - MOST_RUNS} further runs were left out", False)
@@ -74,6 +80,7 @@ def _given_run(job: Job, folder: RunFolder, candidate: Candidate, device: torch.
     manifest = folder.manifest()
     claimed, n, confirmed, failures, first, error = 0.0, 0, None, 0, "", ""
     broken: list[int] = []
+    outside = 0
     try:
         summary = folder.summary()
         claimed, n = summary.robust_accuracy, summary.n_examples
@@ -85,12 +92,13 @@ def _given_run(job: Job, folder: RunFolder, candidate: Candidate, device: torch.
         confirmed, failures = result.confirmed, len(result.failures)
         first = result.failures[0] if result.failures else ""
         if result.is_confirmed:
-            broken = samples.loc[samples["broken_by"].notna(), "index"].tolist()
+            broken, outside = _broken_within(folder, dataset, job.suite.threat_model)
     except BenchError as raised_error:
         error = " ".join(str(raised_error).split())
     return GivenRun(
         run=manifest.run,
         protocol=manifest.protocol,
+        threat_model=threat_model(manifest.threat_model),
         n_examples=n,
         claimed=claimed,
         confirmed=confirmed,
@@ -99,5 +107,44 @@ def _given_run(job: Job, folder: RunFolder, candidate: Candidate, device: torch.
         error=error,
         is_whole=manifest.selection.kind == "all",
         broken=broken,
+        outside=outside,
         seconds=time.monotonic() - start,
+    )
+
+
+def _broken_within(
+    folder: RunFolder, dataset: Dataset, threat: ThreatModel
+) -> tuple[list[int], int]:
+    """Return the samples that a run's witnesses break in a ball, and how many lie outside it.
+
+    The run may be of another radius or norm; each image counts where it lies.
+
+    Args:
+        folder: of a run that is confirmed.
+        dataset: its samples.
+
+    Returns:
+        indices in the data set, ascending; and the number of samples that the run broke only by
+        images outside the ball.
+    """
+    clean, indices = dataset.images.numpy(), dataset.indices.tolist()
+    place = {index: row for row, index in enumerate(indices)}
+    within: set[int] = set()
+    found = folder.witnesses(clean, indices)
+    for each in (found, folder.smallest_images(clean, indices)):
+        if each is not None:
+            own = dataset.images[[place[index] for index in each.index.tolist()]]
+            good = inside(torch.from_numpy(each.images), own, threat.norm, threat.eps)
+            within.update(each.index[good.numpy()].tolist())
+    broken = set() if found is None else set(found.index.tolist())
+    return sorted(within), len(broken - within)
+
+
+def _left_out(job: Job, given: GivenRun) -> str:
+    """Return why witnesses of a run do not count."""
+    ball = threat_model(job.suite.threat_model)
+    return (
+        f"run {given.run} was made within {given.threat_model}, the claims are about {ball}: "
+        f"{count(given.outside)} of the samples that it broke have no witness within {ball} and do "
+        "not count as broken"
     )

@@ -61,8 +61,15 @@ class Loaded(Part):
     """Threat models that its author declares."""
     fingerprint_varies: bool
     """Whether two passes over the same images gave different logits."""
+    fingerprint_problem: str = ""
+    """The error that the candidate raised on the images of both passes; empty: none."""
     device: str
     seconds: float
+
+    @property
+    def may_vary(self) -> bool:
+        """Whether one answer decides nothing, as far as is known."""
+        return self.randomized or self.fingerprint_varies or bool(self.fingerprint_problem)
 
 
 class Clean(Part):
@@ -74,6 +81,8 @@ class Clean(Part):
     right: list[bool]
     margins: list[float]
     """How much the right class leads the next one; it predicts what survives."""
+    failed: list[int] = []
+    """Indices of images on which the candidate raised an error; they count as wrong."""
     seconds: float
     note: str
     """Why it is a part; empty: it is all."""
@@ -100,6 +109,8 @@ class GivenRun(Part):
 
     run: str
     protocol: str
+    threat_model: str
+    """Its own, which may be another than the suite's."""
     n_examples: Count
     claimed: Share
     confirmed: Share | None
@@ -109,7 +120,9 @@ class GivenRun(Part):
     is_whole: bool
     """Whether it took all samples of the suite."""
     broken: list[int]
-    """Indices of samples that it broke, if its witnesses are confirmed."""
+    """Indices of samples that its images break in the suite's ball, if they are confirmed."""
+    outside: Count
+    """Samples that it broke only by images outside that ball; they do not count."""
     seconds: float
 
 

@@ -21,6 +21,7 @@ from bench.formatting import threat_model
 from bench.runs.settings import Settings
 from bench.store.files import safe_name, write_json
 from bench.suites import Suite, load_suite
+from bench.validation.seeds import check_seed
 
 if TYPE_CHECKING:
     from bench.candidates import CandidateReference
@@ -92,7 +93,8 @@ def audit(
         the report, and its files. `report.is_refuted` says whether a claim is refuted.
 
     Raises:
-        InputError: wrong claims, an unknown suite or candidate, or a folder that cannot be written.
+        InputError: wrong claims or seed, an unknown suite or candidate, or a folder that cannot be
+            written.
         Unavailable: something could not be downloaded.
     """
     if not isinstance(candidate, str | os.PathLike):
@@ -100,6 +102,7 @@ def audit(
             f"expected the name or folder of a candidate, got {type(candidate).__name__}: its code "
             "runs in another process; write a submission, or use bench.evaluate"
         )
+    check_seed(seed)
     wanted = list(parse_claims(claims))
     found = load_suite(os.fspath(suite))
     seconds = _budget(budget, found)

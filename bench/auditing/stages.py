@@ -23,7 +23,7 @@ from bench.plugins import load_plugins
 from bench.precision import tensor_cores
 from bench.runs.capabilities import applicable, capabilities
 from bench.runs.devices import torch_device
-from bench.runs.fingerprint import fingerprint
+from bench.runs.fingerprint import probe_images, probed
 from bench.suites import load_suite
 
 
@@ -74,7 +74,9 @@ def _load(job: Job) -> tuple[Candidate, Dataset, torch.device]:
         if each.name in ATTACKS and ATTACKS[each.name].need
     ]
     information = candidate.information
-    shape = tuple(dataset.images.shape[1:])
+    answers = probed(candidate, probe_images(tuple(dataset.images.shape[1:])), device)
+    if answers.problem:  # noise may be what it refuses
+        answers = probed(candidate, dataset.images[:4], device)
     job.log.records.loaded = Loaded(
         name=candidate.name,
         population=len(dataset),
@@ -91,7 +93,8 @@ def _load(job: Job) -> tuple[Candidate, Dataset, torch.device]:
         capabilities=sorted(capabilities(candidate, few)),
         adaptive_attacks=asked,
         declared=[f"{each.norm} {each.eps:.6g}" for each in information.threat_models],
-        fingerprint_varies=fingerprint(candidate, shape, device) is None,
+        fingerprint_varies=answers.vary,
+        fingerprint_problem=answers.problem,
         device=str(device),
         seconds=time.monotonic() - start,
     )

@@ -23,6 +23,7 @@ from bench.candidates.candidate import Availability, Candidate, Information
 from bench.candidates.identity import digest, state_of
 from bench.candidates.mix import as_mix
 from bench.candidates.object_digest import object_digest
+from bench.candidates.own_type import in_own_type
 from bench.candidates.smoothed import Smoothed
 from bench.candidates.wrapped import Wrapped, read_outputs
 from bench.errors import InputError
@@ -88,7 +89,9 @@ class LiveReference:
         definition = digest({"live": qualified_name(module), "state": state.sha256})
         conversions: tuple[str, ...] = ()
         if as_mix(module) is None and not isinstance(module, Smoothed):
-            module, conversions = read_outputs(module, self.shape, name=f"model {self.name}")
+            module, given = in_own_type(module, self.shape)
+            module, notes = read_outputs(module, self.shape, name=f"model {self.name}")
+            conversions = (*given, *notes)
         return Candidate(
             name=self.name,
             module=module,

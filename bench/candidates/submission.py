@@ -40,6 +40,7 @@ from bench.candidates.foreign_code import import_file
 from bench.candidates.identity import State, digest, state_of, unidentified_of
 from bench.candidates.mix import as_mix
 from bench.candidates.mixing_network import MixingNetwork
+from bench.candidates.own_type import in_own_type
 from bench.candidates.smoothed import Smoothed
 from bench.candidates.weights import file_sha256, load_weights
 from bench.candidates.wrapped import read_outputs, wrap
@@ -247,7 +248,8 @@ class SubmissionReference:
         state = state_of(module, {"surrogate": surrogate}, bases, self.folder)
         shape = image_shape(self.submission.dataset)
         try:
-            module, conversions = read_outputs(module, shape, self.submission.output)
+            module, given = in_own_type(module, shape)
+            module, read = read_outputs(module, shape, self.submission.output)
         except InputError as error:
             raise InputError(f"{self.folder / FILE}: {error}") from error
         if own_weights is None:  # its own code made them, perhaps at random
@@ -268,7 +270,7 @@ class SubmissionReference:
                 threat_models=self.submission.threat_models,
                 claim=self.submission.claim,
                 weights=(*notes, *notes_of_bases(bases, "weights")),
-                conversions=(*conversions, *notes_of_bases(bases, "conversions")),
+                conversions=(*given, *read, *notes_of_bases(bases, "conversions")),
             ),
             randomized=self.submission.randomized or any(b.randomized for b in bases.values()),
             preprocessing=bases["robust"].preprocessing if bases else None,

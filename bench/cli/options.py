@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from bench.runs.settings import Option, Settings, option_name
+from bench.validation.seeds import LARGEST_SEED
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -81,7 +82,8 @@ def report_dir(command: Command) -> Command:
 
 def seed(command: Command) -> Command:
     """Add --seed."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
+    kind = click.IntRange(0, LARGEST_SEED)
+    return click.option("--seed", type=kind, default=0, show_default=True)(command)
 
 
 def of_settings(*names: str) -> Callable[[Command], Command]:

@@ -65,12 +65,13 @@ def command(reference: str, results_dir: Path, as_json: bool) -> None:
 def _head(summary: Summary, joined: BestKnown) -> list[str]:
     manifest = summary.manifest
     bounds = summary.confidence_intervals
+    clean = f"{percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]"
     threat = manifest.threat_model
     lines = [
         f"{manifest.suite}/{manifest.candidate}@{summary.run}",
         f"{threat.norm}, eps {radius(threat.eps)}, samples: "
         f"{selection(manifest.selection, manifest.dataset.size, summary.n_examples)}",
-        f"{summary.kind.clean_label:<10} {percent(summary.clean_accuracy)}% [{interval(bounds['clean_accuracy'])}]",
+        f"{summary.kind.clean_label:<10} {clean}",
     ]
     results = summary.kind.overview(summary).results
     lines += [f"{name:<10} {text}" for name, text in results]

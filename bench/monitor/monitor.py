@@ -24,6 +24,7 @@ from bench.monitor.subset import Subset, subset_in_hand, subset_of_suite
 from bench.monitor.untouched import Logits, untouched
 from bench.statistics import Interval, interval_at_look
 from bench.suites.suite import Suite, ThreatModel
+from bench.validation.seeds import check_seed
 
 N_EXAMPLES = 256
 """Images by default: at most 2% of an epoch of CIFAR-10 (see `benchmarks/monitor.py`)."""
@@ -103,6 +104,7 @@ class RobustnessMonitor:
             raise InputError(f"batch_size: expected at least 1, got {batch_size}")
         if not 0 < confidence < 1:
             raise InputError(f"confidence: expected a number in (0, 1), got {confidence}")
+        check_seed(seed)
         # Tensors that are made in a caller's inference mode never have gradients.
         with torch.inference_mode(False):
             subset = _chosen(suite, images, labels, threat_model, n_examples, seed, data_dir)

@@ -9,12 +9,14 @@ two.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.draws import keyed_draws
 from bench.candidates import Candidate
-from bench.errors import FOREIGN_ERRORS
+from bench.errors import FOREIGN_ERRORS, raised
 from bench.precision import tensor_cores
 from bench.store.same_candidate import same_answers
 
@@ -36,15 +38,41 @@ def fingerprint(
         shape: (C, H, W) of an image.
         device: the device that the candidate is on.
     """
+    return probed(candidate, probe_images(shape), device).lines
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a candidate said of images in two passes.
+
+    Attributes:
+        lines: its logits, one line for each image; None where they identify nothing.
+        problem: the error that it raised, in one line; empty: none.
+    """
+
+    lines: list[str] | None
+    problem: str = ""
+
+    @property
+    def vary(self) -> bool:
+        """Whether its answers vary from pass to pass, as it declares or as was seen."""
+        return self.lines is None and not self.problem
+
+
+def probed(candidate: Candidate, images: Tensor, device: torch.device) -> Probed:
+    """Return what a candidate says of images (n, C, H, W) in two passes over each.
+
+    A candidate that is declared to be randomized is not asked.
+    """
     if candidate.randomized:
-        return None
-    images = probe_images(shape).to(device)
+        return Probed(None)
+    images = images.to(device)
     try:
         module = candidate.module.to(device)
         first, second = (_answers(module, images) for _ in range(2))
-    except FOREIGN_ERRORS:
-        return None
-    return first if same_answers(first, second) else None
+    except FOREIGN_ERRORS as error:
+        return Probed(None, raised(error))
+    return Probed(first if same_answers(first, second) else None)
 
 
 def probe_images(shape: tuple[int, ...]) -> Tensor:

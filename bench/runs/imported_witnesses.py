@@ -2,8 +2,8 @@
 
 RobustBench's external evaluations come as a tensor of perturbed test images. An image counts if it
 lies in the eps-ball and in [0, 1], and if the candidate classifies the clean image correctly and
-this one wrongly. The run adds to the best-known robust accuracy (`bench.store.best_known`); no
-other run changes.
+this one wrongly. A sample on which the candidate raises an error is recorded as failed. The run
+adds to the best-known robust accuracy (`bench.store.best_known`); no other run changes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,10 +24,15 @@ from bench.candidates import Candidate
 from bench.candidates.tensor_files import read_tensor_file
 from bench.candidates.weights import file_sha256
 from bench.data import Dataset
+from bench.decision import NO_CLASS
 from bench.engines import Task
-from bench.engines.prediction import clean_results, confirm
-from bench.errors import InputError
+from bench.engines.answering import in_parts
+from bench.engines.attack_works import CLEAN_ATTEMPT
+from bench.engines.prediction import confirm, decide
+from bench.errors import FOREIGN_ERRORS, EvaluationError, InputError, raised
+from bench.executors.worker import is_at_fault
 from bench.kinds.attacked import ImportedWitnessesRecords
+from bench.memory.out_of_memory import ImagesAtOnce
 from bench.precision import tensor_cores
 from bench.runs.evaluation import AttackingKind
 from bench.runs.imported import keep
@@ -35,7 +41,7 @@ from bench.runs.session import RunResult
 from bench.runs.settings import Settings
 from bench.store import Store
 from bench.store.manifest import Selection
-from bench.store.records import AttackBlock, Attempts, Witnesses
+from bench.store.records import FAILED, AttackBlock, Attempts, CleanResults, Witnesses
 from bench.store.summary import Flag
 from bench.store.tables import Tables
 
@@ -196,6 +202,8 @@ def import_witnesses(
 
     Raises:
         InputError: images have another shape, belong to no sample, or lie outside the ball.
+        EvaluationError: the candidate raises errors on so many samples that it is at fault itself;
+            no run is begun.
     """
     if not source.strip():
         raise InputError("--source: expected who found the images and how, got nothing")
@@ -225,11 +233,13 @@ def import_witnesses(
     )
 
     def tried() -> tuple[Tables, list[Flag]]:
-        tables = kind.join(_blocks(imported.images, task))
-        raised = kind.closing_flags(candidate, samples, manifest, tables, store, settings.device)
-        return kind.measured(task, tables), raised
+        tables = kind.join([_tried(imported.images, task)])
+        found = kind.closing_flags(candidate, samples, manifest, tables, store, settings.device)
+        return kind.measured(task, tables), found
 
-    return keep(kind, manifest, samples, store, tried, notice)
+    # Before the run begins, so that a candidate that fails leaves nothing behind.
+    result = None if store.folder(manifest).is_complete else tried()
+    return keep(kind, manifest, samples, store, lambda: result or tried(), notice)
 
 
 def _selection(imported: ImportedImages, samples: Dataset, dataset: Dataset) -> Selection:
@@ -294,40 +304,72 @@ def _advice(imported: ImportedImages, samples: Dataset) -> str:
     )
 
 
-def _blocks(images: Tensor, task: Task) -> list[AttackBlock]:
-    """Return a block for each batch: clean predictions and the images' outcomes."""
-    blocks = []
-    rows = torch.arange(len(images))
-    for number, part in enumerate(torch.split(rows, task.batch_size)):
-        start = time.perf_counter()
-        clean = clean_results(task, part)
-        prediction = confirm(task, images[part], task.labels[part]).cpu().numpy()
-        right = clean.prediction == clean.label
-        broken = right & (prediction != clean.label)
-        n = int(right.sum())
-        seconds = time.perf_counter() - start
-        attempts = Attempts(
-            index=clean.index[right],
-            attack=np.full(n, ATTACK),
-            outcome=np.where(broken[right], "broken", "survived"),
-            iteration=np.full(n, -1),
-            forward_passes=np.ones(n),
-            backward_passes=np.zeros(n),
-            seconds=np.full(n, seconds / max(n, 1)),
-        )
-        witnesses = Witnesses(
-            index=clean.index[broken],
-            attack=np.full(int(broken.sum()), ATTACK),
-            prediction=prediction[broken],
-            images=images[part][torch.from_numpy(broken)].numpy(),
-        )
-        blocks.append(
-            AttackBlock(
-                key=f"{number:05d}",
-                seconds=seconds,
-                clean=clean,
-                attempts=attempts,
-                witnesses=witnesses if broken.any() else None,
-            )
-        )
-    return blocks
+def _tried(images: Tensor, task: Task) -> AttackBlock:
+    """Return the clean predictions and the images' outcomes.
+
+    A sample fails if the candidate raises an error on it, or is right on it and raises one on its
+    image.
+
+    Raises:
+        EvaluationError: the candidate raises errors on so many that it is at fault itself.
+    """
+    start = time.perf_counter()
+    index, label = task.indices.numpy(), task.labels.numpy()
+    clean, unanswered = _classes(task, lambda part: decide(task, task.images[part]))
+    prediction, failed = _classes(task, lambda part: confirm(task, images[part], task.labels[part]))
+    right = clean == label
+    broken = right & ~failed & (prediction != label)
+    tried = right | unanswered
+    outcome = np.where(broken, "broken", "survived")
+    outcome[unanswered | failed] = FAILED
+    n, seconds = int(tried.sum()), time.perf_counter() - start
+    attempts = Attempts(
+        index=index[tried],
+        attack=np.where(unanswered, CLEAN_ATTEMPT, ATTACK)[tried],
+        outcome=outcome[tried],
+        iteration=np.full(n, -1),
+        forward_passes=right[tried].astype(np.float64),
+        backward_passes=np.zeros(n),
+        seconds=np.full(n, seconds / max(n, 1)),
+    )
+    witnesses = Witnesses(
+        index=index[broken],
+        attack=np.full(int(broken.sum()), ATTACK),
+        prediction=prediction[broken],
+        images=images[torch.from_numpy(broken)].numpy(),
+    )
+    return AttackBlock(
+        key=ATTACK,
+        seconds=seconds,
+        clean=CleanResults(index=index, label=label, prediction=clean),
+        attempts=attempts,
+        witnesses=witnesses if broken.any() else None,
+    )
+
+
+def _classes(
+    task: Task, ask: Callable[[Tensor], Tensor]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the classes (n,) of the task's rows, and where asking raised an error (n,).
+
+    Args:
+        ask: given some rows (m,), returns their classes (m,).
+
+    Raises:
+        EvaluationError: the candidate raises errors on so many that it is at fault itself.
+    """
+    failed = np.zeros(len(task.labels), dtype=bool)
+
+    def without(row: Tensor) -> Tensor:
+        failed[row.numpy()] = True
+        if is_at_fault(int(failed.sum()), len(failed)):
+            try:
+                return ask(row).cpu()  # raises the error again
+            except FOREIGN_ERRORS as error:
+                raise EvaluationError(f"failed: {raised(error)}") from error
+        return torch.full((len(row),), NO_CLASS)
+
+    rows = torch.arange(len(failed))
+    at_once = ImagesAtOnce(task.batch_size)
+    found = in_parts(at_once, rows, lambda part: ask(part).cpu(), without)
+    return torch.cat(found).numpy(), failed

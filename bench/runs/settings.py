@@ -16,6 +16,7 @@ from bench.suites import Suite, ThreatModel, check_radius
 from bench.suites.suite import ADAPTIVE_PROTOCOL
 from bench.suites.suite import Protocol as SuiteProtocol
 from bench.validation import parse_fraction
+from bench.validation.seeds import LARGEST_SEED
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,10 @@ class Option:
         words = kinds[self.kind]
         if self.minimum is not None:
             words += f" {'>' if self.above_minimum else '>='} {self.minimum:g}"
-        return words if self.maximum is None else f"{words} and at most {self.maximum:g}"
+        if self.maximum is None:
+            return words
+        most = str(self.maximum) if isinstance(self.maximum, int) else f"{self.maximum:g}"
+        return f"{words} and at most {most}"
 
 
 def _cpu() -> torch.device:
@@ -178,7 +182,9 @@ class Settings:
         "precision of the classifier that is certified (default: float32).",
         choices=PRECISIONS,
     )  # fmt: skip
-    seed: int = _option(0, "Seed of all random draws but that of --sample.", int, minimum=0)
+    seed: int = _option(
+        0, "Seed of all random draws but that of --sample.", int, minimum=0, maximum=LARGEST_SEED
+    )  # fmt: skip
     eps: str | float | None = _option(None, "Use another radius, such as 4/255 (a variant).")
     seed_witnesses: bool = _option(
         False, "Try the adversarial images of the suite's earlier runs before any attack.", bool

@@ -30,6 +30,7 @@ from bench.training.recipe import (
     find_recipe,
     ignore,
 )
+from bench.validation.seeds import check_seed
 
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = (CHECKPOINT, CHOICE)
@@ -73,10 +74,11 @@ def run(
         The submission as written.
 
     Raises:
-        InputError: If a name, a setting or the data is wrong, or the folder is in use.
+        InputError: If a name, a setting, the seed or the data is wrong, or the folder is in use.
         EvaluationError: If memory runs out, the loss is no longer finite, or the folder cannot be
             written to.
     """
+    check_seed(seed)
     chosen = _preset(recipe, preset)
     settings = override(chosen.settings, overrides or {})
     if not re.fullmatch(NAME, out.resolve().name):

@@ -20,7 +20,7 @@ from bench import data
 from bench.candidates import Candidate
 from bench.cli import main
 from bench.engines.prediction import MOST_CONFIRMATION_DRAWS, keyed_randomness
-from bench.errors import InputError
+from bench.errors import EvaluationError, InputError
 from bench.runs.fingerprint import PROBES
 from bench.runs.imported_witnesses import import_witnesses, read_images
 from bench.runs.manifest import selected_rows
@@ -245,6 +245,41 @@ def test_imported_images_lower_the_best_known_accuracy(
     newest = newest_evaluation(store, summary)
     assert newest is not None
     assert newest.run == own.run
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "attack"), [(0, 1e-6, "clean"), (1e-6, 2 * EPS, "imported")]
+)
+def test_imported_images_on_which_the_candidate_fails_are_recorded(
+    candidate: Candidate, tmp_path: Path, least: float, most: float, attack: str
+) -> None:
+    path = tmp_path / "found.npz"
+    np.savez(path, images=_attacked(candidate, 6).numpy())
+    failing = replace(candidate, module=_Fails(candidate.module, least, most))
+    outcome = import_witnesses(
+        read_images(path), "x", failing, data.load("digits"), _settings(), Store(tmp_path)
+    )
+    assert "failed-samples" in [flag.name for flag in outcome.summary.flags]
+    attempts = outcome.folder.attempts()
+    failed = attempts[attempts["outcome"] == "failed"]
+    assert failed[["index", "attack"]].to_numpy().tolist() == [[0, attack]]
+    samples = outcome.folder.samples().set_index("index")
+    assert not samples["robust"][0]
+    assert samples["broken_by"].isna()[0]
+    assert samples["broken_by"].notna().any()
+
+
+def test_a_candidate_that_fails_on_all_imported_images_leaves_nothing_behind(
+    candidate: Candidate, tmp_path: Path
+) -> None:
+    path = tmp_path / "found.npz"
+    np.savez(path, images=_attacked(candidate, 12).numpy())
+    failing = replace(candidate, module=_Fails(candidate.module, 0, 1))
+    with pytest.raises(EvaluationError, match="this digit is too odd"):
+        import_witnesses(
+            read_images(path), "x", failing, data.load("digits"), _settings(), Store(tmp_path)
+        )
+    assert Store(tmp_path).runs() == []
 
 
 class _Runs:

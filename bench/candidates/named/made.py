@@ -14,6 +14,7 @@ from bench.candidates.checkpoints import mappings
 from bench.candidates.identity import digest, state_of
 from bench.candidates.named.options import Options
 from bench.candidates.object_digest import object_digest
+from bench.candidates.own_type import in_own_type
 from bench.candidates.sources import Search
 from bench.candidates.tensor_files import read_tensor_file
 from bench.candidates.wrapped import read_outputs, wrap
@@ -90,6 +91,7 @@ class SourceReference:
             raise InputError(f"{self.name}: {error}") from error
         whole = object_digest(module, [(network, state.sha256)])
         shape = image_shape(self.search.dataset)
+        module, given = in_own_type(module, shape)
         module, notes = read_outputs(module, shape, name=f"candidate {self.name}")
         dataset = named_datasets().get(self.search.dataset)
         declared = ["randomized"] if self.options.randomized else []
@@ -101,7 +103,7 @@ class SourceReference:
             information=Information(
                 architecture=made.architecture,
                 weights=made.notes,
-                conversions=notes,
+                conversions=(*given, *notes),
             ),
             randomized=self.options.randomized,
             preprocessing=made.transform if dataset and dataset.preprocessed else None,

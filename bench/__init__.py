@@ -80,4 +80,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return the names of the interface, and those that Python gives every module."""
+    of_python = [name for name in globals() if name.startswith("__") and name.endswith("__")]
+    return sorted({*of_python, *__all__})

@@ -195,6 +195,14 @@ class AutoAttack:
         if version != "custom":
             self.set_version(version)
 
+    def __repr__(self) -> str:
+        """Return the call that makes it, with the model's name and the attacks that it runs."""
+        name = getattr(self.model, "__name__", type(self.model).__name__)
+        return (
+            f"AutoAttack({name}, norm={self.norm!r}, eps={self.epsilon!r}, seed={self.seed!r}, "
+            f"attacks_to_run={self.attacks_to_run}, version={self.version!r})"
+        )
+
     def set_version(self, version: str = "standard") -> None:
         """Set the attacks and their settings as a version has them.
 

@@ -6,18 +6,19 @@ import html
 import importlib
 import inspect
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
-import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from bench.training import recipes
+from bench.validation import described, meanings
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_ROOT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
@@ -27,6 +28,7 @@ LOADED_FROM_ELSEWHERE = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=.?(?:https?:)?//[^>]*"
     r"|<link\b[^>]*\bhref=.?(?:https?:)?//[^>]*"
 )
+RECIPES = re.compile(r"^<!-- recipes -->$", re.MULTILINE)
 COMMANDS = re.compile(r"^<!-- commands: ([\w.]+):(\w+) -->$", re.MULTILINE)
 
 
@@ -39,7 +41,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace `<!-- fields: module:Model -->` and `<!-- commands: module:group -->` by tables."""
+    """Replace comments by what they stand for.
+
+    `<!-- fields: module:Model -->`, `<!-- commands: module:group -->` and `<!-- recipes -->`.
+    """
+    markdown = RECIPES.sub(lambda _: _recipes(), markdown)
     markdown = COMMANDS.sub(lambda found: _commands(found[1], found[2]), markdown)
     return FIELDS.sub(lambda found: _table(found[1], found[2]), markdown)
 
@@ -79,6 +85,20 @@ def _command(parent: click.Context, name: str, level: int) -> str:
     return "\n".join(lines)
 
 
+def _recipes() -> str:
+    """Return a section for each recipe, with a table of its settings."""
+    lines = []
+    for name, recipe in recipes().items():
+        lines += [f"### {name}", "", f"{recipe.summary[0].upper()}{recipe.summary[1:]}.", ""]
+        lines += ["| setting | takes | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{each.name}` | {_escaped(each.type)} | `{each.default_text}` | {each.meaning} |"
+            for each in described(recipe.settings_type)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
 def _escaped(text: str) -> str:
     """Return a text as one paragraph in which nothing is markup."""
     return re.sub(r"([*_`\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
@@ -87,7 +107,7 @@ def _escaped(text: str) -> str:
 def _table(module: str, name: str) -> str:
     """Return the fields of a pydantic model as a table."""
     model: type[BaseModel] = getattr(importlib.import_module(module), name)
-    texts = _docstrings(module, name)
+    texts = meanings(model)
     rows = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field, info in model.model_fields.items():
         parts = [*filter(None, [info.description and f"{info.description}.", texts.get(field)])]
@@ -95,17 +115,6 @@ def _table(module: str, name: str) -> str:
         kind = _type(info.annotation).replace("|", "\\|")
         rows.append(f"| `{field}` | {kind} | {_default(info)} | {text} |")
     return "\n".join(rows)
-
-
-@cache
-def _docstrings(module: str, name: str) -> dict[str, str]:
-    """Return what stands below each field of a class."""
-    parsed = griffe.load(module, search_paths=[str(ROOT)], resolve_aliases=False)[name]
-    return {
-        field: " ".join(attribute.docstring.value.split())
-        for field, attribute in parsed.attributes.items()
-        if attribute.docstring
-    }
 
 
 def _default(info: FieldInfo) -> str:

@@ -353,3 +353,13 @@ def test_a_state_of_something_else_is_refused(
         _quick(linear_digits).run_standard_evaluation(
             images, labels, state_path=tmp_path / "none" / "state"
         )
+
+
+def test_it_prints_the_call_that_makes_it() -> None:
+    adversary = AutoAttack(nn.Flatten(), "L2", 0.5, verbose=False)
+    adversary.attacks_to_run = ["apgd-ce"]
+    assert repr(adversary) == (
+        "AutoAttack(Flatten, norm='L2', eps=0.5, seed=None, attacks_to_run=['apgd-ce'], "
+        "version='standard')"
+    )
+    assert repr(AutoAttack(_accuracy, verbose=False)).startswith("AutoAttack(_accuracy, ")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from bench.cli import main
+from bench.training import recipes
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -69,6 +71,24 @@ def _leaves(navigation: Any) -> list[str]:
         return [navigation]
     parts = navigation.values() if isinstance(navigation, dict) else navigation
     return [page for part in parts for page in _leaves(part)]
+
+
+def test_the_site_has_a_table_of_each_recipes_settings() -> None:
+    pytest.importorskip("mkdocs")
+    specification = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert specification is not None
+    assert specification.loader is not None
+    hooks = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(hooks)
+    text = (DOCS / "reference" / "configuration.md").read_text(encoding="utf-8")
+    page = hooks.on_page_markdown(text, None, None, None)
+    assert "<!--" not in page
+    for name, recipe in recipes().items():
+        section = page.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+        for field in recipe.settings_type.model_fields:
+            assert f"\n| `{field}` |" in section, (name, field)
+    assert "\n| `threat_models` | list of " in page  # of a submission
+    assert "What it was trained to withstand" in page
 
 
 def test_the_site_asks_no_other_server() -> None:

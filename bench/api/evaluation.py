@@ -370,10 +370,11 @@ class Evaluation:
     def __repr__(self) -> str:
         robust = accuracy_text(self.robust_accuracy, self.interval)
         flagged = f", flags: {', '.join(each.name for each in self.flags)}" if self.flags else ""
+        variant = " (variant)" if self.summary.is_variant else ""
         return (
             f"<Evaluation {self.suite}/{self.name}@{self.run}: clean "
             f"{percent(self.clean_accuracy)}%, {self.measure} {robust}, n = {self.n_examples}"
-            f"{flagged}>"
+            f"{variant}{flagged}>"
         )
 
     def _repr_html_(self) -> str:

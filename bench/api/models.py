@@ -30,6 +30,13 @@ Images = Tensor | npt.ArrayLike
 Classes = int | Sequence[str]
 
 
+class UsualSuite(str):
+    """The name of the suite that is taken where the user names none.
+
+    A signature shows it as the plain name, and it is told from the same name in a user's call.
+    """
+
+
 @dataclass(frozen=True)
 class GivenReference:
     """A candidate that the user made."""
@@ -151,6 +158,53 @@ def suite_of(suite: str | os.PathLike[str] | Suite) -> Suite:
         InputError: there is none.
     """
     return suite if isinstance(suite, Suite) else load_suite(os.fspath(suite))
+
+
+def suite_of_call(
+    suite: str | os.PathLike[str] | Suite,
+    images: Images | None,
+    labels: Images | None,
+    threat_model: ThreatModel | None,
+    classes: Classes | None,
+) -> tuple[Suite, bool]:
+    """Return the suite that a call means, and whether it is made of data in memory.
+
+    Args:
+        suite: as the user names it, or a `UsualSuite`.
+        images, labels, threat_model, classes: instead of a suite; None: not given.
+
+    Raises:
+        InputError: a suite is named beside one of the others, or as for `suite_of` and
+            `suite_in_hand`.
+    """
+    in_memory = {
+        "images": images, "labels": labels, "threat_model": threat_model, "classes": classes
+    }  # fmt: skip
+    given = [name for name, value in in_memory.items() if value is not None]
+    if not given:
+        return suite_of(suite), False
+    if not isinstance(suite, UsualSuite):
+        _refuse_suite_beside(suite, given)
+    return suite_in_hand(images, labels, threat_model, classes), True
+
+
+def _refuse_suite_beside(suite: str | os.PathLike[str] | Suite, given: Sequence[str]) -> None:
+    """Refuse a suite that is named beside what stands for one.
+
+    Args:
+        given: the names of the other arguments.
+
+    Raises:
+        InputError: always.
+    """
+    named = suite.name if isinstance(suite, Suite) else os.fspath(suite)
+    advice = f"leave out the suite, or {' and '.join(given)}"
+    if given == ["threat_model"]:
+        advice = "for another radius than the suite's, use eps"
+    raise InputError(
+        "expected a suite, or images, labels and threat_model in its place; got suite "
+        f"{named!r} and {', '.join(given)}: {advice}"
+    )
 
 
 def suite_in_hand(

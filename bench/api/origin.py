@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # torch is slow to import, and records are read without it
     from bench.suites import Suite
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Origin:
     """What an evaluation was made of.
 
@@ -30,3 +30,16 @@ class Origin:
     data_dir: Path | None = None
     model_dir: Path | None = None
     trust_code: bool = False
+
+    def __repr__(self) -> str:
+        """Return names in place of the suite, the candidate and the samples, which are long."""
+        given = {
+            "suite": self.suite and self.suite.name,
+            "candidate": self.reference and self.reference.name,
+            "dataset": self.dataset and f"{self.dataset.name}, {len(self.dataset):,} samples",
+            "data_dir": self.data_dir and str(self.data_dir),
+            "model_dir": self.model_dir and str(self.model_dir),
+            "trust_code": self.trust_code,
+        }
+        parts = [f"{name}={value!r}" for name, value in given.items() if value]
+        return f"Origin({', '.join(parts)})"

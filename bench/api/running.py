@@ -19,12 +19,12 @@ from bench.api.models import (
     Classes,
     Images,
     Model,
+    UsualSuite,
     device_of,
     folder_of_models,
     modules_of,
     reference_of,
-    suite_in_hand,
-    suite_of,
+    suite_of_call,
     width_of,
 )
 from bench.api.origin import Origin
@@ -51,7 +51,7 @@ Folder = str | os.PathLike[str]
 
 def evaluate(
     model: Model,
-    suite: str | os.PathLike[str] | Suite = "cifar10-linf",
+    suite: str | os.PathLike[str] | Suite = UsualSuite("cifar10-linf"),
     *,
     name: str | None = None,
     images: Images | None = None,
@@ -95,9 +95,10 @@ def evaluate(
     Args:
         model: a module or another callable from images (N, C, H, W) in [0, 1] to logits (N, K), a
             submission's name or folder, or a name such as `robustbench:<model id>`.
-        suite: a name, the path of a suite's file, or a suite.
+        suite: a name, the path of a suite's file, or a suite; `cifar10-linf` where neither a suite
+            nor images are given.
         name: of the candidate in the records; None: its own, or that of the model's class.
-        images: instead of a suite: (N, C, H, W) in [0, 1], or integers from 0 to 255.
+        images: in place of a suite: (N, C, H, W) in [0, 1], or integers from 0 to 255.
         labels: beside `images`: (N,) whole numbers in [0, K).
         threat_model: beside `images`: such as `bench.Linf(8 / 255)`.
         classes: beside `images`: the names in the order of the logits, or how many there are; None:
@@ -138,10 +139,7 @@ def evaluate(
     arguments = locals()
     given = {each.name: arguments[each.name] for each in fields(Settings) if _is_option(each)}
     with errors_in_python(), usual_torch():
-        is_in_hand = any(each is not None for each in (images, labels, threat_model, classes))
-        found = (
-            suite_in_hand(images, labels, threat_model, classes) if is_in_hand else suite_of(suite)
-        )
+        found, is_in_hand = suite_of_call(suite, images, labels, threat_model, classes)
         reference = reference_of(
             model, found, name, model_dir=model_dir, trust_code=trust_code, randomized=randomized
         )
@@ -154,7 +152,7 @@ def evaluate(
 
 def certify(
     model: Model,
-    suite: str | os.PathLike[str] | Suite = "cifar10-l2",
+    suite: str | os.PathLike[str] | Suite = UsualSuite("cifar10-l2"),
     *,
     sigma: float | None = None,
     name: str | None = None,
@@ -186,7 +184,8 @@ def certify(
     Args:
         model: what votes under the noise: a module or another callable from images (N, C, H, W) to
             logits (N, K). Or the name or folder of a smoothed classifier, without `sigma`.
-        suite: with a protocol that certifies.
+        suite: with a protocol that certifies; `cifar10-l2` where neither a suite nor images are
+            given.
         sigma: standard deviation of the noise, in the [0, 1] pixel scale, such as 0.25.
         procedure: `fixed`, the default, or `sequential`, which stops when the question is settled.
         noise_samples: at most so many draws a sample.
@@ -206,10 +205,7 @@ def certify(
         "again": again,
     }
     with errors_in_python(), usual_torch():
-        is_in_hand = any(each is not None for each in (images, labels, threat_model, classes))
-        found = (
-            suite_in_hand(images, labels, threat_model, classes) if is_in_hand else suite_of(suite)
-        )
+        found, is_in_hand = suite_of_call(suite, images, labels, threat_model, classes)
         base = reference_of(model, found, name, model_dir=model_dir, trust_code=trust_code)
         reference = _smoothed(base, sigma)
         settings = Settings(

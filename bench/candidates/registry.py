@@ -35,11 +35,17 @@ from bench.candidates.sources import (
     sources_of,
     unknown,
 )
-from bench.candidates.submission import FILE, SubmissionReference, inside, read_submission
+from bench.candidates.submission import (
+    FILE,
+    Submission,
+    SubmissionReference,
+    inside,
+    read_submission,
+)
 from bench.candidates.zoo import ZooSource
 from bench.errors import InputError
 from bench.modules import in_eval_mode
-from bench.suites import Suite
+from bench.suites import Suite, read_suite, suite_names
 
 ENTRY_POINT_GROUP = "bench.candidates"
 
@@ -263,12 +269,31 @@ def _origin(reference: CandidateReference) -> str:
 def _submission(folder: Path, search: Search) -> SubmissionReference:
     submission = read_submission(folder)
     if submission.dataset != search.dataset:
-        raise InputError(
-            f"{folder / FILE}: field dataset: expected {search.dataset}, the data set of suite "
-            f"{search.suite}; got {submission.dataset!r}"
-        )
+        raise InputError(_of_another_data_set(folder, submission, search))
     find_base = partial(_find_base, search=search)
     return SubmissionReference(folder, submission, search.trust_code, search.model_dir, find_base)
+
+
+def _of_another_data_set(folder: Path, submission: Submission, search: Search) -> str:
+    """Return what to do with a submission that is for another data set than the suite's."""
+    theirs = submission.dataset
+    is_shipped = shipped_submissions().get(submission.name) == folder
+    origin = "" if is_shipped else f" (field dataset of {folder / FILE})"
+    suites = [read_suite(name) for name in suite_names()]
+    # Those of the norm that was asked for come first.
+    fitting = sorted(
+        (each for each in suites if each.data.label == theirs),
+        key=lambda suite: suite.threat_model.norm != search.norm,
+    )
+    if fitting:
+        advice = f"use {' or '.join(suite.name for suite in fitting)}"
+    else:
+        known = ", ".join(sorted({suite.data.label for suite in suites}))
+        advice = f"no suite that comes with bench has {theirs}, they have {known}"
+    return (
+        f"candidate {submission.name} is for {theirs}{origin}, suite {search.suite} has "
+        f"{search.dataset}; {advice}"
+    )
 
 
 def _find_base(

@@ -76,13 +76,25 @@ class Normalize(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"mean": [0.5], "std": [0.5]}]})
 
-    mean: float | tuple[float, ...] | str
-    std: float | tuple[float, ...] | str
+    mean: float | tuple[float, ...] | str | None = None
+    """Numbers, or the name of a data set, which stands for both fields where it is alone."""
+    std: float | tuple[float, ...] | str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _of_a_data_set(cls, value: Any) -> Any:
         return {"mean": value, "std": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _both_or_a_name(self) -> Normalize:
+        given = {"mean": self.mean, "std": self.std}
+        missing = [name for name, value in given.items() if value is None]
+        if missing and not any(isinstance(value, str) for value in given.values()):
+            raise ValueError(
+                "expected mean and std, such as {mean: [0.5], std: [0.5]}, or the "
+                f"name of a data set; got no {' and no '.join(missing)}"
+            )
+        return self
 
 
 def _size(value: Any) -> Any:

@@ -124,7 +124,8 @@ def wrap(
         mean: subtracted from the images; a number, one for each channel, or the name of a data set
             whose usual mean is meant ("cifar10", "imagenet"). With three numbers, the channel of
             grey images is repeated.
-        std: what the images are then divided by, > 0; in the same forms.
+        std: what the images are then divided by, > 0; in the same forms. The name of a data set
+            for one of mean and std alone stands for both.
         resize: height and width that the network takes; one number for a square. Images of another
             size are resized, differentiably.
         interpolation: of the resize, one of `INTERPOLATIONS`; the first two are antialiased.
@@ -140,7 +141,7 @@ def wrap(
         if not callable(model):
             raise InputError(f"expected a module or a callable, got {type(model).__name__}")
         model = _Called(model)
-    mean, std = _values(mean, "mean"), _values(std, "std")
+    mean, std = _mean_and_std(mean, std)
     lengths = {len(each) for each in (mean, std) if each is not None} - {1}
     if len(lengths) > 1:
         raise InputError(
@@ -284,6 +285,25 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
     if came == 1:
         return images.expand(-1, channels, -1, -1)
     raise InputError(f"expected images with {channels} channels for this network, got {came}")
+
+
+def _mean_and_std(
+    mean: Numbers | str | None, std: Numbers | str | None
+) -> tuple[list[float] | None, list[float] | None]:
+    """Return mean and deviation; the name of a data set for one of them alone stands for both.
+
+    A network that was trained on images normalized by a data set's mean was trained on images
+    divided by its deviation too: without it the accuracy is silently too low.
+
+    Raises:
+        InputError: neither numbers nor the name of a data set whose values are known.
+    """
+    subtracted, divisor = _values(mean, "mean"), _values(std, "std")
+    if std is None and isinstance(mean, str):
+        divisor = _values(mean, "std")
+    if mean is None and isinstance(std, str):
+        subtracted = _values(std, "mean")
+    return subtracted, divisor
 
 
 def _values(value: Numbers | str | None, name: str) -> list[float] | None:

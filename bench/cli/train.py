@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A setting that differs from the preset's, such as epochs=3; repeatable.",
+    help="A setting that differs from the preset's, such as epochs=3; repeatable. "
+    "`bench list recipes RECIPE` lists a recipe's settings.",
 )
 @click.option("--resume", is_flag=True, help="Continue from the folder's checkpoint.")
 def command(

@@ -111,6 +111,7 @@ class RobustnessMonitor:
         self.every = every
         self.confidence = confidence
         self._subset = subset
+        self._steps = steps
         self._attack = ShortAttack(subset.threat_model, steps, seed)
         self._batch_size = batch_size or len(subset.indices)
         self._calls = 0
@@ -121,6 +122,17 @@ class RobustnessMonitor:
     def indices(self) -> list[int]:
         """The images' places in the data set that they were drawn from, ascending."""
         return [int(index) for index in self._subset.indices]
+
+    def __repr__(self) -> str:
+        """Return what is measured how, and what the last measurement found."""
+        ball, done = self._subset.threat_model, len(self._history)
+        last = self._history[-1] if self._history else None
+        found = f", the last one robust {last['robust']:.1%}" if last else ""
+        return (
+            f"<RobustnessMonitor: {len(self._subset.indices):,} images, "
+            f"{ball.norm}, eps = {ball.eps:.4g}, {self._steps} steps, every "
+            f"{self.every}; {done} measurement{'' if done == 1 else 's'}{found}>"
+        )
 
     def __call__(self, model: Logits, epoch: int | None = None) -> MonitorResult | None:
         """Count a call, and measure if it is one of `every`; see `measure`.

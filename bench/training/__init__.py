@@ -35,6 +35,7 @@ from bench.training.recipe import (
     TrainingProgress,
     TrainingSettings,
     TriedNumbers,
+    find_recipe,
     recipes,
     register_recipe,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "TrainingSettings",
     "TriedNumbers",
     "clean_accuracy",
+    "find_recipe",
     "fit",
     "logits",
     "make_network",

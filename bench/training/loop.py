@@ -46,11 +46,15 @@ class LoopSettings(TrainingSettings):
     read_after_the_loop: ClassVar[frozenset[str]] = frozenset()
     """Names of settings that the loop does not depend on: a checkpoint fits any value of them."""
     epochs: int = Field(ge=1)
+    """How often the training goes through its images."""
     batch_size: int = Field(default=128, ge=1)
+    """Images in a step."""
     images_per_epoch: int | None = Field(default=None, ge=1)
     """How many images an epoch takes, drawn anew for each; None for all."""
     peak_learning_rate: float = Field(default=0.2, gt=0)
+    """The highest learning rate of the schedule."""
     weight_decay: float = Field(default=5e-4, ge=0)
+    """How strongly the optimizer pulls the weights towards 0, as PyTorch takes it."""
     crop_padding: int = Field(default=0, ge=0)
     """Width in pixels of the border, out of which a random crop of the image's size is taken."""
     crop_border: Border = "black"

@@ -34,7 +34,9 @@ class NetworkSettings(LoopSettings):
     architecture: str
     """The function that makes the network, as ``module:function``."""
     architecture_args: dict[str, Any] = Field(default_factory=dict)
+    """The function's arguments; `architecture_args.NAME` sets one of them."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of stochastic gradient descent."""
     precision: Precision = "bfloat16"
     """The precision of a pass through the network; weights are always float32."""
     measure_every: int = Field(default=1, ge=1)
@@ -52,6 +54,7 @@ class OneCycleSettings(NetworkSettings):
     warm_up: float = Field(default=0.25, ge=0, lt=1)
     """Share of the training in which the learning rate rises."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target's probability that is spread over all classes."""
 
 
 def train_network(

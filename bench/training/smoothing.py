@@ -49,7 +49,9 @@ class SmoothingSettings(NetworkSettings):
     """Epochs from one division of the learning rate by 10 to the next."""
     epochs: int = Field(default=150, ge=1)
     batch_size: int = Field(default=256, ge=1)
+    """Images in a step, each in noise_draws copies."""
     peak_learning_rate: float = Field(default=0.1, gt=0)
+    """The learning rate of the first epochs."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """On all weights."""
     average_decay: float = Field(default=0.0, ge=0, lt=1)

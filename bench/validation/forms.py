@@ -166,7 +166,7 @@ def _by_type(annotation: Any, bounds: dict[str, Any]) -> Form:
     if annotation is Path:
         return Form("a path", "images")
     if origin is Literal:
-        return Form(f"one of {', '.join(map(str, arguments))}", arguments[0])
+        return Form(f"one of {', '.join(map(as_yaml, arguments))}", arguments[0])
     if origin in (Union, types.UnionType):
         forms = [form_of(each) for each in arguments if each is not type(None)]
         return Form(" or ".join(form.words for form in forms), forms[0].example)

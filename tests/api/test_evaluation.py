@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import bench
 from bench import data
+from bench.api.origin import Origin
 from bench.errors import InputError
 
 mpl.use("agg")
@@ -42,6 +44,17 @@ def test_its_numbers_are_those_of_the_records(found: bench.Evaluation) -> None:
     assert list(found.attacks.index) == ["apgd-ce", "square"]
     assert found.attacks["accuracy_after"].iloc[-1] == found.robust_accuracy
     assert f"n = {N}" in repr(found)
+
+
+def test_it_prints_a_line_that_says_variant(found: bench.Evaluation) -> None:
+    assert f"n = {N} (variant)" in repr(found)
+    ranked = found.summary.manifest.model_copy(update={"overrides": {}})
+    whole = replace(found, summary=found.summary.model_copy(update={"manifest": ranked}))
+    assert "(variant)" not in repr(whole)
+    assert repr(found.origin) == (
+        f"Origin(suite='quick', candidate='{found.name}', dataset='digits, {N} samples')"
+    )
+    assert repr(Origin()) == "Origin()"
 
 
 def test_its_adversarial_images_fool_the_model_inside_the_ball(

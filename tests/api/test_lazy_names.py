@@ -25,6 +25,12 @@ def test_every_name_of_the_interface_is_there(name: str) -> None:
     assert name in dir(bench)
 
 
+def test_completion_shows_the_interface_and_nothing_else() -> None:
+    shown = {name for name in dir(bench) if not (name.startswith("__") and name.endswith("__"))}
+    assert shown == {*bench.__all__} - {"__version__"}
+    assert {"__doc__", "__name__", "__version__"} <= {*dir(bench)}
+
+
 def test_other_names_are_missing_as_python_says_it() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'evalute'"):
         _ = bench.evalute

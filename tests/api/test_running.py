@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -205,6 +206,39 @@ def test_images_in_hand_make_a_suite_of_their_own(linear_digits: nn.Module, resu
     bench.report(results_dir=results, out=results.with_name("pages"))
 
 
+@pytest.mark.parametrize("function", [bench.evaluate, bench.certify])
+def test_a_suite_that_is_named_beside_images_is_refused(
+    function: Callable[..., bench.Evaluation], linear_digits: nn.Module, results: Path
+) -> None:
+    digits = data.load("digits").first(N)
+    given = {"images": digits.images, "labels": digits.labels, "threat_model": bench.L2(0.1)}
+    message = (
+        "expected a suite, or images, labels and threat_model in its place; got suite 'digits-l2' "
+        "and images, labels, threat_model: leave out the suite, or images and labels and "
+        "threat_model"
+    )
+    for suite in ("digits-l2", load_suite("digits-l2")):
+        with pytest.raises(InputError, match=re.escape(message)):
+            function(linear_digits, suite, **given, results_dir=results)
+    usual = inspect.signature(function).parameters["suite"].default
+    with pytest.raises(InputError, match="got suite"):  # the default's name, but named
+        function(linear_digits, str(usual), **given, results_dir=results)
+    assert repr(usual) in (repr("cifar10-linf"), repr("cifar10-l2"))  # help() shows it
+    assert not results.exists()
+
+
+def test_a_part_of_what_stands_for_a_suite_is_refused(linear_digits: nn.Module) -> None:
+    with pytest.raises(InputError, match=r"^images: expected images, labels and threat_model"):
+        bench.evaluate(linear_digits, labels=[0])
+
+
+def test_a_threat_model_beside_a_suite_is_answered_with_the_radius(
+    linear_digits: nn.Module,
+) -> None:
+    with pytest.raises(InputError, match=r"got suite 'digits-linf' and threat_model: .* use eps$"):
+        bench.evaluate(linear_digits, "digits-linf", threat_model=bench.Linf(0.1))
+
+
 def test_the_callers_modes_of_torch_change_nothing(
     linear_digits: nn.Module, suite: str, results: Path
 ) -> None:
@@ -269,7 +303,7 @@ def test_every_option_of_bench_run_is_an_argument() -> None:
             )
             for budget in (-5, 0, math.nan, math.inf, "0s", "-5m", "30", "")
         ),
-        (nn.Flatten(), {"labels": [0]}, "images: expected images, labels and threat_model"),
+        (nn.Flatten(), {"labels": [0]}, "^expected a suite, or images, labels and threat_model"),
         (nn.Flatten(), {"device": "tpu"}, "^device: expected auto, cpu or cuda, got 'tpu'"),
         (nn.Flatten(), {"name": "a/b"}, "name: expected a text without / and @"),
         (nn.Flatten(), {"procedure": "fixed"}, "^procedure cannot be used with protocol standard"),

@@ -36,6 +36,35 @@ def test_list(kind: str, name: str) -> None:
     assert name in "".join(cells)
 
 
+def test_a_recipes_settings_are_listed() -> None:
+    (adversarial, *_) = json.loads(_call("list", "recipes", "--json").output)
+    settings = {each["name"]: each for each in adversarial["settings"]}
+    assert settings["eps"] == {
+        "name": "eps",
+        "type": "a number above 0 and at most 1",
+        "required": True,
+        "default": None,
+        "meaning": "Radius of the threat model.",
+    }
+    assert settings["batch_size"]["default"] == 128
+    assert json.loads(_call("list", "recipes", "adversarial", "--json").output) == adversarial
+    shown = _call("list", "recipes", "adversarial").output
+    assert "digits-robust" in shown
+    for name, each in settings.items():
+        assert name in shown
+        assert each["meaning"].split()[0] in shown
+    assert "settings" not in _call("list", "recipes").output
+
+
+def test_a_name_beside_anything_but_recipes_is_refused() -> None:
+    result = _call("list", "suites", "digits-linf")
+    assert result.exit_code == 2
+    assert "expected no name beside suites, got 'digits-linf'" in result.output
+    result = _call("list", "recipes", "adversarail")
+    assert result.exit_code == 2
+    assert "expected a registered recipe" in result.output
+
+
 def test_train_writes_a_submission_that_can_be_run(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     arguments = ["train", "--recipe", "standard", "--dataset", "digits", "--out", str(folder)]

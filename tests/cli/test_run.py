@@ -115,7 +115,7 @@ def test_a_plan_says_what_workers_cost(
         ({"architecture": "os:system"}, [], "field architecture: expected a module below"),
         ({"architecture": "model.py:linear"}, [], "without its ending, 'model'; got 'model.py'"),
         ({"architecture_args": {"width": 3}}, [], "architecture_args: .*width"),
-        ({"dataset": "cifar10"}, [], "field dataset: expected digits"),
+        ({"dataset": "cifar10"}, [], "is for cifar10 .field dataset of .*, suite quick has digits"),
         ({"dataset": None}, [], "submission.yaml: field dataset: expected the name of the suite"),
         ({"wieghts": "x"}, [], "submission.yaml: field wieghts"),
     ],

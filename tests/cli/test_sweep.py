@@ -75,7 +75,10 @@ def test_curve_full_runs_and_page(call: Callable[..., Result], tmp_path: Path) -
         (["--alphas", "half"], "got 'half'"),
         (["--alphas", "0:1:1e-9"], "at most 1000 weights"),
         (["--full", "0.5,-0.1"], r"--full: expected weights in \[0, 1\], got -0.1"),
-        (["--robust", "cifar100-robust"], "field dataset: expected digits"),
+        (
+            ["--robust", "cifar100-robust"],
+            "cifar100-robust is for cifar100, suite quick has digits; use cifar100",
+        ),
     ],
 )
 def test_wrong_input_is_named_and_nothing_runs(

@@ -225,3 +225,13 @@ def test_models_that_cannot_be_measured_are_refused(
     with pytest.raises(InputError, match="got"):
         monitor.measure(nn.Sequential(nn.Flatten(), nn.Linear(3, 10)))
     assert network.training
+
+
+def test_it_prints_what_it_measures_and_what_it_found(
+    network: nn.Sequential, monitor: bench.RobustnessMonitor
+) -> None:
+    before = repr(monitor)
+    assert f"{len(monitor.indices)} images, Linf, eps = " in before
+    assert before.endswith("every 1; 0 measurements>")
+    found = monitor.measure(network)
+    assert repr(monitor).endswith(f"; 1 measurement, the last one robust {found.robust:.1%}>")

@@ -45,6 +45,7 @@ class AdversarialSettings(OneCycleSettings):
     eps: Annotated[Number, Field(gt=0, le=1)]
     """Radius of the threat model."""
     attack_steps: int = Field(default=1, ge=1)
+    """Gradient steps of the attack on each batch."""
     attack_step_size: float = Field(default=1.0, gt=0)
     """In units of eps."""
     attack_noise: float = Field(default=1.0, ge=0)

@@ -65,10 +65,13 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
     )  # fmt: skip
     held_out: int = Field(default=500, ge=1)
     accurate_layers: tuple[str, str]
-    """See ``bench.candidates.adaptive_mix.AdaptiveMix``, also for the next three."""
+    """Submodules of the accurate base whose outputs the mixing network reads."""
     robust_layers: tuple[str, str]
+    """The same of the robust base."""
     version: int = 4
+    """3 adds the second pair of feature maps as they are, 4 through a 1x1 convolution."""
     planes: tuple[int, ...]
+    """Channels of the mixing network's blocks."""
 
     epochs: int = Field(default=3, ge=1)
     batch_size: int = Field(default=32, ge=1)
@@ -78,6 +81,7 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
     """Share of the training after which the learning rate has reached 1 - 1/e of its course."""
     weight_decay: float = Field(default=1e-5, ge=0)
     gradient_clip: float = Field(default=10.0, gt=0)
+    """The largest L2 norm of all gradients together."""
     average_decay: float = Field(default=0.0, ge=0, lt=1)
 
     cross_entropy: float = Field(default=0.0, ge=0)
@@ -101,7 +105,9 @@ class MixingNetworkSettings(MixSettings, LoopSettings, MixAttackSettings):
     alpha_step: float = Field(default=0.05, gt=0, le=1)
     """Distance of the ends of alpha's range to choose from: 1, 1 - alpha_step, ..., 0."""
     gamma_scales: tuple[Scale, ...] = Field(default=(1.0, 2.0, 4.0), min_length=1)
+    """Factors on gamma to choose from."""
     gamma_biases: tuple[float, ...] = Field(default=(0.0, 0.4, 1.0, 1.6), min_length=1)
+    """What is added to gamma, to choose from."""
     lowest_alpha: float = Field(default=0.0, ge=0, lt=1)
     """The lowest end to choose from."""
 

@@ -31,6 +31,7 @@ class SmoothAdvSettings(SmoothingSettings):
     attack_steps: int = Field(default=10, ge=1)
     """T, steps of length 2 eps / T."""
     warm_up_epochs: int = Field(default=10, ge=1)
+    """Epochs until the ball has its full radius."""
 
 
 def loss(settings: SmoothAdvSettings, batch: NoisyBatch) -> Tensor:

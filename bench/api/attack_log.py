@@ -37,7 +37,7 @@ class RunLog:
     """Follows a run block by block.
 
     Several processes may be at several attacks at once, so an attack's accuracy is told when the
-    last sample that stood before it has passed it.
+    last sample that survived before it has passed it.
     """
 
     def __init__(self, names: Sequence[str], samples: int, lines: Lines) -> None:
@@ -117,7 +117,7 @@ class RunLog:
             self._broken[stage, attempts.index] = attempts.outcome == "broken"
 
     def _entering(self, stage: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Return which samples (N,) stand before an attack, as far as is known."""
+        """Return which samples (N,) survive before an attack, as far as is known."""
         standing: np.ndarray[tuple[int], np.dtype[np.bool_]] = self._clean & ~self._broken[
             :stage
         ].any(axis=0)

@@ -43,7 +43,7 @@ class AttackSettings:
     Attributes:
         norm: of the ball: Linf or L2.
         eps: its radius, in the [0, 1] pixel scale.
-        attacks: in their order, each on the samples that stood the earlier ones.
+        attacks: in their order, each on what survives the earlier ones.
         seed: of all random draws, in [0, 2^64).
         batch_size: images in one pass; None: what fills the device.
         randomized: whether the model's logits change from call to call; None: it is tried.

@@ -13,7 +13,7 @@ What all of them share:
 * `images` are (N, C, H, W), floating-point, in [0, 1], on any device. They are attacked as float32.
   `labels` are (N,) integers in [0, K).
 * What comes back is a new tensor of the images' shape, device and dtype (float32 for images of half
-  precision, which rounding would take out of the ball). A sample that stands comes back as its
+  precision, which rounding would take out of the ball). A sample that survives comes back as its
   clean image, as does one that is classified wrongly to begin with. So the robust accuracy is the
   accuracy on what comes back.
 * Every image that comes back is in [0, 1], and within `eps` of its clean image up to the rounding
@@ -77,7 +77,7 @@ def apgd(
         batch_size: images in one pass; by default what fills the device.
 
     Returns:
-        (N, C, H, W): adversarial images, and the clean ones of samples that stand.
+        (N, C, H, W): adversarial images, and the clean ones of samples that survive.
 
     Raises:
         InputError: an argument is of the wrong form or out of its range.
@@ -129,7 +129,7 @@ def fab(
         batch_size: images in one pass; by default what fills the device.
 
     Returns:
-        (N, C, H, W): adversarial images, and the clean ones of samples that stand.
+        (N, C, H, W): adversarial images, and the clean ones of samples that survive.
 
     Raises:
         InputError: an argument is of the wrong form or out of its range.
@@ -171,7 +171,7 @@ def square(
         batch_size: images in one pass; by default what fills the device.
 
     Returns:
-        (N, C, H, W): adversarial images, and the clean ones of samples that stand.
+        (N, C, H, W): adversarial images, and the clean ones of samples that survive.
 
     Raises:
         InputError: an argument is of the wrong form or out of its range.
@@ -193,7 +193,7 @@ def autoattack(
     """Return adversarial images by standard AutoAttack.
 
     APGD on the cross-entropy, APGD on the targeted difference of logits ratio, targeted FAB and
-    Square, each with its authors' budget and on the samples that stood the earlier ones (Croce and
+    Square, each with its authors' budget and on what survives the earlier ones (Croce and
     Hein 2020, arXiv 2003.01690). `bench.autoattack.AutoAttack` has its other versions, a log and
     resumption. See the module for what is common to all attacks.
 
@@ -207,7 +207,7 @@ def autoattack(
         batch_size: images in one pass; by default what fills the device.
 
     Returns:
-        (N, C, H, W): adversarial images, and the clean ones of samples that stand.
+        (N, C, H, W): adversarial images, and the clean ones of samples that survive.
 
     Raises:
         InputError: an argument is of the wrong form or out of its range.

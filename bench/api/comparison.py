@@ -23,11 +23,11 @@ class Comparison:
         names: of the two candidates.
         n_examples: shared samples.
         robust_accuracies: of the two on these samples, in [0, 1].
-        only_first, only_second: samples on which one stands and the other does not.
+        only_first, only_second: samples that survive in one and not in the other.
         p_value: of McNemar's exact test, two-sided: how likely differences as uneven would be if
-            both were as likely to stand where they differ.
+            both were as likely to survive where they differ.
         differing: those samples, one row each, by `index`: `label`, `first` and `second`, which say
-            whether each stands.
+            whether each survives.
     """
 
     names: tuple[str, str]
@@ -47,7 +47,7 @@ class Comparison:
         first, second = (percent(each) for each in self.robust_accuracies)
         return (
             f"<Comparison on {self.n_examples} samples: {self.names[0]} {first}%, {self.names[1]} "
-            f"{second}%, difference {points(self.difference)} points; {self.only_first} stand only "
+            f"{second}%, difference {points(self.difference)} points; {self.only_first} survive only "
             f"in the first, {self.only_second} only in the second, McNemar p = {self.p_value:.3g}>"
         )
 

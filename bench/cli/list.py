@@ -90,7 +90,7 @@ def _suites() -> list[dict[str, Any]]:
             "name": suite.name,
             "version": suite.version,
             "title": suite.title,
-            "protocols": list(suite.protocols),
+            "protocols": list(suite.protocol_names),
             "candidates": sorted(
                 {name for protocol in suite.protocols for name in suite.candidates_of(protocol)}
             ),

@@ -47,8 +47,8 @@ class Comparison:
         first, second = (percent(each) for each in self.robust_accuracies)
         return (
             f"<Comparison on {self.n_examples} samples: {self.names[0]} {first}%, {self.names[1]} "
-            f"{second}%, difference {points(self.difference)} points; {self.only_first} survive only "
-            f"in the first, {self.only_second} only in the second, McNemar p = {self.p_value:.3g}>"
+            f"{second}%, difference {points(self.difference)} points; {self.only_first} survive "
+            f"only in the first, {self.only_second} only in the second, McNemar p = {self.p_value:.3g}>"
         )
 
 

@@ -45,10 +45,11 @@ class Comparison:
 
     def __repr__(self) -> str:
         first, second = (percent(each) for each in self.robust_accuracies)
+        p_value = f"{self.p_value:.3g}"
         return (
             f"<Comparison on {self.n_examples} samples: {self.names[0]} {first}%, {self.names[1]} "
             f"{second}%, difference {points(self.difference)} points; {self.only_first} survive "
-            f"only in the first, {self.only_second} only in the second, McNemar p = {self.p_value:.3g}>"
+            f"only in the first, {self.only_second} only in the second, McNemar p = {p_value}>"
         )
 
 

@@ -20,7 +20,7 @@ from bench.store import Store
 from bench.store.manifest import Selection
 from bench.store.records import Certificates, CertificationBlock, Witnesses
 from bench.suites import Suite
-from tests.pages.runs import make_manifest
+from tests.pages.runs import make_manifest, save_unreadable
 from tests.silent import SilentObserver
 
 N = 12
@@ -86,6 +86,20 @@ def test_a_log_that_claims_too_much_is_flagged(
         summary = kind.summarise(manifest, tables, [], {}, "2026-01-01T11:00:00+00:00")
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
     assert _flags(_candidate(linear_digits, mixed), store, "standard") == {"unsound-certificate"}
+
+
+def test_runs_that_cannot_be_read_are_left_out_and_named_once(
+    linear_digits: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, candidate = Store(tmp_path), _candidate(linear_digits, mixed=False)
+    old = save_unreadable(store, "own")
+    assert _flags(candidate, store, "standard") == set()
+    (attacked,) = tmp_path.glob("own/it/*/witnesses.npz")
+    attacked.write_bytes(b"damaged")
+    assert _flags(candidate, store, "certified") == set()
+    for path, reason in ((old, "expected schema version 2, got 1"), (attacked, "damaged")):
+        (told,) = [each for each in caplog.messages if str(path) in each]
+        assert reason in told
 
 
 def test_one_witness_a_sample_is_looked_at_the_farthest_inside() -> None:

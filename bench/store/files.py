@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,8 +20,12 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import InputError
+from bench.store.kinds import kind_named
 from bench.store.manifest import SCHEMA_VERSION
 from bench.validation import explain
+
+MANIFEST, SUMMARY = "manifest.json", "run.json"
+"""Names of a run's records."""
 
 LONGEST_NAME = 150
 """Most characters in a file's name. File systems allow 255 bytes; the rest is left for endings."""
@@ -125,11 +130,22 @@ def read_json(path: Path, kind: type[RecordType]) -> RecordType:
 
 
 def damage_error(path: Path, error: Exception) -> InputError:
-    """Return the error that names a damaged file and the way out."""
+    """Return the error that names a damaged file of a run and the way out."""
     reason = " ".join(str(error).split())[:160]
     return InputError(
-        f"{path}: damaged ({reason}); the same `bench run` sets it aside and computes it again"
+        f"{path}: damaged ({reason}); {_command(path.parent)} sets it aside and makes it again"
     )
+
+
+def _command(folder: Path) -> str:
+    """Return, in words, the command that makes the run in a folder."""
+    for name, within in ((MANIFEST, ()), (SUMMARY, ("manifest",))):
+        with contextlib.suppress(*UNREADABLE, TypeError, InputError):
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            for key in within:
+                content = content[key]
+            return f"the same `{kind_named(content['kind']).command}`"
+    return "the command that made it"
 
 
 def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:

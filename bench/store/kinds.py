@@ -57,6 +57,7 @@ class Kind(ABC):
         name: the name in manifests.
         maker: module:class of the `bench.runs.kind.RunnableKind` that makes such runs, if it is
             another class. Readers do not import it.
+        command: the command that makes such runs, which also mends them.
         block: type of the blocks that its engine yields.
         summary: type of its summary.
         columns: the columns of its tables.
@@ -71,6 +72,7 @@ class Kind(ABC):
 
     name: str
     maker: str = ""
+    command: str = "bench run"
     block: type[Block]
     summary: type[Summary]
     columns: Columns

@@ -15,6 +15,8 @@ import pandas as pd
 
 from bench.errors import FULL, EvaluationError, InputError, full_disk
 from bench.store.files import (
+    MANIFEST,
+    SUMMARY,
     UNREADABLE,
     damage_error,
     read_json,
@@ -32,7 +34,6 @@ from bench.store.records import Block, ImageArray, Witnesses
 from bench.store.summary import Summary
 from bench.store.tables import SMALLEST_COLUMNS, Tables
 
-MANIFEST, SUMMARY = "manifest.json", "run.json"
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
 GALLERY = "gallery.npz"
 SMALLEST, SMALLEST_IMAGES = "smallest.parquet", "smallest.npz"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.errors import InputError
-from bench.store.files import safe_name
+from bench.store.files import MANIFEST, safe_name
 from bench.store.kinds import Kind
 from bench.store.manifest import Manifest
-from bench.store.run_folder import MANIFEST, RunFolder
+from bench.store.run_folder import RunFolder
 from bench.store.summary import Summary
 
 Found = TypeVar("Found")

@@ -29,7 +29,7 @@ from bench.runs.full_checks import full_checks
 from bench.runs.kind import MadeKind, RunnableKind, join_records, runnable_kind
 from bench.runs.manifest import make_manifest
 from bench.runs.observer import Observer
-from bench.runs.resume import choose_folder, finished_blocks, is_sound
+from bench.runs.resume import choose_folder, finished_blocks, is_sound, restore_manifest
 from bench.runs.rounds import run_in_rounds
 from bench.runs.run_events import RunEvents
 from bench.runs.settings import Settings
@@ -111,7 +111,8 @@ def evaluate(
         observer.notice(notice)
     folder, manifest = choose_folder(plan.manifest, store, settings.again, observer.notice)
     with folder.locked():
-        if folder.is_complete and is_sound(folder, observer):
+        restore_manifest(folder, manifest, observer.notice)
+        if folder.is_complete and is_sound(folder, observer.notice):
             summary, reused = folder.summary(), True
         else:
             if inspected is None:

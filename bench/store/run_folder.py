@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from bench.errors import FULL, EvaluationError, InputError, full_disk
 from bench.store.files import (
@@ -37,6 +38,12 @@ from bench.store.tables import SMALLEST_COLUMNS, Tables
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
 GALLERY = "gallery.npz"
 SMALLEST, SMALLEST_IMAGES = "smallest.parquet", "smallest.npz"
+
+
+class _OfSummary(BaseModel):
+    """What a summary of any kind of run has of its manifest."""
+
+    manifest: Manifest
 
 
 class RunFolder:
@@ -122,6 +129,16 @@ class RunFolder:
             (self.path / "parts").mkdir(exist_ok=True)
             write_json(self.path / MANIFEST, manifest)
 
+    def replace_manifest(self, manifest: Manifest) -> Path | None:
+        """Write a damaged or missing manifest again, and set the damaged one aside.
+
+        Returns:
+            the new path of the damaged one; None if it was missing.
+        """
+        aside = set_aside(self.path / MANIFEST) if self.has_begun else None
+        write_json(self.path / MANIFEST, manifest)
+        return aside
+
     def manifest(self) -> Manifest:
         """Return the manifest.
 
@@ -129,6 +146,14 @@ class RunFolder:
             InputError: it is damaged or of another schema version.
         """
         return read_json(self.path / MANIFEST, Manifest)
+
+    def manifest_in_summary(self) -> Manifest:
+        """Return the copy of the manifest that the summary of a complete run has.
+
+        Raises:
+            InputError: the summary is damaged or of another schema version.
+        """
+        return read_json(self.path / SUMMARY, _OfSummary).manifest
 
     @property
     def kind(self) -> Kind:
@@ -295,19 +320,26 @@ class RunFolder:
         )
 
     def set_aside_damaged(self, damaged: Sequence[Path]) -> list[Path]:
-        """Rename what is damaged: the summary if only that is damaged, otherwise the whole run.
+        """Rename what is damaged: manifest and summary alone if no other file is, else the whole run.
 
         Returns:
             the new paths.
         """
-        if all(path.name == SUMMARY for path in damaged):
+        if all(path.name in (MANIFEST, SUMMARY) for path in damaged):
             return [set_aside(path) for path in damaged]
         aside = set_aside(self.path)
         (self.path / "parts").mkdir(parents=True)
         return [aside / path.name for path in damaged]
 
     def verify_tables(self) -> list[Path]:
-        """Read all files of a complete run and return those that are damaged or missing."""
+        """Read all files of a complete run and return those that are damaged or missing.
+
+        Without its manifest no file can be judged, so that a damaged one is returned alone.
+        """
+        try:
+            self.manifest()
+        except InputError:
+            return [self.path / MANIFEST]
         damaged = []
         broken = False
         for name in (SAMPLES, ATTEMPTS):

@@ -245,9 +245,11 @@ def _tables(
 ) -> tuple[Tables, dict[str, float | str]]:
     """Return the tables and the engine's record, from the blocks or from the files."""
     task, manifest = plan.task, folder.manifest()
-    if folder.has_tables:
-        events.notice("summed up again from its tables; how the engine made them is lost")
-        return folder.tables(task.images.numpy(), task.indices.tolist()), {}
+    if folder.can_be_summed_up:
+        record = folder.engine_record()
+        lost = "; how the engine made them is lost" if record is None else ""
+        events.notice(f"summed up again from its tables{lost}")
+        return folder.tables(task.images.numpy(), task.indices.tolist()), record or {}
     if "batch_size" not in manifest.engine_settings:
         size = fitting_size(task.module, task, task.batch_size, differentiable=False)
         if size < task.batch_size:

@@ -11,8 +11,9 @@ import re
 import time
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +27,9 @@ from bench.validation import explain
 
 MANIFEST, SUMMARY = "manifest.json", "run.json"
 """Names of a run's records."""
+
+BESIDE = b"bench"
+"""Key of what a parquet file keeps beside its table."""
 
 LONGEST_NAME = 150
 """Most characters in a file's name. File systems allow 255 bytes; the rest is left for endings."""
@@ -148,12 +152,34 @@ def _command(folder: Path) -> str:
     return "the command that made it"
 
 
-def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:
-    """Write a table as a whole, as parquet with checksums of its pages."""
+def write_table(
+    path: Path, table: pd.DataFrame, schema: pa.Schema, beside: Mapping[str, Any] | None = None
+) -> None:
+    """Write a table as a whole, as parquet with checksums of its pages.
+
+    Args:
+        beside: plain data that the file keeps beside the table, see `read_beside`.
+    """
     buffer = io.BytesIO()
     content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    if beside is not None:
+        kept = {**(content.schema.metadata or {}), BESIDE: json.dumps(beside).encode()}
+        content = content.replace_schema_metadata(kept)
     pq.write_table(content, buffer, write_page_checksum=True)
     write(path, buffer.getvalue())
+
+
+def read_beside(path: Path) -> dict[str, Any] | None:
+    """Return the plain data that a table's file keeps beside it; None if it keeps none.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        kept = (pq.read_schema(path).metadata or {}).get(BESIDE)
+        return None if kept is None else dict(json.loads(kept))
+    except (*UNREADABLE, TypeError) as error:
+        raise damage_error(path, error) from error
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -61,6 +61,8 @@ class Kind(ABC):
         block: type of the blocks that its engine yields.
         summary: type of its summary.
         columns: the columns of its tables.
+        needs_record: whether its summary says what the engine's record alone tells, so that its
+            tables are not enough to make it again.
         is_ranked: whether its accuracies are on the leaderboard, beside published ones.
         has_witnesses: whether it keeps an adversarial image for each broken sample, so that the
             sample is broken in other runs of the candidate too.
@@ -76,6 +78,7 @@ class Kind(ABC):
     block: type[Block]
     summary: type[Summary]
     columns: Columns
+    needs_record = False
     is_ranked = False
     has_witnesses = False
     certifies = False

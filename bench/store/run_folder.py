@@ -20,6 +20,7 @@ from bench.store.files import (
     SUMMARY,
     UNREADABLE,
     damage_error,
+    read_beside,
     read_json,
     read_table,
     set_aside,
@@ -34,6 +35,18 @@ from bench.store.packing import apply_difference, block_arrays, pack_witnesses, 
 from bench.store.records import Block, ImageArray, Witnesses
 from bench.store.summary import Summary
 from bench.store.tables import SMALLEST_COLUMNS, Tables
+
+__all__ = [
+    "ATTEMPTS",
+    "GALLERY",
+    "MANIFEST",
+    "SAMPLES",
+    "SMALLEST",
+    "SMALLEST_IMAGES",
+    "SUMMARY",
+    "WITNESSES",
+    "RunFolder",
+]
 
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
 GALLERY = "gallery.npz"
@@ -174,6 +187,7 @@ class RunFolder:
 
     def append(self, block: Block) -> None:
         """Keep a finished block."""
+        (self.path / "parts").mkdir(exist_ok=True)
         # Images under attack hardly compress, and trying takes longer than all else here.
         buffer = io.BytesIO()
         np.savez(buffer, **block_arrays(block))
@@ -204,12 +218,16 @@ class RunFolder:
     ) -> None:
         """Write the tables and the summary, then remove the parts.
 
+        The engine's record is kept beside the table of attempts too, so that a summary which is
+        made again from the tables has it.
+
         Args:
             clean_images: (n, C, H, W), the clean image of each witness.
             smallest_clean: (m, C, H, W), those of the smallest perturbations, if there are any.
         """
         write_table(self.path / SAMPLES, tables.samples, tables.columns.samples)
-        write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
+        record = summary.engine_record
+        write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts, record)
         if tables.witnesses is not None:
             write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
             write(self.path / GALLERY, pack_gallery(tables.witnesses, clean_images))
@@ -240,6 +258,16 @@ class RunFolder:
             InputError: the file is missing or damaged.
         """
         return read_table(self.path / ATTEMPTS)
+
+    def engine_record(self) -> dict[str, float | str] | None:
+        """Return the engine's record from the table of attempts.
+
+        Tables of earlier releases have none: None.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_beside(self.path / ATTEMPTS)
 
     def witnesses(
         self, images: ImageArray, indices: Sequence[int], others: bool = False
@@ -298,10 +326,16 @@ class RunFolder:
         return path.stat().st_size if path.exists() else 0
 
     @property
-    def has_tables(self) -> bool:
-        """Whether all tables are written, so that only the summary can be missing."""
+    def can_be_summed_up(self) -> bool:
+        """Whether all that a summary is made from is written, so that only the summary is missing.
+
+        Raises:
+            InputError: the manifest or the table of attempts is damaged.
+        """
         names = (SAMPLES, ATTEMPTS)
-        return not (self.path / "parts").is_dir() and all((self.path / n).is_file() for n in names)
+        if (self.path / "parts").is_dir() or not all((self.path / n).is_file() for n in names):
+            return False
+        return not self.kind.needs_record or self.engine_record() is not None
 
     def tables(self, images: ImageArray, indices: Sequence[int]) -> Tables:
         """Return all tables of a complete run; arguments as in `witnesses`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from torch import nn
 
 from bench import data
@@ -11,6 +12,7 @@ from bench.candidates import Candidate
 from bench.runs.session import RunResult, evaluate
 from bench.runs.settings import Settings
 from bench.store import Store
+from bench.store.summary import ExpressSummary
 from bench.suites import load_suite
 from bench.suites.suite import AttackChoice
 from tests.silent import SilentObserver
@@ -65,3 +67,40 @@ def test_an_unfinished_run_with_a_damaged_manifest_goes_on(
     resumed, _ = _run(linear_digits, tmp_path / "begun")
     assert resumed.folder.path == folder.path
     assert resumed.summary.robust_accuracy == first.summary.robust_accuracy
+
+
+def test_an_express_run_that_is_summed_up_again_says_what_is_left(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    first, _ = _run(linear_digits, tmp_path, "express")
+    assert isinstance(first.summary, ExpressSummary)
+    assert (first.summary.left is None) == bool(first.summary.escalated)
+    record = first.folder.path / "run.json"
+    record.write_text("{")
+    again, notices = _run(linear_digits, tmp_path, "express")
+    assert notices[1:] == ["summed up again from its tables"]
+    assert again.summary == first.summary.model_copy(update={"finished": again.summary.finished})
+
+    # Tables of earlier releases lack the engine's record: such a run is made again.
+    attempts = first.folder.path / "attempts.parquet"
+    pq.write_table(pq.read_table(attempts).replace_schema_metadata(None), attempts)
+    assert _run(linear_digits, tmp_path, "express")[0].reused
+    record.write_text("{")
+    again, notices = _run(linear_digits, tmp_path, "express")
+    assert isinstance(again.summary, ExpressSummary)
+    assert not any("summed up" in notice for notice in notices)
+    assert again.summary.left == first.summary.left
+    assert again.summary.escalated == first.summary.escalated
+    assert not (again.folder.path / "parts").exists()
+
+
+def test_tables_of_earlier_releases_are_summed_up_without_the_engine_record(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    first, _ = _run(linear_digits, tmp_path)
+    attempts = first.folder.path / "attempts.parquet"
+    pq.write_table(pq.read_table(attempts).replace_schema_metadata(None), attempts)
+    (first.folder.path / "run.json").write_text("{")
+    again, notices = _run(linear_digits, tmp_path)
+    assert notices[1:] == ["summed up again from its tables; how the engine made them is lost"]
+    assert again.summary.robust_accuracy == first.summary.robust_accuracy

@@ -40,6 +40,8 @@ def check(
 ) -> list[Check]:
     """Compare complete runs with all claims about them.
 
+    Runs that cannot be read are left out and logged.
+
     Args:
         suite: only claims of this suite.
         candidate: only claims about candidates with this name, pattern or published id.
@@ -47,8 +49,9 @@ def check(
         accepted: earlier results of this project; None: those that ship with the package.
 
     Raises:
-        InputError: an unknown suite, a wrong claims file, or damaged runs.
+        InputError: an unknown suite, a wrong claims file, or a run's damaged table.
     """
+    store = Store(store.root, skips_unreadable=True)
     definitions = [read_suite(name) for name in ([suite] if suite else suite_names())]
     checks: list[Check] = []
     for definition in definitions:

@@ -45,7 +45,7 @@ def command(
     suite = load_suite(suite_name)
     dataset = data.load_source(suite.data, data_dir, suite.n_examples)
     outcome = import_certification_log(
-        file, suite, dataset, candidate, sigma, Store(results_dir), source
+        file, suite, dataset, candidate, sigma, Store(results_dir), source, click.echo
     )
     with Display() as display:
         display.result(outcome)

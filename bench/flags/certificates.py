@@ -8,8 +8,9 @@ has no answer there, which no vote can mend.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ MOST_WITNESSES = 32
 """How many witnesses a flag looks at."""
 VOTES_AT_ONCE = 250
 SIGMA_TOLERANCE = 1e-9
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -216,31 +219,44 @@ def proved_by(manifest: Manifest, samples: DataFrame) -> Proved:
 
 
 def proved_in(store: Store, manifest: Manifest, sigma: float) -> list[Proved]:
-    """Return what a store's complete certifications of a run's candidate and data set proved."""
-    return [
-        proved_by(folder.manifest(), folder.samples())
-        for folder in _others(store, manifest)
-        if folder.kind.certifies and _certifies(folder.manifest(), manifest, sigma)
-    ]
+    """Return what a store's complete certifications of a run's candidate and data set proved.
+
+    Runs that cannot be read are left out and logged.
+    """
+
+    def proved(folder: RunFolder, other: Manifest) -> Proved | None:
+        if not kind_named(other.kind).certifies or not _certifies(other, manifest, sigma):
+            return None
+        return proved_by(other, folder.samples())
+
+    return _in_others(store, manifest, proved)
 
 
 def witnesses_in(store: Store, manifest: Manifest, dataset: Dataset) -> list[Witnesses]:
-    """Return the witnesses of a store's complete runs of a run's candidate and data set."""
+    """Return the witnesses of a store's complete runs of a run's candidate and data set.
+
+    Runs that cannot be read are left out and logged.
+    """
     images, indices = dataset.images.numpy(), dataset.indices.tolist()
-    found = [
-        folder.witnesses(images, indices, others=True)
-        for folder in _others(store, manifest)
-        if not folder.kind.certifies and same_candidate(folder.manifest(), manifest)
-    ]
-    return [each for each in found if each is not None]
+
+    def witnesses(folder: RunFolder, other: Manifest) -> Witnesses | None:
+        if kind_named(other.kind).certifies or not same_candidate(other, manifest):
+            return None
+        return folder.witnesses(images, indices, others=True)
+
+    return _in_others(store, manifest, witnesses)
 
 
-def _others(store: Store, manifest: Manifest) -> list[RunFolder]:
-    return [
-        folder
-        for folder in store.runs(manifest.suite)
-        if folder.is_complete and folder.manifest().dataset.name == manifest.dataset.name
-    ]
+def _in_others(
+    store: Store, manifest: Manifest, read: Callable[[RunFolder, Manifest], Found | None]
+) -> list[Found]:
+    """Return what `read` finds in the readable, complete runs of a run's suite on its data set."""
+
+    def found(folder: RunFolder) -> Found | None:
+        other = folder.manifest()
+        return read(folder, other) if other.dataset.name == manifest.dataset.name else None
+
+    return [each for each in store.readable(found, manifest.suite) if each is not None]
 
 
 def _certifies(other: Manifest, manifest: Manifest, sigma: float) -> bool:

@@ -92,4 +92,5 @@ class ImportedWitnessesRecords(AttackedRecords):
     """Adversarial images of others, tried once each."""
 
     name = "imported-witnesses"
+    command = "bench import-witnesses"
     is_imported = True

@@ -59,6 +59,7 @@ class ImportedLogRecords(CertifiedRecords):
     """A certification log that others published."""
 
     name = "imported-log"
+    command = "bench import-certify-log"
     is_imported = True
 
 

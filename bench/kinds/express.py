@@ -14,6 +14,7 @@ class ExpressRecords(AttackedRecords):
     name = "express"
     maker = "bench.runs.express:Express"
     summary = ExpressSummary
+    needs_record = True
 
     def overview(self, summary: AttackedSummary) -> Overview:
         """Return the accuracy as an upper bound, what is left to break, and a row an attack."""

@@ -16,6 +16,7 @@ class SweepRecords(Kind):
 
     name = "sweep"
     maker = "bench.runs.sweep:Sweep"
+    command = "bench sweep"
     block = SweepBlock
     summary = SweepSummary
     columns = Columns(

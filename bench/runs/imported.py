@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bench.data import Dataset
 from bench.runs.kind import MadeKind
-from bench.runs.resume import choose_folder
+from bench.runs.resume import choose_folder, is_sound, restore_manifest
 from bench.runs.session import RunResult, complete
 from bench.store import Store
 from bench.store.manifest import Manifest
@@ -22,7 +22,7 @@ def keep(
     read: Callable[[], tuple[Tables, Sequence[Flag]]],
     notice: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
-    """Keep a run that was made elsewhere.
+    """Keep a run that was made elsewhere; damaged files of an earlier import are set aside.
 
     Args:
         kind: kind of the run.
@@ -31,11 +31,15 @@ def keep(
         notice: called with messages for the user that are no errors.
 
     Returns:
-        the run; reused if the same file was imported before.
+        the run; reused if the same file was imported before and its run is sound.
+
+    Raises:
+        InputError: another process writes the run, or the results folder cannot be written.
     """
     folder, manifest = choose_folder(manifest, store, again=False, notice=notice)
     with folder.locked():
-        if folder.is_complete:
+        restore_manifest(folder, manifest, notice)
+        if folder.is_complete and is_sound(folder, notice):
             return RunResult(folder.summary(), folder, reused=True)
         folder.begin(manifest)
         tables, raised = read()

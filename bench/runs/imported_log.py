@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def import_certification_log(
     sigma: float,
     store: Store,
     source: str = "",
+    notice: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
     """Import a certification log into the store, completely or not at all.
 
@@ -45,6 +47,7 @@ def import_certification_log(
         candidate: name of the log's classifier.
         sigma: standard deviation of its noise.
         source: origin of the log.
+        notice: called with messages for the user that are no errors.
 
     Raises:
         InputError: a line of the log is wrong, sigma is not above 0, the suite certifies nothing,
@@ -80,7 +83,7 @@ def import_certification_log(
     )
     kind = ImportedLog()
     block = CertificationBlock(key=protocol, seconds=0.0, certificates=certificates)
-    return keep(kind, manifest, dataset, store, lambda: (kind.join([block]), []))
+    return keep(kind, manifest, dataset, store, lambda: (kind.join([block]), []), notice)
 
 
 def _selection(index: IntArray, size: int) -> tuple[Selection, dict[str, object]]:

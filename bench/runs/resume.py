@@ -28,7 +28,7 @@ def choose_folder(
     """
     found: tuple[RunFolder, Manifest] | None = None
     others: list[str] = []
-    while (folder := store.folder(manifest)).has_begun:
+    while _has_begun(folder := store.folder(manifest)):
         recorded = _recorded(folder)
         # Whoever resumes an unreadable run sets its damaged files aside. A log comes without its
         # candidate: the digests of suite, data and file say all of it.
@@ -55,9 +55,14 @@ def choose_folder(
     return folder, manifest
 
 
+def _has_begun(folder: RunFolder) -> bool:
+    """Return whether a run has begun; one that is complete may have lost its manifest."""
+    return folder.has_begun or folder.is_complete
+
+
 def _recorded(folder: RunFolder) -> Manifest | None:
-    """Return the manifest of a run that has begun; None if it is damaged."""
-    for read in (folder.manifest, lambda: folder.summary().manifest):
+    """Return the manifest of a run that has begun, or the summary's copy; None if both fail."""
+    for read in (folder.manifest, folder.manifest_in_summary):
         with contextlib.suppress(InputError):
             return read()
     return None
@@ -79,11 +84,33 @@ def _before_a_change(manifest: Manifest, store: Store) -> str | None:
     return None
 
 
-def is_sound(folder: RunFolder, observer: Observer) -> bool:
+def restore_manifest(folder: RunFolder, manifest: Manifest, notice: Callable[[str], None]) -> None:
+    """Write the manifest of a run again that is damaged or missing; a damaged one is set aside.
+
+    Args:
+        folder: which must be locked.
+        manifest: what is written, unless the summary has the run's own. Both decide the same
+            result, since the folder's name is their digest; they may name another machine and time.
+        notice: called with what was done.
+    """
+    if not _has_begun(folder):
+        return
+    with contextlib.suppress(InputError):
+        folder.manifest()
+        return
+    recorded = _recorded(folder)
+    if recorded is not None and recorded.run == manifest.run:
+        manifest = recorded
+    aside = folder.replace_manifest(manifest)
+    what = f"damaged, set aside as {aside}" if aside else f"{folder.path}: without a manifest"
+    notice(f"{what}; the manifest is written again")
+
+
+def is_sound(folder: RunFolder, notice: Callable[[str], None]) -> bool:
     """Return whether a complete run's files can be read; damaged ones are set aside."""
     damaged = folder.verify_tables()
     for moved in folder.set_aside_damaged(damaged) if damaged else ():
-        observer.notice(f"damaged, set aside as {moved}; what it held is computed again")
+        notice(f"damaged, set aside as {moved}; what it held is made again")
     return not damaged
 
 

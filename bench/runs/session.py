@@ -29,7 +29,7 @@ from bench.runs.full_checks import full_checks
 from bench.runs.kind import MadeKind, RunnableKind, join_records, runnable_kind
 from bench.runs.manifest import make_manifest
 from bench.runs.observer import Observer
-from bench.runs.resume import choose_folder, finished_blocks, is_sound
+from bench.runs.resume import choose_folder, finished_blocks, is_sound, restore_manifest
 from bench.runs.rounds import run_in_rounds
 from bench.runs.run_events import RunEvents
 from bench.runs.settings import Settings
@@ -111,7 +111,8 @@ def evaluate(
         observer.notice(notice)
     folder, manifest = choose_folder(plan.manifest, store, settings.again, observer.notice)
     with folder.locked():
-        if folder.is_complete and is_sound(folder, observer):
+        restore_manifest(folder, manifest, observer.notice)
+        if folder.is_complete and is_sound(folder, observer.notice):
             summary, reused = folder.summary(), True
         else:
             if inspected is None:
@@ -244,9 +245,11 @@ def _tables(
 ) -> tuple[Tables, dict[str, float | str]]:
     """Return the tables and the engine's record, from the blocks or from the files."""
     task, manifest = plan.task, folder.manifest()
-    if folder.has_tables:
-        events.notice("summed up again from its tables; how the engine made them is lost")
-        return folder.tables(task.images.numpy(), task.indices.tolist()), {}
+    if folder.can_be_summed_up:
+        record = folder.engine_record()
+        lost = "; how the engine made them is lost" if record is None else ""
+        events.notice(f"summed up again from its tables{lost}")
+        return folder.tables(task.images.numpy(), task.indices.tolist()), record or {}
     if "batch_size" not in manifest.engine_settings:
         size = fitting_size(task.module, task, task.batch_size, differentiable=False)
         if size < task.batch_size:

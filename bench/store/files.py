@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,8 +11,9 @@ import re
 import time
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -19,8 +21,15 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import InputError
+from bench.store.kinds import kind_named
 from bench.store.manifest import SCHEMA_VERSION
 from bench.validation import explain
+
+MANIFEST, SUMMARY = "manifest.json", "run.json"
+"""Names of a run's records."""
+
+BESIDE = b"bench"
+"""Key of what a parquet file keeps beside its table."""
 
 LONGEST_NAME = 150
 """Most characters in a file's name. File systems allow 255 bytes; the rest is left for endings."""
@@ -125,19 +134,52 @@ def read_json(path: Path, kind: type[RecordType]) -> RecordType:
 
 
 def damage_error(path: Path, error: Exception) -> InputError:
-    """Return the error that names a damaged file and the way out."""
+    """Return the error that names a damaged file of a run and the way out."""
     reason = " ".join(str(error).split())[:160]
     return InputError(
-        f"{path}: damaged ({reason}); the same `bench run` sets it aside and computes it again"
+        f"{path}: damaged ({reason}); {_command(path.parent)} sets it aside and makes it again"
     )
 
 
-def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:
-    """Write a table as a whole, as parquet with checksums of its pages."""
+def _command(folder: Path) -> str:
+    """Return, in words, the command that makes the run in a folder."""
+    for name, within in ((MANIFEST, ()), (SUMMARY, ("manifest",))):
+        with contextlib.suppress(*UNREADABLE, TypeError, InputError):
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            for key in within:
+                content = content[key]
+            return f"the same `{kind_named(content['kind']).command}`"
+    return "the command that made it"
+
+
+def write_table(
+    path: Path, table: pd.DataFrame, schema: pa.Schema, beside: Mapping[str, Any] | None = None
+) -> None:
+    """Write a table as a whole, as parquet with checksums of its pages.
+
+    Args:
+        beside: plain data that the file keeps beside the table, see `read_beside`.
+    """
     buffer = io.BytesIO()
     content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    if beside is not None:
+        kept = {**(content.schema.metadata or {}), BESIDE: json.dumps(beside).encode()}
+        content = content.replace_schema_metadata(kept)
     pq.write_table(content, buffer, write_page_checksum=True)
     write(path, buffer.getvalue())
+
+
+def read_beside(path: Path) -> dict[str, Any] | None:
+    """Return the plain data that a table's file keeps beside it; None if it keeps none.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        kept = (pq.read_schema(path).metadata or {}).get(BESIDE)
+        return None if kept is None else dict(json.loads(kept))
+    except (*UNREADABLE, TypeError) as error:
+        raise damage_error(path, error) from error
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -57,9 +57,12 @@ class Kind(ABC):
         name: the name in manifests.
         maker: module:class of the `bench.runs.kind.RunnableKind` that makes such runs, if it is
             another class. Readers do not import it.
+        command: the command that makes such runs, which also mends them.
         block: type of the blocks that its engine yields.
         summary: type of its summary.
         columns: the columns of its tables.
+        needs_record: whether its summary says what the engine's record alone tells, so that its
+            tables are not enough to make it again.
         is_ranked: whether its accuracies are on the leaderboard, beside published ones.
         has_witnesses: whether it keeps an adversarial image for each broken sample, so that the
             sample is broken in other runs of the candidate too.
@@ -72,9 +75,11 @@ class Kind(ABC):
 
     name: str
     maker: str = ""
+    command: str = "bench run"
     block: type[Block]
     summary: type[Summary]
     columns: Columns
+    needs_record = False
     is_ranked = False
     has_witnesses = False
     certifies = False

@@ -12,11 +12,15 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from bench.errors import FULL, EvaluationError, InputError, full_disk
 from bench.store.files import (
+    MANIFEST,
+    SUMMARY,
     UNREADABLE,
     damage_error,
+    read_beside,
     read_json,
     read_table,
     set_aside,
@@ -32,10 +36,27 @@ from bench.store.records import Block, ImageArray, Witnesses
 from bench.store.summary import Summary
 from bench.store.tables import SMALLEST_COLUMNS, Tables
 
-MANIFEST, SUMMARY = "manifest.json", "run.json"
+__all__ = [
+    "ATTEMPTS",
+    "GALLERY",
+    "MANIFEST",
+    "SAMPLES",
+    "SMALLEST",
+    "SMALLEST_IMAGES",
+    "SUMMARY",
+    "WITNESSES",
+    "RunFolder",
+]
+
 SAMPLES, ATTEMPTS, WITNESSES = "samples.parquet", "attempts.parquet", "witnesses.npz"
 GALLERY = "gallery.npz"
 SMALLEST, SMALLEST_IMAGES = "smallest.parquet", "smallest.npz"
+
+
+class _OfSummary(BaseModel):
+    """What a summary of any kind of run has of its manifest."""
+
+    manifest: Manifest
 
 
 class RunFolder:
@@ -121,6 +142,16 @@ class RunFolder:
             (self.path / "parts").mkdir(exist_ok=True)
             write_json(self.path / MANIFEST, manifest)
 
+    def replace_manifest(self, manifest: Manifest) -> Path | None:
+        """Write a damaged or missing manifest again, and set the damaged one aside.
+
+        Returns:
+            the new path of the damaged one; None if it was missing.
+        """
+        aside = set_aside(self.path / MANIFEST) if self.has_begun else None
+        write_json(self.path / MANIFEST, manifest)
+        return aside
+
     def manifest(self) -> Manifest:
         """Return the manifest.
 
@@ -128,6 +159,14 @@ class RunFolder:
             InputError: it is damaged or of another schema version.
         """
         return read_json(self.path / MANIFEST, Manifest)
+
+    def manifest_in_summary(self) -> Manifest:
+        """Return the copy of the manifest that the summary of a complete run has.
+
+        Raises:
+            InputError: the summary is damaged or of another schema version.
+        """
+        return read_json(self.path / SUMMARY, _OfSummary).manifest
 
     @property
     def kind(self) -> Kind:
@@ -148,6 +187,7 @@ class RunFolder:
 
     def append(self, block: Block) -> None:
         """Keep a finished block."""
+        (self.path / "parts").mkdir(exist_ok=True)
         # Images under attack hardly compress, and trying takes longer than all else here.
         buffer = io.BytesIO()
         np.savez(buffer, **block_arrays(block))
@@ -178,12 +218,16 @@ class RunFolder:
     ) -> None:
         """Write the tables and the summary, then remove the parts.
 
+        The engine's record is kept beside the table of attempts too, so that a summary which is
+        made again from the tables has it.
+
         Args:
             clean_images: (n, C, H, W), the clean image of each witness.
             smallest_clean: (m, C, H, W), those of the smallest perturbations, if there are any.
         """
         write_table(self.path / SAMPLES, tables.samples, tables.columns.samples)
-        write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts)
+        record = summary.engine_record
+        write_table(self.path / ATTEMPTS, tables.attempts, tables.columns.attempts, record)
         if tables.witnesses is not None:
             write(self.path / WITNESSES, pack_witnesses(tables.witnesses, clean_images))
             write(self.path / GALLERY, pack_gallery(tables.witnesses, clean_images))
@@ -214,6 +258,16 @@ class RunFolder:
             InputError: the file is missing or damaged.
         """
         return read_table(self.path / ATTEMPTS)
+
+    def engine_record(self) -> dict[str, float | str] | None:
+        """Return the engine's record from the table of attempts.
+
+        Tables of earlier releases have none: None.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_beside(self.path / ATTEMPTS)
 
     def witnesses(
         self, images: ImageArray, indices: Sequence[int], others: bool = False
@@ -272,10 +326,16 @@ class RunFolder:
         return path.stat().st_size if path.exists() else 0
 
     @property
-    def has_tables(self) -> bool:
-        """Whether all tables are written, so that only the summary can be missing."""
+    def can_be_summed_up(self) -> bool:
+        """Whether all that a summary is made from is written, so that only the summary is missing.
+
+        Raises:
+            InputError: the manifest or the table of attempts is damaged.
+        """
         names = (SAMPLES, ATTEMPTS)
-        return not (self.path / "parts").is_dir() and all((self.path / n).is_file() for n in names)
+        if (self.path / "parts").is_dir() or not all((self.path / n).is_file() for n in names):
+            return False
+        return not self.kind.needs_record or self.engine_record() is not None
 
     def tables(self, images: ImageArray, indices: Sequence[int]) -> Tables:
         """Return all tables of a complete run; arguments as in `witnesses`.
@@ -294,19 +354,26 @@ class RunFolder:
         )
 
     def set_aside_damaged(self, damaged: Sequence[Path]) -> list[Path]:
-        """Rename what is damaged: the summary if only that is damaged, otherwise the whole run.
+        """Rename what is damaged: manifest and summary alone if no other is, else the whole run.
 
         Returns:
             the new paths.
         """
-        if all(path.name == SUMMARY for path in damaged):
+        if all(path.name in (MANIFEST, SUMMARY) for path in damaged):
             return [set_aside(path) for path in damaged]
         aside = set_aside(self.path)
         (self.path / "parts").mkdir(parents=True)
         return [aside / path.name for path in damaged]
 
     def verify_tables(self) -> list[Path]:
-        """Read all files of a complete run and return those that are damaged or missing."""
+        """Read all files of a complete run and return those that are damaged or missing.
+
+        Without its manifest no file can be judged, so that a damaged one is returned alone.
+        """
+        try:
+            self.manifest()
+        except InputError:
+            return [self.path / MANIFEST]
         damaged = []
         broken = False
         for name in (SAMPLES, ATTEMPTS):

@@ -9,7 +9,8 @@ from typing import Literal
 
 from bench.store.activity import Activity, activity_of, moment_of
 from bench.store.events import Event, read_events
-from bench.store.run_folder import SUMMARY, RunFolder
+from bench.store.files import SUMMARY
+from bench.store.run_folder import RunFolder
 from bench.store.store import Store
 from bench.store.summary import Summary
 from bench.store.unfinished import Unfinished, Watch

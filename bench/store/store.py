@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from bench.errors import InputError
-from bench.store.files import safe_name
+from bench.store.files import MANIFEST, safe_name
 from bench.store.kinds import Kind
 from bench.store.manifest import Manifest
-from bench.store.run_folder import MANIFEST, RunFolder
+from bench.store.run_folder import RunFolder
 from bench.store.summary import Summary
+
+Found = TypeVar("Found")
+
+_logger = logging.getLogger(__name__)
 
 
 class Store:
@@ -19,10 +26,13 @@ class Store:
 
     Args:
         root: the folder; it is created when the first run begins.
+        skips_unreadable: whether `summaries` leaves out runs that cannot be read, each of them
+            logged once, instead of raising their errors.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, skips_unreadable: bool = False) -> None:
         self.root = root
+        self.skips_unreadable = skips_unreadable
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -46,10 +56,34 @@ class Store:
         """Return the summaries of the complete runs, oldest first.
 
         Raises:
-            InputError: a damaged summary, or one of another schema version.
+            InputError: a damaged summary, or one of another schema version, unless the store skips
+                them.
         """
-        found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
+        if self.skips_unreadable:
+            found = self.readable(RunFolder.summary, suite, candidate)
+        else:
+            found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
         return sorted(found, key=lambda summary: summary.finished)
+
+    def readable(
+        self,
+        read: Callable[[RunFolder], Found],
+        suite: str | None = None,
+        candidate: str | None = None,
+    ) -> list[Found]:
+        """Return what `read` returns of each complete run, by path.
+
+        A run of which it raises an `InputError` is left out, and logged once: a record that is
+        damaged or of another schema version does not stop work on other candidates.
+        """
+        found = []
+        for run in self.runs(suite, candidate):
+            try:
+                if run.is_complete:
+                    found.append(read(run))
+            except InputError as error:
+                _log_once(f"left out, since it cannot be read: {error}")
+        return found
 
     def readable_summaries(self) -> list[Summary]:
         """Return the summaries of the complete runs that this release can read, oldest first."""
@@ -121,3 +155,9 @@ class Store:
         if run:
             return found[-1]
         return sorted(found, key=lambda each: (prefer(each.kind), not each.kind.is_imported))[-1]
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    """Log a warning, unless this process has logged it before."""
+    _logger.warning("%s", text)

@@ -30,7 +30,7 @@ from bench.store.manifest import Selection
 from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
 from bench.store.selection import interval_of
 from bench.store.summary import AttackedSummary, AttackSummary, Summary
-from tests.pages.runs import ATTACKS, make_manifest, save_run
+from tests.pages.runs import ATTACKS, make_manifest, save_run, save_unreadable
 
 CIFAR = "cifar100-linf"
 MODEL = "Wang2023Better_WRN-70-16"  # 75.22 clean, 42.67 AutoAttack, 42.66 best known
@@ -155,6 +155,16 @@ def test_published_numbers_and_exit_codes(tmp_path: Path) -> None:
     code, text = call("--plan", "--candidate", MODEL)
     assert code == 0
     assert "7,211" in text
+
+
+def test_a_run_that_cannot_be_read_fails_no_other_candidate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _save_published(tmp_path, 7522, 4267)
+    before = check(store, CIFAR)
+    save_unreadable(store, CIFAR)
+    assert check(store, CIFAR) == before
+    assert "old-candidate" in caplog.text
 
 
 def test_a_first_selection_cannot_tell_unless_it_is_said_to_be_random(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from bench import data
 from bench.cli import main
+from bench.errors import InputError
 from bench.store import Store
 from bench.store.summary import CertifiedSummary
 
@@ -65,6 +66,27 @@ def test_a_log_becomes_a_run(tmp_path: Path) -> None:
         .exit_code
         == 0
     )
+
+
+def test_a_damaged_import_is_named_and_made_again(tmp_path: Path) -> None:
+    log, store = _write_log(tmp_path / "log.tsv", 20), Store(tmp_path / "results")
+    assert _import(log, store.root, "--sigma", "0.25").exit_code == 0
+    (folder,) = store.runs()
+    readers = {
+        "manifest.json": folder.manifest,
+        "run.json": folder.summary,
+        "samples.parquet": folder.samples,
+    }
+    for name, read in readers.items():
+        (folder.path / name).write_text("{")
+        with pytest.raises(InputError, match="the same `bench import-certify-log` sets it aside"):
+            read()
+        again = _import(log, store.root, "--sigma", "0.25")
+        assert again.exit_code == 0, again.output
+        assert "damaged, set aside as" in again.output
+        assert ("complete already" in again.output) == (name == "manifest.json")
+        assert folder.verify_tables() == []
+    assert len(list(store.root.rglob("*.damaged-*"))) == 3
 
 
 @pytest.mark.parametrize(

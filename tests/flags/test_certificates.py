@@ -20,7 +20,7 @@ from bench.store import Store
 from bench.store.manifest import Selection
 from bench.store.records import Certificates, CertificationBlock, Witnesses
 from bench.suites import Suite, ThreatModel
-from tests.pages.runs import make_manifest
+from tests.pages.runs import make_manifest, save_unreadable
 from tests.silent import SilentObserver
 
 N = 12
@@ -106,6 +106,20 @@ def test_a_mix_without_an_answer_inside_a_radius_is_flagged(
     store = Store(tmp_path)
     _flags(candidate, store, "standard", eps=0.04)
     assert "unsound-certificate" in _flags(candidate, store, "certified", eps=0.04)
+
+
+def test_runs_that_cannot_be_read_are_left_out_and_named_once(
+    linear_digits: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, candidate = Store(tmp_path), _candidate(linear_digits, mixed=False)
+    old = save_unreadable(store, "own")
+    assert _flags(candidate, store, "standard") == set()
+    (attacked,) = tmp_path.glob("own/it/*/witnesses.npz")
+    attacked.write_bytes(b"damaged")
+    assert _flags(candidate, store, "certified") == set()
+    for path, reason in ((old, "expected schema version 2, got 1"), (attacked, "damaged")):
+        (told,) = [each for each in caplog.messages if str(path) in each]
+        assert reason in told
 
 
 def test_one_witness_a_sample_is_looked_at_the_farthest_inside() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -131,4 +132,13 @@ def save_run(
             common = summary.model_dump(include=set(Summary.model_fields))
             summary = SweepSummary.model_validate(common | {"sweep": sweep})
         folder.finish(tables, summary, np.zeros((0, 1, 1, 1), np.float32))
+    return folder
+
+
+def save_unreadable(store: Store, suite: str) -> Path:
+    """Write a complete run of an earlier release, which this one refuses; return its folder."""
+    folder = store.root / suite / "old-candidate" / "aaaaaaaaaaaa"
+    folder.mkdir(parents=True)
+    for name in ("manifest.json", "run.json"):
+        (folder / name).write_text('{"schema_version": 1}\n')
     return folder

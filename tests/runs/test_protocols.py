@@ -16,6 +16,7 @@ from bench.store import Store
 from bench.store.summary import AttackedSummary
 from bench.suites import load_suite
 from bench.suites.suite import AttackChoice
+from tests.pages.runs import save_unreadable
 from tests.silent import SilentObserver
 
 SHORT = (
@@ -69,3 +70,11 @@ def test_an_express_run_that_begins_with_known_images_is_another_run(
     seeded = run(linear_digits, tmp_path, protocol="express", seed_witnesses=True)
     assert not seeded.reused
     assert seeded.summary.run != alone.summary.run
+
+
+def test_known_images_are_tried_beside_a_run_that_cannot_be_read(
+    linear_digits: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_unreadable(Store(tmp_path), "digits-linf")
+    assert run(linear_digits, tmp_path, seed_witnesses=True).summary.n_examples == 8
+    assert "old-candidate" in caplog.text

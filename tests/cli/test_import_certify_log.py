@@ -41,7 +41,7 @@ def test_a_log_becomes_a_run(tmp_path: Path) -> None:
     log = _write_log(tmp_path / "log.tsv")
     result = _import(log, tmp_path / "results", "--sigma", "0.25", "--source", "a paper")
     assert result.exit_code == 0, result.output
-    assert "published: clean 100.00%, ACR 0.500" in result.output
+    assert "published: right by votes 100.00%, ACR 0.500" in result.output
     (folder,) = Store(tmp_path / "results").runs("digits-l2")
     summary = folder.summary()
     assert summary.manifest.kind == "imported-log"

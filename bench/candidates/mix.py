@@ -192,6 +192,13 @@ class Mix(FixedWeightMix):
         """
         super().__init__(accurate, robust, alpha, accurate_scale, robust_scale)
 
+    def accurate_probabilities(self, images: Tensor) -> Tensor:
+        """Return the accurate base's scaled probabilities (N, K) of images (N, C, H, W) in [0, 1].
+
+        They are not finite where that base has no answer; neither has the mix there.
+        """
+        return self.accurate_log_probabilities(logits_of(self.accurate(images))).exp()
+
     def at_alpha(self, alpha: float) -> Mix:
         """Return the same bases at another weight."""
         return Mix(self.accurate, self.robust, alpha, self.accurate_scale, self.robust_scale)

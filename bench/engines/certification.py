@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.candidates.mix import Mix, logits_of
+from bench.candidates.mix import Mix
 from bench.certification.batched import Certificate, certify_many
 from bench.certification.mix import MixedVote
 from bench.certification.noise import Noise, Piece
@@ -310,8 +310,7 @@ def mixed_vote(task: CertificationTask, mix: Mix, procedure: Procedure) -> Mixed
         )
 
     def accurate_probabilities(part: Tensor) -> Tensor:
-        logits = logits_of(mix.accurate(task.images[part].to(task.device)))
-        return mix.accurate_log_probabilities(logits).exp().cpu()
+        return mix.accurate_probabilities(task.images[part].to(task.device)).cpu()
 
     with torch.no_grad(), tensor_cores(False):
         at_once = ImagesAtOnce(ACCURATE_BATCH)

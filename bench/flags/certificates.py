@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from pandas import DataFrame
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.candidates import Candidate
-from bench.candidates.mix import Mix, logits_of
+from bench.candidates.mix import Mix
 from bench.certification.contradiction import USUAL_FAILURE_PROBABILITY, too_many
 from bench.certification.fresh_votes import contradicted
 from bench.data import Dataset
@@ -154,23 +154,22 @@ def contradicted_certificates(
     )
     if mix is None or not len(by_votes):
         return by_votes
-    return by_votes | without_answer(mix.to(device).accurate, contested.images, device, at_once)
+    return by_votes | without_answer(mix.to(device), contested.images, device, at_once)
 
 
-def without_answer(
-    accurate: nn.Module, images: Tensor, device: torch.device, at_once: int
-) -> Tensor:
-    """Return at which images a mix's accurate base has logits that are not finite, (n,) bool.
+def without_answer(mix: Mix, images: Tensor, device: torch.device, at_once: int) -> Tensor:
+    """Return at which images a mix's accurate base has no answer, (n,) bool.
 
     Args:
-        accurate: on the device.
+        mix: on the device.
         images: (n, C, H, W) in [0, 1], n >= 1.
         device: where they are passed.
         at_once: images in one pass; fewer where memory runs out.
     """
 
     def asked(part: Tensor) -> Tensor:
-        return ~logits_of(accurate(images[part].to(device))).isfinite().all(dim=1).cpu()
+        probabilities = mix.accurate_probabilities(images[part].to(device))
+        return ~probabilities.isfinite().all(dim=1).cpu()
 
     with tensor_cores(False), torch.no_grad():
         return torch.cat(ImagesAtOnce(at_once).in_parts(torch.arange(len(images)), asked))

@@ -21,6 +21,7 @@ from bench.training.loop import BatchLoss, LoopSettings, Measure, fit
 from bench.training.optimization import Optimization, one_cycle
 from bench.training.recipe import Conditions, Trained
 from bench.training.resizing import resized, side_at
+from bench.training.start import find_start
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -29,7 +30,7 @@ MEASURED_AT_ONCE = 250
 
 
 class NetworkSettings(LoopSettings):
-    """The settings of a network that is trained from random weights."""
+    """The settings of a network that is trained, from random weights or from given ones."""
 
     architecture: str
     """The function that makes the network, as ``module:function``."""
@@ -46,6 +47,9 @@ class NetworkSettings(LoopSettings):
     the data set's."""
     growth: float = Field(default=0.5, ge=0, le=1)
     """Share of the epochs in which the side grows, linearly, to the data set's."""
+    start: str | None = None
+    """Weights to begin from: a shipped submission's name, a submission's folder, or a weights file;
+    None: random ones."""
 
 
 class OneCycleSettings(NetworkSettings):
@@ -65,7 +69,7 @@ def train_network(
     batch_loss: BatchLoss,
     measure: Measure,
 ) -> Trained:
-    """Train the network that the settings name on a loss, from random weights.
+    """Train the network that the settings name on a loss, from random weights or given ones.
 
     Args:
         settings: The recipe's settings.
@@ -97,6 +101,12 @@ def fit_network(
     Raises:
         InputError: If the settings do not fit the data or the checkpoint.
     """
+    digests: dict[str, str] = {}
+    if settings.start is not None:
+        start = find_start(settings.start)
+        start.load(network)
+        start.check_held_out(data, settings.held_out, conditions.seed)
+        digests = {"start": start.sha256}
 
     def at_its_side(
         network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: int
@@ -115,6 +125,7 @@ def fit_network(
         conditions,
         measure=measure,
         measure_every=settings.measure_every,
+        bases=digests,
     )
     return Trained(
         fitted.network,
@@ -123,6 +134,7 @@ def fit_network(
         fitted.seconds,
         fitted.started,
         fitted.measurements,
+        record={f"{name}_sha256": digest for name, digest in digests.items()},
     )
 
 

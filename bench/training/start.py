@@ -1,0 +1,109 @@
+"""Weights that a training begins from, in place of random ones: a submission's, or a file's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from bench.candidates.registry import shipped_submissions
+from bench.candidates.submission import FILE, read_submission
+from bench.candidates.weights import file_sha256, load_weights
+from bench.errors import InputError
+from bench.suggestion import did_you_mean
+from bench.training.data import TrainingData, split
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin from.
+
+    Attributes:
+        weights: Their file.
+        sha256: The file's digest.
+        key: The key of the weights in the file, where a submission names one.
+        dataset: The submission's; None for a file alone.
+        training: What the submission says of its own training; empty for a file alone.
+    """
+
+    weights: Path
+    sha256: str
+    key: str | None
+    dataset: str | None
+    training: dict[str, object]
+
+    def load(self, network: nn.Module) -> None:
+        """Put the weights into a network of the same architecture.
+
+        Raises:
+            InputError: If they do not fit it.
+        """
+        try:
+            load_weights(network, self.weights, self.key)
+        except InputError as error:
+            raise InputError(f"setting start: {error}") from error
+
+    def check_held_out(self, data: TrainingData, held_out: int, seed: int) -> None:
+        """Check that the earlier training held out every image that this one holds out.
+
+        What was trained on other images, or does not say on which, passes.
+
+        Args:
+            data: The images of this training.
+            held_out: How many of them it holds out.
+            seed: This training's.
+
+        Raises:
+            InputError: If the earlier training saw one of them.
+        """
+        settings = self.training.get("settings")
+        earlier = settings.get("held_out") if isinstance(settings, dict) else None
+        earlier_seed, count = self.training.get("seed"), len(data.labels)
+        if not (isinstance(earlier, int) and isinstance(earlier_seed, int)):
+            return
+        if self.dataset != data.name or earlier >= count:
+            return
+        unseen = set(split(count, earlier, earlier_seed)[1].tolist())
+        seen = set(split(count, held_out, seed)[1].tolist()) - unseen
+        if seen:
+            raise InputError(
+                f"setting start: expected held-out images that {self.weights.parent} was not "
+                f"trained on, got {len(seen)} that it was; it held out {earlier} with seed "
+                f"{earlier_seed}: take its seed and no more images, or held_out=0"
+            )
+
+
+def find_start(start: str) -> Start:
+    """Return the weights that a setting names.
+
+    Args:
+        start: The name of a shipped submission, a submission's folder, or a weights file.
+
+    Raises:
+        InputError: If there is nothing of this name, or the submission has no weights file of its
+            own.
+    """
+    path = shipped_submissions().get(start, Path(start))
+    if path.is_file():
+        return Start(path, file_sha256(path), None, None, {})
+    if not (path / FILE).is_file():
+        hint = did_you_mean(start, list(shipped_submissions()))
+        raise InputError(
+            "setting start: expected a shipped submission, a folder with a submission.yaml or a "
+            f"weights file, got {start!r}; {hint}".rstrip("; ")
+        )
+    submission = read_submission(path)
+    weights = None if submission.weights is None else path / submission.weights
+    if weights is None or submission.bases is not None or not weights.is_file():
+        raise InputError(
+            f"setting start: expected a submission with a network of its own in its folder, got "
+            f"{path}, which has none"
+        )
+    return Start(
+        weights,
+        file_sha256(weights),
+        submission.weights_key,
+        submission.dataset,
+        submission.training,
+    )

@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.auditing.records import AttackLine, Records
+from bench.auditing.records import AttackLine, Records, Rounds
 from bench.auditing.verdict import Verdict
+from bench.flags.failures import FAILED_CHECKS
 from bench.formatting import count, percent, setting
 from bench.store.summary import Flag
 
@@ -133,6 +134,9 @@ def _full_flag(what: str, source: str, name: str, fine: str) -> Callable[..., It
         if rounds.flags_checked != "full":
             return Item(what=what, source=source, state="not done", figure=_why(records, "flags"))
         flagged = [each for each in rounds.flags if each.name == name]
+        ended = _ended(rounds)
+        if ended and not flagged:
+            return Item(what=what, source=source, state="not done", figure=ended)
         return Item(
             what=what,
             source=source,
@@ -142,6 +146,11 @@ def _full_flag(what: str, source: str, name: str, fine: str) -> Callable[..., It
         )
 
     return row
+
+
+def _ended(rounds: Rounds) -> str:
+    """Return the candidate's error that ended the full checks; "" if none did."""
+    return "; ".join(str(each.measured) for each in rounds.flags if each.name == FAILED_CHECKS)
 
 
 def _structure(records: Records, _: Sequence[Verdict]) -> Item:
@@ -305,7 +314,8 @@ def _power(records: Records, _: Sequence[Verdict]) -> Item:
     if rounds is None or not rounds.run:
         return _not_attacked(what, TRAMER, records)
     if rounds.power is None:
-        return Item(what=what, source=TRAMER, state="not done", figure=_why(records, "flags"))
+        reason = _ended(rounds) or _why(records, "flags")
+        return Item(what=what, source=TRAMER, state="not done", figure=reason)
     if rounds.power.reason:
         return Item(what=what, source=TRAMER, state="not done", figure=rounds.power.reason)
     texts = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.candidates.mix import as_mix
 from bench.engines.equality import Expected
 from bench.engines.folding import folded
-from bench.errors import InputError, briefly
+from bench.errors import FOREIGN_ERRORS, InputError, briefly
 from bench.memory.allocator import keep_freed_memory
 from bench.memory.out_of_memory import is_out_of_memory
 from bench.modules import uncompiled
@@ -75,9 +75,11 @@ def accelerate(module: nn.Module, images: Tensor, precision: str) -> Accelerated
     record: dict[str, str] = {"precision": precision}
     # The comparison is in float32: in TF32, equal networks with other weights seem to differ.
     with tensor_cores(False):
-        expected = Expected(module, images)
-        fast, problem = _copied(module, expected)
-        if fast is None:
+        expected, problem = _asked(module, images)
+        fast = None
+        if expected is not None:
+            fast, problem = _copied(module, expected)
+        if expected is None or fast is None:
             record["passes"] = f"as they are: {problem}"
             if precision == "bfloat16":
                 raise _not_in_bfloat16(problem)
@@ -101,6 +103,16 @@ def called(module: nn.Module) -> Callable[[Tensor], Tensor]:
         return logits.to(images.dtype)
 
     return call
+
+
+def _asked(module: nn.Module, images: Tensor) -> tuple[Expected | None, str]:
+    """Return what copies must answer, or None and why the module cannot be compared with them."""
+    try:
+        return Expected(module, images), ""
+    except FOREIGN_ERRORS as error:  # it may take the images, and not their negatives
+        if is_out_of_memory(error):
+            raise
+        return None, f"the module fails on images or their negatives ({briefly(error)})"
 
 
 def _copied(module: nn.Module, expected: Expected) -> tuple[nn.Module | None, str]:

@@ -1,4 +1,4 @@
-"""The flag on samples on which the candidate raised an error, which the finished records name."""
+"""Flags on errors that the candidate raised: on samples of a run, and in the full checks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bench.store.summary import Flag, Summary
 from bench.store.tables import Tables
 
 FAILED_SAMPLES = "failed-samples"
+FAILED_CHECKS = "failed-checks"
 MOST_NAMED = 20
 """Samples that the flag names; the table of attempts has all of them."""
 _KEY = re.compile(r"failed on sample (\d+)")
@@ -32,6 +33,18 @@ def failed_samples(summary: Summary, tables: Tables) -> Flag | None:
         + (f"; the first: {first}." if first else "."),
         advice="Find the error and repair the candidate; its accuracies are lower bounds of what "
         "it would reach without the error.",
+    )
+
+
+def failed_checks(error: str) -> Flag:
+    """Return the flag on checks of `--flags full` that an error of the candidate ended."""
+    return Flag(
+        name=FAILED_CHECKS,
+        measured=error,
+        threshold="none",
+        meaning="The candidate raised this error on an image of the full checks, such as a clean "
+        "one with noise on it, and it ended them: what they would have found is not known.",
+        advice="Find the error and repair the candidate.",
     )
 
 

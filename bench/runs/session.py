@@ -300,7 +300,7 @@ def _check_fully(
     )
     tables = folder.tables(dataset.images.numpy(), dataset.indices.tolist())
     trials = plan.kind.known_images(plan.task, summary, store)
-    raised, power = full_checks(plan.kind, plan.task, tables, trials, executor)
+    raised, power = full_checks(plan.kind, plan.task, summary, tables, trials, executor)
     changes: dict[str, Any] = {"flags_checked": "full"}
     if power is not None:
         changes["attack_power"] = power

@@ -25,16 +25,17 @@ from torch import nn
 
 from bench import data
 
-ODD = data.load("digits").images[:1]
+DIGITS = data.load("digits").images
 
 
 class Failing(nn.Sequential):
-    def __init__(self, least, most):
+    def __init__(self, least, most, known=1):
         super().__init__(nn.Flatten(), nn.Linear(64, 10))
-        self.least, self.most = least, most
+        self.least, self.most, self.known = least, most, known
 
     def forward(self, images):
-        distance = (images - ODD.to(images.device)).abs().flatten(1).amax(1)
+        known = DIGITS[: self.known].to(images.device)
+        distance = (images[:, None] - known).abs().flatten(2).amax(2).amin(1)
         if bool(((distance >= self.least) & (distance <= self.most)).any()):
             raise ValueError("this digit is too odd")
         return super().forward(images)
@@ -105,6 +106,34 @@ def test_failed_samples_are_shown_and_end_with_1(
     verified = CliRunner().invoke(main, given)
     assert verified.exit_code == 0, verified.output
     assert ("1 failed sample cannot be confirmed" in verified.output) == (least > 0)
+
+
+@pytest.mark.parametrize(
+    ("known", "least", "most", "flag"),
+    [(1, 0, 0, "failed-samples"), (20, 0.1, 1, "failed-checks")],
+    ids=["clean", "far-from-clean"],
+)
+def test_full_checks_leave_out_failed_samples_and_say_what_ended_them(
+    suite: Path,
+    tmp_path: Path,
+    write_submission: Callable[..., Path],
+    known: int,
+    least: float,
+    most: float,
+    flag: str,
+) -> None:
+    """The candidate fails on the first digit; or on what is far from all, as only checks are."""
+    arguments = {"least": least, "most": most, "known": known}
+    folder = write_submission("failing", architecture="model:Failing", architecture_args=arguments)
+    (folder / "model.py").write_text(FAILING)
+    command = ["run", "--suite", str(suite), "--candidate", str(folder), "--flags", "full"]
+    result = CliRunner().invoke(main, [*command, *folders(tmp_path)])
+    assert result.exit_code == int(flag == "failed-samples"), result.output
+    (summary,) = Store(tmp_path / "results").summaries()
+    assert summary.flags_checked == "full"
+    found = {each.name for each in summary.flags} & {"failed-samples", "failed-checks"}
+    assert found == {flag}, result.output
+    assert "this digit is too odd" in result.output
 
 
 @pytest.mark.parametrize(

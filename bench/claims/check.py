@@ -49,7 +49,7 @@ def check(
         accepted: earlier results of this project; None: those that ship with the package.
 
     Raises:
-        InputError: an unknown suite, a wrong claims file, or a run's damaged table.
+        InputError: an unknown suite, or a wrong claims file.
     """
     store = Store(store.root, skips_unreadable=True)
     definitions = [read_suite(name) for name in ([suite] if suite else suite_names())]

@@ -26,8 +26,8 @@ class Store:
 
     Args:
         root: the folder; it is created when the first run begins.
-        skips_unreadable: whether `summaries` leaves out runs that cannot be read, each of them
-            logged once, instead of raising their errors.
+        skips_unreadable: whether `summaries` leaves out runs whose summary or table of samples
+            cannot be read, each of them logged once, instead of raising their errors.
     """
 
     def __init__(self, root: Path, skips_unreadable: bool = False) -> None:
@@ -60,7 +60,7 @@ class Store:
                 them.
         """
         if self.skips_unreadable:
-            found = self.readable(RunFolder.summary, suite, candidate)
+            found = self.readable(_summary_with_samples, suite, candidate)
         else:
             found = [run.summary() for run in self.runs(suite, candidate) if run.is_complete]
         return sorted(found, key=lambda summary: summary.finished)
@@ -155,6 +155,13 @@ class Store:
         if run:
             return found[-1]
         return sorted(found, key=lambda each: (prefer(each.kind), not each.kind.is_imported))[-1]
+
+
+def _summary_with_samples(run: RunFolder) -> Summary:
+    """Return the summary of a run whose table of samples can be read, too."""
+    summary = run.summary()
+    run.samples()
+    return summary
 
 
 @functools.cache

@@ -167,6 +167,19 @@ def test_a_run_that_cannot_be_read_fails_no_other_candidate(
     assert "old-candidate" in caplog.text
 
 
+def test_a_run_with_a_damaged_table_counts_as_not_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _save_published(tmp_path, 7522, 4267)
+    before = check(store, CIFAR)
+    for path in tmp_path.rglob("samples.parquet"):
+        path.write_bytes(path.read_bytes()[:100])
+    after = check(store, CIFAR)
+    assert len(after) == len(before)
+    assert all(each.measured is None for each in after)
+    assert "samples.parquet" in caplog.text
+
+
 def test_a_first_selection_cannot_tell_unless_it_is_said_to_be_random(tmp_path: Path) -> None:
     store = _save_published(tmp_path, 748, 300, n=1000)
     assert _of(check(store, CIFAR), "AutoAttack").verdict.outcome == "cannot tell"

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.auditing.records import AttackLine, Records, Rounds
 from bench.auditing.verdict import Verdict
-from bench.flags.failures import FAILED_CHECKS
 from bench.formatting import count, percent, setting
 from bench.store.summary import Flag
 
@@ -150,7 +149,7 @@ def _full_flag(what: str, source: str, name: str, fine: str) -> Callable[..., It
 
 def _ended(rounds: Rounds) -> str:
     """Return the candidate's error that ended the full checks; "" if none did."""
-    return "; ".join(str(each.measured) for each in rounds.flags if each.name == FAILED_CHECKS)
+    return "; ".join(str(each.measured) for each in rounds.flags if each.name == "failed-checks")
 
 
 def _structure(records: Records, _: Sequence[Verdict]) -> Item:

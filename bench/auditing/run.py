@@ -203,7 +203,7 @@ def fetch(
 
 def _fetch(reference: CandidateReference) -> None:
     """Download what a candidate and those that it is made of need."""
-    from bench.candidates.submission import SubmissionReference
+    from bench.candidates.submission_reference import SubmissionReference
 
     bases = getattr(reference, "bases", None) or {}
     if isinstance(reference, SubmissionReference):

@@ -35,13 +35,8 @@ from bench.candidates.sources import (
     sources_of,
     unknown,
 )
-from bench.candidates.submission import (
-    FILE,
-    Submission,
-    SubmissionReference,
-    inside,
-    read_submission,
-)
+from bench.candidates.submission import FILE, Submission, inside, read_submission
+from bench.candidates.submission_reference import SubmissionReference
 from bench.candidates.zoo import ZooSource
 from bench.errors import InputError
 from bench.modules import in_eval_mode

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.candidates import Candidate, CandidateReference
 from bench.candidates.bases import MixReference
 from bench.candidates.named.made import SourceReference
-from bench.candidates.submission import SubmissionReference
+from bench.candidates.submission_reference import SubmissionReference
 from bench.errors import FOREIGN_ERRORS, BenchError, InputError, Unavailable, raised
 from bench.executors.crew_executor import CrewExecutor
 from bench.executors.stage import Executor

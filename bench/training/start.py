@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.candidates.registry import shipped_submissions
+from bench.candidates.registry import default_model_dir, shipped_submissions
 from bench.candidates.submission import FILE, read_submission
+from bench.candidates.submission_weights import checked_digest, weights_file
 from bench.candidates.weights import file_sha256, load_weights
 from bench.errors import InputError
 from bench.suggestion import did_you_mean
@@ -81,8 +82,9 @@ def find_start(start: str) -> Start:
         start: The name of a shipped submission, a submission's folder, or a weights file.
 
     Raises:
-        InputError: If there is nothing of this name, or the submission has no weights file of its
-            own.
+        InputError: If there is nothing of this name, or the submission has no network of its own,
+            or its weights are not those that it names.
+        Unavailable: If they cannot be downloaded.
     """
     path = shipped_submissions().get(start, Path(start))
     if path.is_file():
@@ -94,15 +96,15 @@ def find_start(start: str) -> Start:
             f"weights file, got {start!r}; {hint}".rstrip("; ")
         )
     submission = read_submission(path)
-    weights = None if submission.weights is None else path / submission.weights
-    if weights is None or submission.bases is not None or not weights.is_file():
+    if submission.weights is None or submission.bases is not None:
         raise InputError(
-            f"setting start: expected a submission with a network of its own in its folder, got "
+            "setting start: expected a submission with a network of its own and its weights, got "
             f"{path}, which has none"
         )
+    weights = weights_file(path, submission, default_model_dir())
     return Start(
         weights,
-        file_sha256(weights),
+        checked_digest(weights, path, submission),
         submission.weights_key,
         submission.dataset,
         submission.training,

@@ -15,7 +15,7 @@ from torch import nn
 from bench import data
 from bench.candidates import registry
 from bench.candidates.registry import find_candidates, shipped_submissions
-from bench.candidates.submission import package_file
+from bench.candidates.submission_weights import package_file
 from bench.errors import InputError
 from bench.suites import load_suite
 from tests.conftest import LINEAR_CODE

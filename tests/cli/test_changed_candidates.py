@@ -11,7 +11,7 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 
-from bench.candidates.submission import SubmissionReference
+from bench.candidates.submission_reference import SubmissionReference
 from bench.cli import main
 from bench.runs import many, session
 from bench.store import Store

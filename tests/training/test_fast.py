@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import bench.training
-from bench.candidates.submission import SubmissionReference
+from bench.candidates.submission_reference import SubmissionReference
 from bench.data import load
 from bench.errors import InputError
 from bench.training import Conditions, Trained, TrainingProgress, override, recipes

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bench.training
-from bench.candidates.submission import SubmissionReference, read_submission
+from bench.candidates.submission import read_submission
+from bench.candidates.submission_reference import SubmissionReference
 from bench.data import load
 from bench.errors import EvaluationError, InputError
 from bench.training import Conditions, Trained, TrainingProgress, clean_accuracy, override, recipes

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import bench.training
 from bench.candidates.smoothed import Smoothed
-from bench.candidates.submission import SubmissionReference
+from bench.candidates.submission_reference import SubmissionReference
 from bench.data import load
 from bench.errors import InputError
 from bench.training import Conditions, Trained, override, recipes

@@ -69,7 +69,7 @@ def test_held_out_images_are_those_that_the_earlier_training_held_out() -> None:
 def test_what_cannot_be_begun_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got 'digits-robst'; did you mean digits-robust"):
         find_start("digits-robst")
-    with pytest.raises(InputError, match="a network of its own in its folder"):
+    with pytest.raises(InputError, match="a network of its own and its weights"):
         find_start("digits-adaptive-mix")
     with pytest.raises(InputError, match=rf"a folder with a {FILE}"):
         find_start(str(tmp_path))

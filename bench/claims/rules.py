@@ -156,19 +156,7 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     (mine,), (base,) = certified
     samples = places(mine.index)
     eps = read_suite(test.suite).threat_model.eps
-    at, name = f"certified at {eps:g}", f"`{test.network.candidate}`"
-    other = test.against[0].name
-    certified_counts = paired_counts(mine.at(eps), base.at(eps))
-    numbers = [
-        Number(f"{name}: right by votes", share(mine.at(0))),
-        Number(f"{name}: {at}", share(mine.at(eps))),
-        Number(f"{name}: average certified radius", mean_radius(mine.counted)),
-        Number(f"{other}: right by votes", share(base.at(0))),
-        Number(f"{other}: {at}", share(base.at(eps))),
-        Number(f"{other}: average certified radius", mean_radius(base.counted)),
-        Number("difference, right by votes", difference(paired_counts(mine.at(0), base.at(0)))),
-        Number(f"difference, {at}", difference(certified_counts)),
-    ]
+    numbers = _certified_numbers(test, mine, base, eps)
     attacked = evidence.samples_of(test.suite, test.network)
     if attacked is None:
         return Finding(test, "not decided", "no accepted run attacked it", samples, tuple(numbers))
@@ -181,7 +169,7 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     broken = tried & ~attacked.standing("robust")[of_attacked]
     numbers.append(
         Number(
-            f"broken by attacks, of those {at} and right without an attack",
+            f"broken by attacks, of those certified at {eps:g} and right without an attack",
             f"{broken.sum():,} of {tried.sum():,}",
         )
     )
@@ -189,26 +177,44 @@ def _certificates_hold(claim: PaperClaim, test: Test, evidence: Evidence) -> Fin
     if asked:
         what = "contradicted by fresh votes, of all certificates with an attacked image inside"
         numbers.append(Number(what, f"{against:,} of {asked:,}"))
-    outcome: Outcome = "not decided"
+    outcome: Outcome = "seen"
     if too_many(against, asked):
         outcome, reason = "not seen", "fresh votes contradict certificates, beyond their errors"
     elif (broken & ~mine.asked[of_mine]).any():
+        outcome = "not decided"
         reason = (
             "attacks on the mean softmax broke images inside the radius that the votes certify, "
             "and no fresh votes were taken on them"
         )
     elif not mine.at(eps).any():
-        outcome, reason = "not seen", f"nothing is {at}"
+        outcome, reason = "not seen", f"nothing is certified at {eps:g}"
     elif asked:
-        outcome = "seen"
         reason = (
             "there are certificates, and where attacks on the mean softmax reached into them, "
             "fresh votes contradict "
             + ("no more of them than their errors explain" if against else "none")
         )
     else:
-        outcome, reason = "seen", "there are certificates, and no attack broke one"
+        reason = "there are certificates, and no attack broke one"
     return Finding(test, outcome, reason, samples, tuple(numbers))
+
+
+def _certified_numbers(
+    test: Test, mine: RadiiOfSamples, base: RadiiOfSamples, eps: float
+) -> list[Number]:
+    """Return what is certified of a mix and of its robust base on the same samples."""
+    at, numbers = f"certified at {eps:g}", []
+    for name, radii in ((f"`{test.network.candidate}`", mine), (test.against[0].name, base)):
+        numbers += [
+            Number(f"{name}: right by votes", share(radii.at(0))),
+            Number(f"{name}: {at}", share(radii.at(eps))),
+            Number(f"{name}: average certified radius", mean_radius(radii.counted)),
+        ]
+    return [
+        *numbers,
+        Number("difference, right by votes", difference(paired_counts(mine.at(0), base.at(0)))),
+        Number(f"difference, {at}", difference(paired_counts(mine.at(eps), base.at(eps)))),
+    ]
 
 
 def _larger_average_radius(claim: PaperClaim, test: Test, evidence: Evidence) -> Finding:

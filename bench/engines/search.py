@@ -229,47 +229,28 @@ class Search:
         """Decide about the items that left: broken, finished, or to go on."""
         state = concatenate([state for state, _ in self.waiting])
         items = [item for _, group in self.waiting for item in group]
-        attack = self.plan.attack
-        device, images = self.task.device, attack.images(state).float()
         claimed = state.broken.cpu()
         # After a search in lower precision every result is tried in float32, claimed or not.
         tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
-        wrong = torch.zeros_like(state.broken)
-        predictions = state.labels.clone()
-
-        def confirm_part(part: Tensor) -> None:
-            rows = torch.tensor([items[place][0].row for place in part.tolist()])
-            clean, at = send(self.task.images[rows], device), send(part, device)
-            predicted = confirm(self.task, images[at], state.labels[at])
-            threat = self.task.threat_model
-            good = inside(images[at], clean, threat.norm, threat.eps)
-            wrong[at] = (predicted != state.labels[at]) & good
-            predictions[at] = predicted
-
         places = tried.nonzero().flatten()
-        self.at_once.in_parts(places, confirm_part)
-        witnesses = images[send(places, device)].to("cpu", non_blocking=True)
+        images = self.plan.attack.images(state).float()
+        wrong, predictions = self._proven_wrong(images, state.labels, items, places)
+        witnesses = images[send(places, self.task.device)].to("cpu", non_blocking=True)
         # One transfer for all items; the host waits for the images here too.
         is_wrong, classes, steps = torch.stack(
             (wrong.long(), predictions, state.iteration)
         ).tolist()
-        is_claimed, witness_of = (
-            claimed.tolist(),
-            dict(zip(places.tolist(), witnesses, strict=True)),
-        )
+        is_claimed = claimed.tolist()
+        witness_of = dict(zip(places.tolist(), witnesses, strict=True))
         going_on = [
             place
             for place, item in enumerate(items)
             if is_claimed[place]
             and not is_wrong[place]
-            and steps[place] < attack.steps
+            and steps[place] < self.plan.attack.steps
             and not item.superseded
         ]
-        returning = []
-        if going_on:
-            again = select(state, send(torch.tensor(going_on), device))
-            reopen(again, torch.arange(len(going_on), device=device))
-            returning = [(again, [items[place] for place in going_on])]
+        returning = self._reopened(state, items, going_on)
         self._note_margins(state, items)
         # From here on nothing can run out of memory, after which the items would be tried again.
         self.waiting.clear()
@@ -282,6 +263,43 @@ class Search:
             if self.agenda.end(item, steps[place], broken=bool(is_wrong[place])):
                 assert witness is not None
                 self.found[item.sample.row] = Finding(witness, classes[place])
+
+    def _proven_wrong(
+        self, images: Tensor, labels: Tensor, items: list[Item], places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return which items (n,) are proven to be broken, and their classes (n,).
+
+        Args:
+            images: (n, C, H, W) on the device.
+            labels: (n,) on the device.
+            items: n of them.
+            places: those to try; others count as not broken.
+        """
+        device, threat = self.task.device, self.task.threat_model
+        wrong = torch.zeros_like(labels, dtype=torch.bool)
+        predictions = labels.clone()
+
+        def confirm_part(part: Tensor) -> None:
+            rows = torch.tensor([items[place][0].row for place in part.tolist()])
+            clean, at = send(self.task.images[rows], device), send(part, device)
+            predicted = confirm(self.task, images[at], labels[at])
+            good = inside(images[at], clean, threat.norm, threat.eps)
+            wrong[at] = (predicted != labels[at]) & good
+            predictions[at] = predicted
+
+        self.at_once.in_parts(places, confirm_part)
+        return wrong, predictions
+
+    def _reopened(
+        self, state: State, items: list[Item], places: list[int]
+    ) -> list[tuple[State, list[Item]]]:
+        """Return the items at some places with their state, to be attacked on."""
+        if not places:
+            return []
+        device = self.task.device
+        again = select(state, send(torch.tensor(places), device))
+        reopen(again, torch.arange(len(places), device=device))
+        return [(again, [items[place] for place in places])]
 
     def _note_margins(self, state: State, items: list[Item]) -> None:
         """Keep how near each sample's rounds came: the first start, and the best of all rounds."""

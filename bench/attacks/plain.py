@@ -21,7 +21,7 @@ def attack_images(
     eps: float,
     seed: int = 0,
     indices: Tensor | None = None,
-    **parameters: int,
+    **parameters: int | float,
 ) -> Tensor:
     """Attack images.
 

@@ -14,6 +14,7 @@ A suite then lists `my-attack` among a protocol's attacks.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class AttackRequest:
     norm: Norm
     eps: float
     classes: int
-    parameters: Mapping[str, int]
+    parameters: Mapping[str, Any]
 
     def plan(
         self, attack: Attack[Any], *, loss: str = "", note: str = "", view: View = "logits"
@@ -145,14 +146,15 @@ class Definition:
 
     Attributes:
         description: one line.
-        defaults: parameters that a suite may change, with the protocol's values; all are integers
-            of at least 1.
+        defaults: parameters that a suite may change, with the protocol's values. One whose default
+            is an integer takes integers of at least 1, one whose default is a float any finite
+            number.
         build: makes the plan that answers a request.
         need: what a candidate must have; None: nothing.
     """
 
     description: str
-    defaults: Mapping[str, int]
+    defaults: Mapping[str, int | float]
     build: Callable[[AttackRequest], AttackPlan]
     need: Need | None = None
 
@@ -163,13 +165,16 @@ _registered: dict[str, Definition] = {}
 def register_attack(name: str, definition: Definition) -> Definition:
     """Make an attack known by its name, and return its definition.
 
+    A cell of a notebook may run again: a definition replaces an earlier one whose `build` has the
+    same module and name.
+
     Args:
         name: small letters, digits, ".", "_" and "-", with a letter or digit first.
         definition: of the attack.
 
     Raises:
-        InputError: the name is malformed, or taken by another attack; or a default is no integer of
-            at least 1.
+        InputError: the name is malformed, or taken by another attack; or a default is neither an
+            integer of at least 1 nor a finite float.
     """
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise InputError(
@@ -177,10 +182,21 @@ def register_attack(name: str, definition: Definition) -> Definition:
             f"or digit first, other than {', '.join(_RESERVED)}; got {name!r}"
         )
     for parameter, value in definition.defaults.items():
-        _check_parameter(name, parameter, value)
-    if _registered.setdefault(name, definition) is not definition:
-        raise InputError(f"attack {name}: expected a name that is free, got one that is registered")
+        _check_parameter(name, parameter, value, default=value)
+    if name in _registered and place_of(_registered[name]) != place_of(definition):
+        raise InputError(
+            f"attack {name}: expected a name that is free, got that of "
+            f"{'.'.join(place_of(_registered[name]))}"
+        )
+    _registered[name] = definition
     return definition
+
+
+def place_of(definition: Definition) -> tuple[str, str]:
+    """Return the module and the name of what builds an attack's plan."""
+    build = definition.build
+    kind = build if hasattr(build, "__qualname__") else type(build)
+    return str(kind.__module__), str(kind.__qualname__)
 
 
 class _Attacks(Mapping[str, Definition]):
@@ -251,11 +267,19 @@ def plan_attack(
         if parameter not in definition.defaults:
             known = ", ".join(definition.defaults)
             raise InputError(f"attack {name}: expected parameters of {known}; got {parameter!r}")
-        _check_parameter(name, parameter, value)
+        _check_parameter(name, parameter, value, definition.defaults[parameter])
     given = {**definition.defaults, **parameters}
     return definition.build(AttackRequest(name, norm, eps, classes, given))
 
 
-def _check_parameter(name: str, parameter: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"attack {name}: expected {parameter} >= 1, got {value!r}")
+def _check_parameter(name: str, parameter: str, value: Any, default: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, float):
+        if not (is_number and math.isfinite(value)):
+            raise InputError(
+                f"attack {name}: expected a finite number for {parameter}, got {value!r}"
+            )
+    elif not (is_number and isinstance(value, int) and value >= 1):
+        raise InputError(
+            f"attack {name}: expected a whole number of at least 1 for {parameter}, got {value!r}"
+        )

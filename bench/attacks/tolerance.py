@@ -17,12 +17,16 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from bench.attacks.distances import Norm, norms
+from bench.errors import EvaluationError
 
 _ROUNDING = 2.0**-24
 _NORM_ROUNDING = 2.0**-20
+FAR = 0.01
+"""Share of eps, and of the range of a pixel, beyond which an image is outside by no rounding."""
 
 
 def tolerance(norm: Norm, eps: float, dimensions: int) -> float:
@@ -77,3 +81,36 @@ def least_radii(images: Tensor, clean: Tensor, norm: Norm) -> Tensor:
     growth = tolerance(norm, 1.0, flat.shape[1]) - fixed
     least = (distance - fixed) / (1 + growth)
     return least.where(least > 0, distance)
+
+
+def check_claims(
+    name: str, images: Tensor, clean: Tensor, claimed: Tensor, norm: Norm, eps: float
+) -> None:
+    """Refuse an attack that claims success with images far outside: it does not project them.
+
+    Its successes would be dropped without a word, and the candidate would look robust.
+
+    Args:
+        name: of the attack.
+        images: (N, ...), which it found.
+        clean: (N, ...), the centres.
+        claimed: (N,) bool, which it calls broken.
+        norm: of the ball.
+        eps: its radius.
+
+    Raises:
+        EvaluationError: a claimed image is outside by more than a hundredth of eps, or of [0, 1].
+    """
+    flat = images[claimed].detach().flatten(1).double()
+    if not len(flat):
+        return
+    distance = norms(flat - clean[claimed].detach().flatten(1).double(), norm)
+    beyond = torch.maximum(-flat, flat - 1).amax(dim=1)
+    far = (distance > (1 + FAR) * eps) | (beyond > FAR)
+    if bool(far.any()):
+        worst, low, high = (float(each) for each in (distance.max(), flat.min(), flat.max()))
+        raise EvaluationError(
+            f"attack {name}: expected images within {norm} {eps:g} of the clean ones and in [0, 1],"
+            f" got {int(far.sum())} that fool the candidate from outside, up to {norm} {worst:g} "
+            f"away and with pixels from {low:g} to {high:g}; project them, as an attack must"
+        )

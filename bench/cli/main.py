@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ import bench
 from bench.cli.stopping import GOES_ON, exit_code
 from bench.cli.streams import lenient_streams
 from bench.errors import FULL, BenchError, EvaluationError, InputError, Unavailable, full_disk
-from bench.plugins import load_plugins
+from bench.plugins import add_plugins, load_plugins
 
 EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Unavailable: 3}
 COMMANDS = {
@@ -91,6 +92,14 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(bench.__version__, prog_name="bench")
-def main() -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A Python file that registers an attack or another addition; its code runs. Repeatable.",
+)
+def main(plugins: tuple[Path, ...]) -> None:
     """Benchmark the accuracy-robustness trade-off of image classifiers."""
+    add_plugins(plugins)
     load_plugins()

@@ -28,6 +28,7 @@ from bench.attacks import (
 )
 from bench.attacks.attack import STEPS_BETWEEN_LOOKS
 from bench.attacks.draws import kernel_problem
+from bench.attacks.tolerance import check_claims
 from bench.engines.acceleration import Accelerated
 from bench.engines.agenda import Agenda, Item
 from bench.engines.batch import Batch
@@ -234,7 +235,7 @@ class Search:
         tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
         places = tried.nonzero().flatten()
         images = self.plan.attack.images(state).float()
-        wrong, predictions = self._proven_wrong(images, state.labels, items, places)
+        wrong, predictions = self._proven_wrong(state, images, items, places)
         witnesses = images[send(places, self.task.device)].to("cpu", non_blocking=True)
         # One transfer for all items; the host waits for the images here too.
         is_wrong, classes, steps = torch.stack(
@@ -265,17 +266,20 @@ class Search:
                 self.found[item.sample.row] = Finding(witness, classes[place])
 
     def _proven_wrong(
-        self, images: Tensor, labels: Tensor, items: list[Item], places: Tensor
+        self, state: State, images: Tensor, items: list[Item], places: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return which items (n,) are proven to be broken, and their classes (n,).
 
         Args:
-            images: (n, C, H, W) on the device.
-            labels: (n,) on the device.
+            state: of n items.
+            images: (n, C, H, W) on the device, which the attack found.
             items: n of them.
             places: those to try; others count as not broken.
+
+        Raises:
+            EvaluationError: the attack claims success far outside the ball or [0, 1].
         """
-        device, threat = self.task.device, self.task.threat_model
+        device, threat, labels = self.task.device, self.task.threat_model, state.labels
         wrong = torch.zeros_like(labels, dtype=torch.bool)
         predictions = labels.clone()
 
@@ -284,6 +288,8 @@ class Search:
             clean, at = send(self.task.images[rows], device), send(part, device)
             predicted = confirm(self.task, images[at], labels[at])
             good = inside(images[at], clean, threat.norm, threat.eps)
+            claimed = state.broken[at] & ~good & (predicted != labels[at])
+            check_claims(self.plan.name, images[at], clean, claimed, threat.norm, threat.eps)
             wrong[at] = (predicted != labels[at]) & good
             predictions[at] = predicted
 

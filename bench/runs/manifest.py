@@ -13,6 +13,7 @@ from bench.data import Dataset
 from bench.engines import Engine, Task
 from bench.errors import InputError
 from bench.runs import environment
+from bench.runs.attack_code import with_code
 from bench.runs.fingerprint import fingerprint
 from bench.runs.kind import RunnableKind
 from bench.runs.mix_records import describe_mix
@@ -89,6 +90,7 @@ def make_manifest(
 ) -> Manifest:
     """Return what decides the result of a run of this candidate, and the machine it is made on."""
     suite = settings.suite
+    attacks, unread = with_code(kind.attacks(task, settings))
     return Manifest(
         kind=kind.name,
         suite=suite.name,
@@ -97,7 +99,7 @@ def make_manifest(
         dataset=dataset_record(suite, dataset),
         threat_model=task.threat_model,
         protocol=str(settings.protocol),
-        attacks=kind.attacks(task, settings),
+        attacks=attacks,
         engine=engine.name,
         engine_settings=engine.settings(task),
         precision=engine.precision,
@@ -106,7 +108,7 @@ def make_manifest(
         overrides=_overrides(dataset, settings, task) | kind.overrides(task, settings),
         weights_sha256=candidate.weights_sha256,
         definition_sha256=candidate.definition_sha256,
-        unidentified=list(candidate.unidentified),
+        unidentified=[*candidate.unidentified, *unread],
         fingerprint=fingerprint(candidate, tuple(dataset.images.shape[1:]), settings.device),
         suite_title=suite.title,
         environment=environment.describe(settings.device),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import ndtri
+from scipy.special import log_ndtr, ndtri
 from torch import Tensor
 
 from bench.certification.noise import Noise, Piece
@@ -57,6 +57,15 @@ class Smoothing:
             if getattr(self, name) < 1:
                 raise InputError(f"expected {name} >= 1, got {getattr(self, name)}")
         check_failure_probability(self.failure_probability)
+
+    @property
+    def largest_radius(self) -> float:
+        """The L2 radius that is certified if all draws agree: sigma Phi^-1(alpha^(1/n))."""
+        return self.sigma * float(ndtri(self.failure_probability ** (1 / self.noise_samples)))
+
+    def draws_for(self, radius: float) -> int:
+        """Return how many draws certify an L2 radius at least, if all of them agree."""
+        return math.ceil(math.log(self.failure_probability) / float(log_ndtr(radius / self.sigma)))
 
 
 def certify(

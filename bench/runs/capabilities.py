@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -33,6 +33,11 @@ def capabilities(candidate: Candidate, images: Tensor) -> frozenset[Need]:
     if candidate.randomized:
         found.add("randomness")
     return frozenset(found)
+
+
+def needing(attacks: Iterable[AttackChoice]) -> list[AttackChoice]:
+    """Return the attacks that need something of a candidate."""
+    return [each for each in attacks if each.name in ATTACKS and ATTACKS[each.name].need]
 
 
 def applicable(

@@ -93,6 +93,17 @@ class Certification(CertificationRecords, CertifyingKind, RunnableKind):
             mix=module.to(settings.device) if isinstance(module, Mix) else None,
         )
 
+    def notices(self, task: CertificationTask, settings: Settings) -> list[str]:
+        """Say where the suite's radius is beyond what so many draws can certify."""
+        smoothing, eps = task.smoothing, task.threat_model.eps
+        if task.mix is not None or smoothing.largest_radius >= eps:
+            return []
+        return [
+            f"{smoothing.noise_samples:,} draws at sigma {smoothing.sigma:g} certify at most "
+            f"{smoothing.largest_radius:.3f}, so nothing at the suite's radius {eps:g}; that takes "
+            f"{smoothing.draws_for(eps):,} draws"
+        ]
+
     def estimate(self, task: CertificationTask) -> Estimate:
         """Return how long all draws will take."""
         return estimate_votes(task)

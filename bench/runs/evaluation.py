@@ -40,7 +40,7 @@ from bench.flags.extra import extra_flags
 from bench.flags.power import attack_power
 from bench.kinds.attacked import AttackedRecords, EvaluationRecords
 from bench.memory.out_of_memory import ImagesAtOnce
-from bench.runs.capabilities import applicable
+from bench.runs.capabilities import applicable, needing
 from bench.runs.confidence_records import with_confidences
 from bench.runs.estimate import Estimate, estimate_attacks
 from bench.runs.kind import RunnableKind, common_fields, task_of
@@ -130,6 +130,18 @@ class AttackingKind(AttackedRecords, RunnableKind):
             *(attack.model_dump(mode="json") for attack in task.attacks),
             *([{"name": UNTIL_CONVERGED}] if task.until_converged else []),
             *curve_attack(task),
+        ]
+
+    def notices(self, task: AttackTask, settings: Settings) -> list[str]:
+        """Say where a protocol's attacks that know a defence all leave the candidate alone."""
+        special = needing(settings.chosen_protocol.attacks)
+        if not special or any(choice in task.attacks for choice in special):
+            return []
+        left = ", ".join(choice.name for choice in task.attacks)
+        return [
+            f"none of the {len(special)} attacks of {settings.protocol} that know a defence "
+            "applies: the candidate is no declared mix, stops no gradient and is not declared "
+            f"randomized. What runs is {left}"
         ]
 
     def check_progress(

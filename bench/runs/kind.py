@@ -88,6 +88,10 @@ class RunnableKind(MadeKind):
             InputError: it cannot be used in a run of this kind.
         """
 
+    def notices(self, task: Any, settings: Settings) -> list[str]:
+        """Return what the user should know before a run begins, a sentence each."""
+        return []
+
     def estimate(self, task: Any) -> Estimate | None:
         """Return how long one worker takes, as measured on its device; None if unknown.
 

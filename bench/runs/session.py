@@ -120,7 +120,10 @@ def evaluate(
             raised = list(inspected)
             for note in candidate.information.weights:
                 observer.notice(f"weights {note}" if note.startswith("read ") else note)
-            for note in candidate.information.conversions:
+            for note in (
+                *candidate.information.conversions,
+                *plan.kind.notices(plan.task, settings),
+            ):
                 observer.notice(note)
             folder.begin(manifest)
             events = RunEvents(folder, observer)

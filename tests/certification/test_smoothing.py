@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta, norm
 from torch import Tensor, nn
@@ -15,8 +17,9 @@ from torch import Tensor, nn
 from bench import data
 from bench.certification.accuracy import linf_radius
 from bench.certification.noise import Noise, Piece
-from bench.certification.smoothing import Smoothing, certify
+from bench.certification.smoothing import Smoothing, certified_radii, certify
 from bench.errors import InputError
+from bench.statistics.clopper_pearson import clopper_pearson_lower
 from bench.store.records import ABSTAINED
 
 SIGMA, N0, N, ALPHA = 0.25, 20, 350, 0.001
@@ -119,3 +122,26 @@ def test_the_linf_ball_just_fits_into_the_l2_ball(
     assert eps == expected
     corner = torch.full(shape, eps, dtype=torch.float64)
     assert float(corner.norm()) == pytest.approx(0.5, abs=1e-12)
+
+
+@given(
+    sigma=st.floats(0.05, 2),
+    radius=st.floats(0.01, 4),
+    failure=st.floats(1e-6, 0.5),
+)
+def test_so_many_draws_that_all_agree_certify_a_radius_and_one_less_does_not(
+    sigma: float, radius: float, failure: float
+) -> None:
+    assume(radius < 4 * sigma)
+    draws = Smoothing(sigma, 1, 1, failure).draws_for(radius)
+
+    def certified(count: int) -> float:
+        bounds = clopper_pearson_lower(np.array([count]), count, failure)
+        return float(certified_radii(bounds, sigma)[0])
+
+    slack = 1e-6 * radius
+    assert certified(draws) >= radius - slack
+    assert Smoothing(sigma, 1, draws, failure).largest_radius == pytest.approx(certified(draws))
+    if draws > 1:
+        fewer = certified(draws - 1)
+        assert math.isnan(fewer) or fewer <= radius + slack

@@ -310,3 +310,13 @@ def test_a_mix_is_certified_by_its_robust_bases_vote(
     assert "--procedure: expected fixed for a mix" in sequential.output
     named = call("--candidate", "mix:accurate=digits-standard,robust=digits-smoothmix,alpha=0.9")
     assert named.exit_code == 0, named.output
+
+
+def test_too_few_draws_for_the_suites_radius_are_said_before_the_run(
+    call: Callable[..., Result], candidate: str
+) -> None:
+    result = call("--candidate", candidate, "--noise-samples", "20", "--n-examples", "2")
+    assert result.exit_code == 0, result.output
+    assert "20 draws at sigma 0.15 certify at most 0.0" in result.output
+    assert "so nothing at the suite's radius 0.25; that takes 142 draws" in result.output
+    assert "certify at most" not in call("--candidate", candidate, "--n-examples", "2").output

@@ -34,6 +34,7 @@ def run(
     attacks: tuple[AttackChoice, ...] = SHORT,
     protocol: str = "standard",
     seed_witnesses: bool = False,
+    observer: SilentObserver | None = None,
 ) -> RunResult:
     suite = load_suite("digits-linf")
     short = suite.protocol(protocol).model_copy(update={"attacks": attacks})
@@ -42,9 +43,8 @@ def run(
         suite, protocol=protocol, n_examples=8, eps=0.08, seed_witnesses=seed_witnesses
     )
     candidate = Candidate("linear", module, {"weights": "1" * 64}, "2" * 64)
-    return evaluate(
-        candidate, data.load("digits").first(8), settings, Store(root), SilentObserver()
-    )
+    watching = observer or SilentObserver()
+    return evaluate(candidate, data.load("digits").first(8), settings, Store(root), watching)
 
 
 def test_attacks_that_do_not_apply_are_no_evaluation(
@@ -52,6 +52,15 @@ def test_attacks_that_do_not_apply_are_no_evaluation(
 ) -> None:
     with pytest.raises(InputError, match="none of the attacks of standard applies to linear"):
         run(linear_digits, tmp_path, ONLY_MIXES)
+
+
+def test_a_protocol_whose_special_attacks_all_fall_away_says_so(
+    linear_digits: nn.Module, tmp_path: Path
+) -> None:
+    observer = SilentObserver()
+    run(linear_digits, tmp_path, (*SHORT, *ONLY_MIXES), observer=observer)
+    (notice,) = (each for each in observer.notices if "know a defence" in each)
+    assert notice.endswith("What runs is apgd-ce, apgd-t, fab-t, square")
 
 
 def test_autoattack_with_other_parameters_is_not_standard_autoattack(

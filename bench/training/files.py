@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from bench.candidates.candidate import Paper
 from bench.candidates.submission import FILE, Submission
-from bench.candidates.weights import file_sha256
 from bench.errors import InputError
 from bench.store.files import write
 from bench.training.recipe import Trained
@@ -100,8 +100,9 @@ def write_submission(
     validate(Submission, content, folder / FILE)
     folder.mkdir(parents=True, exist_ok=True)
     if trained.network is not None:
-        write(folder / WEIGHTS, save(compact(trained.network.state_dict())))
-        content["sha256"] = file_sha256(folder / WEIGHTS)
+        weights = save(compact(trained.network.state_dict()))
+        write(folder / WEIGHTS, weights)
+        content["sha256"] = hashlib.sha256(weights).hexdigest()
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     write(folder / FILE, text.encode())
     return validate(Submission, content, folder / FILE)

@@ -14,6 +14,8 @@ from bench.candidates.registry import find_candidates
 from bench.engines.acceleration import accelerate
 from bench.errors import InputError
 from bench.suites.suite import ThreatModel, load_suite
+from bench.training.data import TrainingData
+from bench.training.held_out import overlap
 from bench.training.recipe import TrainingSettings, readable_radius
 
 MixType = TypeVar("MixType", bound=MixedClassifier)
@@ -103,8 +105,36 @@ class LoadedBases:
         check_norms(references, "settings accurate and robust")
         loaded: dict[str, Candidate] = {role: each.load() for role, each in references.items()}
         self.sha256 = weights_of(loaded)
+        self.trainings = {role: each.information.training for role, each in loaded.items()}
         self.accurate: nn.Module = loaded["accurate"].module
         self.robust: nn.Module = loaded["robust"].module
+
+    def images_seen(self, data: TrainingData, held_out: int, seed: int) -> dict[str, int]:
+        """Return how many of the held-out images each base was trained on, by "accurate" and so on.
+
+        A base that does not say what it was trained on is left out. One that held out nothing was
+        trained on all: that is recorded, and for the reader to judge.
+
+        Args:
+            data: the images of this training.
+            held_out: how many of them it holds out.
+            seed: this training's.
+
+        Raises:
+            InputError: a base held out images, and others than these.
+        """
+        seen = {}
+        for role, training in self.trainings.items():
+            found = overlap(training, data.name, data, held_out, seed)
+            if found is None:
+                continue
+            if found.seen and found.held_out:
+                raise InputError(
+                    f"expected held-out images that the {role} base {self.names[role]} was not "
+                    f"trained on, got {found}"
+                )
+            seen[role] = found.seen
+        return seen
 
 
 def with_fast_bases(mix: MixType, images: Tensor) -> MixType:

@@ -171,6 +171,12 @@ def check_output(
         InputError: If it does not.
     """
     image = data.images[torch.arange(1)].to(device)
+    side = min(image.shape[-2:])
+    if settings.crop_border == "reflected" and settings.crop_padding >= side:
+        raise InputError(
+            f"setting crop_padding: expected less than the {side} pixels of a side of {data.name}, "
+            f"which are reflected, got {settings.crop_padding}"
+        )
     origin = f"{settings.architecture} with {settings.architecture_args}"
     network.eval()
     try:

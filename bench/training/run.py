@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 import bench
@@ -86,35 +88,67 @@ def run(
             f"expected a folder whose name can be a submission's (letters, digits, ., _ and -), "
             f"got {out}"
         )
-    finished = _finished(out, preset, settings, seed, resume)
-    if finished is not None:
-        return finished
-    data = _training_data(chosen.dataset, data_dir)
-    conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
+    with _locked(out):
+        finished = _finished(out, preset, settings, seed, resume)
+        if finished is not None:
+            return finished
+        data = _training_data(chosen.dataset, data_dir)
+        conditions = Conditions(seed, out / CHECKPOINT, resume, progress, device)
+        try:
+            trained = _trained(recipe, settings, data, conditions)
+            submission = write_submission(
+                out,
+                trained,
+                dataset=chosen.dataset,
+                threat_models=settings.threat_models(),
+                paper=chosen.paper,
+                training=_record(recipe, preset, settings, conditions, trained),
+            )
+            _delete_progress(out)
+        except OSError as error:
+            raise _writing_error(out, error) from error
+        return submission
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Lock a submission's folder for this process; the lock ends with it, even if it is killed.
+
+    Raises:
+        InputError: Another training writes into the folder.
+        EvaluationError: The lock cannot be written.
+    """
+    # Beside the folder, which may not be there yet and has a submission's files alone.
+    path = out.resolve().with_name(f".{out.resolve().name}.lock")
     try:
-        trained = find_recipe(recipe).train(settings, data, conditions)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path, timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{out}: another training writes into this folder; wait for it, or name another --out"
+        ) from error
+    except PermissionError as error:
+        raise _writing_error(out, error) from error
+
+
+def _trained(
+    recipe: str, settings: TrainingSettings, data: TrainingData, conditions: Conditions
+) -> Trained:
+    """Train by a recipe.
+
+    Raises:
+        EvaluationError: If memory runs out.
+    """
+    try:
+        return find_recipe(recipe).train(settings, data, conditions)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise EvaluationError(
-            f"out of memory on device {device} while training; lower batch_size, or use a device "
-            "with more memory"
+            f"out of memory on device {conditions.device} while training; lower batch_size, or use "
+            "a device with more memory"
         ) from error
-    except OSError as error:
-        raise _writing_error(out, error) from error
-    try:
-        submission = write_submission(
-            out,
-            trained,
-            dataset=chosen.dataset,
-            threat_models=settings.threat_models(),
-            paper=chosen.paper,
-            training=_record(recipe, preset, settings, conditions, trained),
-        )
-        _delete_progress(out)
-    except OSError as error:
-        raise _writing_error(out, error) from error
-    return submission
 
 
 def _writing_error(out: Path, error: OSError) -> EvaluationError:

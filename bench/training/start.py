@@ -13,7 +13,8 @@ from bench.candidates.submission_weights import checked_digest, weights_file
 from bench.candidates.weights import file_sha256, load_weights
 from bench.errors import InputError
 from bench.suggestion import did_you_mean
-from bench.training.data import TrainingData, split
+from bench.training.data import TrainingData
+from bench.training.held_out import overlap
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,11 @@ class Start:
         Raises:
             InputError: If the earlier training saw one of them.
         """
-        settings = self.training.get("settings")
-        earlier = settings.get("held_out") if isinstance(settings, dict) else None
-        earlier_seed, count = self.training.get("seed"), len(data.labels)
-        if not (isinstance(earlier, int) and isinstance(earlier_seed, int)):
-            return
-        if self.dataset != data.name or earlier >= count:
-            return
-        unseen = set(split(count, earlier, earlier_seed)[1].tolist())
-        seen = set(split(count, held_out, seed)[1].tolist()) - unseen
-        if seen:
+        found = overlap(self.training, self.dataset, data, held_out, seed)
+        if found is not None and found.seen:
             raise InputError(
                 f"setting start: expected held-out images that {self.weights.parent} was not "
-                f"trained on, got {len(seen)} that it was; it held out {earlier} with seed "
-                f"{earlier_seed}: take its seed and no more images, or held_out=0"
+                f"trained on, got {found}, or held_out=0"
             )
 
 
@@ -87,6 +79,12 @@ def find_start(start: str) -> Start:
         Unavailable: If they cannot be downloaded.
     """
     path = shipped_submissions().get(start, Path(start))
+    if not start:
+        raise InputError(
+            "setting start: expected a name or a path, got an empty text; leave it out"
+        )
+    if path.is_file() and _is_of_submission(path):
+        path = path.parent
     if path.is_file():
         return Start(path, file_sha256(path), None, None, {})
     if not (path / FILE).is_file():
@@ -109,3 +107,10 @@ def find_start(start: str) -> Start:
         submission.dataset,
         submission.training,
     )
+
+
+def _is_of_submission(path: Path) -> bool:
+    """Return whether a file is the weights of the submission beside it, which says more of it."""
+    if not (path.parent / FILE).is_file():
+        return False
+    return read_submission(path.parent).weights == path.name

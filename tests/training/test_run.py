@@ -16,7 +16,15 @@ from bench.candidates.submission import read_submission
 from bench.candidates.submission_reference import SubmissionReference
 from bench.data import load
 from bench.errors import EvaluationError, InputError
-from bench.training import Conditions, Trained, TrainingProgress, clean_accuracy, override, recipes
+from bench.training import (
+    Conditions,
+    Trained,
+    TrainingProgress,
+    TriedNumbers,
+    clean_accuracy,
+    override,
+    recipes,
+)
 from bench.training.files import load_checkpoint
 
 TINY = {
@@ -210,3 +218,23 @@ def test_an_unfinished_training_is_not_overwritten_by_a_new_one(tmp_path: Path) 
     submission = bench.training.run(*arguments, resume=True)
     assert submission.name == "half"
     assert not (out / "checkpoint.pt").exists()
+
+
+def test_two_trainings_into_one_folder_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+
+    def second(state: TrainingProgress | TriedNumbers) -> None:
+        with pytest.raises(InputError, match="another training writes into this folder"):
+            bench.training.run("standard", "digits-standard", None, out, seed=1, overrides=TINY)
+        raise Killed
+
+    with pytest.raises(Killed):
+        bench.training.run(
+            "standard", "digits-standard", None, out, overrides=TINY, progress=second
+        )
+
+
+def test_a_reflected_border_is_narrower_than_the_image(tmp_path: Path) -> None:
+    wide = TINY | {"crop_padding": 8, "crop_border": "reflected"}
+    with pytest.raises(InputError, match="expected less than the 8 pixels of a side of digits"):
+        bench.training.run("standard", "digits-standard", None, tmp_path / "w", overrides=wide)

@@ -15,7 +15,8 @@ from bench.candidates.submission import FILE, read_submission
 from bench.data import load
 from bench.errors import InputError
 from bench.suites.suite import load_suite
-from bench.training import Conditions, Trained, override, recipes
+from bench.training import Conditions, Trained, override, presets, recipes
+from bench.training.mix import BasesSettings, LoadedBases
 from bench.training.start import find_start
 
 DIGITS = load_suite("digits-linf")
@@ -64,6 +65,25 @@ def test_held_out_images_are_those_that_the_earlier_training_held_out() -> None:
         start.check_held_out(data, 100, seed=1)
     with pytest.raises(InputError, match="got 1 that it was"):
         start.check_held_out(data, 101, seed=0)
+
+
+def test_a_mix_is_chosen_on_images_that_its_bases_held_out() -> None:
+    settings = presets()["digits-mix"].settings
+    assert isinstance(settings, BasesSettings)
+    bases = LoadedBases(settings, "digits")
+    data = load("digits", "train")
+    assert bases.images_seen(data, 60, seed=0) == {"accurate": 60, "robust": 60}
+    bases.trainings["robust"] = {"seed": 0, "settings": {"held_out": 60}}
+    assert bases.images_seen(data, 60, seed=0)["robust"] == 0
+    with pytest.raises(InputError, match="that the robust base digits-robust was not trained on"):
+        bases.images_seen(data, 60, seed=7)
+
+
+def test_a_weights_file_beside_its_submission_is_that_submission() -> None:
+    folder = shipped_submissions()["digits-robust"]
+    assert find_start(str(folder / "weights.safetensors")) == find_start("digits-robust")
+    with pytest.raises(InputError, match="got an empty text"):
+        find_start("")
 
 
 def test_what_cannot_be_begun_from_is_said(tmp_path: Path) -> None:

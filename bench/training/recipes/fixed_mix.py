@@ -32,6 +32,7 @@ def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions
     """
     _, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
+    seen = bases.images_seen(data, settings.held_out, conditions.seed)
     images, labels = (each[held_out].to(conditions.device) for each in (data.images, data.labels))
     mix = Mix(bases.accurate, bases.robust, 0.5).to(conditions.device).eval()
     fast = with_fast_bases(mix, images[:8])
@@ -52,7 +53,8 @@ def train(settings: FixedMixSettings, data: TrainingData, conditions: Conditions
         seconds=choice.seconds,
         started=choice.started,
         bases=bases.names,
-        record={"bases_sha256": bases.sha256} | choice.record(len(images)),
+        record={"bases_sha256": bases.sha256, "held_out_images_seen": seen}
+        | choice.record(len(images)),
     )
 
 

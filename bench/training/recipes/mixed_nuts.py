@@ -96,6 +96,7 @@ def train(settings: MixedNutsSettings, data: TrainingData, conditions: Condition
     check(settings)
     _, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
+    seen = bases.images_seen(data, settings.held_out, conditions.seed)
     images, labels = (each[held_out].to(conditions.device) for each in (data.images, data.labels))
     neutral = MixedNuts(
         bases.accurate, bases.robust, alpha=1, scale=1, power=1, bias=0, surrogate_alpha=1
@@ -138,6 +139,7 @@ def train(settings: MixedNutsSettings, data: TrainingData, conditions: Condition
         bases=bases.names,
         record={
             "bases_sha256": bases.sha256,
+            "held_out_images_seen": seen,
             "choice": {
                 "held_out_images": len(labels),
                 "clean_accuracy": round(accuracies[0], 4),

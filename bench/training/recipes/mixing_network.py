@@ -128,6 +128,7 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
     """
     training, held_out = split(len(data.labels), settings.held_out, conditions.seed)
     bases = LoadedBases(settings, data.name)
+    seen = bases.images_seen(data, settings.held_out, conditions.seed)
     mix = _make_mix(settings, bases, data, conditions)
     fitted = _fit(mix, bases, data, training[: settings.kept_images], settings, conditions)
     # Rounded as in the weights file, so that the choice is made for the mix that is written.
@@ -156,7 +157,8 @@ def train(settings: MixingNetworkSettings, data: TrainingData, conditions: Condi
         seconds=fitted.seconds + choice.seconds,
         started=fitted.started,
         bases=bases.names,
-        record={"bases_sha256": bases.sha256} | choice.record(len(held_out)),
+        record={"bases_sha256": bases.sha256, "held_out_images_seen": seen}
+        | choice.record(len(held_out)),
     )
 
 

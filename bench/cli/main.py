@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import bench
-from bench.cli.stopping import GOES_ON, exit_code
+from bench.cli.stopping import exit_code, stopped
 from bench.cli.streams import lenient_streams
 from bench.errors import FULL, BenchError, EvaluationError, InputError, Unavailable, full_disk
 from bench.plugins import load_plugins
@@ -81,7 +81,7 @@ class _LazyGroup(click.Group):
             click.echo(f"error: {error}; is it installed?", err=True)
             sys.exit(2)
         except KeyboardInterrupt as stop:
-            click.echo(GOES_ON, err=True)
+            click.echo(stopped(context.invoked_subcommand), err=True)
             sys.exit(exit_code(stop))
         except OSError as error:
             if error.errno not in FULL:

@@ -6,7 +6,6 @@ import os
 import signal
 
 import pytest
-
 from click.testing import CliRunner
 
 from bench.cli import main

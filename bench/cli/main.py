@@ -19,7 +19,7 @@ EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Un
 COMMANDS = {
     "run": "Evaluate candidates under a suite.",
     "sweep": "Mix two candidates at many weights.",
-    "list": "List suites, candidates, attacks, recipes or a recipe's settings.",
+    "list": "List suites, candidates, attacks, recipes with their settings, or runs.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "status": "Show where a run stands: stages, workers, time left.",
     "diff": "Compare candidates on the same samples.",

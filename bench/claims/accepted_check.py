@@ -79,7 +79,7 @@ def accepted_checks(store: Store, records: AcceptedRecords, suite: str | None) -
 
 
 def _evaluations(records: AcceptedRecords) -> Iterator[_Evaluation]:
-    samples = {(row.suite, row.candidate, row.run): row for row in records.samples}
+    samples = {_place(row): row for row in records.samples}
     for row in records.results:
         yield _Evaluation(
             row,
@@ -91,9 +91,12 @@ def _evaluations(records: AcceptedRecords) -> Iterator[_Evaluation]:
                 ("AutoAttack", row.autoattack_accuracy),
                 ("robust", row.robust_accuracy),
             ],
-            samples.pop((row.suite, row.candidate, row.run), None),
+            samples.get(_place(row)),
         )
-    for kept in samples.values():
+    with_result = {_place(row) for row in records.results}
+    for kept in records.samples:
+        if _place(kept) in with_result:
+            continue
         robust: Quantity = "express" if kept.engine == EXPRESS else "robust"
         yield _Evaluation(
             kept,
@@ -106,6 +109,10 @@ def _evaluations(records: AcceptedRecords) -> Iterator[_Evaluation]:
             ],
             kept,
         )
+
+
+def _place(row: AcceptedResult | SampleOutcomes) -> tuple[str, str, str]:
+    return row.suite, row.candidate, row.run
 
 
 def _check_evaluation(

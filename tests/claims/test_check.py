@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+import bench
 from bench import data
 from bench.claims.accepted import accepted_row
 from bench.claims.accepted_records import AcceptedRecords, load_records, records_of, update_records
@@ -408,6 +409,11 @@ def test_results_of_ones_own_are_accepted_and_checked(tmp_path: Path) -> None:
     code, text = _call(*asked, after)
     assert code == 4
     assert "mine/net: robust lower than published: paired by sample: 40 lost" in text
+    table = bench.check(str(suite), "net", results_dir=tmp_path / "new", accepted=tmp_path / "kept")
+    assert table["fails"].tolist() == [False, True, True]
+    # A second folder with the same run changes nothing: each of them is compared sample by sample.
+    twice = _call(*asked, kept, after)[1]
+    assert twice.count("robust lower than published: paired by sample: 40 lost") == 2
     # Without --suite as well, beside all numbers of the package.
     assert _call("check", kept, after)[0] == 4
     assert _call("accept", "mine/net", kept, after)[0] == 0

@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.resources
 import io
 import logging
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ from bench.import_hook import make_importable as make_importable
 
 if TYPE_CHECKING:
     import torch
+
+DOWNLOADS = "https://drive.google.com/uc?id="
+"""Where the zoo's checkpoints are; Google Drive's id of a file follows."""
 
 DEFAULT_SEED = 0
 
@@ -315,11 +319,36 @@ def fetch_checkpoints(model_id: str, dataset: str, norm: str, model_dir: Path) -
             ):
                 _import("robustbench.utils").download_gdrive_new(download, str(path))
         except Exception as error:  # whatever gdown or requests raised
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise Unavailable(f"weights cannot be downloaded to {path}: {reason}") from error
+            raise _not_downloaded(path, download, model_dir, _reason(error)) from error
         if not path.is_file():
-            raise Unavailable(f"weights cannot be downloaded to {path}: Google Drive gave no file")
+            raise _not_downloaded(path, download, model_dir, "Google Drive gave no file")
     return list(files)
+
+
+def _not_downloaded(path: Path, download: str, model_dir: Path, reason: str) -> Unavailable:
+    """Return the error for a checkpoint that cannot be downloaded, with what to do about it."""
+    return Unavailable(
+        f"weights cannot be downloaded from {DOWNLOADS}{download} ({reason}): put the file at "
+        f"{path} yourself, or name the folder that has {path.relative_to(model_dir)} by --model-dir"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a download failed: what the operating system said, if it began there.
+
+    Libraries wrap that in errors whose texts name addresses, retries and objects in memory.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            is_network = isinstance(cause, (socket.gaierror, ConnectionError, TimeoutError))
+            return f"{cause.strerror}; no network?" if is_network else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return _text(error)
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def checkpoint_megabytes(model_id: str, dataset: str, norm: str) -> float | None:
@@ -342,7 +371,8 @@ def load_zoo_model(model_id: str, dataset: str, norm: str, model_dir: Path) -> t
     Raises:
         Unavailable: a download or the loading of the checkpoint failed.
     """
-    missing = missing_checkpoints(model_id, dataset, norm, model_dir)
+    files = _checkpoints(model_id, dataset, norm, model_dir)
+    missing = [path for path in files if not path.is_file()]
     try:
         utils = _import("robustbench.utils")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -350,13 +380,12 @@ def load_zoo_model(model_id: str, dataset: str, norm: str, model_dir: Path) -> t
                 model_id, model_dir=model_dir, dataset=dataset, threat_model=norm
             )
     except Exception as error:  # whatever gdown, requests, pickle or a constructor raised
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        still = [path for path in missing if not path.is_file()]
-        if still:
-            message = f"weights cannot be downloaded to {still[0]}: {reason}"
-        else:
-            message = f"RobustBench cannot load it: {type(error).__name__}: {reason}"
-        raise Unavailable(message) from error
+        for path in missing:
+            if not path.is_file():
+                raise _not_downloaded(path, files[path], model_dir, _reason(error)) from error
+        raise Unavailable(
+            f"RobustBench cannot load it: {type(error).__name__}: {_text(error)}"
+        ) from error
     return module
 
 

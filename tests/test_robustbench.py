@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -145,5 +146,31 @@ def test_zoo_names_and_a_failed_download(tmp_path: Path, monkeypatch: pytest.Mon
     arguments = ("Rice2020Overfitting", "cifar100", "Linf")
     assert shim.missing_checkpoints(*arguments, tmp_path)[0].name == "Rice2020Overfitting.pt"
     assert shim.checkpoint_megabytes(*arguments) == pytest.approx(45, rel=0.1)
-    with pytest.raises(Unavailable, match=r"cannot be downloaded to .*no route"):
+    file = r"cifar100/Linf/Rice2020Overfitting\.pt"
+    expected = (
+        r"weights cannot be downloaded from https://drive\.google\.com/uc\?id=\S+ \(no route\): "
+        rf"put the file at {tmp_path}/{file} yourself, or name the folder that has {file} by "
+        "--model-dir"
+    )
+    with pytest.raises(Unavailable, match=expected):
         shim.load_zoo_model(*arguments, tmp_path)
+
+
+def test_a_download_without_a_network_says_what_the_system_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import robustbench.utils
+
+    def unreachable(*_: object) -> None:
+        try:
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
+        except OSError as error:
+            raise RuntimeError("HTTPSConnectionPool(<object at 0x7f>: Max retries)") from error
+
+    monkeypatch.setattr(robustbench.utils, "download_gdrive_new", unreachable)
+    arguments = ("Rice2020Overfitting", "cifar100", "Linf")
+    for fetch in (shim.load_zoo_model, shim.fetch_checkpoints):
+        with pytest.raises(
+            Unavailable, match=r"\(Temporary failure in name resolution; no network\?\): put the"
+        ):
+            fetch(*arguments, tmp_path)

@@ -110,13 +110,16 @@ def check(
     *,
     results_dir: Folder | None = None,
     assume_exchangeable: bool = False,
+    accepted: Folder | None = None,
 ) -> pd.DataFrame:
-    """Compare results with published numbers and with this project's own accepted ones.
+    """Compare results with published numbers and with accepted ones.
 
     Args:
         suite, candidate: only claims about these.
         results_dir: folder of the records; None: `results`.
         assume_exchangeable: treat a run's first n samples as a random sample.
+        accepted: folder with accepted results that `bench accept` wrote; they count beside this
+            project's own.
 
     Returns:
         one row a claim: the fields of `bench.claims.comparison.Check`, the `verdict` in words, and
@@ -125,14 +128,14 @@ def check(
     Raises:
         InputError: an unknown suite, no claim about what is named, or damaged records.
     """
+    from bench.claims.accepted_records import load_records, together
     from bench.claims.check import check as compare
     from bench.claims.formats import verdict_text
 
     with errors_in_python():
-        found = compare(_store(results_dir), suite, candidate, assume_exchangeable)
-        if not found:
-            named = " and ".join(part for part in (suite, candidate) if part)
-            raise InputError(f"no claim about {named}")
+        records = [load_records(), *([load_records(Path(accepted))] if accepted else [])]
+        store = _store(results_dir)
+        found = compare(store, suite, candidate, assume_exchangeable, together(records))
         rows = [
             asdict(each) | {"verdict": verdict_text(each), "fails": each.fails} for each in found
         ]

@@ -1,4 +1,4 @@
-"""What became of each sample in the project's accepted runs.
+"""What became of each sample in accepted runs.
 
 Accuracies alone cannot tell two candidates apart as well as the samples can on which they differ.
 `accepted_samples.csv` has one row for each accepted evaluation whose samples are kept, and
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from pydantic import Field, field_validator, model_validator
 
-from bench.claims.accepted import KnownSuite, digests
+from bench.claims.accepted import digests
 from bench.claims.rows import read_rows
 from bench.errors import InputError
 from bench.store.files import write
@@ -42,7 +42,7 @@ Row = TypeVar("Row", bound=StrictModel)
 class KeptRun(StrictModel):
     """What both files say of a run."""
 
-    suite: KnownSuite = Field(examples=["digits-l2"])
+    suite: Annotated[str, Field(min_length=1, examples=["digits-l2"])]
     suite_version: int
     candidate: str
     weights_sha256: str
@@ -103,6 +103,11 @@ class AcceptedCertification(KeptRun):
     fresh_votes: Annotated[str, Field(pattern="^[-01]+$")]
     """What votes say at the adversarial images inside a sample's radius, a sign for each sample: 1
     if its certificate stands there, 0 if not, and `-` where there is no such image."""
+
+    @property
+    def n_examples(self) -> int:
+        """Number of samples."""
+        return len(self.fresh_votes)
 
     @field_validator("radii")
     @classmethod

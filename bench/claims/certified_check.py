@@ -21,7 +21,6 @@ from bench.store.summary import CertifiedSummary
 from bench.store.tables import certificates_of
 from bench.suites import Suite
 
-CERTIFIED_SUITE = "certified"
 RADIUS_ROUNDING = 0.5e-3
 """Average certified radii are printed with three decimals."""
 RADIUS_SPREAD = 0.002
@@ -39,7 +38,7 @@ def certified_checks(
     A run matches a claim if its candidate names it as its claim or has the same name, and if data
     set, norm and sigma agree. Of several matching runs, one whose draws settle each radius counts
     before others, then the one with the most samples, then the newest. A claim without a run is
-    listed if a suite has its data set and norm.
+    listed under the first suite that has its data set and norm.
 
     Args:
         suites: whose runs to look at.
@@ -52,14 +51,16 @@ def certified_checks(
         if isinstance(run, CertifiedSummary)
     ]
     claims = load_certified_claims()
-    settings = {(suite.data.name, suite.threat_model.norm) for suite in suites}
+    listing: dict[tuple[str | None, str], str] = {}
+    for suite in suites:
+        listing.setdefault((suite.data.name, suite.threat_model.norm), suite.name)
     for claim in claims:
         found = [run for run in runs if _is_about(run, claim)]
         run = max(found, key=_weight, default=None)
         if run is not None:
             yield _compare(store, run, claim, _rounding(claim, claims), assume_exchangeable)
-        elif (claim.dataset, claim.norm) in settings:
-            yield _check(claim, Verdict("not measured"))
+        elif (claim.dataset, claim.norm) in listing:
+            yield _check(listing[claim.dataset, claim.norm], claim, Verdict("not measured"))
 
 
 def _is_about(run: CertifiedSummary, claim: CertifiedClaim) -> bool:
@@ -92,17 +93,19 @@ def _compare(
     rounding: float,
     assume_exchangeable: bool,
 ) -> Check:
+    suite = run.manifest.suite
     certificates = certificates_of(store.folder(run.manifest).samples())
     chosen = _claimed_samples(certificates, claim)
     n = len(chosen.index)
     if n == 0:
-        return _check(claim, Verdict("cannot tell", "none of the published number's samples"), run)
+        nothing = Verdict("cannot tell", "none of the published number's samples")
+        return _check(suite, claim, nothing, run)
     if claim.certified_accuracy is None or claim.radius is None:
         radii = chosen.radius * (chosen.prediction == chosen.label)
         verdict = _compare_radius(claim, radii, run, assume_exchangeable)
         if run.radii_are_low:
             verdict = _as_bound(verdict)
-        return _check(claim, verdict, run, float(radii.mean()), n)
+        return _check(suite, claim, verdict, run, float(radii.mean()), n)
     (count,) = certified_counts(chosen, [claim.radius])
     published = Published(claim.certified_accuracy, claim.n_examples, rounding)
     verdict = compare_with_sample(
@@ -112,7 +115,7 @@ def _compare(
         verdict = _as_bound(verdict)
     if verdict.outcome == "higher than published":
         verdict = replace(verdict, note=HIGHER)
-    return _check(claim, verdict, run, count / n, n)
+    return _check(suite, claim, verdict, run, count / n, n)
 
 
 def _claimed_samples(certificates: Certificates, claim: CertifiedClaim) -> Certificates:
@@ -137,17 +140,30 @@ def _compare_radius(
     if n < population and run.manifest.selection.kind != "random" and not assume_exchangeable:
         note = f"the {n} are not a random sample: use --sample random, or --assume-exchangeable"
         return Verdict("cannot tell", note)
-    allowed = RADIUS_SPREAD + RADIUS_ROUNDING
     deviation = float(radii.std()) * math.sqrt((1 - n / population) / n)
+    verdict = compare_mean_radius(difference, RADIUS_SPREAD + RADIUS_ROUNDING, deviation)
+    unclear = n < population and -deviation * ndtri(SIGNIFICANCE / 2) > 0.01
+    if verdict.outcome == "reproduced" and unclear:
+        note = f"n too small (n = {population} is enough)"
+        return replace(verdict, outcome="cannot tell", note=note)
+    return verdict
+
+
+def compare_mean_radius(difference: float, allowed: float, deviation: float) -> Verdict:
+    """Compare average certified radii.
+
+    Args:
+        difference: the measured one minus the published one.
+        allowed: differences up to it are ignored.
+        deviation: standard deviation of the difference by chance of the samples.
+    """
     beyond = max(abs(difference) - allowed, 0.0)
     p_value = 2 * float(ndtr(-beyond / deviation)) if deviation else float(beyond == 0)
-    if beyond and p_value < SIGNIFICANCE:
-        if difference < 0:
-            return Verdict("lower than published", "", p_value)
-        return Verdict("higher than published", HIGHER, p_value)
-    if n < population and -deviation * ndtri(SIGNIFICANCE / 2) > 0.01:
-        return Verdict("cannot tell", f"n too small (n = {population} is enough)", p_value)
-    return Verdict("reproduced", "", p_value)
+    if not beyond or p_value >= SIGNIFICANCE:
+        return Verdict("reproduced", "", p_value)
+    if difference < 0:
+        return Verdict("lower than published", "", p_value)
+    return Verdict("higher than published", HIGHER, p_value)
 
 
 def _rounding(claim: CertifiedClaim, claims: Sequence[CertifiedClaim]) -> float:
@@ -162,6 +178,7 @@ def _rounding(claim: CertifiedClaim, claims: Sequence[CertifiedClaim]) -> float:
 
 
 def _check(
+    suite: str,
     claim: CertifiedClaim,
     verdict: Verdict,
     run: CertifiedSummary | None = None,
@@ -175,7 +192,7 @@ def _check(
         (round(accuracy * claim.n_examples), claim.n_examples) if accuracy is not None else None
     )
     return Check(
-        suite=CERTIFIED_SUITE,
+        suite=suite,
         name=f"{claim.model_id} {claim.architecture}",
         quantity=claim.quantity,
         source=f"{claim.paper}, {claim.source}",

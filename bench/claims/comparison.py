@@ -13,14 +13,16 @@ class Check:
     """One published number and what was measured.
 
     Attributes:
-        suite: name of the suite; "certified" for the certified tables of papers.
+        suite: name of the suite.
         name: name of the published model, or of the candidate.
         quantity: what the number measures.
         source: where the number was published.
-        published: the published number, a fraction; a radius for average certified radii.
+        published: the published or accepted number, a fraction; a radius for average certified
+            radii.
         run: SUITE/CANDIDATE@RUN that it is compared with; empty if there is none.
         measured: the measured number; None: not measured.
         n: number of samples of the run.
+        is_required: whether it counts as a failure that nothing comparable was measured.
         claimed_counts: number of samples that are right by the claim, and in all; None if the claim
             is a radius or about the same samples as the run.
     """
@@ -35,6 +37,7 @@ class Check:
     measured: float | None = None
     n: int | None = None
     claimed_counts: tuple[int, int] | None = None
+    is_required: bool = False
 
     @property
     def required(self) -> int | None:
@@ -50,9 +53,20 @@ class Check:
         return self.quantity.startswith("average certified radius")
 
     @property
+    def lacks_measurement(self) -> bool:
+        """Whether a required number was not measured."""
+        return self.is_required and self.measured is None
+
+    @property
     def fails(self) -> bool:
-        """Whether the check fails: a lower accuracy than published, or a different clean one."""
+        """Whether the check fails.
+
+        A lower number than published, a different clean accuracy, or a required number that was not
+        measured.
+        """
         outcome = self.verdict.outcome
-        return outcome == "lower than published" or (
-            self.quantity == "clean" and outcome == "higher than published"
+        return (
+            self.lacks_measurement
+            or outcome == "lower than published"
+            or (self.quantity == "clean" and outcome == "higher than published")
         )

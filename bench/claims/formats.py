@@ -15,16 +15,26 @@ SKIPPED = ("not measured", "cannot tell")
 
 def verdict_text(check: Check) -> str:
     """Return the verdict and its details on one line."""
-    outcome, note = check.verdict.outcome, check.verdict.note
+    outcome, note = str(check.verdict.outcome), check.verdict.note
+    if outcome == "not measured" and note:
+        # In JSON it stays "not measured"; to people the note says what was measured instead.
+        outcome = "not comparable"
+    if check.lacks_measurement:
+        outcome += ", but required"
     return f"{outcome}: {note}" if note else outcome
 
 
+def number_text(check: Check, value: float) -> str:
+    """Return a number of a check: a radius as it is, an accuracy in percent."""
+    return f"{value:.3f}" if check.is_radius else f"{percent(value)}%"
+
+
 def describe(check: Check) -> str:
-    """Describe a check on one line: published, measured, n, interval, p-value, verdict."""
+    """Describe a check on one line: reference, measured, n, interval, p-value, verdict."""
     verdict = check.verdict
-    parts = [f"published {percent(check.published)}%"]
+    parts = [f"reference {number_text(check, check.published)}"]
     if check.measured is not None:
-        parts.append(f"measured {percent(check.measured)}% (n = {check.n})")
+        parts.append(f"measured {number_text(check, check.measured)} (n = {check.n})")
     if verdict.interval is not None:
         parts.append(f"95% interval {interval(verdict.interval)}")
     if verdict.p_value is not None:
@@ -87,10 +97,10 @@ def as_junit(checks: Sequence[Check]) -> str:
 
 
 def as_github(checks: Sequence[Check]) -> str:
-    """Return workflow commands: an error for each failure, a notice for other measured numbers."""
+    """Return workflow commands: errors for failures, notices for other measured numbers."""
     lines = []
     for check in checks:
-        if check.verdict.outcome == "not measured":
+        if check.verdict.outcome == "not measured" and not check.fails:
             continue
         level = "error" if check.fails else "notice"
         title = _property(f"{check.suite}/{check.name}: {check.quantity}")

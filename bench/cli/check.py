@@ -1,4 +1,4 @@
-"""`bench check`: results against published numbers."""
+"""`bench check`: results against published and accepted numbers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from bench.claims.accepted_records import load_records, together
 from bench.claims.check import check
 from bench.claims.comparison import Check
 from bench.claims.filled_pages import fill
-from bench.claims.formats import as_github, as_json, as_junit, verdict_text
+from bench.claims.formats import as_github, as_json, as_junit, number_text, verdict_text
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
 from bench.errors import InputError
-from bench.formatting import interval, percent
+from bench.formatting import interval
 from bench.store import Store
 
 MISMATCH = 4
@@ -26,8 +27,23 @@ FORMATS = {"json": as_json, "junit": as_junit, "github": as_github}
 
 @click.command("check")
 @options.suite(required=False)
-@click.option("--candidate", help="A candidate's name or published id, or a pattern.")
+@click.option("--candidate", help="A candidate's name or published id, SUITE/NAME, or a pattern.")
 @options.results_dir
+@click.option(
+    "--accepted",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Compare also with the accepted results in this folder, which `bench accept` writes; "
+    "repeatable.",
+)
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="NAME",
+    help="Fail if a number about this candidate is not measured; named as for --candidate, "
+    "repeatable.",
+)
 @click.option(
     "--format", "style", type=click.Choice(["table", *FORMATS]), default="table", show_default=True
 )
@@ -53,15 +69,20 @@ def command(
     suite_name: str | None,
     candidate: str | None,
     results_dir: Path,
+    folders: tuple[Path, ...],
+    require: tuple[str, ...],
     style: str,
     plan: bool,
     assume_exchangeable: bool,
     pages: tuple[Path, ...],
 ) -> None:
-    """Compare results with published numbers and with this project's own accepted ones.
+    """Compare results with published numbers and with accepted ones.
 
-    Exit codes: 4 a measured accuracy is lower than published beyond chance, or a clean one differs
-    beyond chance; 2 wrong usage or input; 0 else.
+    Accepted are this project's own results, and those of the folders --accepted.
+
+    Exit codes: 4 a measured number is lower than published or accepted beyond chance, a clean
+    accuracy differs beyond chance, or a number that --require names is not measured; 2 wrong usage
+    or input; 0 else, also where nothing is measured.
     """
     if pages:
         for page in pages:
@@ -69,12 +90,14 @@ def command(
         return
     if not (plan or results_dir.is_dir()):
         raise InputError(f"--results-dir: expected a folder with results, got {results_dir}")
-    checks = check(Store(results_dir), suite_name, candidate, assume_exchangeable)
-    if not checks:
-        named = " and ".join(part for part in (suite_name, candidate) if part)
-        raise InputError(
-            f"no published or accepted number about {named}; `bench check --plan` lists them all"
-        )
+    checks = check(
+        Store(results_dir),
+        suite_name,
+        candidate,
+        assume_exchangeable,
+        together([load_records(), *map(load_records, folders)]),
+        require,
+    )
     console = table_console()
     if plan:
         console.print(_plan(checks))
@@ -87,8 +110,11 @@ def command(
             console.print(_table(shown))
         if len(shown) < len(checks):
             click.echo(f"{len(checks) - len(shown)} published or accepted numbers are not measured")
-            left_out = [each for each in checks if each not in shown and each.verdict.note]
-            for text in dict.fromkeys(f"{each.name}: {each.verdict.note}" for each in left_out):
+            for text in dict.fromkeys(
+                f"{each.suite}/{each.name}: {verdict_text(each)}"
+                for each in checks
+                if each not in shown and each.verdict.note and not each.fails
+            ):
                 click.echo(text)
         for each in checks:
             if each.fails:
@@ -100,7 +126,7 @@ def command(
 
 def _table(checks: Sequence[Check]) -> Table:
     table = table_of(
-        "suite", "model", "number", "published", "measured", "n", "95%", "p", "verdict"
+        "suite", "model", "number", "reference", "measured", "n", "95%", "p", "verdict"
     )
     for each in checks:
         verdict = each.verdict
@@ -120,14 +146,12 @@ def _table(checks: Sequence[Check]) -> Table:
 
 
 def _number(check: Check, value: float | None) -> str:
-    """Return an accuracy in percent, or a radius as it is."""
-    if not check.is_radius:
-        return percent(value)
-    return "–" if value is None else f"{value:.3f}"
+    """Return an accuracy in percent without the sign, or a radius as it is."""
+    return "–" if value is None else number_text(check, value).removesuffix("%")
 
 
 def _plan(checks: Sequence[Check]) -> Table:
-    table = table_of("suite", "model", "number", "published", "n for 1 point, power 0.9")
+    table = table_of("suite", "model", "number", "reference", "n for 1 point, power 0.9")
     for each in checks:
         table.add_row(
             Text(each.suite),

@@ -1,46 +1,74 @@
-"""`bench list`: suites, candidates, attacks, recipes, and the settings of one recipe."""
+"""`bench list`: suites, candidates, attacks, recipes, a recipe's settings, and complete runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.text import Text
 
+from bench.cli import options
 from bench.cli.tables import table_console, table_of
 from bench.errors import InputError
-from bench.suites import load_suite, suite_names
+from bench.formatting import moment, percent
+from bench.store import Store
+from bench.store.summary import Summary
+from bench.suites import load_suite, suite_name, suite_names
+
+OF_A_SUITE = ("candidates", "runs")
+"""What --suite can be used with."""
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["suites", "candidates", "attacks", "recipes"]))
+@click.argument("kind", type=click.Choice(["suites", "candidates", "attacks", "recipes", "runs"]))
 @click.argument("recipe", required=False)
+@options.suite(required=False)
+@options.results_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; of recipes with their settings.")
-def command(kind: str, recipe: str | None, as_json: bool) -> None:
-    """List suites, candidates, attacks, or recipes for training; or one recipe's settings.
+def command(
+    kind: str, recipe: str | None, suite_name: str | None, results_dir: Path, as_json: bool
+) -> None:
+    """List suites, candidates, attacks, recipes for training, or complete runs.
+
+    Candidates are those that fit --suite; runs are those of --results-dir, of --suite if it is
+    given, the newest last.
 
     `bench list recipes RECIPE` prints what `bench train --recipe RECIPE --set KEY=VALUE` takes.
     """
+    if suite_name is not None and kind not in OF_A_SUITE:
+        raise InputError(f"--suite can only be used with {' and '.join(OF_A_SUITE)}, not {kind}")
     if recipe is not None:
         if kind != "recipes":
             raise InputError(f"expected no name beside {kind}, got {recipe!r}")
         _show_recipe(recipe, as_json)
         return
-    listing = {
+    listing: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "suites": _suites,
-        "candidates": _candidates,
+        "candidates": lambda: _candidates(suite_name),
         "attacks": _attacks,
         "recipes": _recipes,
+        "runs": lambda: _runs(results_dir, suite_name),
     }
     rows = listing[kind]()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
-        return
-    # The settings of all recipes fill no table.
-    _print_table([{key: row[key] for key in row if key != "settings"} for row in rows])
+    elif not rows:
+        click.echo(f"no {kind}")
+    else:
+        _print_table([_shown(row) for row in rows])
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a table shows of a row: no settings of all recipes, times to the minute."""
+    return {
+        key: moment(value) if key == "finished" else value
+        for key, value in row.items()
+        if key != "settings"
+    }
 
 
 def _show_recipe(name: str, as_json: bool) -> None:
@@ -81,7 +109,12 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """Return a value as a cell shows it: accuracies in percent."""
+    if value is None or isinstance(value, float):
+        return percent(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def _suites() -> list[dict[str, Any]]:
@@ -99,13 +132,15 @@ def _suites() -> list[dict[str, Any]]:
     ]
 
 
-def _candidates() -> list[dict[str, Any]]:
+def _candidates(suite: str | None) -> list[dict[str, Any]]:
+    """Return all candidates, or those that are known to fit a suite."""
     from bench.candidates.registry import list_candidates  # torch: slow to import
 
-    suites = [load_suite(name) for name in suite_names()]
+    suites = [load_suite(name) for name in ([suite] if suite else suite_names())]
     return [
         {"name": name, "source": source, "suites": fitting}
         for name, source, fitting in list_candidates(suites)
+        if fitting or suite is None
     ]
 
 
@@ -138,4 +173,31 @@ def _recipe(name: str) -> dict[str, Any]:
         "description": recipe.summary,
         "presets": [preset for preset, each in presets().items() if each.recipe == name],
         "settings": [asdict(each) for each in described(recipe.settings_type)],
+    }
+
+
+def _runs(results_dir: Path, suite: str | None) -> list[dict[str, Any]]:
+    """Return the complete runs of a folder, of a suite if it is named, the newest last.
+
+    Raises:
+        InputError: there is no such folder or suite.
+    """
+    if not results_dir.is_dir():
+        raise InputError(f"--results-dir: expected a folder with results, got {results_dir}")
+    store = Store(results_dir, skips_unreadable=True)
+    return [_run(run) for run in store.summaries(suite_name(suite) if suite else None)]
+
+
+def _run(summary: Summary) -> dict[str, Any]:
+    manifest = summary.manifest
+    certifies = summary.kind.certifies
+    return {
+        "run": f"{manifest.suite}/{manifest.candidate}@{summary.run}",
+        "kind": manifest.kind,
+        "protocol": manifest.protocol,
+        "images": summary.n_examples,
+        "clean": summary.clean_accuracy,
+        "robust": None if certifies else summary.robust_accuracy,
+        "certified": summary.robust_accuracy if certifies else None,
+        "finished": summary.finished,
     }

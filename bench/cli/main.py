@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import bench
-from bench.cli.stopping import GOES_ON, exit_code
+from bench.cli.stopping import exit_code, stopped
 from bench.cli.streams import lenient_streams
 from bench.errors import FULL, BenchError, EvaluationError, InputError, Unavailable, full_disk
 from bench.plugins import add_plugins, load_plugins
@@ -20,7 +20,7 @@ EXIT_CODES: dict[type[BenchError], int] = {InputError: 2, EvaluationError: 1, Un
 COMMANDS = {
     "run": "Evaluate candidates under a suite.",
     "sweep": "Mix two candidates at many weights.",
-    "list": "List suites, candidates, attacks, recipes or a recipe's settings.",
+    "list": "List suites, candidates, attacks, recipes with their settings, or runs.",
     "show": "Show one run: accuracies, attacks, flags, provenance.",
     "status": "Show where a run stands: stages, workers, time left.",
     "diff": "Compare candidates on the same samples.",
@@ -30,7 +30,8 @@ COMMANDS = {
     "audit": "Test what is claimed of a candidate, within a time.",
     "verify": "Confirm a run by its witnesses; no attack is run.",
     "import-witnesses": "Import adversarial images that others found.",
-    "check": "Compare results with published numbers.",
+    "check": "Compare results with published and accepted numbers.",
+    "accept": "Keep runs as accepted results, for `bench check`.",
     "export": "Write results for RobustBench or for a paper.",
     "train": "Train a shipped recipe again.",
     "import-certify-log": "Import a published certification log.",
@@ -81,7 +82,7 @@ class _LazyGroup(click.Group):
             click.echo(f"error: {error}; is it installed?", err=True)
             sys.exit(2)
         except KeyboardInterrupt as stop:
-            click.echo(GOES_ON, err=True)
+            click.echo(stopped(context.invoked_subcommand), err=True)
             sys.exit(exit_code(stop))
         except OSError as error:
             if error.errno not in FULL:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GOES_ON = "stopped; the same command goes on"
+GOES_ON = "the same command goes on"
+GOES_ON_OTHERWISE = {"train": "the same command with --resume goes on"}
+"""By command; what is not here goes on without another option."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -47,6 +49,11 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopped(command: str | None) -> str:
+    """Say that a command was stopped, and how to go on with it."""
+    return f"stopped; {GOES_ON_OTHERWISE.get(command or '', GOES_ON)}"
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ from bench.suites import load_suite
 if TYPE_CHECKING:
     from bench.candidates import Candidate
     from bench.data import Dataset
+
+
+REFERENCE = "SUITE/CANDIDATE[@RUN]"
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,40 @@ def chooses_a_run(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options of a `RunChoice`; the command gets it as `choice`."""
 
     @functools.wraps(command)
-    def collecting(**given: Any) -> None:
-        choice = RunChoice(**{field.name: given.pop(field.name) for field in fields(RunChoice)})
+    def collecting(reference: str, **given: Any) -> None:
+        (choice,) = _choices([reference], given)
         command(choice=choice, **given)
 
+    return _with_options(collecting, click.argument("reference", metavar=REFERENCE))
+
+
+def chooses_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """Add an argument for several runs and the options of a `RunChoice`.
+
+    The command gets them as `choices`, a list.
+    """
+
+    @functools.wraps(command)
+    def collecting(references: tuple[str, ...], **given: Any) -> None:
+        choices = _choices(references, given)
+        command(choices=choices, **given)
+
+    argument = click.argument("references", metavar=f"{REFERENCE}...", nargs=-1, required=True)
+    return _with_options(collecting, argument)
+
+
+def _choices(references: Sequence[str], given: dict[str, Any]) -> list[RunChoice]:
+    """Take the values of a `RunChoice` out of a command's, and return one for each reference."""
+    names = [field.name for field in fields(RunChoice) if field.name != "reference"]
+    common = {name: given.pop(name) for name in names}
+    return [RunChoice(reference=reference, **common) for reference in references]
+
+
+def _with_options(
+    command: Callable[..., None], argument: Callable[..., Callable[..., None]]
+) -> Callable[..., None]:
     added = (
-        click.argument("reference", metavar="SUITE/CANDIDATE[@RUN]"),
+        argument,
         options.suite(required=False),
         click.option(
             "--candidate",
@@ -127,4 +158,4 @@ def chooses_a_run(command: Callable[..., None]) -> Callable[..., None]:
         options.model_dir,
         options.trust_code,
     )
-    return functools.reduce(lambda decorated, add: add(decorated), reversed(added), collecting)
+    return functools.reduce(lambda decorated, add: add(decorated), reversed(added), command)

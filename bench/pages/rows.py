@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.claims import Claim
-from bench.claims.check import seed_spread
+from bench.claims.measured import seed_spread
 from bench.claims.verdict import PRINTED_ROUNDING, Published, Verdict, compare_with_sample
 from bench.formatting import count, short_name, web_link
 from bench.pages.addresses import candidate_page

@@ -332,10 +332,14 @@ class Suite(StrictModel):
         certifying = [name for name, each in self.protocols.items() if each.certification]
         if not certifying:
             norm = self.threat_model.norm
-            need = "" if norm == "L2" else f", which needs a threat model in L2, not in {norm}"
+            why = (
+                "none of its protocols certifies"
+                if norm == "L2"
+                else f"its norm is {norm}, and votes under noise prove radii in L2"
+            )
             raise InputError(
-                f"suite {self.name}: expected a protocol of {', '.join(self.protocols)}; got "
-                f"{CERTIFIED_PROTOCOL!r}{need}"
+                f"suite {self.name} has no certification: {why}; suites that have one: "
+                f"{', '.join(_certifying_suites())}"
             )
         return CERTIFIED_PROTOCOL if CERTIFIED_PROTOCOL in certifying else certifying[0]
 
@@ -353,6 +357,15 @@ def suite_names() -> list[str]:
     """Return the names of the suites that ship with the package, sorted."""
     files = resources.files("bench.suites").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def _certifying_suites() -> list[str]:
+    """Return the names of the shipped suites that have a certification."""
+    return [
+        name
+        for name in suite_names()
+        if any(protocol.certification for protocol in read_suite(name).protocols.values())
+    ]
 
 
 def suite_name(name_or_path: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from bench.training.recipe import Trained
 from bench.validation import validate
 
 WEIGHTS = "weights.safetensors"
+SHOWN = 5
+"""How many differences between two trainings a message names."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -54,6 +57,58 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "delete it to start anew"
         )
     return state
+
+
+def check_same_training(
+    path: Path, made: object, asked: Mapping[str, Any], advice: str = ""
+) -> None:
+    """Refuse to go on with the files of another training.
+
+    Args:
+        path: The file, for the message.
+        made: What decided the training in the file, as `asked` says it; None if it does not say.
+        asked: What decides this one: plain values by name; those of `settings` are called as
+            `--set` calls them.
+        advice: What else can be done, for the message.
+
+    Raises:
+        InputError: If they differ; it names what does.
+    """
+    if not isinstance(made, Mapping) or not any(made.get(name) for name in asked):
+        raise InputError(
+            f"{path}: expected a file that says how it was trained, got one that does not; name "
+            f"another folder{advice}"
+        )
+    old, new = _by_name(made), _by_name(asked)
+    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    if names:
+        raise InputError(
+            f"{path}: made with {_assignments(names, old)}, asked for {_assignments(names, new)}; "
+            f"repeat its settings, or name another folder{advice}"
+        )
+
+
+def _by_name(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by names with dots; what stands in `settings` without that name."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            inner = "" if (prefix, name) == ("", "settings") else f"{prefix}{name}."
+            found |= _by_name(value, inner)
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _assignments(names: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Return the first values as `--set` takes them, and how many more there are."""
+    shown = [f"{name}={_as_yaml(values.get(name))}" for name in names[:SHOWN]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def write_submission(

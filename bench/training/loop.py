@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.errors import EvaluationError, InputError
+from bench.errors import EvaluationError
 from bench.memory.allocator import keep_freed_memory
 from bench.training.data import (
     Border,
@@ -25,7 +25,7 @@ from bench.training.data import (
     split,
 )
 from bench.training.draws import EPOCHS, generator_for
-from bench.training.files import load_checkpoint, save_checkpoint
+from bench.training.files import check_same_training, load_checkpoint, save_checkpoint
 from bench.training.optimization import RATE_FACTOR, Optimization, averaged_model
 from bench.training.recipe import (
     Conditions,
@@ -291,12 +291,7 @@ class _Training:
 
     def restore(self, path: Path) -> None:
         stored = load_checkpoint(path)
-        identity = self._identity()
-        if stored.get("identity") != identity:
-            raise InputError(
-                f"{path}: expected a checkpoint of this training, {identity}, got one of "
-                f"{stored.get('identity')}; delete it, or repeat its settings"
-            )
+        check_same_training(path, stored.get("identity"), self._identity())
         self.network.load_state_dict(stored["network"])
         self.average.load_state_dict(stored["average"])
         self.optimizer.load_state_dict(stored["optimizer"])

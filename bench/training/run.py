@@ -22,7 +22,7 @@ from bench.memory.out_of_memory import is_out_of_memory
 from bench.precision import tensor_cores
 from bench.training.choice_file import FILE as CHOICE
 from bench.training.data import FolderData, TrainingData
-from bench.training.files import WEIGHTS, write_submission
+from bench.training.files import WEIGHTS, check_same_training, write_submission
 from bench.training.presets import Preset, override, presets
 from bench.training.recipe import (
     Conditions,
@@ -192,12 +192,10 @@ def _finished(
         return None
     submission = read_submission(out)
     asked = {"preset": preset, "seed": seed, "settings": settings.model_dump(mode="json")}
-    came = {key: submission.training.get(key) for key in asked}
-    if came != asked:
-        raise InputError(
-            f"{description}: expected the submission of this training, {asked}, got one of "
-            f"{came}; name another folder"
-        )
+    made = {key: submission.training.get(key) for key in asked}
+    begins = "start" in type(settings).model_fields
+    advice = f"; to train on from its weights, use another folder and --set start={out}"
+    check_same_training(description, made, asked, advice if begins else "")
     # A kill before they were deleted leaves them beside the finished submission.
     _delete_progress(out)
     return submission

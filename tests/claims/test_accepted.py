@@ -10,12 +10,14 @@ from bench.candidates.registry import shipped_submissions
 from bench.candidates.submission import read_submission
 from bench.claims.accepted import load_accepted, write_accepted
 from bench.errors import InputError
+from bench.suites import suite_names
 
 
 def test_accepted_results_are_of_the_shipped_weights(tmp_path: Path) -> None:
     rows = load_accepted()
     shipped = {name: read_submission(path) for name, path in shipped_submissions().items()}
     for row in rows:
+        assert row.suite in suite_names()
         submission = shipped[row.candidate]
         for entry in row.weights_sha256.split():
             part, _, digest = entry.rpartition("=")

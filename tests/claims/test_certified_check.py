@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.claims.accepted_records import records_of
 from bench.claims.check import check
 from bench.claims.comparison import Check
+from bench.claims.formats import verdict_text
+from bench.errors import InputError
 from bench.runs.imported_log import ImportedLog
 from bench.store import Store
 from bench.store.manifest import Selection
@@ -40,11 +43,10 @@ def _save(
         "cifar10-l2",
         name,
         len(index),
-        kind="imported-log",
+        **{"kind": "imported-log"} | changes,
         protocol="certified",
         attacks=[],
         engine_settings={"sigma": sigma} | (engine_settings or {}),
-        **changes,
     )
     certificates = Certificates(index, labels, np.where(right, 0, 1), radius, unknown, unknown)
     kind = ImportedLog()
@@ -129,4 +131,33 @@ def test_claims_without_a_run_are_listed_for_the_suites_of_their_data_set_and_no
     listed = check(store, "cifar10-l2", "SmoothMix")
     assert len(listed) == len(check(store, None, "SmoothMix")) > 0
     assert {each.verdict.outcome for each in listed} == {"not measured"}
-    assert not check(store, "cifar10-linf", "SmoothMix")
+    assert {each.suite for each in listed} == {"cifar10-l2"}
+    with pytest.raises(InputError, match="no published or accepted number about cifar10-linf"):
+        check(store, "cifar10-linf", "SmoothMix")
+
+
+def test_an_accepted_certification_is_compared_with_one_drawn_alike(tmp_path: Path) -> None:
+    drawn = {"kind": "certification", "engine": "certification"}
+    settings = {"procedure": "fixed", "noise_samples": 1000}
+    store = Store(tmp_path / "before")
+    _save(store, "mine", 0.5, (0.7, 0.6, 0.5, 0.2), np.arange(500), settings, **drawn)
+    records = records_of(store, store.summaries(), lambda _: {})
+
+    def outcomes(*shares: float, draws: int = 1000) -> dict[str, str]:
+        later = Store(tmp_path / "_".join(map(str, (*shares, draws))))
+        changed = settings | {"noise_samples": draws}
+        _save(later, "mine", 0.5, shares, np.arange(500), changed, **drawn)
+        found = check(later, "cifar10-l2", "mine", accepted=records)
+        return {each.quantity.partition(",")[0]: verdict_text(each) for each in found}
+
+    assert outcomes(0.7, 0.6, 0.5, 0.2) == {
+        "right by votes": "reproduced",
+        "average certified radius": "reproduced",
+        "certified accuracy at 0.50": "reproduced",
+    }
+    lower = outcomes(0.7, 0.6, 0.4, 0.2)
+    assert lower["right by votes"] == "reproduced"
+    assert lower["average certified radius"] == "lower than published"
+    assert lower["certified accuracy at 0.50"].startswith("lower than published: paired by sample")
+    otherwise = outcomes(0.7, 0.6, 0.5, 0.2, draws=500)
+    assert otherwise["right by votes"].startswith("not comparable: certified with sigma 0.5, 500")

@@ -15,11 +15,14 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+import bench
 from bench import data
-from bench.claims.accepted import AcceptedResult, accepted_row, load_accepted, write_accepted
+from bench.claims.accepted import accepted_row
+from bench.claims.accepted_records import AcceptedRecords, load_records, records_of, update_records
 from bench.claims.certified import load_certified_claims, read_certified_claims
 from bench.claims.check import check
 from bench.claims.comparison import Check
+from bench.claims.formats import verdict_text
 from bench.claims.verdict import Published, compare_same_samples, compare_with_sample
 from bench.cli import main
 from bench.errors import InputError
@@ -317,13 +320,13 @@ def test_three_points_are_seen_and_nothing_is_not(linear_digits: nn.Module, tmp_
         # The accepted run itself need not be in the store.
         both = [[paired], [paired.model_copy(update={"run": "0" * 12})]]
         for accepted in both:
-            unchanged = check(store, "digits-linf", accepted=accepted)
+            unchanged = check(store, "digits-linf", accepted=AcceptedRecords(accepted))
             assert [each.verdict.outcome for each in unchanged] == ["reproduced"] * 3
         weaker = _weaker(linear_digits, seed, 0.03)
         second = _save_outcomes(store, weaker, "b" * 64, "2026-01-02T00:00:00+00:00")
         assert second.robust_accuracy <= first.robust_accuracy - 0.03
         for accepted in both:
-            changed = check(store, "digits-linf", accepted=accepted)
+            changed = check(store, "digits-linf", accepted=AcceptedRecords(accepted))
             (found,) = (each for each in changed if each.quantity == "AutoAttack")
             assert found.verdict.outcome == "lower than published", seed
             assert found.fails
@@ -339,7 +342,7 @@ def test_attacks_beyond_the_protocol_do_not_fail_an_accepted_number(
         store, linear_digits, "a" * 64, "2026-01-02T00:00:00+00:00", protocol="adaptive"
     )
     assert best_known(store, run).robust_accuracy == more.robust_accuracy < run.robust_accuracy
-    found = check(store, "digits-linf", accepted=[accepted_row(run)])
+    found = check(store, "digits-linf", accepted=AcceptedRecords([accepted_row(run)]))
     assert [(each.quantity, each.verdict.outcome) for each in found] == [
         (quantity, "reproduced") for quantity in ("clean", "AutoAttack", "robust")
     ]
@@ -349,9 +352,11 @@ def test_a_run_on_other_samples_is_said_to_be_one(linear_digits: nn.Module, tmp_
     store = Store(tmp_path)
     run = _save_outcomes(store, linear_digits, "a" * 64, "2026-01-01T00:00:00+00:00")
     of_more = accepted_row(run).model_copy(update={"n_examples": 9999})
-    for each in check(store, "digits-linf", accepted=[of_more]):
+    for each in check(store, "digits-linf", accepted=AcceptedRecords([of_more])):
         assert each.verdict.outcome == "not measured"
-        assert each.verdict.note.startswith(f"measured on {run.n_examples} samples")
+        assert verdict_text(each).startswith(
+            f"not comparable: measured on {run.n_examples} samples"
+        )
 
 
 def test_wrong_rows_are_named(tmp_path: Path) -> None:
@@ -367,10 +372,91 @@ def test_wrong_rows_are_named(tmp_path: Path) -> None:
         path.write_text(shipped.replace(old, new, 1), encoding="utf-8")
         with pytest.raises(InputError, match=rf"certified\.csv: {expected}"):
             read_certified_claims(path)
-    accepted = tmp_path / "accepted.csv"
-    write_accepted(load_accepted()[:1], accepted)
-    suite = load_accepted()[0].suite
-    accepted.write_text(accepted.read_text().replace(suite, "nowhere-linf"))
-    with pytest.raises(InputError, match=r"accepted\.csv: row 2: field suite: .*expected a suite"):
-        load_accepted(accepted)
-    assert all(isinstance(row, AcceptedResult) for row in load_accepted())
+
+
+def _own_suite(folder: Path) -> Path:
+    """A suite of a user's own, which no package has, on the digits."""
+    path = folder / "mine.yaml"
+    shipped = Path("bench/suites/digits-linf.yaml").read_text(encoding="utf-8")
+    path.write_text(shipped.replace("name: digits-linf", "name: mine", 1), encoding="utf-8")
+    return path
+
+
+def _save(folder: Path, clean: int, robust: int, **changes: Any) -> Summary:
+    """Save a run of 360 samples whose table agrees with its accuracies."""
+    index = np.arange(360)
+    columns = {"clean_correct": index < clean, "robust": index < robust}
+    manifest = make_manifest("digits-linf", "net", 360, **changes)
+    return save_run(Store(folder), manifest, clean, [robust] * 4, columns=columns).summary()
+
+
+def _call(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_results_of_ones_own_are_accepted_and_checked(tmp_path: Path) -> None:
+    suite, kept = _own_suite(tmp_path), f"--accepted={tmp_path / 'kept'}"
+    before, after, none = (f"--results-dir={tmp_path / name}" for name in ("old", "new", "none"))
+    run = _save(tmp_path / "old", 350, 190, name="mine").run
+    _save(tmp_path / "new", 350, 150, name="mine")
+    assert _call("accept", "mine/net", kept, before) == (
+        0,
+        f"mine/net@{run}: accepted in {tmp_path / 'kept'}\n",
+    )
+    asked = ("check", kept, "--suite", str(suite), "--candidate=net")
+    assert _call(*asked, before)[0] == 0
+    code, text = _call(*asked, after)
+    assert code == 4
+    assert "mine/net: robust lower than published: paired by sample: 40 lost" in text
+    table = bench.check(str(suite), "net", results_dir=tmp_path / "new", accepted=tmp_path / "kept")
+    assert table["fails"].tolist() == [False, True, True]
+    # A second folder with the same run changes nothing: each of them is compared sample by sample.
+    twice = _call(*asked, kept, after)[1]
+    assert twice.count("robust lower than published: paired by sample: 40 lost") == 2
+    # Without --suite as well, beside all numbers of the package.
+    assert _call("check", kept, after)[0] == 4
+    assert _call("accept", "mine/net", kept, after)[0] == 0
+    assert _call(*asked, after)[0] == 0
+    assert len((tmp_path / "kept" / "accepted.csv").read_text().splitlines()) == 2
+
+    (tmp_path / "none").mkdir()
+    assert _call(*asked, none)[0] == 0
+    code, text = _call(*asked, none, "--require=mine/net")
+    assert code == 4
+    assert "mine/net: robust not measured, but required\n" in text
+    assert _call(*asked, none, "--require=net", "--format=junit")[1].count("<failure") == 3
+    assert _call(*asked, none, "--require=net", "--format=github")[1].count("::error") == 3
+    code, text = _call(*asked, none, "--require=other")
+    assert (code, "no published or accepted number about other" in text) == (2, True)
+    assert _call("check", none, f"--accepted={tmp_path}")[0] == 2
+
+
+def test_what_is_not_complete_or_not_in_order_is_not_accepted(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    results, kept = f"--results-dir={store.root}", f"--accepted={tmp_path / 'kept'}"
+    begun = make_manifest("digits-linf", "begun", 360)
+    folder = store.folder(begun)
+    with folder.locked():
+        folder.begin(begun)
+    code, text = _call("accept", "digits-linf/begun", kept, results)
+    assert (code, "is not finished" in text) == (2, True)
+    _save(store.root, 350, 190, overrides={"eps": 0.1})
+    code, text = _call("accept", "digits-linf/net", kept, results)
+    assert (code, "as it is defined" in text, "got another eps" in text) == (2, True, True)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_express_evaluation_is_compared_with_an_accepted_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run = _save(tmp_path, 350, 190, kind="express", protocol="express", engine="express")
+    records = records_of(store, [run], lambda _: {})
+    assert not records.results
+    _save(tmp_path, 350, 100)
+    found = check(store, "digits-linf", "net", accepted=records)
+    assert [(each.quantity, each.verdict.outcome) for each in found] == [
+        ("clean", "reproduced"),
+        ("express", "reproduced"),
+    ]
+    update_records(tmp_path / "kept", records)
+    assert load_records(tmp_path / "kept") == records

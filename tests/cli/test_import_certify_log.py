@@ -33,7 +33,7 @@ def test_a_log_of_l2_radii_is_refused_under_linf(tmp_path: Path) -> None:
     log = _write_log(tmp_path / "log.tsv")
     result = _import(log, tmp_path / "results", "--sigma", "0.25", suite="digits-linf")
     assert result.exit_code == 2
-    assert "which needs a threat model in L2, not in Linf" in result.output
+    assert "has no certification: its norm is Linf" in result.output
     assert not list((tmp_path / "results").glob("**/run.json"))
 
 
@@ -99,7 +99,8 @@ def test_a_damaged_import_is_named_and_made_again(tmp_path: Path) -> None:
             ("", ""),
             "0.25",
             "digits-linf",
-            "expected a protocol of standard, adaptive; got 'certified'",
+            "suite digits-linf has no certification: its norm is Linf, and votes under noise prove "
+            "radii in L2; suites that have one: cifar10-l2, digits-l2, imagenet-l2",
         ),
     ],
 )

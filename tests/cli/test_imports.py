@@ -59,6 +59,7 @@ def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
         ["export", "csv", "--suite", str(own), *results],
         ["export", "robustbench", "cifar10-linf/mine", "--out", str(tmp_path / "out"), *results],
         ["list", "suites"],
+        ["list", "runs", *results],
         ["report", "--out", str(tmp_path / "reports"), *results],
     )
 

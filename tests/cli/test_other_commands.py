@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from bench.candidates.submission import read_submission
 from bench.cli import main
+from bench.store import Store
+from tests.pages.runs import make_manifest, save_run, save_unreadable
 
 
 def _call(*arguments: str) -> Result:
@@ -63,6 +65,48 @@ def test_a_name_beside_anything_but_recipes_is_refused() -> None:
     result = _call("list", "recipes", "adversarail")
     assert result.exit_code == 2
     assert "expected a registered recipe" in result.output
+
+
+def test_runs_are_listed_with_the_newest_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, given = Store(tmp_path), f"--results-dir={tmp_path}"
+    assert _call("list", "runs", given).output == "no runs\n"
+    newer = make_manifest("digits-linf", "a-newer", 20)
+    save_run(store, newer, 19, [11] * 4, finished="2026-01-02T11:00:00+00:00")
+    save_run(store, make_manifest("digits-linf", "older", 20), 19, [12] * 4)
+    save_run(store, make_manifest("cifar10-linf", "other", 20), 19, [12] * 4)
+    save_unreadable(store, "digits-linf")
+    rows = json.loads(_call("list", "runs", given, "--suite", "digits-linf", "--json").output)
+    assert [row["run"].partition("@")[0] for row in rows] == [
+        "digits-linf/older",
+        "digits-linf/a-newer",
+    ]
+    assert rows[-1] == {
+        "run": f"digits-linf/a-newer@{newer.run}",
+        "kind": "evaluation",
+        "protocol": "standard",
+        "images": 20,
+        "clean": 0.95,
+        "robust": 0.55,
+        "certified": None,
+        "finished": "2026-01-02T11:00:00+00:00",
+    }
+    assert "old-candidate" in caplog.text
+    last = _call("list", "runs", given).output.splitlines()[-2]
+    assert [cell.strip() for cell in last.strip("│").split("│")] == [
+        *(f"digits-linf/a-newer@{newer.run}", "evaluation", "standard", "20"),
+        *("95.00", "55.00", "–", "2026-01-02 11:00 UTC"),
+    ]
+
+
+def test_candidates_of_a_suite_are_listed() -> None:
+    rows = json.loads(_call("list", "candidates", "--suite", "digits-linf", "--json").output)
+    assert "digits-mixed-nuts" in [row["name"] for row in rows]
+    assert {tuple(row["suites"]) for row in rows} == {("digits-linf",)}
+    refused = _call("list", "attacks", "--suite", "digits-linf")
+    assert refused.exit_code == 2
+    assert "--suite can only be used with candidates and runs, not attacks" in refused.output
 
 
 def test_train_writes_a_submission_that_can_be_run(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(
 def test_a_checkpoint_of_another_training_or_a_broken_one_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     train_tiny("standard", checkpoint, epochs=1)
-    with pytest.raises(InputError, match="expected a checkpoint of this training"):
+    with pytest.raises(InputError, match=r"made with epochs=1, asked for epochs=3; repeat its"):
         train_tiny("standard", checkpoint)
     checkpoint.write_bytes(b"nothing")
     with pytest.raises(InputError, match="delete it to start anew"):
@@ -118,8 +118,16 @@ def test_the_digits_preset_learns_in_seconds_and_leaves_a_submission(tmp_path: P
     before = (out / "weights.safetensors").stat().st_mtime_ns
     assert bench.training.run(*arguments, resume=True) == written
     assert (out / "weights.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="name another folder"):
+    expected = (
+        r"made with epochs=4, asked for epochs=5; repeat its settings, or name another folder; to "
+        rf"train on from its weights, use another folder and --set start={out}$"
+    )
+    with pytest.raises(InputError, match=expected):
         bench.training.run(*arguments[:-1], {"epochs": "5"}, resume=True)
+    fields["training"] = {}
+    (out / "submission.yaml").write_text(yaml.safe_dump(fields))
+    with pytest.raises(InputError, match="expected a file that says how it was trained"):
+        bench.training.run(*arguments, resume=True)
 
 
 def test_a_robust_submission_names_its_threat_model(tmp_path: Path) -> None:

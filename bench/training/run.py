@@ -123,7 +123,10 @@ def _locked(out: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
     except filelock.Timeout as error:
         raise InputError(
             f"{out}: another training writes into this folder; wait for it, or name another --out"

@@ -12,12 +12,9 @@ from bench.pages.pareto import pareto_front
 from bench.statistics.intervals import Interval
 from bench.store.best_known import BestKnown
 from bench.store.manifest import Manifest
-from bench.store.selection import interval_of
+from bench.store.selection import CHOICE_OF_SAMPLES, interval_of
 from bench.store.summary import AttackedSummary, ExpressSummary, Summary, ranked
 from bench.suites import Suite, ThreatModel
-
-CHOICE_OF_SAMPLES = {"n_examples", "every", "sample", "until_width", "budget_seconds"}
-"""Overrides that take a part of the images and change nothing else."""
 
 
 @dataclass(frozen=True)

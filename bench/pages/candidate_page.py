@@ -75,8 +75,9 @@ class Candidate:
 
     Attributes:
         name: its name.
-        entry: the run that the page shows: the ranked one, or else the newest one that attacked;
-            None: no run attacked.
+        entry: the run that the page shows: the ranked one, or else, of those that attacked under
+            the suite's threat model, the one with the most images, and then the newest; None: no
+            run attacked.
         runs: all its complete runs, newest first.
         certified: its certifications, by descending average radius.
         beside_base: if it is a mix, one of these beside its robust base's alone; None: there is
@@ -171,12 +172,9 @@ def figures_of(store: Store, summary: Summary) -> dict[str, Figure]:
 
 def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
     """Return the candidates of a leaderboard, ranked ones first."""
-    entries: dict[str, Entry] = {}
-    for entry in board.entries:
+    entries = {entry.manifest.candidate: entry for entry in board.ranked}
+    for entry in sorted(_unranked(board), key=partial(_precedence, board), reverse=True):
         entries.setdefault(entry.manifest.candidate, entry)
-    for run in sorted(board.others, key=lambda run: run.finished, reverse=True):
-        if isinstance(run, AttackedSummary) and not run.kind.is_imported:
-            entries.setdefault(run.manifest.candidate, Entry(summary=run))
     runs: dict[str, list[Summary]] = {name: [] for name in entries}
     everything: list[Summary] = [*board.others]
     for entry in board.entries:
@@ -191,6 +189,20 @@ def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
         beside = beside_base(own, certified) if certified else None
         found.append(Candidate(name, entries.get(name), tuple(its), own, beside))
     return found
+
+
+def _unranked(board: Leaderboard) -> list[Entry]:
+    """Return the runs that attacked and are not ranked."""
+    attacked = (run for run in board.others if isinstance(run, AttackedSummary))
+    own = (Entry(summary=run) for run in attacked if not run.kind.is_imported)
+    return [*board.variants, *board.outdated, *own]
+
+
+def _precedence(board: Leaderboard, entry: Entry) -> tuple[bool, int, str]:
+    """Return what decides which run a page is about; the page's is the largest."""
+    summary = entry.summary
+    as_meant = entry.manifest.threat_model == board.threat_model
+    return as_meant, summary.n_examples, summary.finished
 
 
 def _content(store: Store, eps: float, candidate: Candidate) -> dict[str, Any]:

@@ -193,6 +193,14 @@ def test_the_same_store_gives_the_same_pages(reports: Path, tmp_path: Path) -> N
     assert "CIFAR-100" in index
 
 
+def test_the_index_says_which_bound_its_best_number_is(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    manifest = make_manifest("digits-linf", "net", 100, kind="express", protocol="express")
+    save_run(store, manifest, 90, [60] * 4)
+    index = build_report(store, tmp_path / "reports").read_text(encoding="utf-8")
+    assert re.search(r'net <span class="chip variant"[^>]*>express</span>', index)
+
+
 def test_nothing_to_show_is_said(reports: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no complete run"):
         build_report(Store(tmp_path / "none"), tmp_path)

@@ -86,6 +86,15 @@ def test_a_part_of_the_images_stands_in_its_place_without_a_rank(tmp_path: Path)
     assert text.count("(published)") > 30
 
 
+def test_a_row_says_that_it_hides_other_weights(tmp_path: Path) -> None:
+    told = "hides other weights"
+    new = full("net", 9_000, 5_000, seed=1)
+    assert told not in page_of([full("net", 9_000, 4_000), new], tmp_path)
+    weights = {"weights": "a" * 64}
+    assert told in page_of([full("net", 9_000, 4_000, weights_sha256=weights), new], tmp_path)
+    assert told not in page_of([full("own", 9_000, 4_000, weights_sha256=weights), new], tmp_path)
+
+
 def test_a_full_run_takes_the_place_of_the_published_model() -> None:
     claim = {"claim": "Bai2023Improving_edm"}
     same, short = full("mine", 8521, 3872, information=claim), part("short", 100, 90)

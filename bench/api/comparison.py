@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.formatting import percent, points
-from bench.pages.comparison import standing_samples, standing_together
+from bench.pages.comparison import (
+    clean_accuracy,
+    comparison_notices,
+    protocol_text,
+    standing_samples,
+    standing_together,
+)
 from bench.statistics import mcnemar_p_value
 
 if TYPE_CHECKING:
@@ -21,22 +27,28 @@ class Comparison:
 
     Attributes:
         names: of the two candidates.
+        protocols: of the two runs, such as `standard` and `express`.
         n_examples: shared samples.
+        clean_accuracies: of the two on these samples, in [0, 1].
         robust_accuracies: of the two on these samples, in [0, 1].
         only_first, only_second: samples that survive in one and not in the other.
         p_value: of McNemar's exact test, two-sided: how likely differences as uneven would be if
             both were as likely to survive where they differ.
         differing: those samples, one row each, by `index`: `label`, `first` and `second`, which say
             whether each survives.
+        notices: what to know of the comparison, such as that different attacks made the runs.
     """
 
     names: tuple[str, str]
+    protocols: tuple[str, str]
     n_examples: int
+    clean_accuracies: tuple[float, float]
     robust_accuracies: tuple[float, float]
     only_first: int
     only_second: int
     p_value: float
     differing: pd.DataFrame
+    notices: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -44,12 +56,17 @@ class Comparison:
         return self.robust_accuracies[0] - self.robust_accuracies[1]
 
     def __repr__(self) -> str:
-        first, second = (percent(each) for each in self.robust_accuracies)
-        p_value = f"{self.p_value:.3g}"
+        first, second = (
+            f"{name} ({protocol}) {percent(robust)}%"
+            for name, protocol, robust in zip(
+                self.names, self.protocols, self.robust_accuracies, strict=True
+            )
+        )
+        told = "".join(f". {notice}" for notice in self.notices).removesuffix(".")
         return (
-            f"<Comparison on {self.n_examples} samples: {self.names[0]} {first}%, {self.names[1]} "
-            f"{second}%, difference {points(self.difference)} points; {self.only_first} survive "
-            f"only in the first, {self.only_second} only in the second, McNemar p = {p_value}>"
+            f"<Comparison on {self.n_examples} samples: {first}, {second}, difference "
+            f"{points(self.difference)} points; {self.only_first} survive only in the first, "
+            f"{self.only_second} only in the second, McNemar p = {self.p_value:.3g}{told}>"
         )
 
 
@@ -60,18 +77,27 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         InputError: another data set or threat model, no shared sample, or a sweep.
     """
     runs = (first, second)
+    manifests = [run.summary.manifest for run in runs]
+    tables = [run.samples for run in runs]
     standing = standing_together(
-        [run.summary.manifest for run in runs],
-        [standing_samples(run.summary, run.samples) for run in runs],
+        manifests,
+        [standing_samples(run.summary, table) for run, table in zip(runs, tables, strict=True)],
     )
-    table = standing.rename(columns={0: "first", 1: "second"})
-    lost, gained = table["first"] & ~table["second"], table["second"] & ~table["first"]
+    clean = [
+        clean_accuracy(run.summary, table[table["index"].isin(standing.index)])
+        for run, table in zip(runs, tables, strict=True)
+    ]
+    shared = standing.rename(columns={0: "first", 1: "second"})
+    lost, gained = shared["first"] & ~shared["second"], shared["second"] & ~shared["first"]
     return Comparison(
         names=(first.name, second.name),
-        n_examples=len(table),
-        robust_accuracies=(float(table["first"].mean()), float(table["second"].mean())),
+        protocols=(protocol_text(manifests[0]), protocol_text(manifests[1])),
+        n_examples=len(shared),
+        clean_accuracies=(clean[0], clean[1]),
+        robust_accuracies=(float(shared["first"].mean()), float(shared["second"].mean())),
         only_first=int(lost.sum()),
         only_second=int(gained.sum()),
         p_value=mcnemar_p_value(int(lost.sum()), int(gained.sum())),
-        differing=table[lost | gained],
+        differing=shared[lost | gained],
+        notices=comparison_notices(manifests),
     )

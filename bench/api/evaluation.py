@@ -21,10 +21,8 @@ from bench.store.records import ImageArray, Witnesses
 from bench.store.summary import (
     AttackedSummary,
     AttackSummary,
-    CertifiedSummary,
     Flag,
     Summary,
-    SweepSummary,
 )
 from bench.suites import load_suite
 
@@ -384,10 +382,8 @@ class Evaluation:
 
     @property
     def measure(self) -> str:
-        """What the robust accuracy is: `robust`, `certified` or `attacked`."""
-        if isinstance(self.summary, SweepSummary):
-            return "attacked"
-        return "certified" if isinstance(self.summary, CertifiedSummary) else "robust"
+        """What the robust accuracy is: `robust`, `express`, `certified` or `attacked`."""
+        return self.summary.kind.robust_label
 
     def _suite(self) -> Suite:
         from bench.api.models import suite_around

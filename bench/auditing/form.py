@@ -44,13 +44,16 @@ def form(report: Report) -> str:
             for each in report.tried
         ),
         "",
-        "## What could not be",
+        "## What was left out",
         "",
         *_or_nothing(
             f"- {plain(each.what)}{' failed' if each.is_failure else ''}: {plain(each.why)}"
             for each in report.not_done
         ),
-        f"- isolation: {isolation_text(report)}",
+        "",
+        "## How the code was run",
+        "",
+        f"- {isolation_text(report)}",
         "",
         "## What to run next",
         "",
@@ -70,10 +73,12 @@ def plain(text: str) -> str:
 
 
 def isolation_text(report: Report) -> str:
-    """Return what kept the candidate's code apart."""
+    """Return in sentences how the candidate's code was run, and what kept it apart."""
     if report.isolation is None:
-        return "the candidate's process did not begin"
-    return f"{report.isolation.network_note}; {report.isolation.memory_note}"
+        return "The candidate's process did not begin."
+    text = f"{report.isolation.network_note}; {report.isolation.memory_note}"
+    as_user = "It ran as the user, who can read and write files."
+    return f"{text[:1].upper()}{text[1:]}. {as_user}"
 
 
 def _claim(each: Verdict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.auditing.form import form
+from bench.auditing.form import form, isolation_text
 from bench.auditing.report import Report
 from bench.auditing.verdict import bounds_text
 from bench.errors import InputError
@@ -41,4 +41,10 @@ def write_report(report: Report, out: Path) -> dict[str, Path]:
 def page(report: Report) -> str:
     """Return a report as one self-contained page."""
     template = site_environment().get_template("audit.html.jinja")
-    return template.render(address=PAGE, index="#main", report=report, bounds_text=bounds_text)
+    return template.render(
+        address=PAGE,
+        index="#main",
+        report=report,
+        bounds_text=bounds_text,
+        isolation=isolation_text(report),
+    )

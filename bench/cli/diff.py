@@ -10,12 +10,11 @@ from rich.text import Text
 from bench.cli import options
 from bench.cli.tables import table_console, table_of
 from bench.errors import InputError
-from bench.formatting import percent, points, threat_model
-from bench.pages.comparison import RunComparison, compare_runs
+from bench.formatting import percent, points, selection, threat_model
+from bench.pages.comparison import RunComparison, compare_runs, protocol_text
+from bench.pages.run_choice import chosen_runs
 from bench.store import Store
-from bench.store.files import write
-from bench.store.kinds import Kind
-from bench.store.summary import Summary
+from bench.store.files import safe_name, write
 
 SHOWN = 10
 """Differing samples that are printed."""
@@ -36,9 +35,12 @@ def command(
     """Compare candidates on the samples that all of them were evaluated on.
 
     Each is named as for `bench show`, SUITE/CANDIDATE[@RUN], or by its name alone with --suite.
+    Without @RUN, runs of one protocol are taken if there are any, those that share the most
+    samples, and then the newest.
     """
     store = Store(results_dir)
-    comparison = compare_runs(store, [_summary(store, each, suite_name) for each in references])
+    named = [_reference(each, suite_name) for each in references]
+    comparison = compare_runs(store, chosen_runs(store, named))
     console = table_console()
     first = comparison.runs[0].manifest
     console.print(
@@ -48,31 +50,51 @@ def command(
         ),
         soft_wrap=True,
     )
+    _print_runs(comparison)
+    for notice in comparison.notices:
+        console.print(Text(notice), soft_wrap=True)
     _print_pairs(comparison)
     _print_differing(comparison)
     if out is not None:
         click.echo(f"page: {_write_page(comparison, store, out)}")
 
 
-def _summary(store: Store, reference: str, suite: str | None) -> Summary:
-    if suite is None and "/" not in reference:
-        raise InputError(
-            f"expected SUITE/CANDIDATE[@RUN], got {reference!r}; name its suite by --suite"
-        )
+def _reference(reference: str, suite: str | None) -> str:
+    """Return SUITE/CANDIDATE[@RUN].
+
+    Raises:
+        InputError: no suite is named, or there is no such suite.
+    """
+    if suite is None:
+        if "/" not in reference:
+            raise InputError(
+                f"expected SUITE/CANDIDATE[@RUN], got {reference!r}; name its suite by --suite"
+            )
+        return reference
     from bench.suites import suite_name
 
-    named = reference if suite is None else f"{suite_name(suite)}/{reference}"
-    return store.summary(named, prefer=_is_comparable)
+    return f"{suite_name(suite)}/{reference}"
 
 
-def _is_comparable(kind: Kind) -> bool:
-    return kind.is_ranked or kind.certifies
+def _print_runs(comparison: RunComparison) -> None:
+    table = table_of("run", "protocol", "images of the run", "clean", "robust")
+    accuracies = zip(comparison.clean_accuracies, comparison.robust_accuracies, strict=True)
+    for run, shares in zip(comparison.runs, accuracies, strict=True):
+        manifest = run.manifest
+        row = [
+            f"{manifest.suite}/{safe_name(manifest.candidate)}@{run.run}",
+            protocol_text(manifest),
+            selection(manifest.selection, manifest.dataset.size, run.n_examples),
+            *(f"{percent(each)}%" for each in shares),
+        ]
+        table.add_row(*map(Text, row))
+    table_console().print(table)
 
 
 def _print_pairs(comparison: RunComparison) -> None:
     several = len(comparison.pairs) > 1
     columns = ["A", "B", "survive for both", "only A", "only B", "neither"]
-    columns += ["A", "B", "A - B, points", "95% interval", "McNemar p"]
+    columns += ["A - B, points", "95% interval", "McNemar p"]
     columns += ["p, adjusted"] if several else []
     table = table_of(*columns)
     for pair in comparison.pairs:
@@ -83,7 +105,6 @@ def _print_pairs(comparison: RunComparison) -> None:
             comparison.names[pair.second],
             *(f"{each:,}" for each in (counts.both, counts.only_first)),
             *(f"{each:,}" for each in (counts.only_second, counts.neither)),
-            *(f"{percent(each)}%" for each in counts.accuracies),
             points(counts.difference),
             f"{points(low)} to {points(high)}",
             f"{counts.p_value:.3g}",

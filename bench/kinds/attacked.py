@@ -39,7 +39,7 @@ class AttackedRecords(Kind):
         bounds = summary.confidence_intervals["robust_accuracy"]
         eight_bit = percent(summary.eight_bit_robust_accuracy)
         return Overview(
-            headline="robust",
+            headline=self.robust_label,
             results=[
                 ("AutoAttack", f"{percent(summary.autoattack_accuracy)}%"),
                 ("robust", accuracy_text(summary.robust_accuracy, bounds)),

@@ -22,6 +22,7 @@ class CertifiedRecords(Kind):
     columns = Columns(samples=CERTIFICATE_COLUMNS, attempts=ATTEMPT_COLUMNS)
     certifies = True
     clean_label = "right by votes"
+    robust_label = "certified"
     has_section = True
 
     def overview(self, summary: CertifiedSummary) -> Overview:
@@ -34,7 +35,7 @@ class CertifiedRecords(Kind):
         return Overview(
             headline=f"ACR {average}, certified at L2 radius {eps}",
             results=[
-                ("certified", f"{robust} at L2 radius {eps}"),
+                (self.robust_label, f"{robust} at L2 radius {eps}"),
                 *_in_linf(summary.manifest),
                 (
                     "ACR",

@@ -15,6 +15,7 @@ class ExpressRecords(AttackedRecords):
     maker = "bench.runs.express:Express"
     summary = ExpressSummary
     needs_record = True
+    robust_label = "express"
 
     def overview(self, summary: AttackedSummary) -> Overview:
         """Return the accuracy as an upper bound, what is left to break, and a row an attack."""
@@ -37,4 +38,4 @@ class ExpressRecords(AttackedRecords):
         eight_bit = percent(summary.eight_bit_robust_accuracy)
         results.append(("8-bit", f"{eight_bit}% if witnesses are kept as 8-bit images"))
         results += curve_results(summary)
-        return Overview("express", results, common.columns, common.rows)
+        return Overview(common.headline, results, common.columns, common.rows)

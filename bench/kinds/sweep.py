@@ -30,6 +30,7 @@ class SweepRecords(Kind):
         attempts=ATTEMPT_COLUMNS.insert(0, pa.field("alpha", pa.float64())),
     )
     has_section = True
+    robust_label = "attacked"
 
     def overview(self, summary: SweepSummary) -> Overview:
         """Return the best point, and a row for each weight."""
@@ -37,7 +38,7 @@ class SweepRecords(Kind):
         bounds = summary.confidence_intervals["robust_accuracy"]
         attacked = accuracy_text(summary.robust_accuracy, bounds)
         return Overview(
-            headline=f"at best (alpha {best.alpha:g}) attacked",
+            headline=f"at best (alpha {best.alpha:g}) {self.robust_label}",
             results=[
                 ("attacked", f"{attacked} at alpha {best.alpha:g}, the best one; an upper bound")
             ],

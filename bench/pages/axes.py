@@ -45,14 +45,16 @@ def interval_bars(summary: Summary) -> list[list[Point]]:
     ]
 
 
-def draw_legend(axes: Axes, handles: Sequence[tuple[Line2D, str]]) -> None:
+def draw_legend(
+    axes: Axes, handles: Sequence[tuple[Line2D, str]], columns: int = LEGEND_COLUMNS
+) -> None:
     """Draw a legend of marks and their texts above the axes."""
     axes.legend(
         [each for each, _ in handles],
         [text for _, text in handles],
         loc="lower left",
         bbox_to_anchor=(-0.01, 1.0),
-        ncols=LEGEND_COLUMNS,
+        ncols=columns,
         fontsize=9,
         handletextpad=0.4,
         columnspacing=1.6,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import resources
@@ -45,7 +45,7 @@ from bench.pages.per_class import (
 )
 from bench.pages.sample_columns import sample_columns
 from bench.pages.site import Page
-from bench.pages.svg import NARROW, WIDE
+from bench.pages.svg import for_both_widths
 from bench.pages.waterfall_plot import waterfall_plot
 from bench.pages.weight_plot import weight_plot
 from bench.store import Store
@@ -75,8 +75,9 @@ class Candidate:
 
     Attributes:
         name: its name.
-        entry: the run that the page shows: the ranked one, or else the newest one that attacked;
-            None: no run attacked.
+        entry: the run that the page shows: the ranked one, or else, of those that attacked under
+            the suite's threat model, the one with the most images, and then the newest; None: no
+            run attacked.
         runs: all its complete runs, newest first.
         certified: its certifications, by descending average radius.
         beside_base: if it is a mix, one of these beside its robust base's alone; None: there is
@@ -171,12 +172,9 @@ def figures_of(store: Store, summary: Summary) -> dict[str, Figure]:
 
 def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
     """Return the candidates of a leaderboard, ranked ones first."""
-    entries: dict[str, Entry] = {}
-    for entry in board.entries:
+    entries = {entry.manifest.candidate: entry for entry in board.ranked}
+    for entry in sorted(_unranked(board), key=partial(_precedence, board), reverse=True):
         entries.setdefault(entry.manifest.candidate, entry)
-    for run in sorted(board.others, key=lambda run: run.finished, reverse=True):
-        if isinstance(run, AttackedSummary) and not run.kind.is_imported:
-            entries.setdefault(run.manifest.candidate, Entry(summary=run))
     runs: dict[str, list[Summary]] = {name: [] for name in entries}
     everything: list[Summary] = [*board.others]
     for entry in board.entries:
@@ -191,6 +189,20 @@ def candidates_of(store: Store, board: Leaderboard) -> list[Candidate]:
         beside = beside_base(own, certified) if certified else None
         found.append(Candidate(name, entries.get(name), tuple(its), own, beside))
     return found
+
+
+def _unranked(board: Leaderboard) -> list[Entry]:
+    """Return the runs that attacked and are not ranked."""
+    attacked = (run for run in board.others if isinstance(run, AttackedSummary))
+    own = (Entry(summary=run) for run in attacked if not run.kind.is_imported)
+    return [*board.variants, *board.outdated, *own]
+
+
+def _precedence(board: Leaderboard, entry: Entry) -> tuple[bool, int, str]:
+    """Return what decides which run a page is about; the page's is the largest."""
+    summary = entry.summary
+    as_meant = entry.manifest.threat_model == board.threat_model
+    return as_meant, summary.n_examples, summary.finished
 
 
 def _content(store: Store, eps: float, candidate: Candidate) -> dict[str, Any]:
@@ -208,7 +220,7 @@ def _content(store: Store, eps: float, candidate: Candidate) -> dict[str, Any]:
     summary = candidate.main
     numbers: dict[str, Any] = {"summary": summary.model_dump(mode="json")}
     if isinstance(summary, AttackedSummary) and summary.attacks:
-        content["waterfall"] = _both(partial(waterfall_plot, summary), "waterfall")
+        content["waterfall"] = for_both_widths(partial(waterfall_plot, summary), "waterfall")
     source = _with_eps_curve(candidate)
     if source is not None:
         content["eps_source"] = source
@@ -279,7 +291,7 @@ def _eps_curve(
         return None
     found = curve(radii)
     numbers["accuracy_against_eps"] = vars(found)
-    return _both(partial(eps_plot, found, summary), "eps-curve")
+    return for_both_widths(partial(eps_plot, found, summary), "eps-curve")
 
 
 def _told(store: Store, error: InputError) -> str:
@@ -293,7 +305,7 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
     spent = passes_curve(records)
     if spent is not None:
         content["curve"] = spent
-        content["passes"] = _both(partial(passes_plot, spent, records.summary), "passes")
+        content["passes"] = for_both_widths(partial(passes_plot, spent, records.summary), "passes")
         numbers["passes"] = {"passes": spent.passes, "accuracy": spent.accuracy}
     classes = class_accuracies(records)
     content["classes"] = classes
@@ -310,12 +322,14 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
     if records.has_confidences:
         clean, attacked = clean_reliability(records), attacked_reliability(records)
         content["calibration"] = (clean, attacked)
-        content["reliability_figure"] = _both(
+        content["reliability_figure"] = for_both_widths(
             partial(reliability_plot, clean, attacked), "reliability"
         )
         right = records.column("clean_confidence")[records.clean_correct]
         wrong = records.column("adversarial_confidence")[records.broken]
-        content["confidence_figure"] = _both(partial(confidence_plot, right, wrong), "confidence")
+        content["confidence_figure"] = for_both_widths(
+            partial(confidence_plot, right, wrong), "confidence"
+        )
         numbers["calibration"] = {
             name: {**vars(found), "expected_calibration_error": found.error}
             for name, found in (("clean", clean), ("attacked", attacked))
@@ -324,24 +338,18 @@ def _per_sample(records: CandidateRecords, numbers: dict[str, Any]) -> dict[str,
     return content
 
 
-def _both(draw: Callable[[str, float], Markup | None], identifier: str) -> Markup | None:
-    """Return a drawing for wide screens and one for narrow ones; the style sheet shows one."""
-    wide, narrow = draw(identifier, WIDE), draw(f"{identifier}-narrow", NARROW)
-    if wide is None or narrow is None:
-        return None
-    return Markup('<div class="broad">{}</div><div class="narrow">{}</div>').format(wide, narrow)
-
-
 def _mix(store: Store, records: CandidateRecords) -> dict[str, Any]:
     mix = mix_description(records.summary)
     samples = read_mix_samples(store, records.summary)
     if not mix or samples is None or not len(samples.alpha_clean):
         return {}
     names = (mix.get("accurate"), mix.get("robust"))
-    content: dict[str, Any] = {"margins": margin_plot(samples, names, "margins")}
+    content: dict[str, Any] = {
+        "margins": for_both_widths(partial(margin_plot, samples, names), "margins")
+    }
     if mix.get("adaptive"):
-        content["alphas"] = _both(partial(alpha_plot, samples), "alphas")
-        content["weights"] = _both(partial(weight_plot, records), "weights")
+        content["alphas"] = for_both_widths(partial(alpha_plot, samples), "alphas")
+        content["weights"] = for_both_widths(partial(weight_plot, records), "weights")
     return content
 
 

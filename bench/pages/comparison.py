@@ -13,11 +13,13 @@ import pandas as pd
 
 from bench.data import named_datasets
 from bench.errors import InputError
-from bench.formatting import threat_model
+from bench.formatting import flatten, threat_model
 from bench.statistics.paired import PairedCounts, holm_p_values
 from bench.store import Store
+from bench.store.kinds import kind_named
 from bench.store.manifest import Manifest
 from bench.store.records import FloatArray
+from bench.store.selection import CHOICE_OF_SAMPLES
 from bench.store.summary import CertifiedSummary, Summary, SweepSummary
 
 MOST_RUNS = 8
@@ -104,6 +106,22 @@ class RunComparison:
         )
 
     @cached_property
+    def clean_accuracies(self) -> tuple[float, ...]:
+        """For each run the share of the shared samples that are right without an attack."""
+        tables = zip(self.runs, self.samples, strict=True)
+        return tuple(clean_accuracy(run, table) for run, table in tables)
+
+    @cached_property
+    def robust_accuracies(self) -> tuple[float, ...]:
+        """For each run the share of the shared samples that survive."""
+        return tuple(float(self.standing[place].mean()) for place in range(len(self.runs)))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the reader must know of the comparison, one sentence each."""
+        return comparison_notices([run.manifest for run in self.runs])
+
+    @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         """All pairs of runs, in the order of the runs."""
         places = list(itertools.combinations(range(len(self.runs)), 2))
@@ -122,7 +140,9 @@ class RunComparison:
         return [int(index) for index in self.standing.index[mixed]]
 
     def differing(self, most: int, wanted: Collection[int] = ()) -> list[Differing]:
-        """Return up to `most` samples on which not all agree, ways to differ taking turns.
+        """Return up to `most` samples on which not all agree, ascending by their index.
+
+        Where there are more, they are taken from the ways to differ in turn.
 
         Args:
             wanted: places in the data set of samples that come before others.
@@ -133,7 +153,7 @@ class RunComparison:
         for index, *stands in sorted(mixed.itertuples(), key=lambda row: row[0] not in wanted):
             ways.setdefault(tuple(map(bool, stands)), []).append(int(index))
         turns = itertools.chain.from_iterable(itertools.zip_longest(*ways.values()))
-        chosen = list(itertools.islice((index for index in turns if index is not None), most))
+        chosen = sorted(itertools.islice((index for index in turns if index is not None), most))
         falls = [self._falls(place, chosen) for place in places]
         labels = self.standing.loc[chosen, "label"].tolist()
         return [
@@ -266,6 +286,51 @@ def standing_together(
     for place, table in enumerate(tables):
         together[place] = table.loc[shared, "standing"]
     return together
+
+
+def clean_accuracy(summary: Summary, samples: pd.DataFrame) -> float:
+    """Return the share of samples that are right without an attack; in a certification, by votes.
+
+    Args:
+        samples: rows of the run's table.
+    """
+    if isinstance(summary, CertifiedSummary):
+        return float((samples["prediction"] == samples["label"]).mean())
+    return float(samples["clean_correct"].mean())
+
+
+def protocol_text(manifest: Manifest) -> str:
+    """Return a run's protocol, with what the run changed of it beside samples and radius.
+
+    An imported run has none: its kind stands in its place.
+    """
+    changed = {
+        name: value
+        for name, value in manifest.overrides.items()
+        if name not in CHOICE_OF_SAMPLES and name != "eps"
+    }
+    settings = [f"{name} = {value}" for name, value in flatten(changed)]
+    imported = kind_named(manifest.kind).is_imported
+    return ", ".join(
+        [manifest.kind.replace("-", " ") if imported else manifest.protocol, *settings]
+    )
+
+
+def comparison_notices(manifests: Sequence[Manifest]) -> tuple[str, ...]:
+    """Return what the reader of a comparison of these runs must know, one sentence each."""
+    certify = {kind_named(each.kind).certifies for each in manifests}
+    if len(certify) > 1:
+        return (
+            "Attacks and certificates are compared: a sample that survives in a certification is "
+            "certified, one that survives attacks is not broken so far.",
+        )
+    protocols = sorted({protocol_text(each) for each in manifests})
+    if len(protocols) > 1 and certify == {False}:
+        return (
+            f"The runs were made by different attacks ({'; '.join(protocols)}), so a part of the "
+            "difference may be the attacks'.",
+        )
+    return ()
 
 
 def passes_until_broken(comparison: RunComparison, place: int) -> tuple[FloatArray, float]:

@@ -47,20 +47,27 @@ def alpha_plot(samples: MixSamples, identifier: str, width: float = WIDE) -> Mar
         return sketch.to_svg(identifier, f"Histograms of the weight in {name}. {_describe(shown)}")
 
 
-def margin_plot(samples: MixSamples, names: Sequence[str | None], identifier: str) -> Markup:
+def margin_plot(
+    samples: MixSamples, names: Sequence[str | None], identifier: str, width: float = WIDE
+) -> Markup:
     """Draw each base's confidence margins on images that it classifies correctly, and wrongly.
 
     Args:
         names: names of the accurate and the robust base; None if unknown.
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
     """
     texts = []
-    with drawing(12.6, 3.9) as sketch:
-        sketch.axes.set_position((0.052, 0.14, 0.44, 0.65))
-        panels = (sketch.axes, sketch.figure.add_axes((0.55, 0.14, 0.44, 0.65)))
+    # Side by side where there is room, else one above the other.
+    places = ((0.052, 0.14, 0.44, 0.65), (0.55, 0.14, 0.44, 0.65))
+    if width != WIDE:
+        places = ((0.11, 0.57, 0.86, 0.325), (0.11, 0.07, 0.86, 0.325))
+    with drawing(width, 3.9 if width == WIDE else 7.8) as sketch:
+        sketch.axes.set_position(places[0])
+        panels = (sketch.axes, sketch.figure.add_axes(places[1]))
         roles = ("Accurate", "Robust")
         for axes, role, name, margins in zip(panels, roles, names, samples.margins, strict=True):
             shown: list[Distribution] = [

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from bench.errors import InputError
 from bench.formatting import percent
-from bench.pages.svg import ROLES, drawing, printable
+from bench.pages.svg import ROLES, WIDE, drawing, printable
 from bench.store import RunFolder, Store
 from bench.store.eps_curve import accuracy_at, curve, falling_radii_of
 from bench.store.records import FloatArray
@@ -21,6 +21,8 @@ from bench.store.summary import Summary
 COLORS = ("measured", "attack-2", "attack-5", "attack-7", "attack-1", "flagged", "attack-9")
 STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MOST_CURVES = len(COLORS) * len(STYLES)
+MOST_WIDTH = 8.4
+"""Of the drawing, in inches."""
 ROOM = 1.05
 """The axis ends so much beyond the last step, and at least so much beyond eps."""
 
@@ -99,12 +101,13 @@ def draw_eps_curves(axes: Axes, curves: Sequence[NamedCurve], eps: float, norm: 
 
 
 def eps_curve_plot(
-    curves: Sequence[NamedCurve], eps: float, norm: str, identifier: str
+    curves: Sequence[NamedCurve], eps: float, norm: str, identifier: str, width: float = WIDE
 ) -> Markup | None:
     """Return the drawing as an <svg> element; None without curves. Arguments: `draw_eps_curves`.
 
     Args:
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
     """
     if not curves:
         return None
@@ -113,8 +116,11 @@ def eps_curve_plot(
         f"{percent(float(accuracy_at(each.smallest, [eps])[0]))} at {eps:.4g}"
         for each in curves[:MOST_CURVES]
     ]
-    with drawing(8.4, 4.6) as sketch:
-        sketch.figure.subplots_adjust(left=0.08, right=0.98, bottom=0.11, top=0.97)
+    width = min(width, MOST_WIDTH)
+    with drawing(width, 4.6) as sketch:
+        sketch.figure.subplots_adjust(
+            left=0.67 / width, right=1 - 0.17 / width, bottom=0.11, top=0.97
+        )
         sketch.axes.grid(visible=True)
         sketch.axes.set_axisbelow(True)
         draw_eps_curves(sketch.axes, curves, eps, norm)

@@ -12,12 +12,10 @@ from bench.pages.pareto import pareto_front
 from bench.statistics.intervals import Interval
 from bench.store.best_known import BestKnown
 from bench.store.manifest import Manifest
-from bench.store.selection import interval_of
+from bench.store.same_candidate import has_other_weights
+from bench.store.selection import CHOICE_OF_SAMPLES, interval_of
 from bench.store.summary import AttackedSummary, ExpressSummary, Summary, ranked
 from bench.suites import Suite, ThreatModel
-
-CHOICE_OF_SAMPLES = {"n_examples", "every", "sample", "until_width", "budget_seconds"}
-"""Overrides that take a part of the images and change nothing else."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,11 @@ class Entry:
         if self.best_known is None or not self.best_known.lowered:
             return self.summary.robust_accuracy
         return self.best_known.robust_accuracy
+
+    @property
+    def hidden(self) -> int:
+        """How many of the older runs are of other weights, which have no row of their own."""
+        return sum(has_other_weights(self.manifest, run.manifest) for run in self.older)
 
     @property
     def accuracies(self) -> list[Accuracy]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from markupsafe import Markup
 
 from bench.pages.distribution_plot import alpha_plot, margin_plot
 from bench.pages.mix_plot import mix_plot
 from bench.pages.mixes import Family, families, read_mix_samples
+from bench.pages.svg import for_both_widths
 from bench.store import Store
 
 
@@ -51,9 +53,10 @@ def _figures(store: Store, family: Family, identifier: str) -> MixFigures:
         if samples is None:
             continue
         if is_adaptive:
-            alphas.append((samples.candidate, alpha_plot(samples, f"{identifier}-alpha-{place}")))
+            drawn = for_both_widths(partial(alpha_plot, samples), f"{identifier}-alpha-{place}")
+            alphas.append((samples.candidate, drawn))
         if margins is None:
-            svg = margin_plot(samples, family.names, f"{identifier}-margins")
-            margins = (samples.candidate, svg)
-    tradeoff = mix_plot(family, identifier) if family.has_curve else None
+            draw = partial(margin_plot, samples, family.names)
+            margins = (samples.candidate, for_both_widths(draw, f"{identifier}-margins"))
+    tradeoff = for_both_widths(partial(mix_plot, family), identifier) if family.has_curve else None
     return MixFigures(family, tradeoff, tuple(alphas), margins)

@@ -10,10 +10,17 @@ from markupsafe import Markup
 from matplotlib.lines import Line2D
 
 from bench.formatting import percent
-from bench.pages.axes import Point, draw_legend, interval_bars, measured_point, percent_limits
+from bench.pages.axes import (
+    LEGEND_COLUMNS,
+    Point,
+    draw_legend,
+    interval_bars,
+    measured_point,
+    percent_limits,
+)
 from bench.pages.labels import Label, place_labels
 from bench.pages.mixes import Family, mix_of, weight_of
-from bench.pages.svg import ROLES, Drawing, drawing, printable
+from bench.pages.svg import ROLES, WIDE, Drawing, drawing, printable
 from bench.store.summary import Summary, SweepPoint, SweepSummary
 
 LABEL_DISTANCE = 0.1
@@ -23,12 +30,13 @@ Mark = tuple[Summary, str, str, str]
 """A run, its label, the role of its color, and its marker."""
 
 
-def mix_plot(family: Family, identifier: str) -> Markup:
+def mix_plot(family: Family, identifier: str, width: float = WIDE) -> Markup:
     """Draw robust against clean accuracy along the weight, with the bases and the other mixes.
 
     Args:
         family: a family with a sweep or at least one base's run.
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
@@ -36,9 +44,14 @@ def mix_plot(family: Family, identifier: str) -> Markup:
     marks = _marks(family)
     curves = [[_point(each) for each in run.sweep] for run in family.sweeps]
     bars = [bar for run, *_ in marks for bar in interval_bars(run)]
-    with drawing(12.6, 6.2) as sketch:
+    columns = LEGEND_COLUMNS if width == WIDE else 1
+    with drawing(width, 6.2) as sketch:
         axes = sketch.axes
-        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.088, top=0.9)
+        handles = _legend(family)
+        top = 1 - (0.4 + 0.22 * math.ceil(len(handles) / columns)) / 6.2
+        sketch.figure.subplots_adjust(
+            left=0.66 / width, right=1 - 0.13 / width, bottom=0.088, top=top
+        )
         _set_limits(sketch, [end for bar in bars for end in bar], curves)
         axes.grid(visible=True)
         axes.set_axisbelow(True)
@@ -54,7 +67,7 @@ def mix_plot(family: Family, identifier: str) -> Markup:
         ]
         labels += [label for run in family.sweeps for label in _curve_labels(sketch, run)]
         place_labels(sketch, labels, bars, [point for curve in curves for point in curve])
-        _draw_legend(sketch, family)
+        draw_legend(axes, handles, columns)
         return sketch.to_svg(identifier, _describe(family))
 
 
@@ -147,7 +160,9 @@ def _draw_mark(sketch: Drawing, mark: Mark) -> None:
     )
 
 
-def _draw_legend(sketch: Drawing, family: Family) -> None:
+def _legend(family: Family) -> list[tuple[Line2D, str]]:
+    """Return a mark and a text for each kind of mark that is drawn."""
+
     def handle(role: str, **style: Any) -> Line2D:
         settings: dict[str, Any] = {"color": ROLES[role], "linestyle": "none", "markersize": 7}
         return Line2D([], [], **settings | style)
@@ -170,7 +185,7 @@ def _draw_legend(sketch: Drawing, family: Family) -> None:
         handles.append((handle("adaptive", marker="^"), "nonlinear mixes, full protocol"))
     if any(family.bases):
         handles.append((handle("ink", marker="s"), "the bases"))
-    draw_legend(sketch.axes, handles)
+    return handles
 
 
 def _describe(family: Family) -> str:

@@ -18,6 +18,7 @@ from bench.pages.mix_figures import mix_figures
 from bench.pages.repeated import repeated_trainings
 from bench.pages.rows import families, leaderboard_rows
 from bench.pages.site import Page
+from bench.pages.svg import for_both_widths
 from bench.pages.tradeoff_plot import tradeoff_plot
 from bench.store import Store
 
@@ -54,18 +55,27 @@ def _render(
         board=board,
         rows=rows,
         families=families(rows),
-        tradeoff=tradeoff_plot(board.suite, rows, sweeps, "tradeoff") if rows or sweeps else None,
+        tradeoff=for_both_widths(partial(tradeoff_plot, board.suite, rows, sweeps), "tradeoff")
+        if rows or sweeps
+        else None,
         attacked=attacked,
-        attacks=attack_plot(attacked, "attacks") if attacked else None,
-        eps_curves=eps_curve_plot(
-            curves_of(store, (entry.summary for entry in attacked)),
-            board.threat_model.eps,
-            board.threat_model.norm,
+        attacks=for_both_widths(partial(attack_plot, attacked), "attacks") if attacked else None,
+        eps_curves=for_both_widths(
+            partial(
+                eps_curve_plot,
+                curves_of(store, (entry.summary for entry in attacked)),
+                board.threat_model.eps,
+                board.threat_model.norm,
+            ),
             "eps-curves",
         ),
         certified=certified,
         repeated=repeated_trainings(certified.entries) if certified else [],
-        certified_curves=certified_plot(certified, "certified-curves") if certified else None,
-        envelopes=envelope_plot(certified, "certified-envelopes") if certified else None,
+        certified_curves=for_both_widths(partial(certified_plot, certified), "certified-curves")
+        if certified
+        else None,
+        envelopes=for_both_widths(partial(envelope_plot, certified), "certified-envelopes")
+        if certified
+        else None,
         mixes=mixes,
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -149,6 +149,24 @@ class Drawing:
         root.set("aria-label", printable(alternative, limit=2000))
         # ElementTree escapes every text in it.
         return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+Drawn = TypeVar("Drawn", Markup, Markup | None)
+"""What a function draws: a drawing, or for some records none."""
+
+
+def for_both_widths(draw: Callable[[str, float], Drawn], identifier: str) -> Drawn:
+    """Return a drawing for wide screens and one for narrow ones; the style sheet shows one.
+
+    Args:
+        draw: a function of an identifier and a width, `WIDE` or `NARROW`; if it returns None, so
+            does this one.
+        identifier: of the wide drawing; the narrow one's ends in `-narrow`.
+    """
+    wide, narrow = draw(identifier, WIDE), draw(f"{identifier}-narrow", NARROW)
+    if wide is None or narrow is None:
+        return None
+    return Markup('<div class="broad">{}</div><div class="narrow">{}</div>').format(wide, narrow)
 
 
 @contextmanager

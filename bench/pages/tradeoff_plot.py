@@ -19,7 +19,7 @@ from bench.pages.labels import Label, place_labels
 from bench.pages.mixes import mix_of
 from bench.pages.pareto import pareto_front
 from bench.pages.rows import Row, RowKind
-from bench.pages.svg import ROLES, Drawing, drawing, printable
+from bench.pages.svg import ROLES, WIDE, Drawing, drawing, printable
 from bench.store.summary import SweepPoint, SweepSummary
 
 MOST_LABELS = 30
@@ -48,7 +48,11 @@ LOOKS: dict[RowKind, Look] = {
 
 
 def tradeoff_plot(
-    suite: str, rows: Sequence[Row], sweeps: Sequence[SweepSummary], identifier: str
+    suite: str,
+    rows: Sequence[Row],
+    sweeps: Sequence[SweepSummary],
+    identifier: str,
+    width: float = WIDE,
 ) -> Markup:
     """Draw the measured candidates with their 95% intervals and sweeps over the published models.
 
@@ -57,16 +61,20 @@ def tradeoff_plot(
         rows: at least one measured or published row.
         sweeps: sweeps of mixes under the same threat model.
         identifier: unique on the page.
+        width: in inches, `WIDE` or `NARROW`.
 
     Returns:
         an <svg> element.
     """
     measured, published = _measured(rows), _published(rows)
-    with drawing(12.6, 6.8) as sketch:
+    columns = LEGEND_COLUMNS if width == WIDE else 2
+    with drawing(width, 6.8) as sketch:
         axes = sketch.axes
         handles = _legend(measured, published, sweeps)
-        top = 1 - (0.12 + 0.22 * math.ceil(len(handles) / LEGEND_COLUMNS)) / 6.8
-        sketch.figure.subplots_adjust(left=0.052, right=0.99, bottom=0.08, top=top)
+        top = 1 - (0.12 + 0.22 * math.ceil(len(handles) / columns)) / 6.8
+        sketch.figure.subplots_adjust(
+            left=0.66 / width, right=1 - 0.13 / width, bottom=0.08, top=top
+        )
         curves = [[_sweep_point(point) for point in run.sweep] for run in sweeps]
         points = [point for curve in curves for point in curve]
         limit_axes(axes, measured, points, [_point(row) for row in published])
@@ -82,7 +90,7 @@ def tradeoff_plot(
         labels += [label for run in sweeps for label in _base_labels(run)]
         bars = [bar for row in measured for bar in _bars(row)]
         place_labels(sketch, labels, bars, [*map(_point, published), *points])
-        draw_legend(axes, handles)
+        draw_legend(axes, handles, columns)
         _note_hidden(axes, published)
         return sketch.to_svg(identifier, _describe(measured, published))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bench.candidates.identity import in_short
 from bench.errors import InputError
@@ -12,7 +12,12 @@ from bench.runs.observer import Observer
 from bench.store import RunFolder, Store
 from bench.store.manifest import Manifest
 from bench.store.records import Block
-from bench.store.same_candidate import same_candidate
+from bench.store.same_candidate import has_other_weights, same_candidate
+
+_BOTH = (
+    "pages show the newest one. A name of its own keeps both: in Python name=..., in a submission "
+    "the field name"
+)
 
 
 def choose_folder(
@@ -48,7 +53,13 @@ def choose_folder(
         )
     elif found is None and (before := _before_a_change(manifest, store)) is not None:
         notice(
-            f"a new run: its files, its weights, its code or its options changed since run {before}"
+            "a new run: its files, its weights, its code or its options changed since run "
+            f"{before}; {_BOTH}"
+        )
+    elif found is None and _is_name_of_others(manifest, store):
+        notice(
+            f"another candidate called {manifest.candidate} has runs here, with other weights; "
+            f"{_BOTH}"
         )
     if found is not None and not (again and found[0].is_complete):
         return found
@@ -68,12 +79,22 @@ def _recorded(folder: RunFolder) -> Manifest | None:
     return None
 
 
-def _before_a_change(manifest: Manifest, store: Store) -> str | None:
-    """Return the name of a complete run that differs from this one only in the candidate."""
+def _complete(manifest: Manifest, store: Store) -> Iterator[Manifest]:
+    """Yield the manifests of the complete runs of the same suite and name."""
     for folder in store.runs(manifest.suite, manifest.candidate):
         other = _recorded(folder) if folder.is_complete else None
-        if other is None:
-            continue
+        if other is not None:
+            yield other
+
+
+def _is_name_of_others(manifest: Manifest, store: Store) -> bool:
+    """Return whether a complete run of the same suite and name had other weights."""
+    return any(has_other_weights(manifest, other) for other in _complete(manifest, store))
+
+
+def _before_a_change(manifest: Manifest, store: Store) -> str | None:
+    """Return the name of a complete run that differs from this one only in the candidate."""
+    for other in _complete(manifest, store):
         changed = {
             "weights_sha256": manifest.weights_sha256,
             "definition_sha256": manifest.definition_sha256,

@@ -68,6 +68,7 @@ class Kind(ABC):
             sample is broken in other runs of the candidate too.
         certifies: whether it proves radii instead of attacking.
         clean_label: what its accuracy without perturbation is called.
+        robust_label: what its robust accuracy is called.
         is_imported: whether its results come from a file that others made.
         has_section: whether a suite's page has a section for such runs; other runs are listed by
             their overview.
@@ -84,6 +85,7 @@ class Kind(ABC):
     has_witnesses = False
     certifies = False
     clean_label = "clean"
+    robust_label = "robust"
     is_imported = False
     has_section = False
 

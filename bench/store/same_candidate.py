@@ -33,6 +33,12 @@ def same_candidate(one: Manifest, other: Manifest) -> bool:
     )
 
 
+def has_other_weights(one: Manifest, other: Manifest) -> bool:
+    """Return whether the weights of two runs differ; False if one of them does not know its own."""
+    known = bool(one.weights_sha256 and other.weights_sha256)
+    return known and one.weights_sha256 != other.weights_sha256
+
+
 def same_answers(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
     """Return whether two fingerprints agree, up to rounding.
 

@@ -22,6 +22,9 @@ from bench.suites import Suite
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHOICE_OF_SAMPLES = {"n_examples", "every", "sample", "until_width", "budget_seconds"}
+"""Overrides that take a part of the images and change nothing else."""
+
 
 def permutation(size: int, seed: int) -> list[int]:
     """Return a random order of 0 ... size - 1 that depends on `seed` and on no library."""

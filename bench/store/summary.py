@@ -119,7 +119,7 @@ class Left(Record):
 
 
 class ExpressSummary(AttackedSummary):
-    """An express evaluation; its robust accuracy is an upper bound of AutoAttack's."""
+    """An express evaluation: short attacks, so that its robust accuracy is an upper bound."""
 
     left: Left | None = None
     """None where the protocol's own attacks followed."""

@@ -100,6 +100,12 @@ def test_two_runs_are_compared_on_the_samples_of_both(
         found.compare(wider)
 
 
+def test_an_express_evaluation_says_so(linear_digits: nn.Module, results: Path) -> None:
+    given: dict[str, Any] = {"n_examples": 8, "results_dir": results, "progress": False}
+    short = bench.evaluate(linear_digits, "digits-linf", protocol="express", **given)
+    assert f"%, express {100 * short.robust_accuracy:.2f}% [" in repr(short)
+
+
 def test_it_is_saved_whole_and_loaded_without_the_store(
     found: bench.Evaluation, linear_digits: nn.Module, tmp_path: Path
 ) -> None:

@@ -316,6 +316,23 @@ def test_wrong_input_is_one_clear_error(
         bench.evaluate(model, "digits-linf", results_dir=results, progress=False, **options)
 
 
+def test_two_models_of_one_name_are_told(
+    linear_digits: nn.Module, suite: str, results: Path
+) -> None:
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert type(linear_digits) is type(other)
+    first = _evaluate(linear_digits, suite, results, n_examples=4)
+    assert not first.notices
+    assert not _evaluate(linear_digits, suite, results, n_examples=5).notices
+    (changed,) = _evaluate(other, suite, results, n_examples=4).notices
+    assert f"changed since run {first.run}; pages show the newest one" in changed
+    (told,) = _evaluate(other, suite, results, n_examples=6).notices
+    assert "another candidate called Sequential has runs here, with other weights" in told
+    assert "in Python name=..." in told
+    assert not _evaluate(other, suite, results, n_examples=4).notices
+    assert not _evaluate(other, suite, results, n_examples=6, name="other").notices
+
+
 def test_nothing_is_printed(
     linear_digits: nn.Module, suite: str, results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,3 +75,14 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
     assert "\\[a\\]" in form
     assert "\\`x\\`" in form
     assert json.loads(files["json"].read_text(encoding="utf-8"))["outcome"] == "not decided"
+
+
+def test_how_the_code_was_run_is_no_part_of_what_was_left_out(tmp_path: Path) -> None:
+    files = write_report(report(records(0.4)), tmp_path)
+    told = "No network; watched. It ran as the user, who can read and write files."
+    page = files["page"].read_text(encoding="utf-8")
+    assert f"<h2>How the code was run</h2>\n  <p>{told}</p>" in page
+    assert "<h2>What was left out</h2>" in page
+    form = files["form"].read_text(encoding="utf-8")
+    assert f"## How the code was run\n\n- {told}\n" in form
+    assert "## What was left out\n" in form

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from bench.auditing.page import write_report
+from tests.audit.records import records
+from tests.audit.test_report import report
+
 from .conftest import HOSTILE, Opened
 
 Visit = Callable[..., Opened]
@@ -71,6 +75,17 @@ def test_no_page_scrolls_sideways_on_a_phone(site: Path, visit: Visit) -> None:
         opened.page.goto(address(site, name))
         width = opened.page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, f"{name}: {width} pixels wide"
+
+
+def test_an_audit_is_read_without_scrolling_on_a_phone(tmp_path: Path, visit: Visit) -> None:
+    page = write_report(report(records(0.4)), tmp_path)["page"]
+    opened = visit(page.as_uri(), width=390)
+    cells = opened.page.locator(".claims tbody tr:last-child > *")
+    boxes = cells.evaluate_all("all => all.map(each => each.getBoundingClientRect().toJSON())")
+    assert all(box["right"] <= 390 for box in boxes)
+    heights = [box["top"] for box in boxes]
+    title, claimed, *_, verdict, why = heights
+    assert title < verdict < claimed < why
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -150,7 +165,7 @@ def test_marks_say_their_values(site: Path, visit: Visit) -> None:
     compared = next(name for name in pages(site) if name.startswith("few-digits/compare/"))
     for name in ("cifar100-linf.html", "few-digits.html", compared):
         page = visit(address(site, name)).page
-        mark = page.locator("main svg [data-tip]").last
+        mark = page.locator("main svg [data-tip]:visible").last
         text = mark.get_attribute("data-tip")
         assert text
         mark.scroll_into_view_if_needed()

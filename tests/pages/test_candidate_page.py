@@ -24,6 +24,7 @@ from bench.runs.evaluation import Evaluation
 from bench.store import RunFolder, Store
 from bench.store.manifest import Selection
 from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
+from bench.suites import load_suite
 
 from .runs import make_manifest, make_summary
 
@@ -122,6 +123,18 @@ def test_page_shows_every_figure_and_all_numbers(store: Store) -> None:
     assert sum(map(sum, numbers["confusion"]["counts"])) == 40
     assert numbers["summary"]["manifest"]["candidate"] == HOSTILE
     assert "did not record" not in page
+
+
+def test_the_page_is_about_the_run_with_the_most_images(store: Store) -> None:
+    attacked_run(store, "net", 20, overrides={"n_examples": 20})
+    attacked_run(store, "net", 40, kind="express", protocol="express")
+    wide = load_suite("digits-linf").threat_model.model_copy(update={"eps": 0.3})
+    attacked_run(store, "net", 60, threat_model=wide, overrides={"eps": 0.3})
+    shown = numbers_of(page_of(store, "digits-linf", "net"))["summary"]
+    assert (shown["manifest"]["protocol"], shown["n_examples"]) == ("express", 40)
+    attacked_run(store, "net", 30)
+    shown = numbers_of(page_of(store, "digits-linf", "net"))["summary"]
+    assert (shown["manifest"]["protocol"], shown["n_examples"]) == ("standard", 30)
 
 
 def test_run_of_an_earlier_release_says_how_to_get_what_is_missing(store: Store) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import bench
 from bench.cli import main
 from bench.errors import InputError
 from bench.pages.addresses import comparison_page
@@ -17,6 +18,7 @@ from bench.pages.boards import leaderboards
 from bench.pages.compared_pairs import BEST, compared_pairs
 from bench.pages.comparison import MOST_RUNS, compare_runs, passes_until_broken
 from bench.pages.comparison_page import comparison_pages
+from bench.pages.run_choice import chosen_runs
 from bench.pages.site import site_environment
 from bench.runs.evaluation import Evaluation
 from bench.store import RunFolder, Store
@@ -93,6 +95,7 @@ def test_samples_are_paired_and_tell_how_they_fell(store: Store) -> None:
     assert (counts.both, counts.only_first, counts.only_second, counts.neither) == (2, 2, 0, 2)
     assert compared.differing_index == [0, 1, 3, 4]
     differing = {each.index: each.falls for each in compared.differing(10)}
+    assert list(differing) == [0, 1, 3, 4]
     assert str(differing[4][1]) == "broken by apgd-ce, step 90"
     assert differing[4][0] is None
     assert differing[1][0] is not None
@@ -180,6 +183,52 @@ def test_diff_prints_the_table_and_writes_a_page_that_stands_alone(
     text = out.read_text(encoding="utf-8")
     assert 'href="../' not in text
     assert ".html" not in text
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        (
+            {"a": ["standard 4", "express 6", "standard 3"], "b": ["express 6", "standard 4"]},
+            [1, 0],
+        ),
+        ({"a": ["standard 4", "express 6"], "b": ["standard 4", "express 3"]}, [0, 0]),
+        ({"a": ["standard 4", "express 6"], "b": ["standard 4", "express 4"]}, [1, 1]),
+        ({"a": ["standard 4", "standard 6"], "b": ["express 6", "express 4"]}, [1, 0]),
+    ],
+    ids=["one-protocol", "most-samples", "newest", "no-pair-of-one-protocol"],
+)
+def test_comparable_runs_are_chosen(
+    tmp_path: Path, runs: dict[str, list[str]], expected: list[int]
+) -> None:
+    store = Store(tmp_path)
+    for name, its in runs.items():
+        for place, text in enumerate(its):
+            protocol, n = text.split()
+            kind = "express" if protocol == "express" else "evaluation"
+            overrides = {} if n == "6" else {"n_examples": int(n)}
+            changes = {"kind": kind, "protocol": protocol, "overrides": overrides}
+            manifest = make_manifest("digits-linf", name, int(n), **changes)
+            save_run(store, manifest, 2, [1] * 4, finished=f"2026-01-0{place + 1}T11:00:00+00:00")
+    chosen = chosen_runs(store, ["digits-linf/a", "digits-linf/b"])
+    wanted = [runs[name][place] for name, place in zip(runs, expected, strict=True)]
+    assert [f"{run.manifest.protocol} {run.n_examples}" for run in chosen] == wanted
+    named = f"digits-linf/a@{store.summaries(candidate='a')[0].run}"
+    assert chosen_runs(store, [named, "digits-linf/b"])[0].run in named
+
+
+def test_different_attacks_are_told(store: Store) -> None:
+    attacked(store, "short", {1: 7}, kind="express", protocol="express")
+    names = ["digits-linf/strong", "digits-linf/short"]
+    result = CliRunner().invoke(main, ["diff", *names, "--results-dir", str(store.root)])
+    assert result.exit_code == 0, result.output
+    assert "The runs were made by different attacks (express; standard), so a part" in result.stdout
+    strong, short = (bench.load(name, results_dir=store.root) for name in names)
+    compared = strong.compare(short)
+    assert compared.protocols == ("standard", "express")
+    assert compared.clean_accuracies == (5 / 6, 5 / 6)
+    assert "different attacks" in compared.notices[0]
+    assert not strong.compare(strong).notices
 
 
 def test_a_damaged_table_is_named(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ def test_a_part_of_the_images_stands_in_its_place_without_a_rank(tmp_path: Path)
     assert "10.2 to 25.8" in text
     assert 'id="trade-off"' in text
     assert text.count("(published)") > 30
+
+
+def test_a_row_says_that_it_hides_other_weights(tmp_path: Path) -> None:
+    told = "hides other weights"
+    new = full("net", 9_000, 5_000, seed=1)
+    assert told not in page_of([full("net", 9_000, 4_000), new], tmp_path)
+    weights = {"weights": "a" * 64}
+    assert told in page_of([full("net", 9_000, 4_000, weights_sha256=weights), new], tmp_path)
+    assert told not in page_of([full("own", 9_000, 4_000, weights_sha256=weights), new], tmp_path)
 
 
 def test_a_full_run_takes_the_place_of_the_published_model() -> None:
@@ -171,12 +181,21 @@ def test_five_hundred_candidates_stay_one_page(tmp_path: Path) -> None:
     assert len(text.encode()) < 3_000_000
 
 
+def test_narrow_windows_get_drawings_of_their_own(tmp_path: Path) -> None:
+    text = page_of([full("net", 9_000, 5_000)], tmp_path)
+    for section in ("trade-off", "attacks"):
+        (drawn,) = re.findall(rf'<section id="{section}".*?</section>', text, re.DOTALL)
+        assert (
+            drawn.count('<div class="broad"><svg') == drawn.count('<div class="narrow"><svg') == 1
+        )
+
+
 def test_every_figure_is_also_a_file(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     save_run(store, make_manifest("digits-linf", "digits-robust", 360), 350, [270] * 4)
     build_report(store, tmp_path / "site", figures=tmp_path / "figures")
     drawn = sorted(path.name for path in (tmp_path / "figures" / "digits-linf").iterdir())
-    assert {"tradeoff.pdf", "tradeoff.svg", "attacks.pdf", "attacks.svg"} <= set(drawn)
+    assert {"tradeoff.pdf", "tradeoff.svg", "attacks.pdf", "attacks-narrow.svg"} <= set(drawn)
     assert (tmp_path / "figures/digits-linf/tradeoff.pdf").read_bytes().startswith(b"%PDF")
     assert "Clean accuracy (%)" in (tmp_path / "figures/digits-linf/tradeoff.svg").read_text()
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # torch and matplotlib are slow to import, and records are re
     from torch import Tensor
 
     from bench.api.models import Images, Model
+    from bench.api.sample import Sample
     from bench.candidates import CandidateReference
     from bench.data import Dataset
     from bench.runs.verify import Verification
@@ -215,6 +216,20 @@ class Evaluation:
             InputError: the data are not here, are not those of the run, or a file is damaged.
         """
         return self._images_of(self.folder.witnesses)
+
+    def sample(self, index: int) -> Sample:
+        """Return one sample: its clean image, the image that broke it, and what is known of both.
+
+        Args:
+            index: its place in the data set, as in `samples`.
+
+        Raises:
+            InputError: the run has no such sample, it is a sweep, which has one for each weight, or
+                the data are not here.
+        """
+        from bench.api.sample import sample_of
+
+        return sample_of(self, index)
 
     def _images_of(
         self, read: Callable[[ImageArray, Sequence[int]], Witnesses | None]

@@ -68,6 +68,23 @@ def test_its_adversarial_images_fool_the_model_inside_the_ball(
     assert found.verify().is_confirmed
 
 
+def test_a_sample_has_its_images_and_what_is_known_of_them(found: bench.Evaluation) -> None:
+    table = found.samples.set_index("index")
+    images, places = found.adversarial_images()
+    broken, standing = int(places[0]), int(table.index[table["robust"]][0])
+    sample = found.sample(broken)
+    assert sample.adversarial is not None
+    assert torch.equal(sample.adversarial, images[0])
+    assert sample.distance == pytest.approx((sample.clean - images[0]).abs().max().item())
+    assert sample.facts["adversarial_prediction"] != sample.label == table["label"][broken]
+    assert sample.attempts["outcome"].iloc[-1] == "broken"
+    assert f"broken by {table['broken_by'][broken]}: class" in repr(sample)
+    assert found.sample(standing).adversarial is None
+    assert "no attack broke it" in repr(found.sample(standing))
+    with pytest.raises(InputError, match=f"one of the run's {N} samples"):
+        found.sample(N)
+
+
 def test_a_changed_model_is_not_verified(found: bench.Evaluation, linear_digits: nn.Module) -> None:
     with pytest.raises(InputError, match="expected weights with SHA-256"):
         found.verify(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))

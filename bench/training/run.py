@@ -23,6 +23,7 @@ from bench.precision import tensor_cores
 from bench.training.choice_file import FILE as CHOICE
 from bench.training.data import FolderData, TrainingData
 from bench.training.files import WEIGHTS, check_same_training, write_submission
+from bench.training.network import NetworkSettings
 from bench.training.presets import Preset, override, presets
 from bench.training.recipe import (
     Conditions,
@@ -32,6 +33,7 @@ from bench.training.recipe import (
     find_recipe,
     ignore,
 )
+from bench.training.start import find_start
 from bench.validation.seeds import check_seed
 
 CHECKPOINT = "checkpoint.pt"
@@ -195,8 +197,11 @@ def _finished(
         return None
     submission = read_submission(out)
     asked = {"preset": preset, "seed": seed, "settings": settings.model_dump(mode="json")}
+    begins = isinstance(settings, NetworkSettings)
+    if isinstance(settings, NetworkSettings) and settings.start is not None:
+        # A file may have other weights by now.
+        asked["start_sha256"] = find_start(settings.start).sha256
     made = {key: submission.training.get(key) for key in asked}
-    begins = "start" in type(settings).model_fields
     advice = f"; to train on from its weights, use another folder and --set start={out}"
     check_same_training(description, made, asked, advice if begins else "")
     # A kill before they were deleted leaves them beside the finished submission.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,23 @@ def test_a_weights_file_beside_its_submission_is_that_submission() -> None:
     assert find_start(str(folder / "weights.safetensors")) == find_start("digits-robust")
     with pytest.raises(InputError, match="got an empty text"):
         find_start("")
+
+
+def test_a_finished_training_is_not_that_of_other_weights_to_begin_from(tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    settings = STILL | {"start": str(start), "images_per_epoch": 64}
+
+    def run(source: str) -> None:
+        shutil.copy(shipped_submissions()[source] / "weights.safetensors", start)
+        out = tmp_path / "mine"
+        bench.training.run(
+            "standard", "digits-standard", None, out, overrides=settings, resume=True
+        )
+
+    run("digits-standard")
+    run("digits-standard")
+    with pytest.raises(InputError, match="made with start_sha256="):
+        run("digits-robust")
 
 
 def test_what_cannot_be_begun_from_is_said(tmp_path: Path) -> None:

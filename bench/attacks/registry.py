@@ -29,6 +29,7 @@ from bench.attacks.distances import Norm
 from bench.errors import InputError
 
 ENTRY_POINT_GROUP = "bench.attacks"
+OWN_PACKAGE = "bench"
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Standard AutoAttack's sequence (Croce and Hein 2020, arXiv 2003.01690)."""
@@ -166,7 +167,7 @@ def register_attack(name: str, definition: Definition) -> Definition:
     """Make an attack known by its name, and return its definition.
 
     A cell of a notebook may run again: a definition replaces an earlier one whose `build` has the
-    same module and name.
+    same module and name. This package's own attacks are not replaced.
 
     Args:
         name: small letters, digits, ".", "_" and "-", with a letter or digit first.
@@ -183,10 +184,11 @@ def register_attack(name: str, definition: Definition) -> Definition:
         )
     for parameter, value in definition.defaults.items():
         _check_parameter(name, parameter, value, default=value)
-    if name in _registered and place_of(_registered[name]) != place_of(definition):
+    known = _registered.get(name, definition)
+    is_own = place_of(known)[0].partition(".")[0] == OWN_PACKAGE
+    if known is not definition and (is_own or place_of(known) != place_of(definition)):
         raise InputError(
-            f"attack {name}: expected a name that is free, got that of "
-            f"{'.'.join(place_of(_registered[name]))}"
+            f"attack {name}: expected a name that is free, got that of {'.'.join(place_of(known))}"
         )
     _registered[name] = definition
     return definition

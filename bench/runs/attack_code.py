@@ -7,10 +7,8 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from bench.attacks import ATTACKS
-from bench.attacks.registry import place_of
+from bench.attacks.registry import OWN_PACKAGE, place_of
 from bench.candidates.object_digest import object_digest
-
-OWN = "bench"
 
 
 def with_code(attacks: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -28,8 +26,8 @@ def with_code(attacks: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]
     described, unread = [], []
     for attack in map(dict, attacks):
         name = str(attack.get("name", ""))
-        module, _ = place_of(ATTACKS[name]) if name in ATTACKS else (OWN, "")
-        if module.partition(".")[0] != OWN:
+        module, _ = place_of(ATTACKS[name]) if name in ATTACKS else (OWN_PACKAGE, "")
+        if module.partition(".")[0] != OWN_PACKAGE:
             found = object_digest(ATTACKS[name].build)
             attack["code_sha256"] = found.sha256
             if packages := _packages(module):  # whose code is digested by its name alone

@@ -202,7 +202,7 @@ IMAGES, LABELS = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64)
         ({"norm": "L1"}, "expected norm Linf or L2 for APGD, got L1"),
         ({"eps": 0.0}, "field eps: expected a number above 0.*got 0"),
         ({"eps": 8}, "did you mean 8/255"),
-        ({"steps": 0}, "expected steps >= 1, got 0"),
+        ({"steps": 0}, "expected a whole number of at least 1 for steps, got 0"),
         ({"loss": "hinge"}, "expected a loss of ce, dlr, dlr-targeted; got 'hinge'"),
         ({"seed": -1}, r"seed as a whole number in \[0, 2\^64\), got -1"),
         ({"batch_size": 0}, "batch size >= 1, got 0"),

@@ -67,10 +67,10 @@ def test_few_classes_are_said(classes: int, targets: int, loss: str, note: str) 
 @pytest.mark.parametrize(
     ("name", "defaults", "message"),
     [
-        ("square", {}, "attack square: expected a name that is free, got one that is registered"),
+        ("square", {}, "attack square: expected a name that is free, got that of bench.attacks"),
         ("My attack", {}, "expected an attack's name of small letters, .*; got 'My attack'"),
         ("clean", {}, "other than clean, .*, neighbours, .*; got 'clean'"),
-        ("own", {"steps": 0}, "attack own: expected steps >= 1, got 0"),
+        ("own", {"steps": 0}, "attack own: expected a whole number of at least 1 for steps, got 0"),
     ],
 )
 def test_wrong_registrations_are_named(name: str, defaults: dict[str, int], message: str) -> None:
@@ -130,9 +130,21 @@ def test_parameters_are_used() -> None:
     [
         ("pgd", {}, "expected an attack of apgd-ce, .*; got 'pgd'"),
         ("square", {"steps": 3}, "square: expected parameters of queries, restarts; got 'steps'"),
-        ("square", {"queries": 0}, "square: expected queries >= 1, got 0"),
-        ("fab-t", {"targets": "9"}, "fab-t: expected targets >= 1, got '9'"),
-        ("fab-t", {"restarts": True}, "fab-t: expected restarts >= 1, got True"),
+        (
+            "square",
+            {"queries": 0},
+            "square: expected a whole number of at least 1 for queries, got 0",
+        ),
+        (
+            "fab-t",
+            {"targets": "9"},
+            "fab-t: expected a whole number of at least 1 for targets, got '9'",
+        ),
+        (
+            "fab-t",
+            {"restarts": True},
+            "fab-t: expected a whole number of at least 1 for restarts, got True",
+        ),
     ],
 )
 def test_wrong_choices_are_named(name: str, parameters: dict[str, Any], message: str) -> None:

@@ -18,6 +18,7 @@ from bench.candidates.outputs import OutputKey, describe_logits, logits_of
 from bench.candidates.smoothed import Smoothed
 from bench.data import named_datasets
 from bench.errors import FOREIGN_ERRORS, InputError
+from bench.modules import is_training
 
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest-exact")
 LUMA = (0.299, 0.587, 0.114)
@@ -167,7 +168,7 @@ def wrap(
         channels=1 if grayscale else next(iter(lengths), None),
         input_range=None if input_range is None else _range(input_range),
         output=output,
-    ).train(model.training)
+    ).train(is_training(model))
 
 
 def with_logits(
@@ -205,7 +206,7 @@ def with_logits(
         raise InputError(f"{name}: {error}") from error
     if isinstance(module, Wrapped) or not notes:
         return module, notes
-    return Wrapped(module, output=output).train(module.training), notes
+    return Wrapped(module, output=output).train(is_training(module)), notes
 
 
 def read_outputs(

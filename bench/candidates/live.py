@@ -246,8 +246,11 @@ def _referred(value: object) -> Iterable[object]:
     if isinstance(value, types.MethodType):
         return (value.__func__, value.__self__)
     if isinstance(value, types.FunctionType):
-        closure = inspect.getclosurevars(value)
-        used = (*closure.nonlocals.values(), *closure.globals.values())
+        names = value.__code__.co_names
+        used = [value.__globals__[name] for name in names if name in value.__globals__]
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                used.append(cell.cell_contents)
         return [each for each in used if not isinstance(each, types.ModuleType | type)]
     if isinstance(value, list | tuple):
         return value

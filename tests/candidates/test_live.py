@@ -48,6 +48,17 @@ def test_the_modules_of_a_callable_are_found_where_people_keep_them() -> None:
     assert modules_of(torch.relu) == []
 
 
+def test_a_function_may_have_a_name_that_is_not_bound_yet() -> None:
+    inner = nn.Linear(2, 2)
+
+    def network(images: Tensor) -> Tensor:
+        answer: Tensor = inner(images) if later is None else later(images)
+        return answer
+
+    assert modules_of(network) == [inner]
+    later = None
+
+
 def test_a_model_is_given_back_after_an_error_in_the_very_same_tensors() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model.train()

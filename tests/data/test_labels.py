@@ -19,3 +19,17 @@ def test_ids_are_not_made_into_classes_by_the_billion() -> None:
         class_names(np.array(MOST_CLASSES + 1), "own.npz")
     with pytest.raises(InputError, match="field classes: expected at most 1,000,000 classes, got"):
         validate(DataSource, {"folder": "images", "classes": 10**12}, "own.yaml")
+
+
+@pytest.mark.parametrize("label", [1e30, np.uint64(2**63 + 1)])
+def test_numbers_beyond_any_class_do_not_become_negative(label: float | np.uint64) -> None:
+    with pytest.raises(InputError, match=r"numbers of classes, got \d{19,} for image 1; are the"):
+        resolve(np.array([0, label], np.asarray(label).dtype), None, ("a", "b"), "own.npz")
+
+
+def test_one_hot_labels_have_a_column_for_each_named_class() -> None:
+    rows = np.eye(10)[[0, 2, 1]]
+    with pytest.raises(InputError, match=r"expected one-hot labels with 3 columns, .* got 10"):
+        resolve(rows, None, ("a", "b", "c"), "own.npz")
+    labels, _ = resolve(rows[:, :3], None, ("a", "b", "c"), "own.npz")
+    assert labels.tolist() == [0, 2, 1]

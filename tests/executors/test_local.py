@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,6 +53,26 @@ def test_new_processes_get_the_candidate_as_bytes(linear_digits: nn.Module) -> N
     finally:
         crew.close()
     assert outcomes(shared) == outcomes(run(task))
+
+
+def test_workers_are_on_the_gpu_that_the_task_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    names = {
+        (asked, device): [str(each) for each in _devices(asked, device)]
+        for asked in (None, 3)
+        for device in ("cuda", "cuda:2")
+    }
+    assert names == {
+        (None, "cuda"): ["cuda:0", "cuda:1", "cuda:2", "cuda:3"],
+        (None, "cuda:2"): ["cuda:2"],
+        (3, "cuda"): ["cuda:0", "cuda:1", "cuda:2"],
+        (3, "cuda:2"): ["cuda:2"] * 3,
+    }
+
+
+def _devices(asked: int | None, device: str) -> list[torch.device]:
+    task = SimpleNamespace(device=torch.device(device))
+    return ThisMachine(asked)._devices(task, [], 100, 1.0)
 
 
 def test_progress_is_that_of_all(linear_digits: nn.Module, two: ThisMachine) -> None:

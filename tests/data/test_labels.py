@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from bench.data.class_names import MOST_CLASSES
+from bench.data.in_hand import dataset_in_hand
 from bench.data.labels import class_names, resolve
 from bench.data.source import DataSource
 from bench.errors import InputError
@@ -33,3 +36,11 @@ def test_one_hot_labels_have_a_column_for_each_named_class() -> None:
         resolve(rows, None, ("a", "b", "c"), "own.npz")
     labels, _ = resolve(rows[:, :3], None, ("a", "b", "c"), "own.npz")
     assert labels.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("classes", [["a", "a", "b"], [], 0, "ab"])
+def test_classes_of_images_in_hand_are_checked_as_those_of_a_file(classes: Any) -> None:
+    images = np.zeros((2, 1, 4, 4))
+    with pytest.raises(InputError, match=r"^images: .*`classes`"):
+        dataset_in_hand(images, [0, 1], classes)
+    assert dataset_in_hand(images, [0, 1], 3).classes == ("0", "1", "2")

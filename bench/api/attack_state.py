@@ -131,7 +131,8 @@ def _failed(block: AttackBlock) -> IntArray:
     """Return the samples on which the model raised an error."""
     if block.attempts is None:
         return np.array([], dtype=np.int64)
-    return block.attempts.index[block.attempts.outcome == FAILED]
+    failed: IntArray = block.attempts.index[block.attempts.outcome == FAILED]
+    return failed
 
 
 @contextlib.contextmanager

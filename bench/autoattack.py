@@ -50,6 +50,7 @@ from bench.attacks.registry import ATTACKS, STANDARD
 from bench.decision import classes_of
 from bench.engines.engine import batches
 from bench.errors import EvaluationError, InputError
+from bench.modules import is_training
 from bench.store.records import AttackBlock
 from bench.suites.suite import AttackChoice
 
@@ -384,7 +385,7 @@ class AutoAttack:
             randomized=any(ATTACKS[each.name].need for each in choices) or None,
             device=self.device,
         )
-        if isinstance(self.model, nn.Module) and self.model.training:
+        if isinstance(self.model, nn.Module) and is_training(self.model):
             warnings.warn(
                 "the model is in training mode: it is attacked in evaluation mode, and is in "
                 "training mode again afterwards. Call model.eval() first",

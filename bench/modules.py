@@ -12,6 +12,11 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return cast(nn.Module, getattr(module, "_orig_mod", module))
 
 
+def is_training(module: nn.Module) -> bool:
+    """Return whether a module is in training mode; what `torch.jit.freeze` made has no mode."""
+    return getattr(module, "training", False)
+
+
 def in_eval_mode(module: nn.Module) -> nn.Module:
     """The module in eval mode, or in the only one that it has.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.errors import FOREIGN_ERRORS, InputError, raised
 from bench.memory.out_of_memory import is_out_of_memory
-from bench.modules import in_eval_mode
+from bench.modules import in_eval_mode, is_training
 
 DEVICES = ("cpu", "cuda")
 TRIED_IMAGES = 4
@@ -151,8 +151,8 @@ def attackable(model: Callable[[Tensor], Tensor], device: torch.device) -> Itera
     if not callable(model):
         raise InputError(f"expected a model that can be called, got {type(model).__name__}")
     modes: dict[nn.Module, bool] = {}
-    if isinstance(model, nn.Module) and model.training:
-        modes = {part: part.training for part in model.modules()}
+    if isinstance(model, nn.Module) and is_training(model):
+        modes = {part: is_training(part) for part in model.modules()}
     try:
         # A caller's inference mode would keep attacks from having gradients.
         with torch.inference_mode(False):

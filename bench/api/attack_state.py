@@ -26,7 +26,7 @@ from bench.errors import InputError
 from bench.precision import tensor_cores
 from bench.store.files import UNREADABLE, write
 from bench.store.packing import block_arrays, block_of
-from bench.store.records import AttackBlock
+from bench.store.records import FAILED, AttackBlock, IntArray
 from bench.store.same_candidate import same_answers
 
 FORMAT = "bench attack state 1"
@@ -38,7 +38,7 @@ class AttackState:
     """The finished blocks of one run, kept in a file.
 
     Attributes:
-        blocks: by key.
+        blocks: by key; of an earlier run those without failed samples, which are tried again.
     """
 
     def __init__(self, path: Path, task: AttackTask) -> None:
@@ -91,11 +91,14 @@ class AttackState:
     def _read(self) -> None:
         with _readable(self.path) as archive:
             _check(self.path, _header(archive)["belongs to"], self._belongs_to)
-            self.blocks = _blocks(archive)
+            blocks = _blocks(archive)
+        self.blocks = {key: each for key, each in blocks.items() if not len(_failed(each))}
 
 
 def robust_samples(path: Path) -> Tensor:
     """Return which samples (N,) bool nothing has broken, from the file of a state.
+
+    Samples on which the model raised an error are not among them: nothing is known of them.
 
     Raises:
         InputError: the file is no such state, or samples are not predicted yet.
@@ -120,7 +123,16 @@ def robust_samples(path: Path) -> Tensor:
     for block in blocks:
         if block.witnesses is not None:
             robust[torch.from_numpy(block.witnesses.index)] = False
+        robust[torch.from_numpy(_failed(block))] = False
     return robust
+
+
+def _failed(block: AttackBlock) -> IntArray:
+    """Return the samples on which the model raised an error."""
+    if block.attempts is None:
+        return np.array([], dtype=np.int64)
+    failed: IntArray = block.attempts.index[block.attempts.outcome == FAILED]
+    return failed
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from bench.attacks.attack import (
     loss_and_gradient,
     misclassified,
 )
-from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.distances import Norm, linf_or_l2, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import Loss
 from bench.attacks.projections import SMALLEST_NORM, onto_ball_, onto_box_
@@ -115,8 +115,7 @@ class APGD(Attack[APGDState]):
         Raises:
             InputError: a parameter is out of its range.
         """
-        if norm not in MOVES:
-            raise InputError(f"expected norm Linf or L2 for APGD, got {norm}")
+        norm = linf_or_l2(norm, "APGD")
         if not eps > 0 or steps < 1 or phases < 1:
             raise InputError(
                 f"expected eps > 0, steps >= 1 and phases >= 1, got {eps}, {steps} and {phases}"

@@ -7,7 +7,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bench.errors import InputError
+
 Norm = Literal["Linf", "L2", "L1"]
+
+
+def linf_or_l2(norm: Norm, attack: str) -> Literal["Linf", "L2"]:
+    """Return the norm of a ball in which an attack searches.
+
+    Args:
+        norm: the threat model's; attacks of users' own may know all of them.
+        attack: its name, for the message.
+
+    Raises:
+        InputError: another norm.
+    """
+    if norm == "Linf" or norm == "L2":
+        return norm
+    raise InputError(
+        f"expected norm Linf or L2 for {attack}, got {norm}; AutoAttack's attacks in L1 are not "
+        "implemented"
+    )
 
 
 def norms(perturbations: Tensor, norm: Norm) -> Tensor:

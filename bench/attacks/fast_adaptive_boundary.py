@@ -32,7 +32,7 @@ from bench.attacks.attack import (
     loss_and_gradient,
     misclassified,
 )
-from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.distances import Norm, linf_or_l2, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin_targeted
 from bench.attacks.projections import onto_hyperplane
@@ -97,8 +97,7 @@ class FAB(Attack[FABState]):
         Raises:
             InputError: a parameter is out of its range.
         """
-        if norm != "Linf" and norm != "L2":
-            raise InputError(f"expected norm Linf or L2 for FAB, got {norm}")
+        norm = linf_or_l2(norm, "FAB")
         if not eps > 0 or steps < 1:
             raise InputError(f"expected eps > 0 and steps >= 1, got {eps} and {steps}")
         self.norm = norm

@@ -34,7 +34,7 @@ from bench.attacks.attack import (
     loss_and_gradient,
     misclassified,
 )
-from bench.attacks.distances import Norm, norms, per_image
+from bench.attacks.distances import Norm, linf_or_l2, norms, per_image
 from bench.attacks.draws import Draws
 from bench.attacks.losses import margin, margin_targeted
 from bench.attacks.projections import SMALLEST_NORM
@@ -98,8 +98,7 @@ class FMN(Attack[FMNState]):
         Raises:
             InputError: a parameter is out of its range.
         """
-        if norm != "Linf" and norm != "L2":
-            raise InputError(f"expected norm Linf or L2 for FMN, got {norm}")
+        norm = linf_or_l2(norm, "FMN")
         if not eps > 0 or steps < 1:
             raise InputError(f"expected eps > 0 and steps >= 1, got {eps} and {steps}")
         self.norm = norm

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bench.attacks.distances import Norm
+from bench.attacks.distances import Norm, linf_or_l2
 from bench.attacks.square_l2 import SquareL2
 from bench.attacks.square_linf import SquareLinf
 from bench.attacks.square_search import Square
-from bench.errors import InputError
 
 
 def square_for(norm: Norm, eps: float, *, queries: int = 5000, p_init: float = 0.8) -> Square:
@@ -15,8 +14,6 @@ def square_for(norm: Norm, eps: float, *, queries: int = 5000, p_init: float = 0
     Raises:
         InputError: there is none, or a parameter is out of its range.
     """
-    if norm == "Linf":
-        return SquareLinf(eps, queries=queries, p_init=p_init)
-    if norm == "L2":
+    if linf_or_l2(norm, "Square") == "L2":
         return SquareL2(eps, queries=queries, p_init=p_init)
-    raise InputError(f"expected norm Linf or L2 for Square, got {norm}")
+    return SquareLinf(eps, queries=queries, p_init=p_init)

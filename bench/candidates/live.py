@@ -27,7 +27,7 @@ from bench.candidates.own_type import in_own_type
 from bench.candidates.smoothed import Smoothed
 from bench.candidates.wrapped import Wrapped, read_outputs
 from bench.errors import InputError
-from bench.modules import in_eval_mode, uncompiled
+from bench.modules import in_eval_mode, is_training, uncompiled
 
 
 class CalledFunction(nn.Module):
@@ -177,12 +177,10 @@ def borrowed(*modules: nn.Module) -> Iterator[None]:
     Whatever happens within the context, the values of parameters and buffers are those from before,
     in the very same tensors.
     """
-    lent = [_Lent(part) for module in modules for part in module.modules()]
-    try:
+    with contextlib.ExitStack() as lent:  # each is given back, even if another cannot be
+        for part in (part for module in modules for part in module.modules()):
+            lent.callback(_Lent(part).give_back)
         yield
-    finally:
-        for each in lent:
-            each.give_back()
 
 
 class _Lent:
@@ -190,12 +188,12 @@ class _Lent:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.training = module.training
+        self.training = is_training(module)
         self.own_parameters = dict(module._parameters)
         self.buffers = dict(module._buffers)
         self.parameters = [
             (each, each.data, each.requires_grad, None if each.grad is None else each.grad.data)
-            for each in module._parameters.values()
+            for each in self.own_parameters.values()
             if each is not None
         ]
 
@@ -213,9 +211,14 @@ class _Lent:
 
 
 def _put_back(before: Mapping[str, Any], now: dict[str, Any]) -> None:
-    """Put those tensors back that were replaced, as a move to another device may do."""
+    """Put those tensors back that were replaced, as a move to another device may do.
+
+    Args:
+        before: by name.
+        now: a module's; TorchScript's are no dict and have no `get`.
+    """
     for name, tensor in before.items():
-        if now.get(name) is not tensor:
+        if name not in now or now[name] is not tensor:
             now[name] = tensor
 
 
@@ -243,8 +246,11 @@ def _referred(value: object) -> Iterable[object]:
     if isinstance(value, types.MethodType):
         return (value.__func__, value.__self__)
     if isinstance(value, types.FunctionType):
-        closure = inspect.getclosurevars(value)
-        used = (*closure.nonlocals.values(), *closure.globals.values())
+        names = value.__code__.co_names
+        used = [value.__globals__[name] for name in names if name in value.__globals__]
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                used.append(cell.cell_contents)
         return [each for each in used if not isinstance(each, types.ModuleType | type)]
     if isinstance(value, list | tuple):
         return value

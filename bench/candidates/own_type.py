@@ -19,6 +19,7 @@ from bench.candidates.outputs import parts_of
 from bench.candidates.smoothed import Smoothed
 from bench.candidates.wrapped import PROBES, USUAL_SIZE, Wrapped
 from bench.errors import FOREIGN_ERRORS
+from bench.modules import is_training
 
 OTHER_TYPES = (torch.float16, torch.bfloat16, torch.float64)
 
@@ -35,7 +36,7 @@ class InOwnType(nn.Module):
         super().__init__()
         self.model = model
         self.dtype = dtype
-        self.training = model.training
+        self.training = is_training(model)
 
     def forward(self, images: Tensor) -> object:
         """Return what the network returns, its floating-point tensors in float32."""

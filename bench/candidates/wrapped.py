@@ -18,6 +18,7 @@ from bench.candidates.outputs import OutputKey, describe_logits, logits_of
 from bench.candidates.smoothed import Smoothed
 from bench.data import named_datasets
 from bench.errors import FOREIGN_ERRORS, InputError
+from bench.modules import is_training
 
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest-exact")
 LUMA = (0.299, 0.587, 0.114)
@@ -167,7 +168,7 @@ def wrap(
         channels=1 if grayscale else next(iter(lengths), None),
         input_range=None if input_range is None else _range(input_range),
         output=output,
-    ).train(model.training)
+    ).train(is_training(model))
 
 
 def with_logits(
@@ -205,7 +206,7 @@ def with_logits(
         raise InputError(f"{name}: {error}") from error
     if isinstance(module, Wrapped) or not notes:
         return module, notes
-    return Wrapped(module, output=output).train(module.training), notes
+    return Wrapped(module, output=output).train(is_training(module)), notes
 
 
 def read_outputs(
@@ -227,7 +228,8 @@ def read_outputs(
         found out yet; and notes, a line each.
 
     Raises:
-        InputError: it is not obvious which output is meant.
+        InputError: it is not obvious which output is meant, or a network of one channel has a mean
+            of several.
     """
     if isinstance(module, Smoothed) or as_mix(module) is not None:
         return module, ()  # their outputs are our own; what they stand for is asked of them
@@ -238,10 +240,32 @@ def read_outputs(
     except InputError:
         raise
     except FOREIGN_ERRORS:  # the checks that a run begins with say it, on real images
+        _check_grey(module, example, name)
         notes = ()
         if shape is None and not isinstance(module, Wrapped):
             module = wrap(module, output=output)
     return module, (*notes_of(module, shape), *notes)
+
+
+def _check_grey(module: nn.Module, example: Tensor, name: str) -> None:
+    """Refuse several values for mean or std where network and images have one channel.
+
+    Args:
+        module: that fails on the example.
+        example: images (n, C, H, W) in [0, 1].
+        name: of the module, for messages.
+    """
+    if not isinstance(module, Wrapped) or example.shape[1] != 1 or (module.channels or 1) == 1:
+        return
+    try:
+        with torch.no_grad():
+            module.model(module.preprocessed(example)[:, :1])
+    except FOREIGN_ERRORS:
+        return
+    raise InputError(
+        f"{name}: mean or std has {module.channels} values, the images 1 channel, which the "
+        "network takes as it is; give one value"
+    )
 
 
 def notes_of(module: nn.Module, shape: Sequence[int] | None = None) -> tuple[str, ...]:

@@ -100,9 +100,12 @@ def list_classes(
     files: list[Path] = []
     labels: list[int] = []
     left_out: Counter[str] = Counter()
+    repeats = 0
     for label, name in sorted(zip(outputs, ordered, strict=True)):
-        images, others = _images_below(folder / name)
+        places, repeated = _places_below(folder / name)
+        images, others = _images_in(places)
         left_out.update(others)
+        repeats += repeated
         if not images and not may_be_empty:
             raise InputError(
                 f"{folder / name}: expected at least one image ({', '.join(EXTENSIONS)}), got "
@@ -113,7 +116,10 @@ def list_classes(
     if not files:
         raise InputError(f"{folder}: expected at least one image, got none")
     return ClassFolders(
-        tuple(files), tuple(labels), tuple(classes), (*notices, *_left_out(folder, left_out))
+        tuple(files),
+        tuple(labels),
+        tuple(classes),
+        (*notices, *_left_out(folder, left_out, repeats)),
     )
 
 
@@ -141,11 +147,35 @@ def _class_folders(folder: Path) -> list[str]:
     return names
 
 
-def _images_below(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Return the image files of a class, with subfolders, and the endings of other files."""
+def _places_below(folder: Path) -> tuple[list[tuple[str, list[str]]], int]:
+    """Return the folders of a class with the names of their files, each once.
+
+    Returns:
+        the folders by path, and how many were left out: links to folders that are there already, or
+        that contain the class.
+    """
+    own = Path(os.path.realpath(folder))
+    seen = {str(own), *(str(parent) for parent in own.parents)}
+    places: list[tuple[str, list[str]]] = []
+    repeated = 0
+    for place, below, names in os.walk(folder, followlinks=True):
+        places.append((place, names))
+        new = []
+        for name in sorted(below):
+            target = os.path.realpath(os.path.join(place, name))
+            if target not in seen:
+                seen.add(target)
+                new.append(name)
+        repeated += len(below) - len(new)
+        below[:] = new  # what `os.walk` goes on with
+    return sorted(places), repeated
+
+
+def _images_in(places: Sequence[tuple[str, list[str]]]) -> tuple[list[Path], Counter[str]]:
+    """Return the image files in folders, and the endings of other files."""
     images: list[Path] = []
     others: Counter[str] = Counter()
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
+    for place, names in places:
         for name in sorted(names):
             if name.startswith(".") or name.lower() in LITTER:
                 continue
@@ -160,7 +190,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def _left_out(folder: Path, endings: Counter[str]) -> tuple[str, ...]:
+def _left_out(folder: Path, endings: Counter[str], repeats: int) -> tuple[str, ...]:
     loose = sum(_is_image(path.name) for path in folder.iterdir())
     notices = []
     if endings:
@@ -168,4 +198,6 @@ def _left_out(folder: Path, endings: Counter[str]) -> tuple[str, ...]:
         notices.append(f"{folder.name}: left out files without the ending of an image: {kinds}")
     if loose:
         notices.append(f"{folder.name}: left out {loose:,} images that are in no class folder")
+    if repeats:
+        notices.append(f"{folder.name}: left out folders that are links to others: {repeats:,}")
     return tuple(notices)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pydantic import ConfigDict
 
 from bench.data.arrays import CHANNELS, from_arrays
-from bench.data.class_names import numbered
 from bench.data.dataset import Dataset
+from bench.data.labels import class_names
 from bench.data.request import Request
 from bench.data.source import DataSource
 from bench.errors import InputError
@@ -77,7 +77,7 @@ def dataset_in_hand(
     """
     pixels, is_tensor = _array(images, "images")
     layout = "NCHW" if is_tensor and pixels.ndim == 4 and pixels.shape[1] in CHANNELS else None
-    names = numbered(classes) if isinstance(classes, int) else tuple(classes or ()) or None
+    names = None if classes is None else class_names(np.asarray(classes), "images")
     dataset = from_arrays(
         "images", pixels, _array(labels, "labels")[0], "images", classes=names, layout=layout
     )

@@ -41,6 +41,11 @@ def resolve(
     given = names or classes
     if given is None:
         return numbers, _numbered(int(numbers.max()) + 1, origin)
+    if width is not None and width != len(given):
+        raise InputError(
+            f"{origin}: expected one-hot labels with {len(given)} columns, the number of classes "
+            f"that are named, got {width}"
+        )
     high = int(numbers.max())
     if high >= len(given):
         start = (
@@ -101,6 +106,12 @@ def _numbers(labels: npt.NDArray[Any], origin: str) -> tuple[Labels, int | None]
         raise InputError(
             f"{origin}: expected labels that are integers >= 0, got {int(labels[wrong])} for image "
             f"{wrong}; leave out images without a class"
+        )
+    high = int(labels.max())
+    if high > np.iinfo(np.int64).max:  # it would become negative
+        raise InputError(
+            f"{origin}: expected labels that are numbers of classes, got {high} for image "
+            f"{int(labels.argmax())}; are the labels ids of something else?"
         )
     return labels.astype(np.int64), width
 

@@ -93,9 +93,10 @@ class ThisMachine:
         if any(stage.exactly == 0 for stage in chain):
             return alone
         if task.device.type == "cuda":
-            gpus = torch.cuda.device_count() if task.device.index is None else 1
-            count = self._asked or gpus
-            return [torch.device("cuda", number % gpus) for number in range(count)]
+            if task.device.index is not None:
+                return alone * (self._asked or 1)
+            gpus = torch.cuda.device_count()
+            return [torch.device("cuda", number % gpus) for number in range(self._asked or gpus)]
         if self._asked is not None:
             return alone * min(self._asked, max(samples, 1))
         cores = torch.get_num_threads()

@@ -3,7 +3,7 @@
 The operations of a small network are so short that several cores that work on the same operation
 are hardly faster than one. So on a CPU each core has a worker of its own, forked when everything is
 prepared. A GPU cannot be shared with a forked process; its workers are new processes, which get the
-candidate as bytes (`shipment.py`).
+candidate as bytes (`shipment.py`) and never run the user's script.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ _TASK, _CHAIN, _ORDER = b"T", b"C", b"O"
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _SECONDS_TO_TRY = 5.0
 _SECONDS_TO_END = 5.0
+_ORIGIN = ("__file__", "__spec__")
+"""Where multiprocessing finds the main module, to run it in new processes as well."""
+_hiding = threading.Lock()
 
 
 @dataclass
@@ -168,7 +171,7 @@ class LocalCrew:
             process = context.Process(
                 target=_spawned, args=(theirs, their_answers, *where), daemon=True
             )
-        with _without_signals():
+        with _without_signals(), _without_main():
             process.start()
         theirs.close()
         their_answers.close()
@@ -281,6 +284,24 @@ def _without_signals() -> Iterator[None]:
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Start new processes that do not run the main module, which may be a script without a guard.
+
+    They need nothing of it: a shipment carries its code by value.
+    """
+    main = vars(sys.modules["__main__"])
+    with _hiding:  # another thread would take what is hidden for what was there before
+        before = {name: main[name] for name in _ORIGIN if name in main}
+        main.update(dict.fromkeys(_ORIGIN))
+        try:
+            yield
+        finally:
+            for name in _ORIGIN:
+                del main[name]
+            main.update(before)
 
 
 def can_fork() -> bool:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import bench
 from bench.errors import EvaluationError, is_in_library, raised
+from bench.modules import is_training
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -35,7 +36,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(thing, torch.jit.ScriptModule):
             buffer = io.BytesIO()
             torch.jit.save(thing, buffer)
-            return _scripted, (buffer.getvalue(), thing.training)
+            return _scripted, (buffer.getvalue(), is_training(thing))
         if type(thing) is Tensor and _is_plain(thing):
             return _tensor, (_bits(thing), thing.dtype, thing.requires_grad)
         return super().reducer_override(thing)

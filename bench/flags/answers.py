@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.decision import answered
 from bench.errors import InputError
+from bench.modules import is_training
 from bench.store.summary import Flag
 
 PROBABILITY_TOLERANCE = 1e-5
@@ -120,7 +121,7 @@ def changed_input(images: Tensor, given: Tensor) -> Flag | None:
 
 def training_mode(module: nn.Module) -> Flag | None:
     """Flag parts of a module in training mode although it was put into eval mode."""
-    names = [name or "the module" for name, part in module.named_modules() if part.training]
+    names = [name or "the module" for name, part in module.named_modules() if is_training(part)]
     if not names:
         return None
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.api.attack_inputs import attackable, device_of
 from bench.candidates.live import borrowed, modules_of
-from bench.modules import in_eval_mode, uncompiled
+from bench.modules import in_eval_mode, is_training, uncompiled
 from bench.precision import tensor_cores
 
 Logits = Callable[[Tensor], Any]
@@ -53,7 +53,7 @@ def untouched(model: Logits, images: Tensor) -> Iterator[tuple[nn.Module, torch.
         stack.enter_context(_same_buffers(modules))
         stack.enter_context(borrowed(*modules))
         for module in modules:
-            if module.training:
+            if is_training(module):
                 in_eval_mode(module)
         yield stack.enter_context(attackable(model, device)), device
 

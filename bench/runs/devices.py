@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.errors import InputError
+from bench.errors import FOREIGN_ERRORS, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ def torch_device(name: str | torch.device) -> torch.device:
     """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` means here.
 
     Raises:
-        InputError: no name of a device, or one that torch does not see.
+        InputError: no name of a device, or one on which torch cannot work.
     """
     import torch  # slow, and --help needs none of it
 
@@ -23,7 +23,9 @@ def torch_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if available else "cpu")
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
+        if device.type != "cuda":
+            torch.zeros(1, device=device).item()  # some are not in this build, meta has no values
+    except FOREIGN_ERRORS as error:
         raise InputError(f"--device: expected auto, cpu or cuda, got {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         seen = f"{torch.cuda.device_count()} of them" if available else "none"

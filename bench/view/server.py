@@ -111,7 +111,7 @@ class View(ThreadingHTTPServer):
             try:
                 self.site.refresh()
             except Exception:  # the site stays as it was, and the next look may succeed
-                _logger.exception("the pages were not built again")
+                _logger.exception("the store could not be read")
 
     def progress(self) -> list[Unfinished]:
         """Return the unfinished runs, as they were at most `FRESH` seconds ago."""

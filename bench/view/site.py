@@ -80,15 +80,17 @@ class LiveSite:
         signature = _signature(self._store)
         if signature == self._signature:
             return False
+        self._signature = signature  # a build that fails would fail again on the same runs
         try:
             built = self._build() if signature else None
         except BenchError as error:
             _logger.warning("the pages were not built again: %s", error)
-            self._signature = signature  # the same runs would fail again
+            return False
+        except Exception:
+            _logger.exception("the pages were not built again")
             return False
         with self._lock:
             old, self._current = self._current, built
-        self._signature = signature
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
         return True
@@ -97,7 +99,11 @@ class LiveSite:
         self._number += 1
         folder = self._root / str(self._number)
         folder.mkdir()
-        build_report(self._store, folder, earlier=self._current)
+        try:
+            build_report(self._store, folder, earlier=self._current)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return folder
 
 

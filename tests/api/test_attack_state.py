@@ -80,8 +80,19 @@ def test_a_state_without_the_number_of_samples_is_read_once_attacks_began(
     clean = _predicted(0, 1, 2, 3)
     with pytest.raises(InputError, match="expected predictions of all samples, got 4"):
         _flags(state, clean, is_old=True)
-    assert _flags(state, clean, _failed_attack(task), is_old=True) == [1.0] * N
-    assert AttackState(state.path, task).blocks.keys() == state.blocks.keys()
+    assert _flags(state, clean, _failed_attack(task), is_old=True) == [0.0, 1.0, 1.0, 1.0]
+
+
+def test_failed_samples_are_not_robust_and_are_tried_again(
+    task: AttackTask, tmp_path: Path
+) -> None:
+    state = AttackState(tmp_path / "state", task)
+    clean, failed = _predicted(0, 1, 2, 3), _failed_attack(task)
+    assert _flags(state, clean, failed) == [0.0, 1.0, 1.0, 1.0]
+    assert AttackState(state.path, task).blocks.keys() == {clean.key}
+    unpredicted = Clean(1).failed(task.part(slice(3, 4)), "why")
+    assert _flags(state, _predicted(0, 1, 2), unpredicted) == [1.0, 1.0, 1.0, 0.0]
+    assert AttackState(state.path, task).blocks.keys() == {clean.key}
 
 
 def test_a_sample_that_failed_before_any_attack_is_in_no_attacks_line(

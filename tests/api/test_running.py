@@ -305,6 +305,7 @@ def test_every_option_of_bench_run_is_an_argument() -> None:
         ),
         (nn.Flatten(), {"labels": [0]}, "^expected a suite, or images, labels and threat_model"),
         (nn.Flatten(), {"device": "tpu"}, "^device: expected auto, cpu or cuda, got 'tpu'"),
+        (nn.Flatten(), {"device": "meta"}, "^device: expected auto, cpu or cuda, got 'meta'"),
         (nn.Flatten(), {"name": "a/b"}, "name: expected a text without / and @"),
         (nn.Flatten(), {"procedure": "fixed"}, "^procedure cannot be used with protocol standard"),
     ],

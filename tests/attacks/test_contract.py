@@ -467,7 +467,7 @@ def test_start_says_what_is_wrong(name: str, change: dict[str, Any], message: st
         ("hinge", {}, "an attack of apgd-ce, .*'hinge'"),
         ("square", {"steps": 3}, "parameters of queries, restarts; got 'steps'"),
         ("apgd-robust", {}, "attack apgd-robust: expected an attack on logits alone, .*mix"),
-        ("apgd-ce", {"norm": "L1"}, "Linf or L2"),
+        ("apgd-ce", {"norm": "L1"}, "Linf or L2 for APGD, got L1; .* L1 are not implemented"),
         ("fab-t", {"norm": "L1"}, "Linf or L2"),
         ("square", {"norm": "L1"}, "Linf or L2"),
         ("square", {"eps": -1.0}, "eps > 0"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import bench
+from bench.attacks import inside
 from bench.candidates.live import borrowed, live_reference, modules_of, qualified_name
 
 NETWORK = nn.Linear(2, 2)
@@ -43,6 +46,17 @@ def test_the_modules_of_a_callable_are_found_where_people_keep_them() -> None:
     assert modules_of(functools.partial(torch.nn.functional.linear, weight=inner)) == [inner]
     assert modules_of(defence.predict) == modules_of(defence) == [inner]
     assert modules_of(torch.relu) == []
+
+
+def test_a_function_may_have_a_name_that_is_not_bound_yet() -> None:
+    inner = nn.Linear(2, 2)
+
+    def network(images: Tensor) -> Tensor:
+        answer: Tensor = inner(images) if later is None else later(images)
+        return answer
+
+    assert modules_of(network) == [inner]
+    later = None
 
 
 def test_a_model_is_given_back_after_an_error_in_the_very_same_tensors() -> None:
@@ -91,3 +105,41 @@ def test_a_copy_is_the_same_candidate_and_a_trained_one_is_not() -> None:
 def _identity(module: nn.Module) -> tuple[dict[str, str], str]:
     candidate = live_reference(module).load()
     return candidate.weights_sha256, candidate.definition_sha256
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_model_is_evaluated_and_given_back(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 3)).eval()
+    images = torch.rand(4, 1, 2, 2)
+    labels = network(images).argmax(1)
+    scripted = torch.jit.script(network)
+    mixed = nn.Sequential(nn.Identity(), scripted).train()
+    for name, model in {"mixed": mixed, "frozen": torch.jit.freeze(scripted.eval())}.items():
+        result = bench.evaluate(
+            model,
+            images=images,
+            labels=labels,
+            threat_model=bench.Linf(0.01),
+            protocol="express",
+            name=name,
+            results_dir=tmp_path,
+            progress=False,
+        )
+        assert result.clean_accuracy == 1
+        found = bench.attacks.apgd(model, images, labels, "Linf", 0.01, steps=2)
+        assert inside(found, images, "Linf", 0.01).all()
+    assert mixed.training
+    assert not scripted.training
+
+
+def test_one_part_that_cannot_be_given_back_does_not_keep_the_others() -> None:
+    class Stubborn(nn.Module):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "training" and value and "training" in self.__dict__:
+                raise RuntimeError("stubborn")
+            super().__setattr__(name, value)
+
+    model = nn.Sequential(nn.Linear(2, 2), Stubborn(), nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match="stubborn"), borrowed(model):
+        model.eval()
+    assert [part.training for part in model] == [True, False, True]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import bench
 from bench.candidates.registry import find_candidate
 from bench.candidates.submission import Submission
+from bench.candidates.wrapped import read_outputs
 from bench.data import named_dataset
 from bench.errors import InputError
 from bench.suites import load_suite
@@ -87,3 +88,11 @@ def test_numbers_for_one_alone_are_refused_in_a_submission(given: dict[str, Any]
         InputError, match=r"^file: field normalize: expected mean and std, .*; got no (mean and )?"
     ):
         validate(Submission, content, "file")
+
+
+def test_several_values_for_a_network_of_one_channel_are_refused() -> None:
+    grey = bench.wrap(nn.Conv2d(1, 4, 3), mean=[0.1, 0.2, 0.3], std=1.0)
+    with pytest.raises(InputError, match=r"^it: mean or std has 3 values, the images 1 channel"):
+        read_outputs(grey, (1, 8, 8), name="it")
+    colour = bench.wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)), mean=[0.1, 0.2, 0.3])
+    assert "the grey channel repeated three times" in read_outputs(colour, (1, 8, 8))[1][0]

@@ -100,6 +100,17 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path: Path) -> None:
     )
 
 
+def test_links_to_folders_that_are_there_already_are_left_out(tmp_path: Path) -> None:
+    _write(tmp_path, "cat/1.png", "cat/more/2.png", "dog/3.png")
+    (tmp_path / "cat/own").symlink_to(".")
+    (tmp_path / "cat/more/all").symlink_to(tmp_path)
+    (tmp_path / "dog/others").symlink_to(tmp_path / "dog/elsewhere")
+    _write(tmp_path / "dog", "elsewhere/4.png")
+    found = list_classes(tmp_path)
+    assert [path.name for path in found.files] == ["1.png", "2.png", "3.png", "4.png"]
+    assert any("left out folders that are links to others: 3" in each for each in found.notices)
+
+
 def test_other_layouts_are_refused(tmp_path: Path) -> None:
     def refuse(folder: Path, expected: str) -> None:
         with pytest.raises(InputError, match=expected):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +53,26 @@ def test_new_processes_get_the_candidate_as_bytes(linear_digits: nn.Module) -> N
     finally:
         crew.close()
     assert outcomes(shared) == outcomes(run(task))
+
+
+def test_workers_are_on_the_gpu_that_the_task_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    names = {
+        (asked, device): [str(each) for each in _devices(asked, device)]
+        for asked in (None, 3)
+        for device in ("cuda", "cuda:2")
+    }
+    assert names == {
+        (None, "cuda"): ["cuda:0", "cuda:1", "cuda:2", "cuda:3"],
+        (None, "cuda:2"): ["cuda:2"],
+        (3, "cuda"): ["cuda:0", "cuda:1", "cuda:2"],
+        (3, "cuda:2"): ["cuda:2"] * 3,
+    }
+
+
+def _devices(asked: int | None, device: str) -> list[torch.device]:
+    task = SimpleNamespace(device=torch.device(device))
+    return ThisMachine(asked)._devices(task, [], 100, 1.0)
 
 
 def test_progress_is_that_of_all(linear_digits: nn.Module, two: ThisMachine) -> None:
@@ -177,3 +200,46 @@ def test_logits_that_are_not_finite_count_against_the_candidate(
     assert not bool(sample["robust"])
     others = [row for row in outcomes(run(whole)) if row[1] != 5]
     assert [row for row in outcomes(blocks) if row[1] != 5] == others
+
+
+SCRIPT = """
+import os
+import sys
+import torch
+from torch import nn
+from bench.executors.crew_executor import CrewExecutor
+from bench.executors.in_process import InProcess
+from bench.executors.local import LocalCrew
+from tests.executors.digits import digits_task, run
+
+print("the script runs", flush=True)
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, images):
+        print(f"asked in {os.getpid()}", flush=True)
+        return self.layer(images.flatten(1))
+
+torch.manual_seed(0)
+crew = LocalCrew([torch.device("cpu")] * 2, fork=False)
+blocks = run(digits_task(Network().eval(), samples=16), CrewExecutor(crew, InProcess()))
+crew.close()
+print(f"{len(blocks)} blocks in {os.getpid()} of {os.path.basename(__file__)}")
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert lines.count("the script runs") == 1
+    own = last.split()[3]
+    assert last.endswith("of script.py")
+    assert {line.split()[2] for line in lines if line.startswith("asked in")} - {own}

@@ -22,6 +22,7 @@ from bench.store import Store
 from bench.store.records import AttackBlock, Attempts, CleanResults, Witnesses
 from bench.store.unfinished import LOCK_TABLE, Stage, Watch
 from bench.view.server import View, is_own_host
+from bench.view.site import LiveSite
 from tests.pages.runs import make_manifest, save_run
 
 N = 20
@@ -190,6 +191,22 @@ def test_the_site_follows_the_store(view: View, store: Store) -> None:
     assert ask(view, "/cifar10-linf.html").status == 404
     assert "cifar10-linf.html" not in ask(view, "/").body
     assert json.loads(ask(view, "/progress?page=/digits-linf.html").body)["version"] == changed
+
+
+@pytest.mark.parametrize("error", [InputError("broken"), KeyError("broken")])
+def test_a_build_that_fails_leaves_no_folder_and_is_not_tried_again(
+    store: Store, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds: list[Path] = []
+
+    def build_report(_: Store, folder: Path, earlier: Path | None) -> None:
+        builds.append(folder)
+        raise error
+
+    monkeypatch.setattr("bench.view.site.build_report", build_report)
+    with LiveSite(store) as site:
+        assert [site.refresh(), site.refresh()] == [False, False]
+        assert [folder.exists() for folder in builds] == [False]
 
 
 def test_an_empty_store_waits_for_its_first_run(tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ class _Attacks(Mapping[str, Definition]):
 ATTACKS: Mapping[str, Definition] = _Attacks()
 
 OWN_ATTACKS = (
-    "import the module of an attack of your own first; for commands, name it in the entry-point "
-    f"group {plugins.ENTRY_POINT_GROUP}"
+    "An attack of your own is registered by importing its module first: in Python by import, for "
+    "commands by `bench --plugin FILE ...` or the entry-point group " + plugins.ENTRY_POINT_GROUP
 )
 """What to do where an attack is unknown, for messages."""
 
@@ -261,7 +261,7 @@ def plan_attack(
         InputError: unknown name or parameter, or a value out of its range.
     """
     if name not in ATTACKS:
-        raise InputError(f"expected an attack of {', '.join(ATTACKS)}; got {name!r}; {OWN_ATTACKS}")
+        raise InputError(f"expected an attack of {', '.join(ATTACKS)}; got {name!r}. {OWN_ATTACKS}")
     if classes < 2:
         raise InputError(f"expected at least 2 classes to attack, got {classes}")
     definition = ATTACKS[name]

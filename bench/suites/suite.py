@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from importlib import resources
 from pathlib import Path
@@ -446,10 +445,9 @@ def _check_attacks(suite: Suite, path: str) -> None:
         for choice in content.attacks:
             field = f"{path}: field protocols.{protocol}.attacks"
             if choice.name not in ATTACKS:
-                near = difflib.get_close_matches(choice.name, ATTACKS, n=1) or list(ATTACKS)
-                raise InputError(
-                    f"{field}: expected {', '.join(near)}; got {choice.name!r}; {OWN_ATTACKS}"
-                )
+                known = list(ATTACKS)
+                hint = did_you_mean(choice.name, known, most=1) or f"known are {', '.join(known)}."
+                raise InputError(f"{field}: unknown attack {choice.name!r}: {hint} {OWN_ATTACKS}")
             try:
                 plan_attack(
                     choice.name, choice.parameters, norm=threat.norm, eps=threat.eps, classes=10

@@ -83,15 +83,22 @@ def differences(manifest: Manifest, suite: Suite | None) -> list[str]:
     return texts
 
 
+def _attack(attack: Mapping[str, Any]) -> str:
+    """Return an attack's name with its parameters, and the digest of code that is not ours."""
+    text = f"{attack.get('name', '')}{_in_brackets(attack.get('parameters'))}"
+    if code := attack.get("code_sha256"):
+        text += f", code {code[:12]}"
+    if package := attack.get("package"):
+        text += f" of {package}"
+    return text
+
+
 def _run(summary: Summary) -> list[Fact]:
     manifest = summary.manifest
     data = manifest.dataset
     reference = f"{manifest.suite}/{safe_name(manifest.candidate)}@{manifest.run}"
     samples = selection(manifest.selection, data.size, summary.n_examples)
-    attacks = tuple(
-        f"{attack.get('name', '')}{_in_brackets(attack.get('parameters'))}"
-        for attack in manifest.attacks
-    )
+    attacks = tuple(map(_attack, manifest.attacks))
     return [
         Fact("Run", (manifest.run,), is_code=True),
         Fact("Show it", (f"bench show {reference}",), is_code=True),

@@ -49,12 +49,20 @@ def test_commands_name_options_that_there_are(page: Path) -> None:
                 continue
             words = shlex.split(arguments, comments=True)
             command: click.Command = main
-            while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            while isinstance(command, click.Group) and words:
+                if words[0].startswith("-"):
+                    if words[0] not in _options(command) or len(words) < 3:
+                        break  # an option alone, such as --help
+                    del words[:2]  # with its value: the command comes next
+                    continue
                 known = command.get_command(click.Context(command), words.pop(0))
                 assert known is not None, line
                 command = known
-            options = {each for parameter in command.params for each in parameter.opts}
-            assert {word for word in words if word.startswith("--")} <= options, line
+            assert {word for word in words if word.startswith("--")} <= _options(command), line
+
+
+def _options(command: click.Command) -> set[str]:
+    return {each for parameter in command.params for each in parameter.opts}
 
 
 def test_the_index_and_the_navigation_list_every_page() -> None:

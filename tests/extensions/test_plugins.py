@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -55,7 +57,7 @@ def test_a_plugin_is_imported_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("no_such_package.kinds", "plugin mine: no_such_package.kinds cannot be imported"),
+        ("no_such_package.kinds", "plugin mine (no_such_package.kinds): cannot be imported"),
         (f"{__name__}:modules.broken", "expected a new name, got 'evaluation'"),
     ],
 )
@@ -66,3 +68,36 @@ def test_a_plugin_that_fails_is_named(
     assert result.exit_code == 2
     assert message in result.output
     assert "plugin mine" in result.output
+
+
+def test_a_file_is_imported_for_this_command_and_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    file = tmp_path / "plugin_of_a_test.py"
+    file.write_text(f"from {__name__} import loaded\nloaded.append('file')\n")
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["--plugin", str(file), "list", "suites"])
+        assert result.exit_code == 0, result.output
+        plugins.load_plugins.cache_clear()
+    assert loaded == ["file"]
+    assert os.environ[plugins.VARIABLE] == str(file.resolve())
+
+
+def test_a_file_that_cannot_be_a_plugin_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    for name, text, message in (
+        ("broken_plugin.py", "1 / 0", "ZeroDivisionError"),
+        ("torch.py", "", "a name that no other module has; rename torch.py"),
+        ("plugin.txt", "", "expected a Python file"),
+    ):
+        monkeypatch.setenv(plugins.VARIABLE, "")
+        (tmp_path / name).write_text(text)
+        result = CliRunner().invoke(main, ["--plugin", str(tmp_path / name), "list", "suites"])
+        plugins.load_plugins.cache_clear()
+        assert result.exit_code == 2
+        assert message in result.output
+        assert f"plugin {tmp_path / name}" in result.output

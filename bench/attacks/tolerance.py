@@ -83,28 +83,23 @@ def least_radii(images: Tensor, clean: Tensor, norm: Norm) -> Tensor:
     return least.where(least > 0, distance)
 
 
-def check_claims(
-    name: str, images: Tensor, clean: Tensor, claimed: Tensor, norm: Norm, eps: float
-) -> None:
+def check_claims(name: str, images: Tensor, clean: Tensor, norm: Norm, eps: float) -> None:
     """Refuse an attack that claims success with images far outside: it does not project them.
 
     Its successes would be dropped without a word, and the candidate would look robust.
 
     Args:
         name: of the attack.
-        images: (N, ...), which it found.
+        images: (N, ...), N >= 1, which it calls adversarial.
         clean: (N, ...), the centres.
-        claimed: (N,) bool, which it calls broken.
         norm: of the ball.
         eps: its radius.
 
     Raises:
-        EvaluationError: a claimed image is outside by more than a hundredth of eps, or of [0, 1].
+        EvaluationError: an image is outside by more than a hundredth of eps, or of [0, 1].
     """
-    flat = images[claimed].detach().flatten(1).double()
-    if not len(flat):
-        return
-    distance = norms(flat - clean[claimed].detach().flatten(1).double(), norm)
+    flat = images.detach().flatten(1).double()
+    distance = norms(flat - clean.detach().flatten(1).double(), norm)
     beyond = torch.maximum(-flat, flat - 1).amax(dim=1)
     far = (distance > (1 + FAR) * eps) | (beyond > FAR)
     if bool(far.any()):

@@ -235,13 +235,19 @@ class Search:
         tried = claimed if self.precision == "float32" else torch.ones_like(claimed)
         places = tried.nonzero().flatten()
         images = self.plan.attack.images(state).float()
-        wrong, predictions = self._proven_wrong(state, images, items, places)
+        wrong, predictions = self._proven_wrong(images, state.labels, items, places)
         witnesses = images[send(places, self.task.device)].to("cpu", non_blocking=True)
         # One transfer for all items; the host waits for the images here too.
-        is_wrong, classes, steps = torch.stack(
-            (wrong.long(), predictions, state.iteration)
+        is_wrong, classes, steps, labels = torch.stack(
+            (wrong.long(), predictions, state.iteration, state.labels)
         ).tolist()
         is_claimed = claimed.tolist()
+        fooled_outside = [
+            place
+            for place in range(len(items))
+            if is_claimed[place] and not is_wrong[place] and classes[place] != labels[place]
+        ]
+        self._check_claims(images, items, fooled_outside)
         witness_of = dict(zip(places.tolist(), witnesses, strict=True))
         going_on = [
             place
@@ -266,20 +272,17 @@ class Search:
                 self.found[item.sample.row] = Finding(witness, classes[place])
 
     def _proven_wrong(
-        self, state: State, images: Tensor, items: list[Item], places: Tensor
+        self, images: Tensor, labels: Tensor, items: list[Item], places: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return which items (n,) are proven to be broken, and their classes (n,).
 
         Args:
-            state: of n items.
             images: (n, C, H, W) on the device, which the attack found.
+            labels: (n,) on the device.
             items: n of them.
             places: those to try; others count as not broken.
-
-        Raises:
-            EvaluationError: the attack claims success far outside the ball or [0, 1].
         """
-        device, threat, labels = self.task.device, self.task.threat_model, state.labels
+        device, threat = self.task.device, self.task.threat_model
         wrong = torch.zeros_like(labels, dtype=torch.bool)
         predictions = labels.clone()
 
@@ -288,13 +291,23 @@ class Search:
             clean, at = send(self.task.images[rows], device), send(part, device)
             predicted = confirm(self.task, images[at], labels[at])
             good = inside(images[at], clean, threat.norm, threat.eps)
-            claimed = state.broken[at] & ~good & (predicted != labels[at])
-            check_claims(self.plan.name, images[at], clean, claimed, threat.norm, threat.eps)
             wrong[at] = (predicted != labels[at]) & good
             predictions[at] = predicted
 
         self.at_once.in_parts(places, confirm_part)
         return wrong, predictions
+
+    def _check_claims(self, images: Tensor, items: list[Item], places: list[int]) -> None:
+        """Refuse claims of success at some places, whose images (n, C, H, W) lie outside by far.
+
+        Raises:
+            EvaluationError: one does.
+        """
+        if not places:
+            return
+        clean = self.task.images[torch.tensor([items[place][0].row for place in places])]
+        threat = self.task.threat_model
+        check_claims(self.plan.name, images[places].cpu(), clean, threat.norm, threat.eps)
 
     def _reopened(
         self, state: State, items: list[Item], places: list[int]
